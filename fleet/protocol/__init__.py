@@ -1,0 +1,1 @@
+"""What travels between hub and devices: names, topics, messages, manifests, assignments, errors."""

@@ -1,0 +1,316 @@
+"""The one tree of errors.
+
+Every error that a person or a device may see is one of these. Each class has a stable ``code`` (kept
+for ever, documented in ``docs/reference/errors.md``), a message that says what happened, and a remedy
+that says what to do. Exceptions of other libraries are converted once, where they enter our code, with
+``raise … from`` so that the cause is kept.
+
+::
+
+    MusterError
+    ├── InvalidInput                 what was given cannot be understood; nothing was changed
+    │   ├── InvalidName
+    │   ├── InvalidMessage           a message from the network that breaks the protocol
+    │   ├── MessageTooLarge
+    │   ├── InvalidManifest
+    │   ├── InvalidAssignment
+    │   ├── InvalidDataset
+    │   ├── InvalidModel
+    │   ├── InvalidPlan
+    │   └── InvalidConfiguration
+    ├── NotFound
+    ├── Conflict                     the thing exists, or is in a state that does not allow this
+    ├── AccessDenied
+    │   ├── NotAuthenticated
+    │   └── NotPermitted
+    ├── TrustError                   a signature, digest or rule of the trust model does not hold
+    │   ├── SignatureInvalid
+    │   ├── MetadataRejected         TUF metadata that breaks the specification's client workflow
+    │   ├── AssignmentForOtherDevice
+    │   ├── AssignmentExpired
+    │   ├── AssignmentReplayed       a sequence number at or below one already accepted
+    │   └── DigestMismatch           bytes that are not the bytes that were promised
+    ├── ModelError                   a model does not do what its bundle says
+    │   ├── ConversionFailed
+    │   ├── AccuracyTooLow
+    │   ├── VariantUnsupported       no runtime on this device can run the variant
+    │   ├── SelfTestFailed           golden inputs gave other outputs
+    │   ├── TrialFailed
+    │   └── InferenceFailed
+    ├── StorageError
+    │   ├── NoSpace
+    │   └── StorageCorrupt
+    └── Unavailable                  a peer does not answer; trying again later may help
+        ├── HubUnavailable
+        ├── BrokerUnavailable
+        └── DeliveryTimedOut
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import msgspec
+
+
+class Cause(msgspec.Struct, frozen=True):
+    """Why something failed, in the form that travels and is stored.
+
+    Attributes:
+        code: The stable code of the error's class.
+        detail: One sentence for people.
+    """
+
+    code: str
+    detail: str
+
+
+class MusterError(Exception):
+    """The root of the tree.
+
+    Args:
+        message: What happened, one sentence.
+        remedy: What the reader can do about it; empty where the message says it already.
+    """
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}".rstrip()
+
+    def cause(self) -> Cause:
+        """Return this error in the form that is stored and sent."""
+        return Cause(self.code, str(self))
+
+
+class InvalidInput(MusterError):
+    """What was given cannot be understood; nothing was changed."""
+
+    code = "invalid_input"
+
+
+class InvalidName(InvalidInput):
+    """A device id, model name or other identifier breaks the naming rule."""
+
+    code = "invalid_name"
+
+
+class InvalidMessage(InvalidInput):
+    """A message from the network breaks the protocol."""
+
+    code = "invalid_message"
+
+
+class MessageTooLarge(InvalidInput):
+    """A message is larger than its kind may be; it was not decoded."""
+
+    code = "message_too_large"
+
+
+class InvalidManifest(InvalidInput):
+    """A bundle's manifest is malformed or contradicts itself."""
+
+    code = "invalid_manifest"
+
+
+class InvalidAssignment(InvalidInput):
+    """An assignment with a good signature has contents that cannot be understood."""
+
+    code = "invalid_assignment"
+
+
+class InvalidDataset(InvalidInput):
+    """A dataset has the wrong shape, missing labels or values that are not numbers."""
+
+    code = "invalid_dataset"
+
+
+class InvalidModel(InvalidInput):
+    """A model, or the way asked for to train one, cannot be understood."""
+
+    code = "invalid_model"
+
+
+class InvalidPlan(InvalidInput):
+    """A rollout plan is refused: it could not be carried out, or not be judged."""
+
+    code = "invalid_plan"
+
+
+class InvalidConfiguration(InvalidInput):
+    """A setting is missing or has a value that cannot be used."""
+
+    code = "invalid_configuration"
+
+
+class NotFound(MusterError):
+    """The named thing does not exist."""
+
+    code = "not_found"
+
+
+class Conflict(MusterError):
+    """The thing exists already, or is in a state that does not allow the request."""
+
+    code = "conflict"
+
+
+class AccessDenied(MusterError):
+    """The request may not be made by this caller."""
+
+    code = "access_denied"
+
+
+class NotAuthenticated(AccessDenied):
+    """The caller did not prove who they are."""
+
+    code = "not_authenticated"
+
+
+class NotPermitted(AccessDenied):
+    """The caller is known, and their role does not allow this."""
+
+    code = "not_permitted"
+
+
+class TrustError(MusterError):
+    """A rule of the trust model does not hold; the bytes were not used."""
+
+    code = "trust_error"
+
+
+class SignatureInvalid(TrustError):
+    """A signature does not match, or its key is not vouched for."""
+
+    code = "signature_invalid"
+
+
+class MetadataRejected(TrustError):
+    """TUF metadata breaks the specification's client workflow."""
+
+    code = "metadata_rejected"
+
+
+class AssignmentForOtherDevice(TrustError):
+    """A correctly signed assignment names another device."""
+
+    code = "assignment_for_other_device"
+
+
+class AssignmentExpired(TrustError):
+    """A correctly signed assignment is past its expiry time, or issued in the future."""
+
+    code = "assignment_expired"
+
+
+class AssignmentReplayed(TrustError):
+    """An assignment's sequence number is not above the last accepted one."""
+
+    code = "assignment_replayed"
+
+
+class DigestMismatch(TrustError):
+    """Bytes do not have the SHA-256 digest that was promised for them."""
+
+    code = "digest_mismatch"
+
+
+class ModelError(MusterError):
+    """A model does not do what its bundle says."""
+
+    code = "model_error"
+
+
+class ConversionFailed(ModelError):
+    """A trained model could not be turned into a variant."""
+
+    code = "conversion_failed"
+
+
+class AccuracyTooLow(ModelError):
+    """A model or variant is below the accuracy that its registration demands."""
+
+    code = "accuracy_too_low"
+
+
+class VariantUnsupported(ModelError):
+    """No runtime of this device can run the variant."""
+
+    code = "variant_unsupported"
+
+
+class SelfTestFailed(ModelError):
+    """The golden inputs gave other outputs on the device's runtime than the manifest states."""
+
+    code = "self_test_failed"
+
+
+class TrialFailed(ModelError):
+    """A version on probation crashed, hung or broke its limits."""
+
+    code = "trial_failed"
+
+
+class InferenceFailed(ModelError):
+    """A runtime refused an input or failed while computing."""
+
+    code = "inference_failed"
+
+
+class StorageError(MusterError):
+    """Something could not be written, or what was written cannot be trusted."""
+
+    code = "storage_error"
+
+
+class NoSpace(StorageError):
+    """There is not enough free space; nothing was written."""
+
+    code = "no_space"
+
+
+class StorageCorrupt(StorageError):
+    """Stored bytes are not the bytes that were stored."""
+
+    code = "storage_corrupt"
+
+
+class Unavailable(MusterError):
+    """A peer does not answer; trying again later may help."""
+
+    code = "unavailable"
+
+
+class HubUnavailable(Unavailable):
+    """The hub's HTTP API does not answer."""
+
+    code = "hub_unavailable"
+
+
+class BrokerUnavailable(Unavailable):
+    """The MQTT broker cannot be reached or refuses the connection."""
+
+    code = "broker_unavailable"
+
+
+class DeliveryTimedOut(Unavailable):
+    """Bytes that were asked for did not arrive in time, after bounded retries."""
+
+    code = "delivery_timed_out"
+
+
+def all_errors(root: type[MusterError] = MusterError) -> Iterator[type[MusterError]]:
+    """Yield every class of the tree, parents first.
+
+    Args:
+        root: Where to start.
+    """
+    yield root
+    for child in root.__subclasses__():
+        yield from all_errors(child)

@@ -1,0 +1,253 @@
+"""The messages between devices and hub, and their encoding: MessagePack, validated while decoding.
+
+Which message travels on which topic stands in `fleet.protocol.topics`. Every message can be lost, doubled
+or late. What matters is therefore either repeated (state) or kept by the device until the hub
+acknowledges it by number (records). Fields that a release does not know are ignored, so that hub and
+devices can be updated one after the other.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from fleet.drift.profile import FeatureCounts
+from fleet.protocol.chunks import MAX_RANGES
+from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.errors import Cause, InvalidMessage, MessageTooLarge
+from fleet.protocol.latency import LatencyCounts
+from fleet.protocol.names import NAME_PATTERN, SHA256_PATTERN
+
+PROTOCOL_VERSION = 1
+MAX_MESSAGE_SIZE_BYTES = 256 * 1024
+FILE_PART_SIZE_BYTES = 64 * 1024
+"""Most bytes of a trust metadata file in one answer."""
+
+Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]
+Sha256 = Annotated[str, msgspec.Meta(pattern=SHA256_PATTERN)]
+Text = Annotated[str, msgspec.Meta(max_length=1024)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+UnixTime = Annotated[float, msgspec.Meta(ge=0, le=2**40)]
+Stream = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}$")]
+
+
+class Capabilities(msgspec.Struct, frozen=True):
+    """What a device can run.
+
+    Attributes:
+        agent_version: Release of the agent.
+        architecture: As ``platform.machine()`` names it, such as ``aarch64``.
+        runtimes: Inference runtimes and their versions.
+        memory_bytes: Physical memory.
+        free_bytes: Free space where models are installed.
+    """
+
+    agent_version: Text
+    architecture: Text
+    runtimes: dict[Name, Text]
+    memory_bytes: Count
+    free_bytes: Count
+
+
+class ModelState(msgspec.Struct, frozen=True):
+    """What a device holds of one model.
+
+    Attributes:
+        model: Name of the model.
+        version: The version that answers now; None before the first.
+        manifest_sha256: Its bundle; None before the first.
+        variant: Its variant; None before the first.
+        phase: Where the device is in its life cycle, see ``docs/reference/device-life.md``.
+        deployment_id: The order it carried out last, or works on.
+    """
+
+    model: Name
+    version: Count | None
+    manifest_sha256: Sha256 | None
+    variant: Name | None
+    phase: Text
+    deployment_id: Name | None
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """Sent after each connection to the broker. The hub answers with the current assignment if it is newer.
+
+    Attributes:
+        protocol: Version of the protocol.
+        sequence: Highest assignment sequence number accepted; 0 for none.
+        capabilities: What the device can run.
+    """
+
+    protocol: Count
+    sequence: Count
+    capabilities: Capabilities
+
+
+class StateReport(msgspec.Struct, frozen=True):
+    """The heartbeat: what the device runs now. Repeats itself, so none of them is precious.
+
+    Attributes:
+        at_s: Device time, Unix seconds.
+        sequence: Highest assignment sequence number accepted.
+        models: State of each model.
+        unacknowledged_records: Records that wait in the outbox.
+    """
+
+    at_s: UnixTime
+    sequence: Count
+    models: Annotated[tuple[ModelState, ...], msgspec.Meta(max_length=64)]
+    unacknowledged_records: Count = 0
+
+
+class Presence(msgspec.Struct, frozen=True):
+    """Whether the device is connected; ``online=False`` is the connection's last will."""
+
+    online: bool
+
+
+class DeploymentReport(msgspec.Struct, frozen=True, tag="deployment"):
+    """A deployment reached a state.
+
+    Attributes:
+        at_s: Device time, Unix seconds.
+        deployment_id: From the assignment.
+        model: Name of the model.
+        version: The ordered version; 0 where the order is to remove the model.
+        state: The state reached.
+        cause: Why, for every failure.
+    """
+
+    at_s: UnixTime
+    deployment_id: Name
+    model: Name
+    version: Count
+    state: DeploymentState
+    cause: Cause | None = None
+
+
+class Incident(msgspec.Struct, frozen=True, tag="incident"):
+    """Something that a person may have to know of and that belongs to no deployment.
+
+    A refused assignment, a tampered chunk, a full disk.
+    """
+
+    at_s: UnixTime
+    cause: Cause
+
+
+class TelemetryWindow(msgspec.Struct, tag="window"):
+    """What one version did over a span of time, as counts.
+
+    Attributes:
+        started_at_s: Device time, Unix seconds.
+        ended_at_s: Likewise.
+        model: Name of the model.
+        version: The version that answered.
+        manifest_sha256: Its bundle.
+        variant: Its variant.
+        predictions: Answers given.
+        errors: Requests that the runtime failed on.
+        labelled: Answers for which a label came back.
+        correct: Those of them that were right.
+        latency: Duration of the runtime's work, see `fleet.protocol.latency`.
+        profile: Counts by feature, see `fleet.drift.profile`.
+    """
+
+    started_at_s: UnixTime
+    ended_at_s: UnixTime
+    model: Name
+    version: Count
+    manifest_sha256: Sha256
+    variant: Name
+    predictions: Count = 0
+    errors: Count = 0
+    labelled: Count = 0
+    correct: Count = 0
+    latency: LatencyCounts = msgspec.field(default_factory=dict)
+    profile: dict[Text, FeatureCounts] = msgspec.field(default_factory=dict)
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One entry of the device's outbox: sent until acknowledged, stored by the hub exactly once.
+
+    Attributes:
+        stream: Drawn when the outbox was created: numbers of a new outbox are not taken for old ones.
+        number: Rises within the stream. (stream, number) identifies the record for ever.
+        body: The contents.
+    """
+
+    stream: Stream
+    number: Count
+    body: DeploymentReport | Incident | TelemetryWindow
+
+
+class Ack(msgspec.Struct, frozen=True):
+    """The hub has stored these records; the device may forget them."""
+
+    stream: Stream
+    numbers: Annotated[tuple[Count, ...], msgspec.Meta(max_length=1024)]
+
+
+class Want(msgspec.Struct, frozen=True):
+    """Chunks of one blob that the device still misses, as ``(first, count)`` ranges."""
+
+    sha256: Sha256
+    missing: Annotated[tuple[tuple[Count, Count], ...], msgspec.Meta(max_length=MAX_RANGES)]
+
+
+class FetchRequest(msgspec.Struct, frozen=True):
+    """Ask for a part of a file of the image repository.
+
+    Attributes:
+        request_id: Returned with the answer.
+        path: ``metadata/…`` or ``targets/…``, relative to the repository.
+        offset: First byte wanted.
+    """
+
+    request_id: Count
+    path: Text
+    offset: Count = 0
+
+
+class FileAnswer(msgspec.Struct, frozen=True):
+    """A part of a file, at most `FILE_PART_SIZE_BYTES`.
+
+    Attributes:
+        request_id: From the request.
+        size_bytes: Size of the whole file; None if there is no such file.
+        data: The bytes from the requested offset on.
+    """
+
+    request_id: Count
+    size_bytes: Count | None
+    data: bytes = b""
+
+
+_Message = TypeVar("_Message", bound=msgspec.Struct)
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """Return the message's bytes."""
+    return msgspec.msgpack.encode(message)
+
+
+def decode(data: bytes, kind: type[_Message]) -> _Message:
+    """Return the message in the bytes.
+
+    Args:
+        data: What was received.
+        kind: The message that the topic carries.
+
+    Raises:
+        MessageTooLarge: It is larger than any message may be.
+        InvalidMessage: It is not such a message.
+    """
+    if len(data) > MAX_MESSAGE_SIZE_BYTES:
+        raise MessageTooLarge(
+            f"A {kind.__name__} of {len(data)} bytes was received; {MAX_MESSAGE_SIZE_BYTES} are allowed."
+        )
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidMessage(f"A {kind.__name__} cannot be understood: {error}.") from error

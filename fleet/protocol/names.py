@@ -1,0 +1,41 @@
+"""The one rule for names that appear in topics, paths and URLs.
+
+A name has 1 to 64 characters, lower-case ASCII letters, digits, ``.``, ``_`` and ``-``, and starts with
+a letter or digit. So a name can never be a path step (``..``), an MQTT wildcard (``+``, ``#``) or a
+broker's own topic (``$…``), and needs no quoting anywhere.
+"""
+
+from __future__ import annotations
+
+import re
+
+from fleet.protocol.errors import InvalidName
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+_NAME = re.compile(NAME_PATTERN.rstrip("$") + r"\Z")  # "$" alone would let a trailing newline through
+
+SHA256_PATTERN = r"^[0-9a-f]{64}$"
+_SHA256 = re.compile(SHA256_PATTERN.rstrip("$") + r"\Z")
+
+
+def checked_name(value: str, kind: str) -> str:
+    """Return the name unchanged if it obeys the rule.
+
+    Args:
+        value: The name.
+        kind: What it names, for the message: "device id", "model name".
+
+    Raises:
+        InvalidName: It does not.
+    """
+    if not _NAME.match(value):
+        raise InvalidName(
+            f"{value!r:.80} is not a usable {kind}.",
+            remedy="Use 1 to 64 of a-z, 0-9, '.', '_', '-', starting with a letter or digit.",
+        )
+    return value
+
+
+def is_sha256(value: str) -> bool:
+    """Tell whether the text is a SHA-256 digest in lower-case hexadecimal."""
+    return _SHA256.match(value) is not None

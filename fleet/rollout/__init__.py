@@ -1,0 +1,1 @@
+"""Staged rollouts: plans, targeting, the engine that decides, and the gates that judge."""
