@@ -1,0 +1,1 @@
+"""What the hub signs: its keys, the image repository and the director's assignments."""
