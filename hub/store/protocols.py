@@ -1,0 +1,441 @@
+"""The store protocols: everything that the hub remembers, behind narrow interfaces.
+
+Services depend on these protocols only. `hub.store.sqlite` implements them; another database is a second
+implementation that passes the same contract suite (``tests/contract/test_store_*.py``). Methods are
+synchronous and each is one transaction: what it says happens whole or not at all, also when the process
+is killed. Callers in asyncio code run them in a thread.
+
+Times are Unix seconds. Pages are keyset pages: pass the last key seen as ``after``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Protocol
+
+import msgspec
+
+from fleet.drift.profile import Profile
+from fleet.protocol.assignment import ModelOrder
+from fleet.protocol.errors import Cause
+from fleet.protocol.messages import (
+    Capabilities,
+    DeploymentReport,
+    Incident,
+    Record,
+    StateReport,
+    TelemetryWindow,
+)
+from fleet.rollout.state import Rollout
+
+RecordBody = DeploymentReport | Incident | TelemetryWindow
+
+
+class Role(StrEnum):
+    """What a person's API token allows: each role includes the ones before it."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+class ApiToken(msgspec.Struct, frozen=True):
+    """A person's token; the token itself is never stored."""
+
+    name: str
+    role: Role
+    created_at_s: float
+
+
+class DatasetRow(msgspec.Struct, frozen=True):
+    """A registered dataset; its file is the blob ``sha256``."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+    samples: int
+    feature_shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    created_at_s: float
+
+
+class VersionStatus(StrEnum):
+    """The life of a model version on the hub."""
+
+    TRAINING = "TRAINING"
+    REGISTERED = "REGISTERED"
+    RELEASED = "RELEASED"
+    FAILED = "FAILED"
+
+
+class VersionRow(msgspec.Struct, frozen=True):
+    """One version of a model.
+
+    Attributes:
+        status: TRAINING → REGISTERED → RELEASED, or FAILED.
+        manifest_sha256: The bundle; None until registered.
+        report: What training and conversion measured, as they wrote it.
+        cause: Why it failed.
+    """
+
+    model: str
+    version: int
+    status: VersionStatus
+    dataset: str
+    estimator: str
+    hyperparameters: dict[str, Any]
+    seed: int
+    created_at_s: float
+    manifest_sha256: str | None = None
+    report: dict[str, Any] | None = None
+    cause: Cause | None = None
+    released_at_s: float | None = None
+
+
+class NewDevice(msgspec.Struct, frozen=True):
+    """A device about to become a member."""
+
+    device_id: str
+    password_hash: str
+    attributes: dict[str, str]
+    capabilities: Capabilities
+
+
+class DeviceRow(msgspec.Struct, frozen=True):
+    """A member of the fleet.
+
+    Attributes:
+        sequence: Sequence number of its current assignment; 0 before the first.
+        accepted_sequence: Highest one that the device said it accepted.
+        reported: Its last heartbeat; None before the first.
+        last_seen_at_s: When the hub last heard from it.
+    """
+
+    device_id: str
+    attributes: dict[str, str]
+    capabilities: Capabilities
+    enrolled_at_s: float
+    online: bool
+    sequence: int
+    accepted_sequence: int
+    last_seen_at_s: float | None = None
+    reported: StateReport | None = None
+
+
+class Desired(msgspec.Struct, frozen=True):
+    """What a device should run, and under which sequence number it was last changed."""
+
+    sequence: int
+    orders: tuple[ModelOrder, ...]
+
+
+class OrderChange(msgspec.Struct, frozen=True):
+    """A change of one device's desired state: a new order for a model, or none to remove it."""
+
+    device_id: str
+    model: str
+    order: ModelOrder | None
+
+
+class StoredRecord(msgspec.Struct, frozen=True):
+    """A record as stored; ``position`` rises with every stored record of the whole fleet."""
+
+    position: int
+    device_id: str
+    received_at_s: float
+    body: RecordBody
+
+
+class IncomingRecord(msgspec.Struct, frozen=True):
+    """A record on its way into the store."""
+
+    device_id: str
+    received_at_s: float
+    record: Record
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A message that could not be taken in, kept with its cause."""
+
+    topic: str
+    received_at_s: float
+    cause: Cause
+    payload: bytes
+
+
+class VersionTotals(msgspec.Struct, frozen=True):
+    """Everything one device reported about one version, added up."""
+
+    device_id: str
+    model: str
+    version: int
+    totals: TelemetryWindow
+
+
+class RolloutRow(msgspec.Struct, frozen=True):
+    """A rollout and how far it has read the records."""
+
+    state: Rollout
+    position: int
+    created_at_s: float
+
+
+class HistoryEntry(msgspec.Struct, frozen=True):
+    """One line of a rollout's history."""
+
+    at_s: float
+    kind: str
+    text: str
+
+
+class DriftRow(msgspec.Struct, frozen=True):
+    """Drift bookkeeping of one device and version.
+
+    Attributes:
+        block: Counts since the last look.
+        predictions: How many predictions the block holds.
+        looks: Looks so far.
+        alarms: State of each feature's alarm, as `fleet.drift.alarms` keeps it.
+    """
+
+    device_id: str
+    model: str
+    version: int
+    block: Profile
+    predictions: int
+    looks: int
+    alarms: dict[str, Any]
+
+
+class TokenStore(Protocol):
+    """API tokens of people and one-time tokens of devices, by the SHA-256 of their secrets."""
+
+    def add_api_token(self, secret_sha256: str, token: ApiToken) -> None:
+        """Add a token; raises `Conflict` if its name is taken."""
+        ...
+
+    def api_token(self, secret_sha256: str) -> ApiToken | None:
+        """Return the token with that hash."""
+        ...
+
+    def add_enrolment_token(self, secret_sha256: str, *, created_at_s: float, expires_at_s: float) -> None:
+        """Add a one-time token for a device."""
+        ...
+
+
+class RegistryStore(Protocol):
+    """Datasets and model versions."""
+
+    def add_dataset(self, dataset: DatasetRow) -> None:
+        """Add a dataset; raises `Conflict` if its name stands for other bytes already."""
+        ...
+
+    def dataset(self, name: str) -> DatasetRow:
+        """Return a dataset; raises `NotFound`."""
+        ...
+
+    def datasets(self, *, after: str = "", limit: int = 100) -> list[DatasetRow]:
+        """Return datasets by name."""
+        ...
+
+    def begin_version(
+        self,
+        model: str,
+        *,
+        dataset: str,
+        estimator: str,
+        hyperparameters: Mapping[str, Any],
+        seed: int,
+        now_s: float,
+    ) -> VersionRow:
+        """Reserve the model's next version number for a training; raises `NotFound` for the dataset."""
+        ...
+
+    def finish_version(
+        self, model: str, version: int, *, manifest_sha256: str, report: Mapping[str, Any]
+    ) -> None:
+        """Training → registered."""
+        ...
+
+    def fail_version(self, model: str, version: int, cause: Cause) -> None:
+        """Training → failed."""
+        ...
+
+    def release_version(self, model: str, version: int, now_s: float) -> None:
+        """Registered → released; raises `Conflict` from any other status but released."""
+        ...
+
+    def abandon_trainings(self, cause: Cause) -> int:
+        """Mark every version in training as failed: the process that trained them is gone."""
+        ...
+
+    def version(self, model: str, version: int) -> VersionRow:
+        """Return a version; raises `NotFound`."""
+        ...
+
+    def versions(
+        self, model: str | None = None, *, after: tuple[str, int] = ("", 0), limit: int = 100
+    ) -> list[VersionRow]:
+        """Return versions by model and number."""
+        ...
+
+
+class DeviceStore(Protocol):
+    """The members of the fleet, what they report, and what they should run."""
+
+    def enrol(self, device: NewDevice, *, token_sha256: str, now_s: float) -> None:
+        """Use up the token and add the device.
+
+        Raises:
+            NotAuthenticated: The token is unknown, used or expired.
+            Conflict: The name is taken.
+        """
+        ...
+
+    def device(self, device_id: str) -> DeviceRow:
+        """Return a device; raises `NotFound`."""
+        ...
+
+    def devices(self, *, after: str = "", limit: int = 100) -> list[DeviceRow]:
+        """Return devices by id."""
+        ...
+
+    def password_hashes(self) -> dict[str, str]:
+        """Return every device's broker password hash."""
+        ...
+
+    def set_online(self, device_id: str, online: bool, now_s: float) -> None:
+        """Remember whether the device is connected."""
+        ...
+
+    def hello(self, device_id: str, capabilities: Capabilities, accepted_sequence: int, now_s: float) -> None:
+        """Remember an announcement.
+
+        If the device has accepted a higher sequence number than the store has given out (the store was
+        restored from a copy), the device's number is raised above it, so that orders are obeyed again.
+        """
+        ...
+
+    def report(self, device_id: str, report: StateReport, now_s: float) -> None:
+        """Remember a heartbeat."""
+        ...
+
+    def desired(self, device_id: str) -> Desired:
+        """Return what the device should run."""
+        ...
+
+    def behind(self) -> list[str]:
+        """Return the devices that have not accepted their current assignment."""
+        ...
+
+
+class RecordStore(Protocol):
+    """What devices reported, each record exactly once."""
+
+    def add_records(self, records: Sequence[IncomingRecord]) -> int:
+        """Store the records that are not stored yet; return how many were new."""
+        ...
+
+    def add_dead_letter(self, letter: DeadLetter) -> None:
+        """Keep a message that could not be taken in."""
+        ...
+
+    def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
+        """Return the newest dead letters, newest first."""
+        ...
+
+    def records_after(
+        self, position: int, *, model: str | None = None, limit: int = 1000
+    ) -> list[StoredRecord]:
+        """Return records in the order they were stored; incidents have no model."""
+        ...
+
+    def timeline(self, device_id: str, *, before: int | None = None, limit: int = 100) -> list[StoredRecord]:
+        """Return one device's reports and incidents (no windows), newest first."""
+        ...
+
+    def last_position(self) -> int:
+        """Return the position of the newest record; 0 for none."""
+        ...
+
+    def totals(self, *, device_id: str | None = None, model: str | None = None) -> list[VersionTotals]:
+        """Return what devices reported about versions, added up."""
+        ...
+
+
+class RolloutStore(Protocol):
+    """Rollouts: state, event and orders change in one transaction."""
+
+    def create_rollout(self, build: Callable[[int], Rollout], now_s: float) -> RolloutRow:
+        """Number and store a new rollout.
+
+        Args:
+            build: Makes the rollout from its number.
+            now_s: Unix time.
+
+        Raises:
+            Conflict: It is under way already, and so is another rollout of the model.
+        """
+        ...
+
+    def apply_step(
+        self,
+        state: Rollout,
+        *,
+        previous_revision: int,
+        position: int,
+        changes: Sequence[OrderChange],
+        history: Sequence[HistoryEntry],
+    ) -> None:
+        """Store a step: the new state, the orders that follow from it, and its history.
+
+        Every device in ``changes`` gets the next sequence number.
+
+        Raises:
+            Conflict: The stored rollout no longer has ``previous_revision``, or the step starts it while
+                another rollout of the model is under way.
+        """
+        ...
+
+    def rollout(self, number: int) -> RolloutRow:
+        """Return a rollout; raises `NotFound`."""
+        ...
+
+    def rollouts(
+        self, *, model: str | None = None, before: int | None = None, limit: int = 100
+    ) -> list[RolloutRow]:
+        """Return rollouts, newest first."""
+        ...
+
+    def open_rollouts(self) -> list[RolloutRow]:
+        """Return the rollouts that were started and have not ended."""
+        ...
+
+    def history(self, number: int) -> list[HistoryEntry]:
+        """Return a rollout's history, oldest first."""
+        ...
+
+
+class DriftStore(Protocol):
+    """Bookkeeping of drift alarms."""
+
+    def drift_position(self) -> int:
+        """Return how far drift has read the records."""
+        ...
+
+    def save_drift(self, position: int, rows: Sequence[DriftRow]) -> None:
+        """Store the rows and the position that they include."""
+        ...
+
+    def drift(self, *, model: str | None = None, device_id: str | None = None) -> list[DriftRow]:
+        """Return drift bookkeeping."""
+        ...
+
+
+class Store(TokenStore, RegistryStore, DeviceStore, RecordStore, RolloutStore, DriftStore, Protocol):
+    """All of it, as the hub opens it."""
+
+    def close(self) -> None:
+        """Finish what is under way and close."""
+        ...

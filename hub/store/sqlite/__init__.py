@@ -1,0 +1,28 @@
+"""The SQLite store: sqlite-utils over one file in WAL mode, one writer, numbered migrations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hub.store.sqlite.database import Database
+from hub.store.sqlite.devices import SqliteDevices
+from hub.store.sqlite.drift import SqliteDrift
+from hub.store.sqlite.records import SqliteRecords
+from hub.store.sqlite.registry import SqliteRegistry
+from hub.store.sqlite.rollouts import SqliteRollouts
+from hub.store.sqlite.tokens import SqliteTokens
+
+
+class SqliteStore(SqliteTokens, SqliteRegistry, SqliteDevices, SqliteRecords, SqliteRollouts, SqliteDrift):
+    """Implements `hub.store.protocols.Store` on one SQLite file.
+
+    Args:
+        path: The database file; created and migrated where needed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(Database(path))
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._database.close()

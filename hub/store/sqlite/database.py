@@ -1,0 +1,112 @@
+"""One SQLite file: a single writing connection behind a lock, and a reading connection for each thread.
+
+WAL lets readers go on while the writer writes. ``synchronous=FULL`` makes a committed transaction survive a
+power cut: the hub acknowledges messages only after such a commit. Write transactions begin IMMEDIATE, so
+that a second process (``muster hub token``) waits instead of failing half-way.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlite_utils
+
+from fleet.protocol.errors import StorageError
+from hub.store.sqlite.migrations import migrations
+
+BUSY_TIMEOUT_S = 30.0
+
+
+class Database:
+    """The file and its connections.
+
+    Args:
+        path: The file; its folder exists.
+
+    Raises:
+        StorageError: It cannot be opened or migrated.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._write_lock = threading.Lock()
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        try:
+            self._writer = self._open()
+            self._writer.conn.execute("PRAGMA journal_mode=WAL")
+            migrations.apply(self._writer)
+        except sqlite3.Error as error:
+            self.close()
+            raise StorageError(f"The database {path} cannot be used: {error}.") from error
+
+    @contextmanager
+    def writing(self) -> Generator[sqlite_utils.Database]:
+        """Give the writer inside a transaction: committed at the end, undone if anything is raised.
+
+        Raises:
+            StorageError: SQLite failed, for example because the disk is full; nothing was changed.
+        """
+        with self._write_lock:
+            try:
+                self._writer.conn.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._writer
+                except BaseException:
+                    self._writer.conn.execute("ROLLBACK")
+                    raise
+                self._writer.conn.execute("COMMIT")
+            except sqlite3.Error as error:
+                if self._writer.conn.in_transaction:
+                    self._writer.conn.execute("ROLLBACK")
+                raise StorageError(f"The database could not be written: {error}.") from error
+
+    def rows(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
+        """Return the rows of a query, on this thread's reading connection.
+
+        Raises:
+            StorageError: SQLite failed.
+        """
+        try:
+            if not hasattr(self._local, "reader"):
+                self._local.reader = self._open()
+            return list(self._local.reader.query(sql, parameters))
+        except sqlite3.Error as error:
+            raise StorageError(f"The database could not be read: {error}.") from error
+
+    def row(self, sql: str, parameters: tuple[Any, ...] = ()) -> dict[str, Any] | None:
+        """Return the first row of a query, or None."""
+        rows = self.rows(sql, parameters)
+        return rows[0] if rows else None
+
+    def close(self) -> None:
+        """Close every connection, of all threads."""
+        with self._write_lock:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+
+    def _open(self) -> sqlite_utils.Database:
+        connection = sqlite3.connect(
+            self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        self._connections.append(connection)
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA synchronous=FULL")
+        return sqlite_utils.Database(connection, strict=True)
+
+
+class Part:
+    """What every part of the store stands on.
+
+    Args:
+        database: The shared file.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database

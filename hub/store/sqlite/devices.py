@@ -1,0 +1,154 @@
+"""The members of the fleet, what they report, and what they should run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlite_utils.db import NotFoundError
+
+from fleet.protocol.assignment import ModelOrder
+from fleet.protocol.errors import Conflict, NotAuthenticated, NotFound
+from fleet.protocol.messages import Capabilities, StateReport
+from hub.store.protocols import Desired, DeviceRow, NewDevice
+from hub.store.sqlite.database import Part
+from hub.store.sqlite.migrations import table
+
+
+class SqliteDevices(Part):
+    """Implements `hub.store.protocols.DeviceStore`."""
+
+    def enrol(self, device: NewDevice, *, token_sha256: str, now_s: float) -> None:
+        """Use up the token and add the device.
+
+        Raises:
+            NotAuthenticated: The token is unknown, used or expired.
+            Conflict: The name is taken.
+        """
+        with self._database.writing() as db:
+            used = db.execute(
+                "UPDATE enrolment_tokens SET used_by = ?, used_at_s = ?"
+                " WHERE secret_sha256 = ? AND used_by IS NULL AND expires_at_s > ?",
+                [device.device_id, now_s, token_sha256, now_s],
+            )
+            if used.rowcount != 1:
+                raise NotAuthenticated(
+                    "The enrolment token is unknown, used or expired.",
+                    remedy="Make a new one with `muster device token`.",
+                )
+            if db.execute("SELECT 1 FROM devices WHERE device_id = ?", [device.device_id]).fetchone():
+                raise Conflict(
+                    f"There is a device {device.device_id!r} already.", remedy="Enrol under another name."
+                )
+            table(db, "devices").insert(
+                {
+                    "device_id": device.device_id,
+                    "password_hash": device.password_hash,
+                    "attributes": _json(device.attributes),
+                    "capabilities": _json(device.capabilities),
+                    "enrolled_at_s": now_s,
+                }
+            )
+
+    def device(self, device_id: str) -> DeviceRow:
+        """Return a device; raises `NotFound`."""
+        row = self._database.row("SELECT * FROM devices WHERE device_id = ?", (device_id,))
+        if row is None:
+            raise _no_device(device_id)
+        return _device(row)
+
+    def devices(self, *, after: str = "", limit: int = 100) -> list[DeviceRow]:
+        """Return devices by id."""
+        rows = self._database.rows(
+            "SELECT * FROM devices WHERE device_id > ? ORDER BY device_id LIMIT ?", (after, limit)
+        )
+        return [_device(row) for row in rows]
+
+    def password_hashes(self) -> dict[str, str]:
+        """Return every device's broker password hash."""
+        rows = self._database.rows("SELECT device_id, password_hash FROM devices")
+        return {row["device_id"]: row["password_hash"] for row in rows}
+
+    def set_online(self, device_id: str, online: bool, now_s: float) -> None:
+        """Remember whether the device is connected."""
+        self._update(device_id, {"online": int(online)}, now_s)
+
+    def hello(self, device_id: str, capabilities: Capabilities, accepted_sequence: int, now_s: float) -> None:
+        """Remember an announcement, see `hub.store.protocols.DeviceStore.hello`."""
+        with self._database.writing() as db:
+            db.execute(
+                "UPDATE devices SET online = 1, last_seen_at_s = ?, capabilities = ?, accepted_sequence = ?,"
+                " sequence = CASE WHEN sequence < ? THEN ? ELSE sequence END WHERE device_id = ?",
+                [
+                    now_s,
+                    _json(capabilities),
+                    accepted_sequence,
+                    accepted_sequence,
+                    accepted_sequence + 1,
+                    device_id,
+                ],
+            )
+
+    def report(self, device_id: str, report: StateReport, now_s: float) -> None:
+        """Remember a heartbeat."""
+        values = {"online": 1, "reported": _json(report), "accepted_sequence": report.sequence}
+        self._update(device_id, values, now_s)
+
+    def desired(self, device_id: str) -> Desired:
+        """Return what the device should run."""
+        # One statement, so that orders and sequence number belong together.
+        rows = self._database.rows(
+            "SELECT d.sequence, o.model, o.version, o.manifest_sha256, o.variant, o.deployment_id"
+            " FROM devices d LEFT JOIN desired o ON o.device_id = d.device_id"
+            " WHERE d.device_id = ? ORDER BY o.model",
+            (device_id,),
+        )
+        if not rows:
+            raise _no_device(device_id)
+        return Desired(rows[0]["sequence"], tuple(_order(row) for row in rows if row["model"] is not None))
+
+    def behind(self) -> list[str]:
+        """Return the devices that have not accepted their current assignment."""
+        rows = self._database.rows("SELECT device_id FROM devices WHERE accepted_sequence < sequence")
+        return [row["device_id"] for row in rows]
+
+    def _update(self, device_id: str, values: dict[str, Any], now_s: float) -> None:
+        with self._database.writing() as db:
+            try:
+                table(db, "devices").update(device_id, {"last_seen_at_s": now_s, **values})
+            except NotFoundError as error:
+                raise _no_device(device_id) from error
+
+
+def _no_device(device_id: str) -> NotFound:
+    return NotFound(
+        f"There is no device {device_id!r:.80}.", remedy="`muster device list` shows those there are."
+    )
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _device(row: dict[str, Any]) -> DeviceRow:
+    return DeviceRow(
+        device_id=row["device_id"],
+        attributes=msgspec.json.decode(row["attributes"]),
+        capabilities=msgspec.json.decode(row["capabilities"], type=Capabilities),
+        enrolled_at_s=row["enrolled_at_s"],
+        online=bool(row["online"]),
+        sequence=row["sequence"],
+        accepted_sequence=row["accepted_sequence"],
+        last_seen_at_s=row["last_seen_at_s"],
+        reported=msgspec.json.decode(row["reported"], type=StateReport) if row["reported"] else None,
+    )
+
+
+def _order(row: dict[str, Any]) -> ModelOrder:
+    return ModelOrder(
+        model=row["model"],
+        version=row["version"],
+        manifest_sha256=bytes.fromhex(row["manifest_sha256"]),
+        variant=row["variant"],
+        deployment_id=row["deployment_id"],
+    )

@@ -1,0 +1,68 @@
+"""Bookkeeping of drift alarms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from fleet.drift.profile import Profile
+from hub.store.protocols import DriftRow
+from hub.store.sqlite.database import Part
+
+_READER = "drift"
+
+
+class SqliteDrift(Part):
+    """Implements `hub.store.protocols.DriftStore`."""
+
+    def drift_position(self) -> int:
+        """Return how far drift has read the records."""
+        row = self._database.row("SELECT position FROM positions WHERE reader = ?", (_READER,))
+        return int(row["position"]) if row else 0
+
+    def save_drift(self, position: int, rows: Sequence[DriftRow]) -> None:
+        """Store the rows and the position that they include."""
+        with self._database.writing() as db:
+            db.execute(
+                "INSERT INTO positions (reader, position) VALUES (?, ?)"
+                " ON CONFLICT (reader) DO UPDATE SET position = excluded.position",
+                [_READER, position],
+            )
+            for row in rows:
+                db.execute(
+                    "INSERT OR REPLACE INTO drift"
+                    " (device_id, model, version, block, predictions, looks, alarms)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    [
+                        row.device_id,
+                        row.model,
+                        row.version,
+                        msgspec.msgpack.encode(row.block),
+                        row.predictions,
+                        row.looks,
+                        msgspec.json.encode(row.alarms).decode(),
+                    ],
+                )
+
+    def drift(self, *, model: str | None = None, device_id: str | None = None) -> list[DriftRow]:
+        """Return drift bookkeeping."""
+        rows = self._database.rows(
+            "SELECT * FROM drift WHERE (? IS NULL OR model = ?) AND (? IS NULL OR device_id = ?)"
+            " ORDER BY device_id, model, version",
+            (model, model, device_id, device_id),
+        )
+        return [_drift(row) for row in rows]
+
+
+def _drift(row: dict[str, Any]) -> DriftRow:
+    return DriftRow(
+        device_id=row["device_id"],
+        model=row["model"],
+        version=row["version"],
+        block=msgspec.msgpack.decode(row["block"], type=Profile),
+        predictions=row["predictions"],
+        looks=row["looks"],
+        alarms=msgspec.json.decode(row["alarms"]),
+    )

@@ -1,0 +1,146 @@
+"""Rollouts: state, orders and history change in one transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import sqlite_utils
+
+from fleet.protocol.errors import Conflict, NotFound
+from fleet.rollout.state import Rollout
+from hub.store.protocols import HistoryEntry, OrderChange, RolloutRow
+from hub.store.sqlite.database import Part
+from hub.store.sqlite.migrations import table
+
+
+class SqliteRollouts(Part):
+    """Implements `hub.store.protocols.RolloutStore`."""
+
+    def create_rollout(self, build: Callable[[int], Rollout], now_s: float) -> RolloutRow:
+        """Number and store a new rollout, see `hub.store.protocols.RolloutStore.create_rollout`."""
+        with self._database.writing() as db:
+            number = db.execute("SELECT coalesce(max(number), 0) + 1 FROM rollouts").fetchone()[0]
+            state = build(number)
+            with _one_under_way(state.model):
+                table(db, "rollouts").insert(
+                    {"number": number, "created_at_s": now_s, "position": 0, **_state_columns(state)}
+                )
+        return RolloutRow(state=state, position=0, created_at_s=now_s)
+
+    def apply_step(
+        self,
+        state: Rollout,
+        *,
+        previous_revision: int,
+        position: int,
+        changes: Sequence[OrderChange],
+        history: Sequence[HistoryEntry],
+    ) -> None:
+        """Store a step, see `hub.store.protocols.RolloutStore.apply_step`."""
+        columns = {**_state_columns(state), "position": position}
+        with self._database.writing() as db:
+            with _one_under_way(state.model):
+                updated = db.execute(
+                    "UPDATE rollouts SET model = ?, status = ?, is_open = ?, revision = ?, state = ?, position = ?"
+                    " WHERE number = ? AND revision = ?",
+                    [*columns.values(), state.number, previous_revision],
+                )
+            if updated.rowcount != 1:
+                raise Conflict(
+                    f"Rollout {state.number} was changed by someone else at the same time.",
+                    remedy="Look at its status and try again.",
+                )
+            for change in changes:
+                _change_order(db, change)
+            table(db, "rollout_history").insert_all(
+                {"rollout": state.number, **msgspec.to_builtins(entry)} for entry in history
+            )
+
+    def rollout(self, number: int) -> RolloutRow:
+        """Return a rollout; raises `NotFound`."""
+        row = self._database.row("SELECT * FROM rollouts WHERE number = ?", (number,))
+        if row is None:
+            raise NotFound(
+                f"There is no rollout {number}.", remedy="`muster rollout list` shows those there are."
+            )
+        return _rollout(row)
+
+    def rollouts(
+        self, *, model: str | None = None, before: int | None = None, limit: int = 100
+    ) -> list[RolloutRow]:
+        """Return rollouts, newest first."""
+        rows = self._database.rows(
+            "SELECT * FROM rollouts WHERE (? IS NULL OR model = ?) AND (? IS NULL OR number < ?)"
+            " ORDER BY number DESC LIMIT ?",
+            (model, model, before, before, limit),
+        )
+        return [_rollout(row) for row in rows]
+
+    def open_rollouts(self) -> list[RolloutRow]:
+        """Return the rollouts that were started and have not ended."""
+        return [
+            _rollout(row)
+            for row in self._database.rows("SELECT * FROM rollouts WHERE is_open ORDER BY number")
+        ]
+
+    def history(self, number: int) -> list[HistoryEntry]:
+        """Return a rollout's history, oldest first."""
+        rows = self._database.rows(
+            "SELECT at_s, kind, text FROM rollout_history WHERE rollout = ? ORDER BY id", (number,)
+        )
+        return [msgspec.convert(row, HistoryEntry) for row in rows]
+
+
+@contextmanager
+def _one_under_way(model: str) -> Generator[None]:
+    """Say in our words what the unique index ``one_open_rollout`` refused."""
+    try:
+        yield
+    except sqlite3.IntegrityError as error:
+        raise Conflict(
+            f"Another rollout of {model} is under way.",
+            remedy="Wait until it ends, or abort it with `muster rollout abort`.",
+        ) from error
+
+
+def _change_order(db: sqlite_utils.Database, change: OrderChange) -> None:
+    raised = db.execute("UPDATE devices SET sequence = sequence + 1 WHERE device_id = ?", [change.device_id])
+    if raised.rowcount != 1:
+        raise NotFound(f"There is no device {change.device_id!r:.80}.")
+    if change.order is None:
+        db.execute("DELETE FROM desired WHERE device_id = ? AND model = ?", [change.device_id, change.model])
+        return
+    order = change.order
+    table(db, "desired").upsert(
+        {
+            "device_id": change.device_id,
+            "model": change.model,
+            "version": order.version,
+            "manifest_sha256": order.manifest_sha256.hex(),
+            "variant": order.variant,
+            "deployment_id": order.deployment_id,
+        },
+        pk=("device_id", "model"),
+    )
+
+
+def _state_columns(state: Rollout) -> dict[str, Any]:
+    return {
+        "model": state.model,
+        "status": state.status.value,
+        "is_open": int(state.status.is_open),
+        "revision": state.revision,
+        "state": msgspec.json.encode(state).decode(),
+    }
+
+
+def _rollout(row: dict[str, Any]) -> RolloutRow:
+    return RolloutRow(
+        state=msgspec.json.decode(row["state"], type=Rollout),
+        position=row["position"],
+        created_at_s=row["created_at_s"],
+    )
