@@ -1,0 +1,114 @@
+"""What happens to a rollout (events) and what it wants done (commands).
+
+The shell stores an event, the state after it and the commands in one transaction, and only then acts on
+the commands. An `Assign` carries its deployment id as the idempotency key: carried out twice, it is one
+order. An `Announce` is a line of the operators' feed.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.errors import Cause
+from fleet.protocol.messages import TelemetryWindow
+
+
+class Start(msgspec.Struct, frozen=True, tag="start"):
+    """An operator starts the rollout."""
+
+    by: str
+
+
+class Pause(msgspec.Struct, frozen=True, tag="pause"):
+    """An operator holds it: no stage ends, orders already sent go on, harm still rolls back."""
+
+    by: str
+    reason: str
+
+
+class Resume(msgspec.Struct, frozen=True, tag="resume"):
+    """An operator lets it go on; the stage's bake starts anew, its evidence stays."""
+
+    by: str
+
+
+class Promote(msgspec.Struct, frozen=True, tag="promote"):
+    """An operator ends the stage without the gate; recorded as an override."""
+
+    by: str
+    reason: str
+
+
+class Abort(msgspec.Struct, frozen=True, tag="abort"):
+    """An operator ends the rollout for good.
+
+    Attributes:
+        by: Who.
+        reason: Why.
+        roll_back: Bring every device back; otherwise those that have the new version keep it.
+    """
+
+    by: str
+    reason: str
+    roll_back: bool
+
+
+class DeploymentReported(msgspec.Struct, frozen=True, tag="deployment"):
+    """A device reported where its deployment stands.
+
+    Attributes:
+        device_id: The device that reported, as the broker authenticated it.
+        deployment_id: From the report.
+        state: From the report.
+        at_s: Device time of the report, Unix seconds.
+        cause: From the report.
+    """
+
+    device_id: str
+    deployment_id: str
+    state: DeploymentState
+    at_s: float
+    cause: Cause | None = None
+
+
+class EvidenceObserved(msgspec.Struct, frozen=True, tag="evidence"):
+    """Telemetry arrived; each window is given exactly once."""
+
+    windows: tuple[tuple[str, TelemetryWindow], ...]
+
+
+class Ticked(msgspec.Struct, frozen=True, tag="ticked"):
+    """Time passed. Once a second is enough; without it, timeouts and bake times end late."""
+
+
+Event = Start | Pause | Resume | Promote | Abort | DeploymentReported | EvidenceObserved | Ticked
+
+
+class Assign(msgspec.Struct, frozen=True, tag="assign"):
+    """Sign an assignment, under a higher sequence number, that has the device run this.
+
+    Attributes:
+        device_id: The device.
+        deployment_id: The order's id, and the command's idempotency key.
+        version: What it should run; None to remove the model.
+    """
+
+    device_id: str
+    deployment_id: str
+    version: int | None
+
+
+class Announce(msgspec.Struct, frozen=True, tag="announce"):
+    """Tell the operators.
+
+    Attributes:
+        kind: One of `fleet.rollout.state.Happening`.
+        text: One sentence.
+    """
+
+    kind: str
+    text: str
+
+
+Command = Assign | Announce

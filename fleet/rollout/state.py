@@ -1,0 +1,196 @@
+"""The state of a rollout: everything that the engine knows, and all that the hub has to store.
+
+::
+
+                  Start                  PASS of every stage, or Promote
+    CREATED ────────────────→ RUNNING ──────────────────────────────────────────→ SUCCEEDED
+       │                       ↑   │ FAIL, Abort                    (all are back)
+       │ Abort          Resume,│   ├───────────────→ ROLLING_BACK ───────────────→ ROLLED_BACK
+       │                Promote│   │ Pause,                │  (some are not)
+       │                       │   ↓ no verdict, ERROR     ├──────────────────────→ FAILED
+       │                       PAUSED ── FAIL, Abort ─────→│  (aborted, new version kept)
+       └───────────────────────────────────────────────────┴──────────────────────→ ABORTED
+
+The four on the right are final. A value of `Rollout` never changes: every step builds the next one.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from fleet.protocol.errors import Cause, StorageCorrupt
+from fleet.rollout.deployments import Deployments
+from fleet.rollout.evidence import Evidence
+from fleet.rollout.gates import Verdict
+from fleet.rollout.plan import Plan
+
+
+class Kind(StrEnum):
+    """What a rollout is for."""
+
+    UPDATE = "update"
+    ROLLBACK = "rollback"
+
+
+class Status(StrEnum):
+    """Where a rollout stands, see the head of this file."""
+
+    CREATED = "CREATED"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    ROLLING_BACK = "ROLLING_BACK"
+    SUCCEEDED = "SUCCEEDED"
+    ABORTED = "ABORTED"
+    ROLLED_BACK = "ROLLED_BACK"
+    FAILED = "FAILED"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the rollout has ended."""
+        return self in FINAL
+
+
+FINAL = frozenset({Status.SUCCEEDED, Status.ABORTED, Status.ROLLED_BACK, Status.FAILED})
+
+
+class CauseCode(StrEnum):
+    """Why a rollout or one of its attempts ended as it did, where no device gave a cause."""
+
+    GATE_FAILED = "gate_failed"
+    INSTALLS_FAILED = "installs_failed"
+    INCONCLUSIVE = "gate_inconclusive"
+    ABORTED = "aborted"
+    RESTORE_FAILED = "restore_failed"
+    TIMED_OUT = "deployment_timed_out"
+    CANCELED = "canceled"
+    WITHIN_TOLERANCE = "failures_within_tolerance"
+
+
+class Happening(StrEnum):
+    """Kinds of lines in a rollout's history and feed."""
+
+    CREATED = "created"
+    STARTED = "started"
+    STAGE_BEGAN = "stage_began"
+    STAGE_PASSED = "stage_passed"
+    OVERRIDDEN = "overridden"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    DEPLOYMENT_FAILED = "deployment_failed"
+    TELEMETRY_IGNORED = "telemetry_ignored"
+    ROLLING_BACK = "rolling_back"
+    ENDED = "ended"
+
+
+class HistoryEntry(msgspec.Struct, frozen=True):
+    """One decision.
+
+    Attributes:
+        at_s: Hub time, Unix seconds.
+        kind: What kind of thing happened.
+        text: One sentence.
+    """
+
+    at_s: float
+    kind: Happening
+    text: str
+
+
+class StageProgress(msgspec.Struct, frozen=True):
+    """A stage that has begun.
+
+    Attributes:
+        size: How many devices it added.
+        started_s: When it began, hub time.
+        open: How many of its deployments have not ended on the way forward.
+        failed: How many of them ended without the device running the version.
+        evidence: What was observed while it was the current stage.
+        bake_started_s: When its last deployment ended, or the rollout was resumed; None before.
+        ended_s: When it passed or was overridden; None before.
+        overridden: Whether an operator ended it in place of the gate.
+    """
+
+    size: int
+    started_s: float
+    open: int
+    failed: int
+    evidence: Evidence
+    bake_started_s: float | None = None
+    ended_s: float | None = None
+    overridden: bool = False
+
+
+class Rollout(msgspec.Struct, frozen=True):
+    """A rollout, whole.
+
+    Attributes:
+        number: The hub's number of it; part of every deployment id.
+        kind: Update, or an operator's rollback.
+        model: Name of the model.
+        version: The version that it brings.
+        manifest_sha256: Its bundle; telemetry of this digest is the canaries'.
+        plan: As the operator wrote it.
+        seed: Fixes the order of devices.
+        created_s: Hub time.
+        cohort_ends: How many devices each stage reaches, see `fleet.rollout.targeting`.
+        deployments: One for each device, in the rollout's order.
+        status: Where it stands.
+        stages: The stages that have begun; the last one is current.
+        controls: Devices that have not been sent the version and run another: the control arm.
+        open_restores: Restore attempts that have not ended.
+        restore_deadline_s: No open restore attempt times out before this; None without any.
+        ending: What a rollout that is ROLLING_BACK will be; None otherwise.
+        cause: Why it is rolling back or ended otherwise than by passing; also failures that were tolerated.
+        pause_reason: Why it is paused; empty otherwise.
+        verdict: The latest verdict on the current stage; None before the first.
+        history: Every decision, oldest first.
+        revision: Rises by one with every change, for optimistic locking.
+        ended_s: Hub time; None before the end.
+    """
+
+    number: int
+    kind: Kind
+    model: str
+    version: int
+    manifest_sha256: str
+    plan: Plan
+    seed: int
+    created_s: float
+    cohort_ends: tuple[int, ...]
+    deployments: Deployments
+    status: Status = Status.CREATED
+    stages: tuple[StageProgress, ...] = ()
+    controls: int = 0
+    open_restores: int = 0
+    restore_deadline_s: float | None = None
+    ending: Status | None = None
+    cause: Cause | None = None
+    pause_reason: str = ""
+    verdict: Verdict | None = None
+    history: tuple[HistoryEntry, ...] = ()
+    revision: int = 0
+    ended_s: float | None = None
+
+    @property
+    def stage_index(self) -> int:
+        """The current stage, from 0; -1 before the start."""
+        return len(self.stages) - 1
+
+
+def encode_rollout(rollout: Rollout) -> bytes:
+    """Return the rollout as JSON, without loss."""
+    return msgspec.json.encode(rollout)
+
+
+def decode_rollout(data: bytes) -> Rollout:
+    """Return the rollout that `encode_rollout` encoded.
+
+    Raises:
+        StorageCorrupt: The bytes are not a stored rollout.
+    """
+    try:
+        return msgspec.json.decode(data, type=Rollout)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise StorageCorrupt(f"A stored rollout cannot be read: {error}.") from error
