@@ -286,8 +286,8 @@ class _Link:
         self._upkeep = self._loop.create_task(self._keep_alive(client))
 
     async def _keep_alive(self, client: paho.Client) -> None:
-        while client.loop_misc() == MQTTErrorCode.MQTT_ERR_SUCCESS:  # sends pings and sees lost ones
-            await asyncio.sleep(1.0)  # noqa: ASYNC110 - the clock is the event
+        while client.loop_misc() == MQTTErrorCode.MQTT_ERR_SUCCESS:  # noqa: ASYNC110 - time is the event
+            await asyncio.sleep(1.0)
 
     def _start_writing(self) -> None:
         if self._sock is not None and self._client is not None:

@@ -16,8 +16,8 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from fleet.protocol.chunks import CHUNK_SIZE_BYTES, MAX_BLOB_SIZE_BYTES, chunk_size_bytes
 from fleet.protocol.errors import InvalidInput, InvalidName, NotFound, StorageCorrupt
@@ -108,7 +108,7 @@ class BlobFolder:
             raise _corrupt(sha256)
         return data
 
-    def _verified_size(self, sha256: str, file: BinaryIO) -> int:
+    def _verified_size(self, sha256: str, file: BufferedReader) -> int:
         status = os.fstat(file.fileno())
         fingerprint = (status.st_size, status.st_mtime_ns, status.st_ino)
         with self._lock:
@@ -124,7 +124,7 @@ class BlobFolder:
         with self._open(sha256) as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == sha256
 
-    def _open(self, sha256: str) -> BinaryIO:
+    def _open(self, sha256: str) -> BufferedReader:
         path = self._path(sha256)
         try:
             return path.open("rb")
