@@ -1,12 +1,52 @@
-"""The rollout engine: ``step(state, event, now) -> (state, commands)``. Behaviour follows."""
+"""The rollout engine: ``step(state, event, now) -> (state, commands)``.
+
+Pure and total. The state that goes in is never changed (see `fleet.rollout.draft`), equal arguments give
+equal results, and any event is handled in any status:
+
+=================  =========  =========  ===========  ==============  =======
+event              CREATED    RUNNING    PAUSED       ROLLING_BACK    final
+=================  =========  =========  ===========  ==============  =======
+Start              begins     Conflict   Conflict     Conflict        Conflict
+Pause              Conflict   holds      Conflict     Conflict        Conflict
+Resume             Conflict   Conflict   goes on      Conflict        Conflict
+Promote            Conflict   overrides  overrides    Conflict        Conflict
+Abort              ends       ends       ends         Conflict        Conflict
+DeploymentReport.  -          taken      taken        taken           -
+EvidenceObserved   -          taken      taken        -               -
+Ticked             -          rules      rules        rules           -
+=================  =========  =========  ===========  ==============  =======
+
+``-`` changes nothing and returns the same object. A conflict is raised before anything is decided. After
+every event that is taken, the rules of `fleet.rollout.rules` are applied.
+"""
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping
 
-from fleet.rollout.events import Command, Event
-from fleet.rollout.plan import Plan
-from fleet.rollout.state import Kind, Rollout
+import msgspec
+
+from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.errors import Cause, Conflict, InvalidPlan
+from fleet.rollout import attempts, rules, telemetry
+from fleet.rollout.deployments import Attempt, Deployment, Deployments
+from fleet.rollout.draft import Draft
+from fleet.rollout.events import (
+    Abort,
+    Command,
+    DeploymentReported,
+    Event,
+    EvidenceObserved,
+    Pause,
+    Promote,
+    Resume,
+    Start,
+    Ticked,
+)
+from fleet.rollout.plan import Plan, check_plan
+from fleet.rollout.state import CauseCode, Happening, Kind, Rollout, Status
+from fleet.rollout.targeting import cohort_ends, ordered
 
 
 def create(
@@ -21,10 +61,141 @@ def create(
     devices: Mapping[str, int | None],
     now_s: float,
 ) -> Rollout:
-    """Return a new rollout in status CREATED."""
-    raise NotImplementedError
+    """Return a new rollout in status CREATED. Devices that run the version already are left out.
+
+    Args:
+        number: Unique among the hub's rollouts.
+        kind: Update or rollback.
+        model: Name of the model.
+        version: The version to bring.
+        manifest_sha256: Its bundle.
+        plan: Checked here.
+        seed: Fixes the order of devices.
+        devices: For each device the version that it runs now, None for none.
+        now_s: Hub time, Unix seconds.
+
+    Raises:
+        InvalidPlan: The plan is refused, does not fit these devices or this kind, or there is nobody to
+            bring the version to.
+    """
+    check_plan(plan)
+    _check_kind(kind, plan)
+    targets = [device_id for device_id, previous in devices.items() if previous != version]
+    if not targets:
+        raise InvalidPlan(f"There is no device to bring {model} version {version} to.")
+    ends = cohort_ends(plan.stages, len(targets))
+    return Rollout(
+        number=number,
+        kind=kind,
+        model=model,
+        version=version,
+        manifest_sha256=manifest_sha256,
+        plan=plan,
+        seed=seed,
+        created_s=now_s,
+        cohort_ends=ends,
+        deployments=Deployments.of(
+            Deployment(
+                index=index,
+                device_id=device_id,
+                stage=bisect.bisect_right(ends, index),
+                previous_version=devices[device_id],
+                attempt=Attempt(attempts.forward_id(number, index), DeploymentState.QUEUED, now_s),
+            )
+            for index, device_id in enumerate(ordered(seed, targets))
+        ),
+    )
 
 
 def step(rollout: Rollout, event: Event, now_s: float) -> tuple[Rollout, tuple[Command, ...]]:
-    """Return the state after an event, and what is to be done."""
-    raise NotImplementedError
+    """Return the state after an event, and what is to be done.
+
+    Args:
+        rollout: The state before; it stays as it is.
+        event: What happened.
+        now_s: Hub time, Unix seconds.
+
+    Raises:
+        Conflict: An operator asks for what the rollout's status does not allow.
+    """
+    draft = Draft(rollout, now_s)
+    match event:
+        case Start():
+            _start(draft, event)
+        case Pause():
+            _pause(draft, event)
+        case Resume():
+            _resume(draft, event)
+        case Promote():
+            _promote(draft, event)
+        case Abort():
+            _abort(draft, event)
+        case DeploymentReported():
+            attempts.take_report(draft, event)
+        case EvidenceObserved():
+            telemetry.take_windows(draft, event)
+        case Ticked():
+            pass
+    rules.settle(draft)
+    return draft.finished()
+
+
+def _start(draft: Draft, event: Start) -> None:
+    _require(draft, "started", Status.CREATED)
+    draft.change(status=Status.RUNNING)
+    draft.decide(Happening.STARTED, f"Started by {event.by}.")
+    rules.begin_stage(draft)
+
+
+def _pause(draft: Draft, event: Pause) -> None:
+    _require(draft, "paused", Status.RUNNING)
+    rules.pause(draft, f"Paused by {event.by}: {event.reason}")
+
+
+def _resume(draft: Draft, event: Resume) -> None:
+    _require(draft, "resumed", Status.PAUSED)
+    evidence = draft.stage.evidence
+    forgiven = msgspec.structs.replace(evidence.canary, unusable=0)  # or an ERROR would pause it again
+    draft.change_stage(
+        draft.rollout.stage_index,
+        bake_started_s=None,
+        evidence=msgspec.structs.replace(evidence, canary=forgiven),
+    )
+    verdict = draft.rollout.verdict if draft.stage.ended_s is not None else None
+    draft.change(status=Status.RUNNING, pause_reason="", verdict=verdict)
+    draft.decide(Happening.RESUMED, f"Resumed by {event.by}.")
+
+
+def _promote(draft: Draft, event: Promote) -> None:
+    _require(draft, "promoted", Status.RUNNING, Status.PAUSED)
+    if draft.stage.ended_s is not None:
+        raise Conflict(f"Rollout {draft.rollout.number} has ended its last stage; there is none to promote.")
+    verdict = draft.rollout.verdict
+    said = verdict.sentence if verdict else "nothing yet"
+    draft.change(status=Status.RUNNING, pause_reason="")
+    stage = f"Stage {draft.rollout.stage_index + 1}"
+    draft.decide(
+        Happening.OVERRIDDEN, f"{stage} promoted by {event.by}: {event.reason} (the gate said: {said})"
+    )
+    rules.end_stage(draft, overridden=True)
+
+
+def _abort(draft: Draft, event: Abort) -> None:
+    _require(draft, "aborted", Status.CREATED, Status.RUNNING, Status.PAUSED)
+    cause = Cause(CauseCode.ABORTED.value, f"Aborted by {event.by}: {event.reason}")
+    ending = Status.ROLLED_BACK if event.roll_back and draft.rollout.stages else Status.ABORTED
+    rules.begin_rollback(draft, ending, cause, keep=not event.roll_back)
+
+
+def _require(draft: Draft, what: str, *allowed: Status) -> None:
+    if draft.rollout.status not in allowed:
+        raise Conflict(
+            f"Rollout {draft.rollout.number} is {draft.rollout.status.value} and cannot be {what}."
+        )
+
+
+def _check_kind(kind: Kind, plan: Plan) -> None:
+    if kind is Kind.UPDATE and not plan.gate.metrics:
+        raise InvalidPlan("gate.metrics: an update needs at least one metric to be judged by.")
+    if kind is Kind.ROLLBACK and (len(plan.stages) != 1 or plan.gate.metrics):
+        raise InvalidPlan("A rollback has one stage and is judged on installs alone.")

@@ -121,7 +121,7 @@ def judge(plan: Plan, stages: tuple[Evidence, ...], *, has_control: bool) -> Ver
         return Verdict(Outcome.ERROR, number, sentence, metrics)
     deciding = [metric.sentence for metric in metrics if metric.outcome is outcome]
     return Verdict(
-        outcome, number, f"{outcome.value}: {'; '.join(deciding) or 'no metric to judge'}", metrics
+        outcome, number, f"{outcome.value}: {'; '.join(deciding) or 'only installs are judged'}", metrics
     )
 
 

@@ -65,6 +65,7 @@ class CauseCode(StrEnum):
     RESTORE_FAILED = "restore_failed"
     TIMED_OUT = "deployment_timed_out"
     CANCELED = "canceled"
+    UNEXPLAINED = "unexplained"
     WITHIN_TOLERANCE = "failures_within_tolerance"
 
 

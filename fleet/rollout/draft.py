@@ -1,0 +1,81 @@
+"""A working copy of a rollout during one step of the engine.
+
+This is where purity is kept: the engine changes the draft, never the rollout it was given. The draft
+collects the deployments that change and the commands that follow, and `finished` builds the next state out
+of them once, however many devices the step touched.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from fleet.rollout.deployments import Deployment
+from fleet.rollout.events import Announce, Assign, Command
+from fleet.rollout.state import Happening, HistoryEntry, Rollout, StageProgress
+
+
+class Draft:
+    """The rollout as it is becoming.
+
+    Attributes:
+        rollout: All but the deployments, which are up to date only after `finished`.
+        now_s: Hub time of the step, Unix seconds.
+    """
+
+    def __init__(self, rollout: Rollout, now_s: float) -> None:
+        self.rollout = rollout
+        self.now_s = now_s
+        self._before = rollout
+        self._changed: dict[int, Deployment] = {}
+        self._commands: list[Command] = []
+
+    @property
+    def stage(self) -> StageProgress:
+        """The current stage; the rollout has begun."""
+        return self.rollout.stages[-1]
+
+    def deployment(self, index: int) -> Deployment:
+        """Return a deployment as this step has left it so far."""
+        return self._changed.get(index) or self.rollout.deployments[index]
+
+    def put(self, deployment: Deployment) -> None:
+        """Exchange a deployment for its next value."""
+        self._changed[deployment.index] = deployment
+
+    def change(self, **fields: Any) -> None:
+        """Give fields of the rollout new values."""
+        self.rollout = msgspec.structs.replace(self.rollout, **fields)
+
+    def change_stage(self, number: int, **fields: Any) -> None:
+        """Give fields of a stage that has begun new values.
+
+        Args:
+            number: From 0.
+            fields: As in `StageProgress`.
+        """
+        stages = list(self.rollout.stages)
+        stages[number] = msgspec.structs.replace(stages[number], **fields)
+        self.change(stages=tuple(stages))
+
+    def assign(self, device_id: str, deployment_id: str, version: int | None) -> None:
+        """Command an order to a device."""
+        self._commands.append(Assign(device_id, deployment_id, version))
+
+    def announce(self, kind: Happening, text: str) -> None:
+        """Tell the operators of something that is not a decision of the rollout as a whole."""
+        self._commands.append(Announce(kind.value, text))
+
+    def decide(self, kind: Happening, text: str) -> None:
+        """Tell the operators of a decision, and keep it in the history."""
+        self.announce(kind, text)
+        self.change(history=(*self.rollout.history, HistoryEntry(self.now_s, kind, text)))
+
+    def finished(self) -> tuple[Rollout, tuple[Command, ...]]:
+        """Return the next state, the very same object if nothing changed, and the commands."""
+        if self._changed:
+            self.change(deployments=self.rollout.deployments.replaced(self._changed.values()))
+        if self.rollout is not self._before:
+            self.change(revision=self._before.revision + 1)
+        return self.rollout, tuple(self._commands)

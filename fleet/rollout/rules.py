@@ -1,0 +1,225 @@
+"""The rules by which a rollout goes on without an operator, applied after every event.
+
+While RUNNING or PAUSED, in this order:
+
+1. Attempts whose time has run out end as TIMED_OUT.
+2. More failed installs than the gate allows: roll back, at once.
+3. The gate says FAIL: roll back, at once, also while paused. A pause holds progress, not protection.
+
+While RUNNING only:
+
+4. The gate says ERROR: pause.
+5. A stage bakes from the moment its last deployment has ended. It ends when the gate says PASS and it has
+   baked for ``minimum_bake_s``; then the next one begins.
+6. After ``maximum_bake_s`` without PASS: pause, or roll back if the plan says so.
+7. After the last stage, when every deployment has ended: SUCCEEDED.
+
+While ROLLING_BACK: when every way back has ended, the rollout ends; FAILED if a device is not back.
+
+An operator's rollback (`Kind.ROLLBACK`) is never itself rolled back by rule 2: the version that it leaves
+is the one somebody wanted to leave. It goes to its end and is FAILED if too many devices did not follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.errors import Cause
+from fleet.rollout import attempts
+from fleet.rollout.deployments import Attempt, Deployment
+from fleet.rollout.draft import Draft
+from fleet.rollout.evidence import Evidence
+from fleet.rollout.gates import Outcome, Verdict, installs_fail, judge
+from fleet.rollout.plan import OnInconclusive
+from fleet.rollout.state import CauseCode, Happening, Kind, StageProgress, Status
+
+_NAMED_DEVICES = 5
+"""Most devices that a sentence names one by one."""
+
+
+def settle(draft: Draft) -> None:
+    """Apply the rules at the head of this file."""
+    if draft.rollout.status in {Status.RUNNING, Status.PAUSED}:
+        attempts.expire(draft)
+        _protect(draft)
+    if draft.rollout.status is Status.RUNNING:
+        _proceed(draft)
+    if draft.rollout.status is Status.ROLLING_BACK:
+        attempts.expire(draft)
+        _end_rollback(draft)
+
+
+def begin_stage(draft: Draft) -> None:
+    """Send the version to the next stage's cohort."""
+    rollout = draft.rollout
+    number = rollout.stage_index + 1
+    start = rollout.cohort_ends[number - 1] if number else 0
+    end = rollout.cohort_ends[number]
+    stage = StageProgress(
+        size=end - start,
+        started_s=draft.now_s,
+        open=end - start,
+        failed=0,
+        evidence=Evidence.empty(len(rollout.plan.gate.metrics)),
+    )
+    controls = sum(
+        rollout.deployments[i].previous_version is not None for i in range(end, len(rollout.deployments))
+    )
+    draft.change(stages=(*rollout.stages, stage), controls=controls, verdict=None)
+    for index in range(start, end):
+        attempts.order_forward(draft, draft.deployment(index))
+    draft.decide(
+        Happening.STAGE_BEGAN,
+        f"Stage {number + 1} of {len(rollout.plan.stages)} began: it brings the version to {stage.size:,} more, "
+        f"to {end:,} of {len(rollout.deployments):,} devices in all.",
+    )
+
+
+def end_stage(draft: Draft, *, overridden: bool) -> None:
+    """End the current stage and begin the next, if there is one."""
+    draft.change_stage(draft.rollout.stage_index, ended_s=draft.now_s, overridden=overridden)
+    if len(draft.rollout.stages) < len(draft.rollout.plan.stages):
+        begin_stage(draft)
+
+
+def begin_rollback(draft: Draft, ending: Status, cause: Cause, *, keep: bool = False) -> None:
+    """Send every device that was sent the version back to what it ran before.
+
+    Args:
+        draft: Of this step.
+        ending: What the rollout will be when all are back.
+        cause: Why.
+        keep: Leave the version where it has succeeded.
+    """
+    draft.change(status=Status.ROLLING_BACK, ending=ending, cause=cause, pause_reason="")
+    draft.decide(Happening.ROLLING_BACK, cause.detail)
+    canceled = Cause(CauseCode.CANCELED.value, cause.detail)
+    for index in range(len(draft.rollout.deployments)):
+        deployment = draft.deployment(index)
+        was_ordered = deployment.attempt.ordered_s is not None
+        if not deployment.attempt.state.is_terminal:
+            attempts.cancel(draft, deployment, canceled)
+            if was_ordered:
+                attempts.order_back(draft, draft.deployment(index))
+        elif deployment.attempt.state is DeploymentState.SUCCEEDED and not keep:
+            attempts.order_back(draft, deployment)
+
+
+def _protect(draft: Draft) -> None:
+    """Rules 2 and 3."""
+    rollout = draft.rollout
+    if rollout.kind is Kind.ROLLBACK:
+        return
+    for number, stage in enumerate(rollout.stages):
+        why = installs_fail(stage.failed, stage.size, rollout.plan.gate.maximum_failed_share)
+        if why is not None:
+            text = f"Stage {number + 1}: {why}."
+            begin_rollback(draft, Status.ROLLED_BACK, Cause(CauseCode.INSTALLS_FAILED.value, text))
+            return
+    if draft.stage.ended_s is None:
+        verdict = _verdict(draft)
+        if verdict.outcome is Outcome.FAIL:
+            text = f"Stage {verdict.stage + 1}: {verdict.sentence}."
+            begin_rollback(draft, Status.ROLLED_BACK, Cause(CauseCode.GATE_FAILED.value, text))
+
+
+def _proceed(draft: Draft) -> None:
+    """Rules 4 to 7."""
+    if draft.stage.ended_s is None:
+        _try_to_end_stage(draft)
+    if draft.rollout.status is Status.RUNNING and draft.stage.ended_s is not None:
+        _try_to_succeed(draft)
+
+
+def _try_to_end_stage(draft: Draft) -> None:
+    number, verdict = draft.rollout.stage_index, _verdict(draft)
+    bounds = draft.rollout.plan.stages[number]
+    if verdict.outcome is Outcome.ERROR:
+        pause(draft, f"Stage {number + 1}: {verdict.sentence}.")
+        return
+    if draft.stage.open > 0:
+        return
+    started_s = draft.stage.bake_started_s
+    if started_s is None:
+        started_s = draft.now_s
+        draft.change_stage(number, bake_started_s=started_s)
+    baked_s = draft.now_s - started_s
+    if verdict.outcome is Outcome.PASS and baked_s >= bounds.minimum_bake_s:
+        draft.decide(Happening.STAGE_PASSED, f"Stage {number + 1}: {verdict.sentence}.")
+        end_stage(draft, overridden=False)
+    elif verdict.outcome is not Outcome.PASS and baked_s >= bounds.maximum_bake_s:
+        _give_up_waiting(draft, f"Stage {number + 1}, after {bounds.maximum_bake_s:g} s: {verdict.sentence}.")
+
+
+def _give_up_waiting(draft: Draft, text: str) -> None:
+    if draft.rollout.plan.on_inconclusive is OnInconclusive.ROLL_BACK:
+        begin_rollback(draft, Status.ROLLED_BACK, Cause(CauseCode.INCONCLUSIVE.value, text))
+    else:
+        pause(draft, text)
+
+
+def pause(draft: Draft, reason: str) -> None:
+    """Hold the rollout."""
+    draft.change(status=Status.PAUSED, pause_reason=reason)
+    draft.decide(Happening.PAUSED, reason)
+
+
+def _try_to_succeed(draft: Draft) -> None:
+    rollout = draft.rollout
+    if rollout.open_restores > 0 or any(stage.open > 0 for stage in rollout.stages):
+        return
+    failed = sum(stage.failed for stage in rollout.stages)
+    cause: Cause | None = None
+    status = Status.SUCCEEDED
+    if failed:
+        names = _named(draft, lambda d: d.attempt, lambda d: d.attempt.state is DeploymentState.SUCCEEDED)
+        text = f"{failed:,} of {len(rollout.deployments):,} devices did not follow: {names}."
+        share = rollout.plan.gate.maximum_failed_share
+        if any(installs_fail(stage.failed, stage.size, share) for stage in rollout.stages):
+            status, cause = Status.FAILED, Cause(CauseCode.INSTALLS_FAILED.value, text)
+        else:
+            cause = Cause(CauseCode.WITHIN_TOLERANCE.value, text)
+    _end(draft, status, cause)
+
+
+def _end_rollback(draft: Draft) -> None:
+    rollout = draft.rollout
+    if rollout.open_restores > 0:
+        return
+    assert rollout.ending is not None and rollout.cause is not None
+    names = _named(draft, lambda d: d.restore, lambda d: d.is_restored)
+    if names:
+        text = f"{rollout.cause.detail} Not back on what they ran before: {names}."
+        _end(draft, Status.FAILED, Cause(CauseCode.RESTORE_FAILED.value, text))
+    else:
+        _end(draft, rollout.ending, rollout.cause)
+
+
+def _end(draft: Draft, status: Status, cause: Cause | None) -> None:
+    draft.change(status=status, cause=cause, ending=None, ended_s=draft.now_s)
+    draft.decide(Happening.ENDED, f"{status.value}{': ' + cause.detail if cause else '.'}")
+
+
+def _verdict(draft: Draft) -> Verdict:
+    """Return the verdict on the current stage, judged anew if evidence came since."""
+    rollout = draft.rollout
+    if rollout.verdict is None:
+        stages = tuple(stage.evidence for stage in rollout.stages)
+        draft.change(verdict=judge(rollout.plan, stages, has_control=rollout.controls > 0))
+    assert draft.rollout.verdict is not None
+    return draft.rollout.verdict
+
+
+def _named(
+    draft: Draft, attempt_of: Callable[[Deployment], Attempt | None], is_well: Callable[[Deployment], bool]
+) -> str:
+    """Return the devices whose attempt did not end well, the first few by name; empty if there are none."""
+    unwell: list[str] = []
+    for index in range(len(draft.rollout.deployments)):
+        deployment = draft.deployment(index)
+        attempt = attempt_of(deployment)
+        if attempt is not None and not is_well(deployment):
+            unwell.append(f"{deployment.device_id} ({attempt.state})")
+    more = len(unwell) - _NAMED_DEVICES
+    return ", ".join(unwell[:_NAMED_DEVICES]) + (f" and {more:,} more" if more > 0 else "")

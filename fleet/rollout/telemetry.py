@@ -1,0 +1,83 @@
+"""Which telemetry counts for which side of the comparison.
+
+=======  ===========================================================================================
+arm      windows that count
+=======  ===========================================================================================
+canary   of the rollout's bundle, from a device that was sent it, is in TRIAL or SUCCEEDED and was not
+         sent back; begun after the device reported so, by the device's own clock: what it did under an
+         earlier rollout of the same bundle is not evidence of this one
+control  of another bundle, from a device that ran a version before and was not sent the new one yet;
+         ended after the stage began, as far as clocks agree: an old spool is not a concurrent control
+=======  ===========================================================================================
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from fleet.protocol.assignment import CLOCK_TOLERANCE_S
+from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.messages import TelemetryWindow
+from fleet.rollout.deployments import Deployment
+from fleet.rollout.draft import Draft
+from fleet.rollout.events import EvidenceObserved
+from fleet.rollout.evidence import contradiction, observe
+from fleet.rollout.state import Happening, Status
+
+
+def take_windows(draft: Draft, event: EvidenceObserved) -> None:
+    """Count windows for the current stage; one of no interest changes nothing."""
+    if draft.rollout.status not in {Status.RUNNING, Status.PAUSED} or draft.stage.ended_s is not None:
+        return
+    ignored: dict[str, list[str]] = {}
+    for device_id, window in event.windows:
+        index = draft.rollout.deployments.index.get(device_id)
+        if index is None or window.model != draft.rollout.model:
+            continue
+        deployment = draft.deployment(index)
+        if _is_canary(draft, deployment, window):
+            _count(draft, deployment, window, arm="canary")
+        elif _is_control(draft, deployment, window):
+            _count(draft, deployment, window, arm="control")
+        else:
+            continue
+        why = contradiction(window)
+        if why is not None:
+            ignored.setdefault(device_id, []).append(why)
+    for device_id, reasons in ignored.items():
+        draft.announce(
+            Happening.TELEMETRY_IGNORED,
+            f"{device_id}: {len(reasons):,} telemetry windows contradict themselves and were not counted; "
+            f"the last one: {reasons[-1]}.",
+        )
+
+
+def _is_canary(draft: Draft, deployment: Deployment, window: TelemetryWindow) -> bool:
+    return (
+        window.manifest_sha256 == draft.rollout.manifest_sha256
+        and deployment.attempt.ordered_s is not None
+        and deployment.attempt.state in {DeploymentState.TRIAL, DeploymentState.SUCCEEDED}
+        and deployment.restore is None
+        and deployment.answers_since_s is not None
+        and window.started_at_s >= deployment.answers_since_s
+    )
+
+
+def _is_control(draft: Draft, deployment: Deployment, window: TelemetryWindow) -> bool:
+    return (
+        window.manifest_sha256 != draft.rollout.manifest_sha256
+        and deployment.attempt.ordered_s is None
+        and deployment.previous_version is not None
+        and window.ended_at_s >= draft.stage.started_s - CLOCK_TOLERANCE_S
+    )
+
+
+def _count(draft: Draft, deployment: Deployment, window: TelemetryWindow, *, arm: str) -> None:
+    number, evidence = draft.rollout.stage_index, draft.stage.evidence
+    side = evidence.canary if arm == "canary" else evidence.control
+    is_new = deployment.counted_in < number
+    side = observe(side, window, draft.rollout.plan.gate.metrics, is_new=is_new)
+    draft.change_stage(number, evidence=msgspec.structs.replace(evidence, **{arm: side}))
+    draft.change(verdict=None)
+    if is_new and contradiction(window) is None:
+        draft.put(msgspec.structs.replace(deployment, counted_in=number))
