@@ -71,8 +71,8 @@ def begin_stage(draft: Draft) -> None:
         attempts.order_forward(draft, draft.deployment(index))
     draft.decide(
         Happening.STAGE_BEGAN,
-        f"Stage {number + 1} of {len(rollout.plan.stages)} began: it brings the version to {stage.size:,} more, "
-        f"to {end:,} of {len(rollout.deployments):,} devices in all.",
+        f"Stage {number + 1} of {len(rollout.plan.stages)} began: it brings the version to {stage.size:,} "
+        f"more, to {end:,} of {len(rollout.deployments):,} devices in all.",
     )
 
 

@@ -1,0 +1,247 @@
+"""What "healthy" means, for a device, a model and a fleet.
+
+A device has the first status of this table whose condition holds:
+
+=========  ==================================================================================================
+OFFLINE    it is not connected, or its last heartbeat is too old
+UNHEALTHY  for some model: its last deployment failed, or it runs another version than desired with no
+           deployment under way, or the runtime fails too large a share of requests, or drift is alarmed
+UPDATING   for some model it runs another version than desired, and a deployment is under way
+HEALTHY    none of these
+=========  ==================================================================================================
+
+Every status but HEALTHY comes with all its reasons, not only the first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from enum import StrEnum
+
+import msgspec
+
+from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.errors import Cause
+
+NO_VERSION = "none"
+"""Stands for "no version" among the keys of a count by version."""
+
+
+class HealthStatus(StrEnum):
+    """See the head of this file."""
+
+    HEALTHY = "HEALTHY"
+    UPDATING = "UPDATING"
+    UNHEALTHY = "UNHEALTHY"
+    OFFLINE = "OFFLINE"
+
+
+class HealthPolicy(msgspec.Struct, frozen=True):
+    """Where the lines are drawn.
+
+    Attributes:
+        heartbeat_timeout_s: An older heartbeat makes a device OFFLINE, whatever its connection says.
+        maximum_error_share: Greatest share of failed requests of a healthy device.
+        minimum_requests: Fewer requests say nothing about that share.
+    """
+
+    heartbeat_timeout_s: float = 90.0
+    maximum_error_share: float = 0.05
+    minimum_requests: int = 20
+
+
+class ModelOnDevice(msgspec.Struct, frozen=True):
+    """What is known of one model on one device.
+
+    Attributes:
+        model: Name.
+        desired_version: What the hub wants; None for nothing.
+        reported_version: What the device says it runs; None for nothing.
+        deployment: State of its last deployment; None if there was none.
+        cause: Why that failed.
+        predictions: Answers given recently.
+        errors: Requests that the runtime failed on, recently.
+        drifting: Features that the drift alarm names.
+    """
+
+    model: str
+    desired_version: int | None
+    reported_version: int | None
+    deployment: DeploymentState | None = None
+    cause: Cause | None = None
+    predictions: int = 0
+    errors: int = 0
+    drifting: tuple[str, ...] = ()
+
+
+class DeviceFacts(msgspec.Struct, frozen=True):
+    """What is known of one device.
+
+    Attributes:
+        device_id: The device.
+        connected: What its presence message said last.
+        heartbeat_s: Hub time of the last heartbeat; None if there was none.
+        models: What it runs, or should.
+    """
+
+    device_id: str
+    connected: bool
+    heartbeat_s: float | None
+    models: tuple[ModelOnDevice, ...] = ()
+
+
+class DeviceHealth(msgspec.Struct, frozen=True):
+    """One device, judged.
+
+    Attributes:
+        device_id: The device.
+        status: See the head of this file.
+        reasons: Why it is not HEALTHY.
+    """
+
+    device_id: str
+    status: HealthStatus
+    reasons: tuple[str, ...]
+
+
+class ModelHealth(msgspec.Struct, frozen=True):
+    """One model across the fleet.
+
+    Attributes:
+        model: Name.
+        devices: How many devices run it or should.
+        by_version: Devices by the version they report, `NO_VERSION` for none.
+        as_desired: How many run what is desired.
+        predictions: Recent answers.
+        errors: Recent failed requests.
+        drifting: Devices whose drift alarm is raised, sorted.
+    """
+
+    model: str
+    devices: int
+    by_version: dict[str, int]
+    as_desired: int
+    predictions: int
+    errors: int
+    drifting: tuple[str, ...]
+
+    @property
+    def error_share(self) -> float | None:
+        """Share of requests that failed; None without requests."""
+        return error_share(self.predictions, self.errors)
+
+
+class FleetHealth(msgspec.Struct, frozen=True):
+    """The fleet, judged.
+
+    Attributes:
+        devices: How many there are.
+        by_status: Devices by status; every status is a key.
+        models: Each model, by name.
+        unwell: Devices that are UNHEALTHY or OFFLINE, by id.
+    """
+
+    devices: int
+    by_status: dict[HealthStatus, int]
+    models: tuple[ModelHealth, ...]
+    unwell: tuple[DeviceHealth, ...]
+
+
+_DEFAULT = HealthPolicy()
+
+
+def device_health(facts: DeviceFacts, now_s: float, policy: HealthPolicy = _DEFAULT) -> DeviceHealth:
+    """Judge one device.
+
+    Args:
+        facts: What is known of it.
+        now_s: Hub time, Unix seconds.
+        policy: Where the lines are drawn.
+    """
+    found: list[tuple[HealthStatus, str]] = []
+    absence = _absence(facts, now_s, policy)
+    if absence:
+        found.append((HealthStatus.OFFLINE, absence))
+    for model in facts.models:
+        found.extend(_model_findings(model, policy))
+    order = (HealthStatus.OFFLINE, HealthStatus.UNHEALTHY, HealthStatus.UPDATING)
+    status = min((s for s, _ in found), key=order.index, default=HealthStatus.HEALTHY)
+    return DeviceHealth(facts.device_id, status, tuple(reason for _, reason in found))
+
+
+def model_health(model: str, fleet: Iterable[DeviceFacts]) -> ModelHealth:
+    """Add up one model over the devices.
+
+    Args:
+        model: Name.
+        fleet: Devices, with or without the model.
+    """
+    held = [(facts.device_id, m) for facts in fleet for m in facts.models if m.model == model]
+    return ModelHealth(
+        model=model,
+        devices=len(held),
+        by_version=dict(sorted(Counter(_version(m.reported_version) for _, m in held).items())),
+        as_desired=sum(m.reported_version == m.desired_version for _, m in held),
+        predictions=sum(m.predictions for _, m in held),
+        errors=sum(m.errors for _, m in held),
+        drifting=tuple(sorted(device_id for device_id, m in held if m.drifting)),
+    )
+
+
+def fleet_health(fleet: Iterable[DeviceFacts], now_s: float, policy: HealthPolicy = _DEFAULT) -> FleetHealth:
+    """Judge the whole fleet.
+
+    Args:
+        fleet: Every device.
+        now_s: Hub time, Unix seconds.
+        policy: Where the lines are drawn.
+    """
+    known = sorted(fleet, key=lambda facts: facts.device_id)
+    judged = [device_health(facts, now_s, policy) for facts in known]
+    counts = Counter(health.status for health in judged)
+    names = sorted({model.model for facts in known for model in facts.models})
+    return FleetHealth(
+        devices=len(known),
+        by_status={status: counts[status] for status in HealthStatus},
+        models=tuple(model_health(name, known) for name in names),
+        unwell=tuple(h for h in judged if h.status in {HealthStatus.UNHEALTHY, HealthStatus.OFFLINE}),
+    )
+
+
+def error_share(predictions: int, errors: int) -> float | None:
+    """Return the share of requests that failed; None without requests."""
+    requests = predictions + errors
+    return errors / requests if requests else None
+
+
+def _absence(facts: DeviceFacts, now_s: float, policy: HealthPolicy) -> str:
+    if not facts.connected:
+        return "not connected"
+    if facts.heartbeat_s is None:
+        return "no heartbeat yet"
+    age_s = now_s - facts.heartbeat_s
+    return f"last heartbeat {age_s:.0f} s ago" if age_s > policy.heartbeat_timeout_s else ""
+
+
+def _model_findings(model: ModelOnDevice, policy: HealthPolicy) -> list[tuple[HealthStatus, str]]:
+    found: list[tuple[HealthStatus, str]] = []
+    under_way = model.deployment is not None and not model.deployment.is_terminal
+    if model.deployment is not None and model.deployment.is_failure:
+        why = f": {model.cause.detail}" if model.cause else ""
+        found.append((HealthStatus.UNHEALTHY, f"{model.model}: last deployment {model.deployment}{why}"))
+    if model.reported_version != model.desired_version:
+        status = HealthStatus.UPDATING if under_way else HealthStatus.UNHEALTHY
+        runs, wanted = _version(model.reported_version), _version(model.desired_version)
+        found.append((status, f"{model.model}: runs version {runs}, {wanted} is desired"))
+    share = error_share(model.predictions, model.errors) or 0.0
+    enough = model.predictions + model.errors >= policy.minimum_requests
+    if enough and share > policy.maximum_error_share:
+        found.append((HealthStatus.UNHEALTHY, f"{model.model}: {share:.1%} of requests fail"))
+    if model.drifting:
+        found.append((HealthStatus.UNHEALTHY, f"{model.model}: drift in {', '.join(model.drifting)}"))
+    return found
+
+
+def _version(version: int | None) -> str:
+    return NO_VERSION if version is None else str(version)
