@@ -1,0 +1,109 @@
+"""What the hub and its training process say to each other.
+
+The hub starts ``python -m hub.training.worker``, writes one `TrainingJob` as JSON to its standard input and
+reads its standard output, JSON line by line::
+
+    {"step": "train", "done": 1, "of": 7}                          any number of times
+    {"result": {…}}  or  {"error": {"code": "…", "detail": "…"}}   once, at the end
+
+The process exits with 0 after a result and with 1 after an error. Anything else is a crash.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from converters.gate import VariantReport
+from fleet.protocol.errors import Cause
+from fleet.protocol.manifest import Name, Sha256
+
+FilePath = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+
+class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that determines a model version.
+
+    Attributes:
+        dataset_path: The dataset file.
+        dataset: Name of the dataset.
+        dataset_sha256: Digest of its file.
+        model: Name of the model.
+        version: Number of the version.
+        estimator: What to train, see `hub.training.estimators`.
+        hyperparameters: How; what is not named has its default.
+        seed: Of every random choice.
+        minimum_accuracy: Least share of right answers on held-out samples, of every variant.
+        maximum_int8_drop: Greatest loss of accuracy against fp32 with which an int8 variant is packed.
+        output_folder: Where the bundle goes, see `converters.folder`; does not exist yet, or is empty.
+        held_out_share: Share of the dataset that training does not see.
+    """
+
+    dataset_path: FilePath
+    dataset: Name
+    dataset_sha256: Sha256
+    model: Name
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    estimator: str
+    hyperparameters: dict[str, int | float | str | bool]
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+    minimum_accuracy: Share
+    maximum_int8_drop: Share
+    output_folder: FilePath
+    held_out_share: Annotated[float, msgspec.Meta(ge=0.05, le=0.5)] = 0.25
+
+
+class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a job whose bundle is in the output folder.
+
+    Attributes:
+        manifest_sha256: The bundle.
+        variants: What became of each variant: fp32, then int8.
+        training_samples: Samples that training saw.
+        held_out_samples: Samples that all accuracies were measured on.
+        duration_s: Wall-clock time of the whole job.
+    """
+
+    manifest_sha256: Sha256
+    variants: tuple[VariantReport, ...]
+    training_samples: int
+    held_out_samples: int
+    duration_s: float
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a training is.
+
+    Attributes:
+        step: What it does now.
+        done: Steps that are done.
+        of: Steps in all.
+    """
+
+    step: str
+    done: int
+    of: int
+
+
+class ResultLine(msgspec.Struct, frozen=True):
+    """The last line of a training that succeeded."""
+
+    result: TrainingResult
+
+
+class ErrorLine(msgspec.Struct, frozen=True):
+    """The last line of a training that failed."""
+
+    error: Cause
+
+
+class AnyLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whichever line it is: exactly one of step, result and error is set."""
+
+    step: str | None = None
+    done: int = 0
+    of: int = 0
+    result: TrainingResult | None = None
+    error: Cause | None = None

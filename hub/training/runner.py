@@ -1,0 +1,108 @@
+"""Run a training in a process of its own and wait for it, without blocking the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from fleet.protocol.errors import Cause, ModelError, MusterError, all_errors
+from hub.training.job import AnyLine, Progress, TrainingJob, TrainingResult
+
+WORKER = "hub.training.worker"
+SOURCE_ROOT = Path(__file__).parents[2]
+MAX_LINE_SIZE_BYTES = 1024 * 1024
+
+
+async def run_training(
+    job: TrainingJob, on_progress: Callable[[Progress], None] = lambda _: None
+) -> TrainingResult:
+    """Train in a process of its own. Cancelling kills that process.
+
+    Args:
+        job: What to train.
+        on_progress: Called in the event loop when a step begins.
+
+    Raises:
+        MusterError: What the training raised, see `hub.training.train.train`, in its own class.
+        ModelError: The process ended without saying why.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", WORKER),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env=_environment(),
+        limit=MAX_LINE_SIZE_BYTES,
+        start_new_session=True,  # Ctrl-C in the hub's terminal reaches the hub, which then cancels
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        await _send(process.stdin, job)
+        last = await _follow(process.stdout, on_progress)
+        status = await process.wait()
+    finally:
+        await _kill(process)
+    if last.error is not None:
+        raise rebuilt(last.error)
+    if last.result is None or status != 0:
+        raise ModelError(
+            f"The training process ended without a result: {_ending(status)}.",
+            remedy="Its last words are in the hub's log; SIGKILL usually means that memory ran out.",
+        )
+    return last.result
+
+
+def rebuilt(cause: Cause) -> MusterError:
+    """Return the error of which this is the cause, in the class that its code names."""
+    by_code = {error.code: error for error in all_errors()}
+    return by_code.get(cause.code, MusterError)(cause.detail)
+
+
+async def _send(stdin: asyncio.StreamWriter, job: TrainingJob) -> None:
+    with suppress(BrokenPipeError, ConnectionResetError):  # it died; its output and status say why
+        stdin.write(msgspec.json.encode(job))
+        await stdin.drain()
+        stdin.close()
+        await stdin.wait_closed()
+
+
+async def _follow(stdout: asyncio.StreamReader, on_progress: Callable[[Progress], None]) -> AnyLine:
+    """Report progress until the output ends; return its last line."""
+    last = AnyLine()
+    async for line in stdout:
+        try:
+            last = msgspec.json.decode(line, type=AnyLine)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ModelError(
+                "The training process wrote something that is not a line of its protocol."
+            ) from error
+        if last.step is not None:
+            on_progress(Progress(last.step, last.done, last.of))
+    return last
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """Let the process find our packages whatever its working folder is."""
+    paths = [str(SOURCE_ROOT), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+
+
+def _ending(status: int) -> str:
+    if status < 0:
+        with suppress(ValueError):
+            return f"killed by {signal.Signals(-status).name}"
+    return f"exit status {status}"
