@@ -58,14 +58,14 @@ class BlobFolder:
                 f"A blob of {len(data)} bytes is too large; {MAX_BLOB_SIZE_BYTES} are allowed."
             )
         sha256 = hashlib.sha256(data).hexdigest()
-        path = self._path(sha256)
+        path = self.path(sha256)
         if not create_durably(path, data, mode=0o444) and not self._is_intact(sha256):
             write_durably(path, data, mode=0o444)
         return sha256
 
     def contains(self, sha256: str) -> bool:
         """Tell whether there is such a blob."""
-        return is_sha256(sha256) and self._path(sha256).is_file()
+        return is_sha256(sha256) and self.path(sha256).is_file()
 
     def read(self, sha256: str) -> bytes:
         """Return a blob's bytes, hashed again.
@@ -125,7 +125,7 @@ class BlobFolder:
             return hashlib.file_digest(file, "sha256").hexdigest() == sha256
 
     def _open(self, sha256: str) -> BufferedReader:
-        path = self._path(sha256)
+        path = self.path(sha256)
         try:
             return path.open("rb")
         except FileNotFoundError as error:
@@ -133,7 +133,12 @@ class BlobFolder:
         except OSError as error:
             raise storage_error(path, error) from error
 
-    def _path(self, sha256: str) -> Path:
+    def path(self, sha256: str) -> Path:
+        """Return where a blob is, or would be; whoever reads it there hashes it again.
+
+        Raises:
+            InvalidName: The digest is not one.
+        """
         if not is_sha256(sha256):
             raise InvalidName(f"{sha256!r:.80} is not a SHA-256 digest.")
         return self._folder / sha256[:2] / sha256

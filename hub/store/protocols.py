@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from fleet.drift.alarms import AlarmState, FeatureDrift
 from fleet.drift.profile import Profile
 from fleet.protocol.assignment import ModelOrder
 from fleet.protocol.errors import Cause
@@ -181,31 +182,23 @@ class RolloutRow(msgspec.Struct, frozen=True):
     created_at_s: float
 
 
-class HistoryEntry(msgspec.Struct, frozen=True):
-    """One line of a rollout's history."""
-
-    at_s: float
-    kind: str
-    text: str
-
-
 class DriftRow(msgspec.Struct, frozen=True):
     """Drift bookkeeping of one device and version.
 
     Attributes:
         block: Counts since the last look.
         predictions: How many predictions the block holds.
-        looks: Looks so far.
-        alarms: State of each feature's alarm, as `fleet.drift.alarms` keeps it.
+        alarm: The alarm, and how many looks there were.
+        last_look: What the last look found, feature by feature.
     """
 
     device_id: str
     model: str
     version: int
-    block: Profile
-    predictions: int
-    looks: int
-    alarms: dict[str, Any]
+    block: Profile = {}
+    predictions: int = 0
+    alarm: AlarmState = AlarmState()
+    last_look: tuple[FeatureDrift, ...] = ()
 
 
 class TokenStore(Protocol):
@@ -325,8 +318,16 @@ class DeviceStore(Protocol):
         """Return what the device should run."""
         ...
 
-    def behind(self) -> list[str]:
-        """Return the devices that have not accepted their current assignment."""
+    def desired_versions(self, model: str) -> dict[str, int]:
+        """Return the version of a model that each device should run, for the devices that should run one."""
+        ...
+
+    def all_desired(self) -> dict[str, tuple[ModelOrder, ...]]:
+        """Return what every device should run, for the devices that should run anything."""
+        ...
+
+    def behind(self) -> dict[str, int]:
+        """Return the devices that have not accepted their current assignment, and its sequence number."""
         ...
 
 
@@ -345,6 +346,10 @@ class RecordStore(Protocol):
         """Return the newest dead letters, newest first."""
         ...
 
+    def count_dead_letters(self) -> int:
+        """Return how many dead letters there are."""
+        ...
+
     def records_after(
         self, position: int, *, model: str | None = None, limit: int = 1000
     ) -> list[StoredRecord]:
@@ -353,6 +358,10 @@ class RecordStore(Protocol):
 
     def timeline(self, device_id: str, *, before: int | None = None, limit: int = 100) -> list[StoredRecord]:
         """Return one device's reports and incidents (no windows), newest first."""
+        ...
+
+    def last_reports(self, *, device_id: str | None = None) -> list[StoredRecord]:
+        """Return the newest deployment report of each device and model."""
         ...
 
     def last_position(self) -> int:
@@ -386,9 +395,8 @@ class RolloutStore(Protocol):
         previous_revision: int,
         position: int,
         changes: Sequence[OrderChange],
-        history: Sequence[HistoryEntry],
     ) -> None:
-        """Store a step: the new state, the orders that follow from it, and its history.
+        """Store a step: the new state, and the orders that follow from it.
 
         Every device in ``changes`` gets the next sequence number.
 
@@ -410,10 +418,6 @@ class RolloutStore(Protocol):
 
     def open_rollouts(self) -> list[RolloutRow]:
         """Return the rollouts that were started and have not ended."""
-        ...
-
-    def history(self, number: int) -> list[HistoryEntry]:
-        """Return a rollout's history, oldest first."""
         ...
 
 

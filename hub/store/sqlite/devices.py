@@ -107,10 +107,24 @@ class SqliteDevices(Part):
             raise _no_device(device_id)
         return Desired(rows[0]["sequence"], tuple(_order(row) for row in rows if row["model"] is not None))
 
-    def behind(self) -> list[str]:
-        """Return the devices that have not accepted their current assignment."""
-        rows = self._database.rows("SELECT device_id FROM devices WHERE accepted_sequence < sequence")
-        return [row["device_id"] for row in rows]
+    def desired_versions(self, model: str) -> dict[str, int]:
+        """Return the version of a model that each device should run, for the devices that should run one."""
+        rows = self._database.rows("SELECT device_id, version FROM desired WHERE model = ?", (model,))
+        return {row["device_id"]: row["version"] for row in rows}
+
+    def all_desired(self) -> dict[str, tuple[ModelOrder, ...]]:
+        """Return what every device should run, for the devices that should run anything."""
+        orders: dict[str, tuple[ModelOrder, ...]] = {}
+        for row in self._database.rows("SELECT * FROM desired ORDER BY device_id, model"):
+            orders[row["device_id"]] = (*orders.get(row["device_id"], ()), _order(row))
+        return orders
+
+    def behind(self) -> dict[str, int]:
+        """Return the devices that have not accepted their current assignment, and its sequence number."""
+        rows = self._database.rows(
+            "SELECT device_id, sequence FROM devices WHERE accepted_sequence < sequence"
+        )
+        return {row["device_id"]: row["sequence"] for row in rows}
 
     def _update(self, device_id: str, values: dict[str, Any], now_s: float) -> None:
         with self._database.writing() as db:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
-from fleet.drift.profile import Profile
 from hub.store.protocols import DriftRow
 from hub.store.sqlite.database import Part
 
@@ -32,18 +30,8 @@ class SqliteDrift(Part):
             )
             for row in rows:
                 db.execute(
-                    "INSERT OR REPLACE INTO drift"
-                    " (device_id, model, version, block, predictions, looks, alarms)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    [
-                        row.device_id,
-                        row.model,
-                        row.version,
-                        msgspec.msgpack.encode(row.block),
-                        row.predictions,
-                        row.looks,
-                        msgspec.json.encode(row.alarms).decode(),
-                    ],
+                    "INSERT OR REPLACE INTO drift (device_id, model, version, body) VALUES (?, ?, ?, ?)",
+                    [row.device_id, row.model, row.version, msgspec.msgpack.encode(row)],
                 )
 
     def drift(self, *, model: str | None = None, device_id: str | None = None) -> list[DriftRow]:
@@ -53,16 +41,4 @@ class SqliteDrift(Part):
             " ORDER BY device_id, model, version",
             (model, model, device_id, device_id),
         )
-        return [_drift(row) for row in rows]
-
-
-def _drift(row: dict[str, Any]) -> DriftRow:
-    return DriftRow(
-        device_id=row["device_id"],
-        model=row["model"],
-        version=row["version"],
-        block=msgspec.msgpack.decode(row["block"], type=Profile),
-        predictions=row["predictions"],
-        looks=row["looks"],
-        alarms=msgspec.json.decode(row["alarms"]),
-    )
+        return [msgspec.msgpack.decode(row["body"], type=DriftRow) for row in rows]

@@ -134,7 +134,6 @@ def _create_records(db: sqlite_utils.Database) -> None:
         },
         pk="position",
         not_null={"device_id", "stream", "number", "received_at_s", "kind", "body"},
-        foreign_keys=[("device_id", "devices", "device_id")],
     )
     table(db, "records").create_index(["device_id", "stream", "number"], unique=True)
     table(db, "records").create_index(["model", "position"])
@@ -143,7 +142,6 @@ def _create_records(db: sqlite_utils.Database) -> None:
         {"device_id": str, "model": str, "version": int, "body": bytes},
         pk=("device_id", "model", "version"),
         not_null={"body"},
-        foreign_keys=[("device_id", "devices", "device_id")],
     )
     table(db, "dead_letters").create(
         {"id": int, "topic": str, "received_at_s": float, "cause": str, "payload": bytes},
@@ -169,25 +167,9 @@ def _create_rollouts(db: sqlite_utils.Database) -> None:
     )
     # One rollout at a time may change a model: the database itself refuses a second one under way.
     db.execute("CREATE UNIQUE INDEX one_open_rollout ON rollouts (model) WHERE is_open")
-    table(db, "rollout_history").create(
-        {"id": int, "rollout": int, "at_s": float, "kind": str, "text": str},
-        pk="id",
-        not_null={"rollout", "at_s", "kind", "text"},
-        foreign_keys=[("rollout", "rollouts", "number")],
-    )
-    table(db, "rollout_history").create_index(["rollout"])
     table(db, "drift").create(
-        {
-            "device_id": str,
-            "model": str,
-            "version": int,
-            "block": bytes,
-            "predictions": int,
-            "looks": int,
-            "alarms": str,
-        },
+        {"device_id": str, "model": str, "version": int, "body": bytes},
         pk=("device_id", "model", "version"),
-        not_null={"block", "predictions", "looks", "alarms"},
-        foreign_keys=[("device_id", "devices", "device_id")],
+        not_null={"body"},
     )
     table(db, "positions").create({"reader": str, "position": int}, pk="reader", not_null={"position"})

@@ -57,6 +57,11 @@ class SqliteRecords(Part):
             for row in rows
         ]
 
+    def count_dead_letters(self) -> int:
+        """Return how many dead letters there are."""
+        row = self._database.row("SELECT count(*) AS number FROM dead_letters")
+        return int(row["number"]) if row else 0
+
     def records_after(
         self, position: int, *, model: str | None = None, limit: int = 1000
     ) -> list[StoredRecord]:
@@ -74,6 +79,16 @@ class SqliteRecords(Part):
                 "SELECT * FROM records WHERE device_id = ? AND kind IN ('deployment', 'incident')"
                 " AND (? IS NULL OR position < ?) ORDER BY position DESC LIMIT ?",
                 (device_id, before, before, limit),
+            )
+        )
+
+    def last_reports(self, *, device_id: str | None = None) -> list[StoredRecord]:
+        """Return the newest deployment report of each device and model."""
+        return _stored(
+            self._database.rows(
+                "SELECT * FROM records WHERE position IN (SELECT max(position) FROM records"
+                " WHERE kind = 'deployment' AND (? IS NULL OR device_id = ?) GROUP BY device_id, model)",
+                (device_id, device_id),
             )
         )
 

@@ -1,4 +1,4 @@
-"""Rollouts: state, orders and history change in one transaction."""
+"""Rollouts: state and orders change in one transaction."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import msgspec
 import sqlite_utils
 
 from fleet.protocol.errors import Conflict, NotFound
-from fleet.rollout.state import Rollout
-from hub.store.protocols import HistoryEntry, OrderChange, RolloutRow
+from fleet.rollout.state import Rollout, Status, decode_rollout, encode_rollout
+from hub.store.protocols import OrderChange, RolloutRow
 from hub.store.sqlite.database import Part
 from hub.store.sqlite.migrations import table
 
@@ -38,15 +37,14 @@ class SqliteRollouts(Part):
         previous_revision: int,
         position: int,
         changes: Sequence[OrderChange],
-        history: Sequence[HistoryEntry],
     ) -> None:
         """Store a step, see `hub.store.protocols.RolloutStore.apply_step`."""
         columns = {**_state_columns(state), "position": position}
         with self._database.writing() as db:
             with _one_under_way(state.model):
                 updated = db.execute(
-                    "UPDATE rollouts SET model = ?, status = ?, is_open = ?, revision = ?, state = ?, position = ?"
-                    " WHERE number = ? AND revision = ?",
+                    "UPDATE rollouts SET model = ?, status = ?, is_open = ?, revision = ?, state = ?,"
+                    " position = ? WHERE number = ? AND revision = ?",
                     [*columns.values(), state.number, previous_revision],
                 )
             if updated.rowcount != 1:
@@ -56,9 +54,6 @@ class SqliteRollouts(Part):
                 )
             for change in changes:
                 _change_order(db, change)
-            table(db, "rollout_history").insert_all(
-                {"rollout": state.number, **msgspec.to_builtins(entry)} for entry in history
-            )
 
     def rollout(self, number: int) -> RolloutRow:
         """Return a rollout; raises `NotFound`."""
@@ -86,13 +81,6 @@ class SqliteRollouts(Part):
             _rollout(row)
             for row in self._database.rows("SELECT * FROM rollouts WHERE is_open ORDER BY number")
         ]
-
-    def history(self, number: int) -> list[HistoryEntry]:
-        """Return a rollout's history, oldest first."""
-        rows = self._database.rows(
-            "SELECT at_s, kind, text FROM rollout_history WHERE rollout = ? ORDER BY id", (number,)
-        )
-        return [msgspec.convert(row, HistoryEntry) for row in rows]
 
 
 @contextmanager
@@ -132,15 +120,15 @@ def _state_columns(state: Rollout) -> dict[str, Any]:
     return {
         "model": state.model,
         "status": state.status.value,
-        "is_open": int(state.status.is_open),
+        "is_open": int(state.status is not Status.CREATED and not state.status.is_final),
         "revision": state.revision,
-        "state": msgspec.json.encode(state).decode(),
+        "state": encode_rollout(state).decode(),
     }
 
 
 def _rollout(row: dict[str, Any]) -> RolloutRow:
     return RolloutRow(
-        state=msgspec.json.decode(row["state"], type=Rollout),
+        state=decode_rollout(row["state"].encode()),
         position=row["position"],
         created_at_s=row["created_at_s"],
     )

@@ -1,0 +1,60 @@
+# Every target sets up what it needs. `make` alone lists them.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+CODE   := fleet converters agent hub tests benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test fmt lint types imports wheel-check lock check clean
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make .venv with the locked dependencies and this project
+
+$(READY): requirements/dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Muster needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version)."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the locked dependencies into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/dev.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY) ## Run the whole story on an embedded broker, in under two minutes
+	@$(BIN)/muster demo $(ARGS)
+
+test: $(READY) ## Run the test suite (needs Mosquitto; says so if it is missing)
+	@$(BIN)/python -m pytest $(ARGS)
+
+fmt: $(READY) ## Format the code
+	@$(BIN)/ruff format $(CODE)
+	@$(BIN)/ruff check --fix --quiet $(CODE)
+
+lint: $(READY) ## Check style and formatting
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/ruff format --check $(CODE)
+
+types: $(READY) ## Check types, strictly
+	@$(BIN)/mypy
+
+imports: $(READY) ## Check who imports whom
+	@$(BIN)/lint-imports
+
+wheel-check: $(READY) ## Install the wheel as a device would and run the agent from it
+	@$(BIN)/python tests/support/wheel_check.py
+
+check: lint types imports wheel-check ## Everything but tests and demo
+
+lock: ## Resolve the dependencies anew, with hashes, for every Python and platform
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --custom-compile-command "make lock" pyproject.toml -o requirements/agent.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --custom-compile-command "make lock" --extra hub --extra dev pyproject.toml \
+		-o requirements/dev.lock
+
+clean: ## Remove what was built and installed here
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

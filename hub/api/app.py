@@ -1,0 +1,36 @@
+"""The application: routes under ``/api/v1``, ``/healthz``, ``/metrics``, and OpenAPI at ``/api/v1/docs``."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, FastAPI
+
+from hub.api import datasets, devices, enrolment, errors, fleet, models, operations, rollouts
+from hub.api.schemas import Problem
+from hub.api.services import HubServices
+
+PREFIX = "/api/v1"
+
+
+def make_app(services: HubServices) -> FastAPI:
+    """Return the application that serves a running hub.
+
+    Args:
+        services: Of the hub.
+    """
+    app = FastAPI(
+        title="Muster",
+        version="1",
+        description="Manage the life of machine-learning models on fleets of edge devices.",
+        docs_url=f"{PREFIX}/docs",
+        redoc_url=None,
+        openapi_url=f"{PREFIX}/openapi.json",
+        responses={"4XX": {"model": Problem, "description": "Problem details (RFC 9457)."}},
+    )
+    app.state.services = services
+    errors.install(app)
+    api = APIRouter(prefix=PREFIX)
+    for module in (datasets, models, enrolment, devices, rollouts, fleet):
+        api.include_router(module.router)
+    app.include_router(api)
+    app.include_router(operations.router)
+    return app

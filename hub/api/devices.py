@@ -1,0 +1,128 @@
+"""Routes: devices."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from fleet.health import HealthPolicy, device_health
+from fleet.protocol.errors import InvalidInput
+from fleet.protocol.messages import DeploymentReport, Incident
+from hub.api.auth import Viewer
+from hub.api.schemas import (
+    CauseOut,
+    DeviceDetailOut,
+    DeviceOut,
+    ModelStateOut,
+    OrderOut,
+    Page,
+    TimelineEntryOut,
+)
+from hub.api.services import Hub, HubServices
+from hub.health import device_facts
+from hub.store.protocols import DeviceRow, StoredRecord
+
+router = APIRouter(tags=["devices"])
+
+
+@router.get("/devices")
+def list_devices(
+    hub: Hub, _: Viewer, after: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> Page[DeviceOut]:
+    """List the devices of the fleet by id."""
+    rows = hub.store.devices(after=after, limit=limit)
+    items = [DeviceOut(**fields) for fields in _fields(hub, rows)]
+    return Page(items=items, next=rows[-1].device_id if len(rows) == limit else None)
+
+
+@router.get("/devices/{device_id}")
+def show_device(device_id: str, hub: Hub, _: Viewer) -> DeviceDetailOut:
+    """Show one device: what it runs and what it should run."""
+    row = hub.store.device(device_id)
+    desired = [
+        OrderOut(
+            model=order.model,
+            version=order.version,
+            variant=order.variant,
+            deployment_id=order.deployment_id,
+        )
+        for order in hub.store.desired(device_id).orders
+    ]
+    return DeviceDetailOut(**_fields(hub, [row])[0], desired=desired)
+
+
+@router.get("/devices/{device_id}/timeline")
+def timeline(
+    device_id: str,
+    hub: Hub,
+    _: Viewer,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Page[TimelineEntryOut]:
+    """Return what happened to a device, newest first: deployment reports and incidents."""
+    if after is not None and not (after.isascii() and after.isdigit()):
+        raise InvalidInput(
+            f"{after!r:.80} is not a page of a timeline.", remedy="Pass `next` of the last page."
+        )
+    hub.store.device(device_id)
+    records = hub.store.timeline(device_id, before=int(after) if after else None, limit=limit)
+    following = str(records[-1].position) if len(records) == limit else None
+    return Page(items=[_entry(record) for record in records], next=following)
+
+
+def _fields(hub: HubServices, rows: list[DeviceRow]) -> list[dict[str, Any]]:
+    if not rows:
+        return []
+    policy = HealthPolicy(heartbeat_timeout_s=hub.settings.offline_after_s)
+    now_s = time.time()
+    judged = [device_health(facts, now_s, policy) for facts in device_facts(hub.store, rows)]
+    return [
+        {
+            "device_id": row.device_id,
+            "attributes": row.attributes,
+            "architecture": row.capabilities.architecture,
+            "agent_version": row.capabilities.agent_version,
+            "runtimes": row.capabilities.runtimes,
+            "enrolled_at_s": row.enrolled_at_s,
+            "last_seen_at_s": row.last_seen_at_s,
+            "online": row.online,
+            "health": health.status.value,
+            "reasons": list(health.reasons),
+            "sequence": row.sequence,
+            "accepted_sequence": row.accepted_sequence,
+            "models": _models(row),
+        }
+        for row, health in zip(rows, judged, strict=True)
+    ]
+
+
+def _models(row: DeviceRow) -> list[ModelStateOut]:
+    return [
+        ModelStateOut(
+            model=state.model,
+            version=state.version,
+            variant=state.variant,
+            phase=state.phase,
+            deployment_id=state.deployment_id,
+        )
+        for state in (row.reported.models if row.reported else ())
+    ]
+
+
+def _entry(record: StoredRecord) -> TimelineEntryOut:
+    body = record.body
+    assert isinstance(body, DeploymentReport | Incident)
+    report = body if isinstance(body, DeploymentReport) else None
+    return TimelineEntryOut(
+        position=record.position,
+        at_s=body.at_s,
+        received_at_s=record.received_at_s,
+        kind="deployment" if report else "incident",
+        model=report.model if report else None,
+        version=report.version if report else None,
+        deployment_id=report.deployment_id if report else None,
+        state=report.state.value if report else None,
+        cause=CauseOut(code=body.cause.code, detail=body.cause.detail) if body.cause else None,
+    )

@@ -1,0 +1,109 @@
+"""Routes: the fleet as a whole: health, totals, drift, and what could not be taken in."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from fleet.health import HealthPolicy, fleet_health
+from fleet.protocol.latency import quantile_us
+from hub.api.auth import Viewer
+from hub.api.schemas import (
+    CauseOut,
+    DeadLetterOut,
+    DriftOut,
+    FeatureDriftOut,
+    HealthOut,
+    Page,
+    TotalsOut,
+)
+from hub.api.services import Hub
+from hub.health import fleet_facts
+from hub.store.protocols import DriftRow, VersionTotals
+
+router = APIRouter(tags=["fleet"])
+
+
+@router.get("/fleet/health")
+def health(hub: Hub, _: Viewer) -> HealthOut:
+    """Return how the fleet is: devices by health, and by the version they run."""
+    facts = fleet_facts(hub.store)
+    policy = HealthPolicy(heartbeat_timeout_s=hub.settings.offline_after_s)
+    judged = fleet_health(facts, time.time(), policy)
+    return HealthOut(
+        devices=judged.devices,
+        online=sum(device.connected for device in facts),
+        by_health={status.value: number for status, number in judged.by_status.items()},
+        by_version={model.model: model.by_version for model in judged.models},
+        drift_alarms=sum(len(model.drifting) for model in judged.models),
+        refused_messages=hub.store.count_dead_letters(),
+    )
+
+
+@router.get("/fleet/totals")
+def totals(hub: Hub, _: Viewer, model: str | None = None, device_id: str | None = None) -> Page[TotalsOut]:
+    """Return what each device did with each version, added up over all its windows."""
+    return Page(items=[_totals(row) for row in hub.store.totals(device_id=device_id, model=model)])
+
+
+@router.get("/fleet/dead-letters")
+def dead_letters(
+    hub: Hub, _: Viewer, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> Page[DeadLetterOut]:
+    """Return the newest messages that could not be taken in, with their causes."""
+    return Page(
+        items=[
+            DeadLetterOut(
+                topic=letter.topic,
+                received_at_s=letter.received_at_s,
+                cause=CauseOut(code=letter.cause.code, detail=letter.cause.detail),
+            )
+            for letter in hub.store.dead_letters(limit=limit)
+        ]
+    )
+
+
+@router.get("/drift")
+def drift(hub: Hub, _: Viewer, model: str | None = None, device_id: str | None = None) -> Page[DriftOut]:
+    """Return the last look at drift of each device and version that was looked at."""
+    rows = hub.store.drift(model=model, device_id=device_id)
+    return Page(items=[_drift(row) for row in rows if row.alarm.looks])
+
+
+def _totals(row: VersionTotals) -> TotalsOut:
+    total = row.totals
+    return TotalsOut(
+        device_id=row.device_id,
+        model=row.model,
+        version=row.version,
+        predictions=total.predictions,
+        errors=total.errors,
+        labelled=total.labelled,
+        correct=total.correct,
+        accuracy=total.correct / total.labelled if total.labelled else None,
+        latency_p50_us=quantile_us(total.latency, 0.5),
+        latency_p99_us=quantile_us(total.latency, 0.99),
+    )
+
+
+def _drift(row: DriftRow) -> DriftOut:
+    return DriftOut(
+        device_id=row.device_id,
+        model=row.model,
+        version=row.version,
+        alarm=bool(row.alarm.raised),
+        looks=row.alarm.looks,
+        features=[
+            FeatureDriftOut(
+                feature=look.feature,
+                alarm=look.feature in row.alarm.raised,
+                distance=look.distance,
+                threshold=look.threshold,
+                psi=look.psi,
+                samples=look.samples,
+            )
+            for look in row.last_look
+        ],
+    )

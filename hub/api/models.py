@@ -1,0 +1,73 @@
+"""Routes: model versions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Query
+
+from fleet.protocol.errors import InvalidInput
+from hub.api.auth import Admin, Operator, Viewer
+from hub.api.schemas import Name, Page, ProgressOut, TrainIn, VersionOut
+from hub.api.services import Hub, HubServices
+from hub.store.protocols import VersionRow
+
+router = APIRouter(tags=["models"])
+
+
+@router.get("/models")
+def list_versions(
+    hub: Hub,
+    _: Viewer,
+    model: str | None = None,
+    after: str = "",
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Page[VersionOut]:
+    """List the versions of all models, or of one."""
+    rows = hub.store.versions(model, after=_key(after), limit=limit)
+    following = f"{rows[-1].model}@{rows[-1].version}" if len(rows) == limit else None
+    return Page(items=[_out(hub, row) for row in rows], next=following)
+
+
+@router.post("/models/{model}/versions", status_code=202)
+async def train(model: Name, body: TrainIn, hub: Hub, _: Operator) -> VersionOut:
+    """Start training the model's next version. Poll the version until it is no longer TRAINING."""
+    row = await hub.models.train(
+        model,
+        dataset=body.dataset,
+        estimator=body.estimator,
+        hyperparameters=body.hyperparameters,
+        seed=body.seed,
+        minimum_accuracy=body.minimum_accuracy,
+    )
+    return _out(hub, row)
+
+
+@router.get("/models/{model}/versions/{version}")
+def show_version(model: str, version: int, hub: Hub, _: Viewer) -> VersionOut:
+    """Show one version."""
+    return _out(hub, hub.store.version(model, version))
+
+
+@router.post("/models/{model}/versions/{version}/release")
+def release(model: str, version: int, hub: Hub, _: Admin) -> VersionOut:
+    """Sign a registered version into the image repository, so that it can be rolled out."""
+    return _out(hub, hub.models.release(model, version))
+
+
+def _key(after: str) -> tuple[str, int]:
+    if not after:
+        return ("", 0)
+    model, _, version = after.partition("@")
+    if not (version.isascii() and version.isdigit()):
+        raise InvalidInput(
+            f"{after!r:.80} is not a page of versions.", remedy="Pass `next` of the last page."
+        )
+    return model, int(version)
+
+
+def _out(hub: HubServices, row: VersionRow) -> VersionOut:
+    progress = hub.models.progress(row.model, row.version)
+    shown = ProgressOut(step=progress.step, done=progress.done, of=progress.of) if progress else None
+    return VersionOut(**msgspec.to_builtins(row), progress=shown)

@@ -1,0 +1,72 @@
+"""Routes outside the API: ``/healthz`` for whoever restarts the hub, ``/metrics`` for Prometheus."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from fleet.health import HealthPolicy, fleet_health
+from hub.api.services import Hub, HubServices
+from hub.health import fleet_facts
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/healthz")
+def healthz(hub: Hub, response: Response) -> dict[str, bool]:
+    """Return 200 while the hub can serve devices, 503 while it is not connected to the broker."""
+    connected = hub.broker_connected()
+    response.status_code = 200 if connected else 503
+    return {"database": hub.store.last_position() >= 0, "broker": connected}
+
+
+@router.get("/metrics")
+def metrics(hub: Hub) -> Response:
+    """Return the hub's metrics; labels are bounded, there is never a series for each device."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_HubCollector(hub))
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class _HubCollector(Collector):
+    """Reads the metrics when they are asked for. All are listed in ``docs/reference/metrics.md``."""
+
+    def __init__(self, hub: HubServices) -> None:
+        self._hub = hub
+
+    def collect(self) -> Iterable[Metric]:
+        hub = self._hub
+        policy = HealthPolicy(heartbeat_timeout_s=hub.settings.offline_after_s)
+        judged = fleet_health(fleet_facts(hub.store), time.time(), policy)
+        devices = GaugeMetricFamily("muster_devices", "Devices by health.", labels=["health"])
+        for status, number in judged.by_status.items():
+            devices.add_metric([status.value], number)
+        yield devices
+        running = GaugeMetricFamily(
+            "muster_devices_running", "Devices by version.", labels=["model", "version"]
+        )
+        drifting = GaugeMetricFamily("muster_drift_alarms", "Devices with a drift alarm.", labels=["model"])
+        for model in judged.models:
+            drifting.add_metric([model.model], len(model.drifting))
+            for version, number in model.by_version.items():
+                running.add_metric([model.model, version], number)
+        yield running
+        yield drifting
+        yield GaugeMetricFamily(
+            "muster_broker_connected", "Whether the hub is connected to the broker.", hub.broker_connected()
+        )
+        yield GaugeMetricFamily("muster_rollouts_open", "Rollouts under way.", len(hub.store.open_rollouts()))
+        yield CounterMetricFamily(
+            "muster_messages_taken", "Messages of devices that were taken in.", hub.ingest.messages_taken
+        )
+        yield CounterMetricFamily(
+            "muster_messages_refused", "Messages that became dead letters.", hub.ingest.messages_refused
+        )
+        yield CounterMetricFamily(
+            "muster_blob_bytes_published", "Bytes of blobs published.", hub.published_bytes()
+        )

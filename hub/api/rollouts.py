@@ -1,0 +1,179 @@
+"""Routes: rollouts and rollbacks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query
+
+from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.errors import Cause, InvalidInput
+from fleet.rollout.events import Abort, Pause, Promote, Resume, Start
+from fleet.rollout.plan import decode_plan
+from fleet.rollout.state import Rollout
+from hub.api.auth import Operator, Viewer
+from hub.api.schemas import (
+    AbortIn,
+    ActionIn,
+    CauseOut,
+    DeploymentOut,
+    HistoryOut,
+    Page,
+    RollbackIn,
+    RolloutDetailOut,
+    RolloutIn,
+    RolloutOut,
+    StageOut,
+)
+from hub.api.services import Hub
+from hub.store.protocols import RolloutRow
+
+router = APIRouter(tags=["rollouts"])
+
+
+@router.post("/rollouts", status_code=201)
+def create(body: RolloutIn, hub: Hub, _: Operator) -> RolloutDetailOut:
+    """Create a rollout; it moves nothing until it is started."""
+    plan = decode_plan(msgspec.json.encode(body.plan)) if body.plan is not None else None
+    row = hub.rollouts.create(body.model, body.version, plan=plan, devices=body.devices, seed=body.seed)
+    return _detail(row)
+
+
+@router.post("/rollbacks", status_code=201)
+def roll_back(body: RollbackIn, hub: Hub, caller: Operator) -> RolloutDetailOut:
+    """Bring every device of a model back to an older version, now; a rollout under way is aborted."""
+    return _detail(hub.rollouts.roll_back(body.model, body.to, by=caller.name, reason=body.reason))
+
+
+@router.get("/rollouts")
+def list_rollouts(
+    hub: Hub,
+    _: Viewer,
+    model: str | None = None,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Page[RolloutOut]:
+    """List rollouts, newest first."""
+    if after is not None and not (after.isascii() and after.isdigit()):
+        raise InvalidInput(
+            f"{after!r:.80} is not a page of rollouts.", remedy="Pass `next` of the last page."
+        )
+    rows = hub.store.rollouts(model=model, before=int(after) if after else None, limit=limit)
+    following = str(rows[-1].state.number) if len(rows) == limit else None
+    return Page(items=[RolloutOut(**_fields(row)) for row in rows], next=following)
+
+
+@router.get("/rollouts/{number}")
+def show(number: int, hub: Hub, _: Viewer) -> RolloutDetailOut:
+    """Show a rollout with every device's part."""
+    return _detail(hub.store.rollout(number))
+
+
+@router.get("/rollouts/{number}/history")
+def history(number: int, hub: Hub, _: Viewer) -> Page[HistoryOut]:
+    """Return every decision about a rollout, oldest first."""
+    entries = hub.store.rollout(number).state.history
+    return Page(items=[HistoryOut(**msgspec.to_builtins(entry)) for entry in entries])
+
+
+@router.post("/rollouts/{number}/start")
+def start(number: int, hub: Hub, caller: Operator) -> RolloutDetailOut:
+    """Start a rollout."""
+    return _detail(hub.rollouts.act(number, Start(by=caller.name)))
+
+
+@router.post("/rollouts/{number}/pause")
+def pause(number: int, body: ActionIn, hub: Hub, caller: Operator) -> RolloutDetailOut:
+    """Hold a rollout where it is."""
+    return _detail(hub.rollouts.act(number, Pause(by=caller.name, reason=body.reason)))
+
+
+@router.post("/rollouts/{number}/resume")
+def resume(number: int, hub: Hub, caller: Operator) -> RolloutDetailOut:
+    """Let a paused rollout go on."""
+    return _detail(hub.rollouts.act(number, Resume(by=caller.name)))
+
+
+@router.post("/rollouts/{number}/promote")
+def promote(number: int, body: ActionIn, hub: Hub, caller: Operator) -> RolloutDetailOut:
+    """Go on to the next stage without the gate's word; recorded as an override."""
+    return _detail(hub.rollouts.act(number, Promote(by=caller.name, reason=body.reason)))
+
+
+@router.post("/rollouts/{number}/abort")
+def abort(number: int, body: AbortIn, hub: Hub, caller: Operator) -> RolloutDetailOut:
+    """End a rollout for good; keep what was installed, or bring it back."""
+    event = Abort(by=caller.name, reason=body.reason, roll_back=body.roll_back)
+    return _detail(hub.rollouts.act(number, event))
+
+
+def _detail(row: RolloutRow) -> RolloutDetailOut:
+    deployments = [
+        DeploymentOut(
+            device_id=part.device_id,
+            stage=part.stage + 1,
+            previous_version=part.previous_version,
+            state=part.attempt.state.value,
+            cause=_cause(part.attempt.cause),
+            restore_state=part.restore.state.value if part.restore else None,
+            restore_cause=_cause(part.restore.cause) if part.restore else None,
+        )
+        for part in row.state.deployments
+    ]
+    plan = msgspec.to_builtins(row.state.plan)
+    return RolloutDetailOut(**_fields(row), plan=plan, deployments=deployments)
+
+
+def _fields(row: RolloutRow) -> dict[str, Any]:
+    state = row.state
+    counts = Counter(part.attempt.state.value for part in state.deployments)
+    return {
+        "number": state.number,
+        "model": state.model,
+        "version": state.version,
+        "kind": state.kind.value,
+        "status": state.status.value,
+        "stage": state.stage_index + 1,
+        "stages": _stages(state),
+        "cause": _cause(state.cause),
+        "verdict": state.verdict.sentence if state.verdict else None,
+        "revision": state.revision,
+        "created_at_s": row.created_at_s,
+        "counts": dict(sorted(counts.items())),
+    }
+
+
+def _stages(state: Rollout) -> list[StageOut]:
+    """Count each stage's outcomes; a stage that has not begun shows how many devices it will add."""
+    succeeded: Counter[int] = Counter()
+    failed: Counter[int] = Counter()
+    for part in state.deployments:
+        succeeded[part.stage] += part.attempt.state is DeploymentState.SUCCEEDED
+        failed[part.stage] += part.attempt.state.is_failure
+    starts = (0, *state.cohort_ends)
+    return [
+        StageOut(
+            devices=end - starts[number],
+            succeeded=succeeded[number],
+            failed=failed[number],
+            verdict=_stage_verdict(state, number),
+        )
+        for number, end in enumerate(state.cohort_ends)
+    ]
+
+
+def _stage_verdict(state: Rollout, number: int) -> str | None:
+    if number > state.stage_index:
+        return None
+    progress = state.stages[number]
+    if progress.ended_s is not None:
+        return "overridden" if progress.overridden else "PASS"
+    if state.verdict is not None and state.verdict.stage == number:
+        return state.verdict.outcome.value
+    return None
+
+
+def _cause(cause: Cause | None) -> CauseOut | None:
+    return CauseOut(code=cause.code, detail=cause.detail) if cause else None

@@ -1,0 +1,303 @@
+"""The shapes of the API's requests and answers, as OpenAPI shows them.
+
+They are a contract of their own: what the store keeps may change without the API changing.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fleet.protocol.names import NAME_PATTERN
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Item = TypeVar("Item")
+
+
+class Schema(BaseModel):
+    """What all shapes share: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Page(Schema, Generic[Item]):
+    """A page of a list. Pass ``next`` as ``after`` to get the following one; null after the last."""
+
+    items: list[Item]
+    next: str | None = None
+
+
+class Problem(Schema):
+    """Problem details (RFC 9457), with our stable ``code`` and a ``remedy``."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    remedy: str
+
+
+class CauseOut(Schema):
+    """Why something failed."""
+
+    code: str
+    detail: str
+
+
+class DatasetOut(Schema):
+    """A registered dataset."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+    samples: int
+    feature_shape: list[int]
+    classes: list[str]
+    created_at_s: float
+
+
+class TrainIn(Schema):
+    """What to train."""
+
+    dataset: Name
+    estimator: str = "mlp"
+    hyperparameters: dict[str, int | float | str | bool] = Field(default_factory=dict)
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    minimum_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.8
+
+
+class ProgressOut(Schema):
+    """How far a training is."""
+
+    step: str
+    done: int
+    of: int
+
+
+class VersionOut(Schema):
+    """One version of a model."""
+
+    model: str
+    version: int
+    status: str
+    dataset: str
+    estimator: str
+    hyperparameters: dict[str, Any]
+    seed: int
+    created_at_s: float
+    manifest_sha256: str | None
+    report: dict[str, Any] | None
+    cause: CauseOut | None
+    released_at_s: float | None
+    progress: ProgressOut | None = None
+
+
+class EnrolmentTokenIn(Schema):
+    """How long a one-time token may be used."""
+
+    lifetime_s: Annotated[float, Field(gt=0, le=30 * 86400)] = 86400.0
+
+
+class EnrolmentTokenOut(Schema):
+    """A one-time token: shown once, stored only as a hash."""
+
+    token: str
+    expires_at_s: float
+
+
+class OrderOut(Schema):
+    """What a device should run of one model."""
+
+    model: str
+    version: int
+    variant: str
+    deployment_id: str
+
+
+class ModelStateOut(Schema):
+    """What a device says it runs of one model."""
+
+    model: str
+    version: int | None
+    variant: str | None
+    phase: str
+    deployment_id: str | None
+
+
+class DeviceOut(Schema):
+    """A device of the fleet."""
+
+    device_id: str
+    attributes: dict[str, str]
+    architecture: str
+    agent_version: str
+    runtimes: dict[str, str]
+    enrolled_at_s: float
+    last_seen_at_s: float | None
+    online: bool
+    health: str
+    reasons: list[str]
+    sequence: int
+    accepted_sequence: int
+    models: list[ModelStateOut]
+
+
+class DeviceDetailOut(DeviceOut):
+    """A device with what it should run."""
+
+    desired: list[OrderOut]
+
+
+class TimelineEntryOut(Schema):
+    """A deployment report or incident of a device."""
+
+    position: int
+    at_s: float
+    received_at_s: float
+    kind: str
+    model: str | None
+    version: int | None
+    deployment_id: str | None
+    state: str | None
+    cause: CauseOut | None
+
+
+class TotalsOut(Schema):
+    """What one device did with one version, added up."""
+
+    device_id: str
+    model: str
+    version: int
+    predictions: int
+    errors: int
+    labelled: int
+    correct: int
+    accuracy: float | None
+    latency_p50_us: float | None
+    latency_p99_us: float | None
+
+
+class RolloutIn(Schema):
+    """A rollout to create. Without a plan, the default one is used."""
+
+    model: Name
+    version: Annotated[int, Field(ge=1)]
+    plan: dict[str, Any] | None = None
+    devices: list[Name] | None = Field(default=None, description="The devices to reach; null for all.")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
+class RollbackIn(Schema):
+    """Bring every device of a model back to an older version."""
+
+    model: Name
+    to: Annotated[int, Field(ge=1)]
+    reason: str = ""
+
+
+class ActionIn(Schema):
+    """An operator's word on a rollout."""
+
+    reason: Annotated[str, Field(max_length=500)] = ""
+
+
+class AbortIn(ActionIn):
+    """Stop a rollout; keep what was installed, or bring it back."""
+
+    roll_back: bool = False
+
+
+class DeploymentOut(Schema):
+    """One device's part in a rollout."""
+
+    device_id: str
+    stage: int
+    previous_version: int | None
+    state: str | None
+    cause: CauseOut | None
+    restore_state: str | None
+    restore_cause: CauseOut | None
+
+
+class StageOut(Schema):
+    """One stage of a rollout."""
+
+    devices: int
+    succeeded: int
+    failed: int
+    verdict: str | None
+
+
+class RolloutOut(Schema):
+    """A rollout."""
+
+    number: int
+    model: str
+    version: int
+    kind: str
+    status: str
+    stage: int
+    stages: list[StageOut]
+    cause: CauseOut | None
+    verdict: str | None
+    revision: int
+    created_at_s: float
+    counts: dict[str, int]
+
+
+class RolloutDetailOut(RolloutOut):
+    """A rollout with every device's part."""
+
+    plan: dict[str, Any]
+    deployments: list[DeploymentOut]
+
+
+class HistoryOut(Schema):
+    """One line of a rollout's history."""
+
+    at_s: float
+    kind: str
+    text: str
+
+
+class HealthOut(Schema):
+    """The fleet's health."""
+
+    devices: int
+    online: int
+    by_health: dict[str, int]
+    by_version: dict[str, dict[str, int]]
+    drift_alarms: int
+    refused_messages: int
+
+
+class FeatureDriftOut(Schema):
+    """The last look at one feature."""
+
+    feature: str
+    alarm: bool
+    distance: float
+    threshold: float
+    psi: float
+    samples: int
+
+
+class DriftOut(Schema):
+    """Drift of one device and version."""
+
+    device_id: str
+    model: str
+    version: int
+    alarm: bool
+    looks: int
+    features: list[FeatureDriftOut]
+
+
+class DeadLetterOut(Schema):
+    """A message that could not be taken in."""
+
+    topic: str
+    received_at_s: float
+    cause: CauseOut

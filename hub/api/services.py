@@ -1,0 +1,52 @@
+"""What the routes stand on: the hub's services, put into the application when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from fleet.protocol.enrolment import BrokerAccess
+from hub.drift import DriftWatch
+from hub.ingest import Ingest
+from hub.registry.models import Models
+from hub.rollouts import Rollouts
+from hub.settings import Settings
+from hub.store.blobs import BlobFolder
+from hub.store.protocols import Store
+from hub.trust.image_repository import ImageRepository
+
+
+@dataclass(frozen=True)
+class HubServices:
+    """The services of a running hub.
+
+    Attributes:
+        broker_access: Gives a device's way to the broker from user name, password and the host it reached.
+        update_accounts: Makes the broker know the accounts that the store holds.
+        broker_connected: Tells whether the hub is connected to the broker.
+        published_bytes: Tells how many bytes of blobs were published.
+    """
+
+    settings: Settings
+    store: Store
+    blobs: BlobFolder
+    repository: ImageRepository
+    models: Models
+    rollouts: Rollouts
+    drift: DriftWatch
+    ingest: Ingest
+    broker_access: Callable[[str, str, str], BrokerAccess]
+    update_accounts: Callable[[], Awaitable[None]]
+    broker_connected: Callable[[], bool]
+    published_bytes: Callable[[], int]
+
+
+def _services(request: Request) -> HubServices:
+    services: HubServices = request.app.state.services
+    return services
+
+
+Hub = Annotated[HubServices, Depends(_services)]

@@ -1,0 +1,60 @@
+"""The tree of commands, and the one place where an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fleet.protocol.errors import MusterError
+from hub.cli import datasets, demo, devices, fleet, hub, models, rollouts
+from hub.cli.client import Connection
+
+app = typer.Typer(
+    name="muster",
+    help="Manage the life of machine-learning models on fleets of edge devices.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(hub.app, name="hub")
+app.add_typer(datasets.app, name="dataset")
+app.add_typer(models.app, name="model")
+app.add_typer(devices.app, name="device")
+app.add_typer(rollouts.app, name="rollout")
+app.add_typer(fleet.app, name="fleet")
+app.command("rollback")(rollouts.rollback)
+app.command("demo")(demo.demo)
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    url: Annotated[
+        str, typer.Option(envvar="MUSTER_URL", help="Where the hub's API is.")
+    ] = "http://127.0.0.1:8300",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="MUSTER_TOKEN_FILE", help="File that holds your API token; or set MUSTER_TOKEN itself."
+        ),
+    ] = None,
+) -> None:
+    """Say where the hub is and who you are."""
+    context.obj = Connection(url, token_file)
+
+
+def run() -> int:
+    """Run the command that the process was started with and return its exit code."""
+    try:
+        app()
+    except MusterError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201  (a command line speaks on stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 0
+    return 0

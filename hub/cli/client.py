@@ -1,0 +1,133 @@
+"""The client of the hub's API: sends requests, and turns problem details back into our errors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from fleet.protocol.errors import (
+    HubUnavailable,
+    InvalidConfiguration,
+    MusterError,
+    all_errors,
+)
+
+API = "/api/v1"
+TIMEOUT_S = 60.0
+
+_BY_CODE = {kind.code: kind for kind in all_errors()}
+
+
+class Connection:
+    """Where the hub is and who asks.
+
+    Args:
+        url: The hub's address.
+        token_file: File with the API token; None to take it from ``MUSTER_TOKEN``.
+    """
+
+    def __init__(self, url: str, token_file: Path | None) -> None:
+        self._url = url
+        self._token_file = token_file
+
+    def client(self) -> Client:
+        """Return a client.
+
+        Raises:
+            InvalidConfiguration: There is no usable token.
+        """
+        return Client(self._url, self._token())
+
+    def _token(self) -> str:
+        if self._token_file is None:
+            token = os.environ.get("MUSTER_TOKEN", "")
+        else:
+            try:
+                token = self._token_file.read_text()
+            except (OSError, UnicodeDecodeError) as error:
+                raise InvalidConfiguration(f"The token file {self._token_file} cannot be read.") from error
+        token = token.strip()
+        if not token or not token.isascii() or not token.isprintable():
+            raise InvalidConfiguration(
+                "There is no API token.",
+                remedy="Set MUSTER_TOKEN or MUSTER_TOKEN_FILE; `muster hub init` printed the first token.",
+            )
+        return token
+
+
+class Client:
+    """Speaks to the hub's API with one token.
+
+    Args:
+        url: The hub's address.
+        token: The API token.
+
+    Raises:
+        InvalidConfiguration: The address is not one.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        try:
+            self._http = httpx.Client(
+                base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT_S
+            )
+        except (httpx.InvalidURL, ValueError) as error:
+            raise InvalidConfiguration(f"{url!r:.200} is not the address of a hub.") from error
+        self._url = url
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        """Return the JSON answer to a GET of a path below ``/api/v1``.
+
+        Raises:
+            HubUnavailable: The hub does not answer.
+            MusterError: What the hub said.
+        """
+        given = {key: value for key, value in parameters.items() if value is not None}
+        return self._json("GET", path, params=given)
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """Return the JSON answer to a POST; raises like `get`."""
+        return self._json("POST", path, json=body if body is not None else {})
+
+    def upload(self, path: str, file: Path) -> Any:
+        """PUT a file's bytes, streamed; raises like `get`."""
+        try:
+            with file.open("rb") as stream:
+                return self._json("PUT", path, content=stream)
+        except OSError as error:
+            raise InvalidConfiguration(f"{file} cannot be read: {error.strerror}.") from error
+
+    def pages(self, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+        """Yield the items of a list, page after page."""
+        after: str | None = None
+        while True:
+            page = self.get(path, after=after, **parameters)
+            yield from page["items"]
+            after = page["next"]
+            if after is None:
+                return
+
+    def _json(self, method: str, path: str, **arguments: Any) -> Any:
+        try:
+            response = self._http.request(method, API + path, **arguments)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise HubUnavailable(
+                f"The hub at {self._url} does not answer ({type(error).__name__}).",
+                remedy="Is `muster hub serve` running there? Set MUSTER_URL if it is elsewhere.",
+            ) from error
+        if response.is_success:
+            return response.json() if response.content else None
+        raise _error(response)
+
+
+def _error(response: httpx.Response) -> MusterError:
+    try:
+        problem = response.json()
+        kind = _BY_CODE.get(problem["code"], MusterError)
+        return kind(str(problem["detail"]), remedy=str(problem.get("remedy", "")))
+    except (ValueError, KeyError, TypeError):
+        return HubUnavailable(f"The server answered {response.status_code} and is not a Muster hub.")

@@ -1,0 +1,34 @@
+"""``muster dataset``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hub.cli.output import JsonFlag, console, print_json, print_table
+
+app = typer.Typer(help="Register and list datasets.", no_args_is_help=True)
+
+
+@app.command()
+def add(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Its name; it stands for these bytes for ever.")],
+    file: Annotated[Path, typer.Argument(help="An .npz file with features, labels and classes.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Check a dataset and register it with its digest."""
+    dataset = context.obj.client().upload(f"/datasets/{name}", file)
+    if as_json:
+        print_json(dataset)
+    else:
+        console.print(f"{name}: {dataset['samples']} samples, SHA-256 {dataset['sha256']}")
+
+
+@app.command("list")
+def list_(context: typer.Context, as_json: JsonFlag = False) -> None:
+    """List the registered datasets."""
+    columns = {"name": "name", "samples": "samples", "feature_shape": "shape", "sha256": "SHA-256"}
+    print_table(context.obj.client().pages("/datasets"), columns, as_json=as_json)

@@ -1,0 +1,153 @@
+"""``muster model``."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.progress import Progress, TextColumn
+
+from fleet.protocol.errors import InvalidModel, ModelError, MusterError, all_errors
+from hub.cli.client import Client
+from hub.cli.output import JsonFlag, console, print_json, print_table
+
+app = typer.Typer(help="Train, list, show and release model versions.", no_args_is_help=True)
+
+POLL_S = 0.3
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="Name of the model; the version is the next number.")],
+    dataset: Annotated[str, typer.Option(help="A registered dataset.")],
+    estimator: Annotated[str, typer.Option(help="What to train: logistic or mlp.")] = "mlp",
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", "-p", help="A hyperparameter, as name=value.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    minimum_accuracy: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.8,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a version, convert, quantize, evaluate and register it. Waits until it is done."""
+    client: Client = context.obj.client()
+    version = client.post(
+        f"/models/{model}/versions",
+        {
+            "dataset": dataset,
+            "estimator": estimator,
+            "hyperparameters": dict(_parameter(text) for text in parameter or []),
+            "seed": seed,
+            "minimum_accuracy": minimum_accuracy,
+        },
+    )
+    version = wait_for_training(client, version, show_progress=not as_json)
+    if as_json:
+        print_json(version)
+    else:
+        _print_version(version)
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List model versions."""
+    columns = {
+        "model": "model",
+        "version": "version",
+        "status": "status",
+        "estimator": "estimator",
+        "dataset": "dataset",
+        "created_at_s": "created",
+    }
+    print_table(context.obj.client().pages("/models", model=model), columns, as_json=as_json)
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument()],
+    version: Annotated[int, typer.Argument(min=1)],
+    as_json: JsonFlag = False,
+) -> None:
+    """Show one version."""
+    row = context.obj.client().get(f"/models/{model}/versions/{version}")
+    if as_json:
+        print_json(row)
+    else:
+        _print_version(row)
+
+
+@app.command()
+def release(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument()],
+    version: Annotated[int, typer.Argument(min=1)],
+    as_json: JsonFlag = False,
+) -> None:
+    """Sign a registered version into the image repository, so that it can be rolled out."""
+    row = context.obj.client().post(f"/models/{model}/versions/{version}/release")
+    if as_json:
+        print_json(row)
+    else:
+        console.print(f"{model} version {version} is {row['status']}")
+
+
+def wait_for_training(client: Client, version: dict[str, Any], *, show_progress: bool) -> dict[str, Any]:
+    """Poll until a version is no longer in training.
+
+    Args:
+        client: Of the hub.
+        version: As the API gave it.
+        show_progress: Draw a progress bar.
+
+    Raises:
+        MusterError: The training failed; of the class and with the message that it failed with.
+    """
+    path = f"/models/{version['model']}/versions/{version['version']}"
+    with Progress(
+        *Progress.get_default_columns(), TextColumn("{task.fields[step]}"), disable=not show_progress
+    ) as bar:
+        task = bar.add_task(f"{version['model']} version {version['version']}", step="", total=None)
+        while version["status"] == "TRAINING":
+            if progress := version["progress"]:
+                bar.update(task, total=progress["of"], completed=progress["done"], step=progress["step"])
+            time.sleep(POLL_S)
+            version = client.get(path)
+    if cause := version["cause"]:
+        kinds: dict[str, type[MusterError]] = {kind.code: kind for kind in all_errors()}
+        raise kinds.get(cause["code"], ModelError)(cause["detail"])
+    return version
+
+
+def _parameter(text: str) -> tuple[str, int | float | str | bool]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise InvalidModel(f"{text!r:.80} is not a hyperparameter.", remedy="Write it as name=value.")
+    try:
+        number = msgspec.json.decode(value, type=int | float | bool)
+    except msgspec.DecodeError:
+        return name, value
+    return name, number
+
+
+def _print_version(version: dict[str, Any]) -> None:
+    console.print(f"[bold]{version['model']} version {version['version']}[/bold] {version['status']}")
+    console.print(f"trained on {version['dataset']} with {version['estimator']}, seed {version['seed']}")
+    if cause := version["cause"]:
+        console.print(f"cause: {cause['detail']}")
+    if version["report"]:
+        columns = {
+            "variant": "variant",
+            "size_bytes": "bytes",
+            "accuracy": "accuracy",
+            "drop": "drop",
+            "packed": "packed",
+            "reason": "reason",
+        }
+        print_table(version["report"]["variants"], columns, as_json=False)

@@ -1,0 +1,71 @@
+"""How commands print: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+console = Console(highlight=False)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON."""
+    console.out(json.dumps(value, indent=2), highlight=False)
+
+
+def print_table(
+    rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str], *, as_json: bool, title: str | None = None
+) -> None:
+    """Print rows.
+
+    Args:
+        rows: As the API gave them.
+        columns: Column heading by field name.
+        as_json: Print the rows whole, as JSON.
+        title: Above the table.
+    """
+    rows = list(rows)
+    if as_json:
+        print_json(rows)
+        return
+    table = Table(title=title, title_justify="left")
+    for heading in columns.values():
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*(_cell(name, row.get(name)) for name in columns))
+    console.print(table)
+
+
+def ago(unix_s: float | None) -> str:
+    """Return how long ago a time was, in words as short as they can be."""
+    if unix_s is None:
+        return "never"
+    seconds = max(0, int(time.time() - unix_s))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"
+
+
+def _cell(name: str, value: Any) -> str:
+    if name.endswith("_at_s"):
+        return ago(value)
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    return str(value)

@@ -1,0 +1,205 @@
+"""``muster rollout`` and ``muster rollback``."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.table import Table
+
+from fleet.protocol.errors import InvalidPlan
+from hub.cli.client import Client
+from hub.cli.output import JsonFlag, console, print_json, print_table
+
+app = typer.Typer(help="Bring versions to devices, in stages.", no_args_is_help=True)
+
+POLL_S = 0.5
+ENDED = frozenset({"SUCCEEDED", "ABORTED", "ROLLED_BACK", "FAILED"})
+
+Number = Annotated[int, typer.Argument(min=1, help="The rollout's number.")]
+Reason = Annotated[str, typer.Option(help="Why, for the history.")]
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument()],
+    version: Annotated[int, typer.Argument(min=1, help="A released version.")],
+    plan: Annotated[
+        Path | None, typer.Option(help="Plan file (JSON); without it, a cautious default.")
+    ] = None,
+    device: Annotated[list[str] | None, typer.Option(help="Reach only this device; repeat for more.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Which devices come first.")] = 0,
+    start: Annotated[bool, typer.Option("--start", help="Start it at once.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Create a rollout; it moves nothing until it is started."""
+    client: Client = context.obj.client()
+    body = {
+        "model": model,
+        "version": version,
+        "plan": _read_plan(plan),
+        "devices": device or None,
+        "seed": seed,
+    }
+    rollout = client.post("/rollouts", body)
+    if start:
+        rollout = client.post(f"/rollouts/{rollout['number']}/start")
+    _print(rollout, as_json=as_json)
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List rollouts, newest first."""
+    columns = {
+        "number": "rollout",
+        "kind": "kind",
+        "model": "model",
+        "version": "version",
+        "status": "status",
+        "stage": "stage",
+        "counts": "devices",
+        "created_at_s": "created",
+    }
+    print_table(context.obj.client().pages("/rollouts", model=model), columns, as_json=as_json)
+
+
+@app.command()
+def status(context: typer.Context, number: Number, as_json: JsonFlag = False) -> None:
+    """Show where a rollout is and why."""
+    client: Client = context.obj.client()
+    rollout = client.get(f"/rollouts/{number}")
+    if as_json:
+        print_json(rollout)
+        return
+    console.print(_picture(rollout))
+    for line in client.get(f"/rollouts/{number}/history")["items"]:
+        console.print(f"  {time.strftime('%H:%M:%S', time.localtime(line['at_s']))}  {line['text']}")
+
+
+@app.command()
+def watch(context: typer.Context, number: Number) -> None:
+    """Follow a rollout until it ends; exit code 0 only if it succeeded."""
+    client: Client = context.obj.client()
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            rollout = client.get(f"/rollouts/{number}")
+            live.update(_picture(rollout), refresh=True)
+            if rollout["status"] in ENDED:
+                break
+            time.sleep(POLL_S)
+    if rollout["status"] != "SUCCEEDED":
+        raise typer.Exit(1)
+
+
+@app.command()
+def start(context: typer.Context, number: Number, as_json: JsonFlag = False) -> None:
+    """Start a rollout."""
+    _act(context, number, "start", {}, as_json=as_json)
+
+
+@app.command()
+def pause(context: typer.Context, number: Number, reason: Reason = "", as_json: JsonFlag = False) -> None:
+    """Hold a rollout where it is."""
+    _act(context, number, "pause", {"reason": reason}, as_json=as_json)
+
+
+@app.command()
+def resume(context: typer.Context, number: Number, as_json: JsonFlag = False) -> None:
+    """Let a paused rollout go on."""
+    _act(context, number, "resume", {}, as_json=as_json)
+
+
+@app.command()
+def promote(
+    context: typer.Context,
+    number: Number,
+    reason: Annotated[str, typer.Option(help="Why the gate is overridden.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Go on to the next stage without the gate's word; recorded as an override."""
+    _act(context, number, "promote", {"reason": reason}, as_json=as_json)
+
+
+@app.command()
+def abort(
+    context: typer.Context,
+    number: Number,
+    reason: Reason = "",
+    roll_back: Annotated[bool, typer.Option("--rollback", help="Bring the devices back as well.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """End a rollout for good."""
+    _act(context, number, "abort", {"reason": reason, "roll_back": roll_back}, as_json=as_json)
+
+
+def rollback(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument()],
+    to: Annotated[int, typer.Option(min=1, help="The released version to go back to.")],
+    reason: Reason = "",
+    wait: Annotated[bool, typer.Option(help="Wait until every device is back.")] = True,
+    as_json: JsonFlag = False,
+) -> None:
+    """Bring every device of a model back to an older version, now."""
+    client: Client = context.obj.client()
+    rollout = client.post("/rollbacks", {"model": model, "to": to, "reason": reason})
+    if wait:
+        with console.status(f"rolling {model} back to version {to}"):
+            while rollout["status"] not in ENDED:
+                time.sleep(POLL_S)
+                rollout = client.get(f"/rollouts/{rollout['number']}")
+    _print(rollout, as_json=as_json)
+    if wait and rollout["status"] != "SUCCEEDED":
+        raise typer.Exit(1)
+
+
+def _act(context: typer.Context, number: int, action: str, body: dict[str, Any], *, as_json: bool) -> None:
+    _print(context.obj.client().post(f"/rollouts/{number}/{action}", body), as_json=as_json)
+
+
+def _print(rollout: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(rollout)
+    else:
+        console.print(_picture(rollout))
+
+
+def _picture(rollout: dict[str, Any]) -> Table:
+    table = Table(
+        title=f"rollout {rollout['number']}: {rollout['model']} version {rollout['version']} {rollout['status']}",
+        title_justify="left",
+        caption="; ".join(filter(None, [(rollout["cause"] or {}).get("detail"), rollout["verdict"]])) or None,
+        caption_justify="left",
+    )
+    for heading in ("stage", "devices", "succeeded", "failed", "verdict"):
+        table.add_column(heading)
+    for number, stage in enumerate(rollout["stages"], start=1):
+        marker = "→ " if number == rollout["stage"] and rollout["status"] not in ENDED else "  "
+        table.add_row(
+            f"{marker}{number}",
+            str(stage["devices"]),
+            str(stage["succeeded"]),
+            str(stage["failed"]),
+            stage["verdict"] or "–",
+        )
+    return table
+
+
+def _read_plan(path: Path | None) -> Any:
+    if path is None:
+        return None
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise InvalidPlan(f"The plan {path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidPlan(f"The plan {path} is not JSON: {error}.") from error

@@ -1,0 +1,184 @@
+"""Model versions: trained in a process of their own, registered as bundles, released by signature."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from converters.folder import read_bundle
+from fleet.drift.profile import ReferenceProfile
+from fleet.protocol.errors import Cause, Conflict, MusterError, NotFound
+from fleet.protocol.manifest import Manifest, decode_manifest, target_path
+from fleet.protocol.names import checked_name
+from hub.store.blobs import BlobFolder
+from hub.store.protocols import RegistryStore, VersionRow, VersionStatus
+from hub.tasks import TaskSet
+from hub.training.estimators import check_hyperparameters
+from hub.training.job import Progress, TrainingJob, TrainingResult
+from hub.training.runner import run_training
+from hub.trust.image_repository import ImageRepository
+
+MAXIMUM_INT8_DROP = 0.02
+"""Greatest loss of accuracy with which a quantized variant is packed."""
+
+
+class Models:
+    """The versions of all models.
+
+    Args:
+        store: Keeps what is known of them.
+        blobs: Keeps datasets, manifests and the files of bundles.
+        repository: Signs what is released.
+    """
+
+    def __init__(self, store: RegistryStore, blobs: BlobFolder, repository: ImageRepository) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._repository = repository
+        self._trainings = TaskSet()
+        self._progress: dict[tuple[str, int], Progress] = {}
+        self._manifest = functools.lru_cache(maxsize=256)(self._read_manifest)
+
+    def abandon_trainings(self) -> int:
+        """Mark trainings that an earlier run of the hub did not finish as failed."""
+        return self._store.abandon_trainings(
+            Cause("training_interrupted", "The hub stopped during the training. Train it again.")
+        )
+
+    async def close(self) -> None:
+        """Cancel the trainings that run."""
+        await self._trainings.cancel()
+
+    async def train(
+        self,
+        model: str,
+        *,
+        dataset: str,
+        estimator: str,
+        hyperparameters: Mapping[str, Any],
+        seed: int,
+        minimum_accuracy: float,
+    ) -> VersionRow:
+        """Start training the model's next version and return it, in status TRAINING.
+
+        Raises:
+            InvalidName: The model's name cannot be used.
+            InvalidModel: The estimator or a hyperparameter is unknown or out of range.
+            NotFound: There is no such dataset.
+        """
+        checked_name(model, "model name")
+        check_hyperparameters(estimator, hyperparameters)
+        data = await asyncio.to_thread(self._store.dataset, dataset)
+        version = await asyncio.to_thread(
+            functools.partial(
+                self._store.begin_version,
+                model,
+                dataset=dataset,
+                estimator=estimator,
+                hyperparameters=hyperparameters,
+                seed=seed,
+                now_s=time.time(),
+            )
+        )
+        job = TrainingJob(
+            dataset_path=str(self._blobs.path(data.sha256)),
+            dataset=data.name,
+            dataset_sha256=data.sha256,
+            model=model,
+            version=version.version,
+            estimator=estimator,
+            hyperparameters=dict(hyperparameters),
+            seed=seed,
+            minimum_accuracy=minimum_accuracy,
+            maximum_int8_drop=MAXIMUM_INT8_DROP,
+            output_folder="",
+        )
+        self._trainings.start(self._train(job))
+        return version
+
+    def progress(self, model: str, version: int) -> Progress | None:
+        """Return how far a training is; None when it does not run."""
+        return self._progress.get((model, version))
+
+    def release(self, model: str, version: int) -> VersionRow:
+        """Sign a registered version into the image repository.
+
+        Raises:
+            NotFound: There is no such version.
+            Conflict: It is neither registered nor released.
+        """
+        row = self._store.version(model, version)
+        if row.manifest_sha256 is None:
+            raise Conflict(
+                f"{model} version {version} is {row.status.value}: only a registered one can be released."
+            )
+        now_s = time.time()
+        self._repository.release(target_path(model, version), self._blobs.read(row.manifest_sha256), now_s)
+        self._store.release_version(model, version, now_s)
+        return self._store.version(model, version)
+
+    def manifest(self, model: str, version: int) -> tuple[str, Manifest]:
+        """Return the digest and contents of a version's manifest.
+
+        Raises:
+            NotFound: There is no such version, or it has no bundle.
+        """
+        return self._manifest(model, version)
+
+    def released(self, model: str, version: int) -> tuple[str, Manifest]:
+        """Return the manifest of a version that may be rolled out.
+
+        Raises:
+            NotFound: There is no such version.
+            Conflict: It was not released.
+        """
+        row = self._store.version(model, version)
+        if row.status is not VersionStatus.RELEASED:
+            raise Conflict(
+                f"{model} version {version} is {row.status.value}, not RELEASED.",
+                remedy=f"Release it with `muster model release {model} {version}`.",
+            )
+        return self.manifest(model, version)
+
+    def reference(self, model: str, version: int) -> tuple[str, ReferenceProfile]:
+        """Return a version's bundle digest and reference profile; raises like `manifest`."""
+        digest, manifest = self.manifest(model, version)
+        return digest, manifest.reference
+
+    def _read_manifest(self, model: str, version: int) -> tuple[str, Manifest]:
+        row = self._store.version(model, version)
+        if row.manifest_sha256 is None:
+            raise NotFound(f"{model} version {version} is {row.status.value} and has no bundle.")
+        return row.manifest_sha256, decode_manifest(self._blobs.read(row.manifest_sha256))
+
+    async def _train(self, job: TrainingJob) -> None:
+        key = (job.model, job.version)
+        try:
+            with tempfile.TemporaryDirectory(prefix="muster-training-") as folder:
+                await self._train_into(Path(folder), job)
+        except MusterError as error:
+            await asyncio.to_thread(self._store.fail_version, *key, error.cause())
+        finally:
+            self._progress.pop(key, None)
+
+    async def _train_into(self, folder: Path, job: TrainingJob) -> None:
+        job = msgspec.structs.replace(job, output_folder=str(folder))
+        key = (job.model, job.version)
+        result = await run_training(job, lambda progress: self._progress.update({key: progress}))
+        await asyncio.to_thread(self._register, folder, job, result)
+
+    def _register(self, folder: Path, job: TrainingJob, result: TrainingResult) -> None:
+        """Keep the bundle's files, then say so: a version never names blobs that are not there."""
+        bundle = read_bundle(folder, result.manifest_sha256)
+        for data in bundle.blobs.values():
+            self._blobs.put(data)
+        digest = self._blobs.put(bundle.manifest_bytes)
+        report = msgspec.to_builtins(result)
+        self._store.finish_version(job.model, job.version, manifest_sha256=digest, report=report)

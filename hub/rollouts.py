@@ -1,0 +1,245 @@
+"""The shell of the rollout engine: feeds it what happened, stores what it decided, in one transaction.
+
+Each rollout reads the stored records of its model from a position of its own, and the position is stored
+with the state that it led to. A hub that is killed at any moment and started again therefore goes on exactly
+where the stored state is: no record is judged twice, none is left out, and no order is lost, because orders
+are changes of the desired state that the same transaction makes (see `hub.assignments`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from fleet.protocol.assignment import ModelOrder
+from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.errors import Conflict, InvalidPlan, MusterError, VariantUnsupported
+from fleet.protocol.manifest import Manifest, choose_variant
+from fleet.protocol.messages import DeploymentReport, TelemetryWindow
+from fleet.rollout import engine
+from fleet.rollout.events import (
+    Abort,
+    Assign,
+    DeploymentReported,
+    Event,
+    EvidenceObserved,
+    Start,
+    Ticked,
+)
+from fleet.rollout.plan import Plan, default_plan, rollback_plan
+from fleet.rollout.state import Kind, Rollout
+from hub.store.protocols import (
+    DeviceStore,
+    OrderChange,
+    RecordStore,
+    RolloutRow,
+    RolloutStore,
+    StoredRecord,
+)
+
+log = logging.getLogger(__name__)
+
+RECORDS_PER_STEP = 500
+
+
+class RolloutShellStore(RolloutStore, DeviceStore, RecordStore, Protocol):
+    """What rollouts need of the store."""
+
+
+class Rollouts:
+    """Creates, steers and advances rollouts. Its methods block on the store: call them in a thread.
+
+    Args:
+        store: Keeps rollouts, orders and records.
+        released: Returns digest and manifest of a released version; raises `NotFound` or `Conflict`.
+        on_orders: Called after orders were stored.
+    """
+
+    def __init__(
+        self,
+        store: RolloutShellStore,
+        *,
+        released: Callable[[str, int], tuple[str, Manifest]],
+        on_orders: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._released = released
+        self._on_orders = on_orders
+
+    def create(
+        self, model: str, version: int, *, plan: Plan | None, devices: Sequence[str] | None, seed: int
+    ) -> RolloutRow:
+        """Create a rollout; it moves nothing until it is started.
+
+        Args:
+            model: Name of the model.
+            version: A released version of it.
+            plan: None for the default plan.
+            devices: Whom to reach; None for every device.
+            seed: Fixes the order in which devices are reached.
+
+        Raises:
+            NotFound: There is no such version or device.
+            Conflict: The version was not released.
+            InvalidPlan: The plan cannot be carried out with these devices, or there are none.
+        """
+        members = [self._store.device(d).device_id for d in devices] if devices is not None else self._all()
+        return self._create(
+            model,
+            version,
+            kind=Kind.UPDATE,
+            plan=plan or default_plan(len(members)),
+            devices=members,
+            seed=seed,
+        )
+
+    def roll_back(self, model: str, to: int, *, by: str, reason: str) -> RolloutRow:
+        """Bring every device that should run another version of the model to an older one, at once.
+
+        A rollout of the model that is under way is aborted first: this is the emergency exit.
+
+        Raises:
+            NotFound: There is no such version.
+            Conflict: It was not released.
+            InvalidPlan: Every device should run it already.
+        """
+        self._released(model, to)
+        members = [d for d, version in self._store.desired_versions(model).items() if version != to]
+        if not members:
+            raise InvalidPlan(
+                f"No device runs another version of {model} than {to}: there is nothing to roll back."
+            )
+        for row in self._store.open_rollouts():
+            if row.state.model == model:
+                why = f"rolled back to version {to}" + (f": {reason}" if reason else "")
+                self.act(row.state.number, Abort(by=by, reason=why, roll_back=False))
+        row = self._create(model, to, kind=Kind.ROLLBACK, plan=rollback_plan(), devices=members, seed=0)
+        return self.act(row.state.number, Start(by=by))
+
+    def act(self, number: int, event: Event) -> RolloutRow:
+        """Carry out an operator's word.
+
+        Raises:
+            NotFound: There is no such rollout.
+            Conflict: The rollout's status does not allow it, or another rollout of the model is under way.
+        """
+        row = self._store.rollout(number)
+        # What was reported before the start is not about this rollout.
+        position = self._store.last_position() if isinstance(event, Start) else row.position
+        return self._apply(row, [event], position)
+
+    def advance(self) -> None:
+        """Feed every rollout under way the records that it has not seen, and the time."""
+        for row in self._store.open_rollouts():
+            try:
+                self._advance(row)
+            except Conflict:
+                log.info(
+                    "rollout changed meanwhile; it is advanced again", extra={"rollout": row.state.number}
+                )
+            except MusterError as error:
+                log.error("Rollout %d was not advanced: %s", row.state.number, error)  # noqa: TRY400  (ours; no trace needed)
+
+    def _advance(self, row: RolloutRow) -> None:
+        while not row.state.status.is_final:
+            records = self._store.records_after(row.position, model=row.state.model, limit=RECORDS_PER_STEP)
+            position = records[-1].position if records else row.position
+            row = self._apply(row, [*_events(records), Ticked()], position)
+            if len(records) < RECORDS_PER_STEP:
+                return
+
+    def _create(
+        self, model: str, version: int, *, kind: Kind, plan: Plan, devices: Sequence[str], seed: int
+    ) -> RolloutRow:
+        digest, _ = self._released(model, version)
+        previous = self._store.desired_versions(model)
+        now_s = time.time()
+
+        def build(number: int) -> Rollout:
+            return engine.create(
+                number=number,
+                kind=kind,
+                model=model,
+                version=version,
+                manifest_sha256=digest,
+                plan=plan,
+                seed=seed,
+                devices={device_id: previous.get(device_id) for device_id in devices},
+                now_s=now_s,
+            )
+
+        return self._store.create_rollout(build, now_s)
+
+    def _apply(self, row: RolloutRow, events: Iterable[Event], position: int) -> RolloutRow:
+        """Step through the events and store the outcome, with the orders, in one transaction."""
+        state, changes = row.state, list[OrderChange]()
+        waiting = list(events)
+        while waiting:
+            state, commands = engine.step(state, waiting.pop(0), time.time())
+            for command in commands:
+                if isinstance(command, Assign):
+                    try:
+                        changes.append(self._order(state.model, command))
+                    except VariantUnsupported as error:
+                        waiting.insert(0, _refusal(command, error))
+                else:
+                    log.info("Rollout %d: %s", state.number, command.text)
+        if state.revision != row.state.revision or position != row.position:
+            self._store.apply_step(
+                state, previous_revision=row.state.revision, position=position, changes=changes
+            )
+        if changes:
+            self._on_orders()
+        return RolloutRow(state=state, position=position, created_at_s=row.created_at_s)
+
+    def _order(self, model: str, command: Assign) -> OrderChange:
+        if command.version is None:
+            return OrderChange(command.device_id, model, None)
+        digest, manifest = self._released(model, command.version)
+        runtimes = self._store.device(command.device_id).capabilities.runtimes
+        order = ModelOrder(
+            model=model,
+            version=command.version,
+            manifest_sha256=bytes.fromhex(digest),
+            variant=choose_variant(manifest, runtimes).name,
+            deployment_id=command.deployment_id,
+        )
+        return OrderChange(command.device_id, model, order)
+
+    def _all(self) -> list[str]:
+        members: list[str] = []
+        while page := self._store.devices(after=members[-1] if members else "", limit=1000):
+            members += [device.device_id for device in page]
+        return members
+
+
+def _events(records: Sequence[StoredRecord]) -> list[Event]:
+    """Turn records into events: reports in their order, all windows as one."""
+    reports: list[Event] = [
+        DeploymentReported(
+            device_id=record.device_id,
+            deployment_id=record.body.deployment_id,
+            state=record.body.state,
+            at_s=record.body.at_s,
+            cause=record.body.cause,
+        )
+        for record in records
+        if isinstance(record.body, DeploymentReport)
+    ]
+    windows = tuple(
+        (record.device_id, record.body) for record in records if isinstance(record.body, TelemetryWindow)
+    )
+    return [*reports, EvidenceObserved(windows)] if windows else reports
+
+
+def _refusal(command: Assign, error: VariantUnsupported) -> DeploymentReported:
+    """Answer in place of a device that could not carry out the order, so that it is never sent."""
+    return DeploymentReported(
+        device_id=command.device_id,
+        deployment_id=command.deployment_id,
+        state=DeploymentState.REJECTED,
+        at_s=time.time(),
+        cause=error.cause(),
+    )

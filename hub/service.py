@@ -1,0 +1,283 @@
+"""The running hub: broker, MQTT, ingest, rollouts, drift and API, started together and stopped together.
+
+::
+
+    broker process ── MQTT ──→ Ingest ──→ store ──→ Rollouts, DriftWatch ──→ store
+                                                      │ orders
+    devices ←── MQTT ── AssignmentSender, BlobPublisher ←┘
+
+Every part takes its work from the store, so that a hub which was killed goes on where the store is. If one
+part fails for good, the whole hub ends with that part's error: half a hub is worse than one that its
+supervisor restarts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+
+import msgspec
+import uvicorn
+
+from fleet.protocol.enrolment import BrokerAccess
+from fleet.protocol.errors import BrokerUnavailable, MusterError, Unavailable
+from fleet.protocol.topics import HUB_ACCOUNT
+from hub.api.app import PREFIX, make_app
+from hub.api.services import HubServices
+from hub.assignments import AssignmentSender
+from hub.broker.accounts import hash_password, new_password
+from hub.broker.process import Broker, start_broker
+from hub.delivery.blobs import BlobPublisher
+from hub.delivery.files import answer_fetch
+from hub.drift import DriftWatch
+from hub.durable import write_durably
+from hub.home import Home, open_home
+from hub.ingest import Ingest
+from hub.mqtt import HubMqtt
+from hub.registry.models import Models
+from hub.rollouts import Rollouts
+
+log = logging.getLogger(__name__)
+
+ADDRESS_FILE = "address.json"
+BROKER_START_TIMEOUT_S = 30.0
+BROKER_RESTART_S = 2.0
+RENEWAL_S = 3600.0
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a running hub is reached: the contents of ``address.json`` in its folder.
+
+    Attributes:
+        url: Of the API.
+        mqtt_host: Of the broker.
+        mqtt_port: Of the broker.
+        broker: Which broker it is, with its version.
+    """
+
+    url: str
+    mqtt_host: str
+    mqtt_port: int
+    broker: str
+
+
+def serve(home: Path) -> None:
+    """Run the hub of a folder until SIGTERM or Ctrl-C.
+
+    Raises:
+        MusterError: It cannot start, or a part of it failed for good.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    opened = open_home(home)
+    try:
+        asyncio.run(_Running(opened).run())
+    except* MusterError as errors:
+        raise _first(errors) from None
+    finally:
+        (home / ADDRESS_FILE).unlink(missing_ok=True)
+        opened.store.close()
+
+
+class _Running:
+    """One run of the hub.
+
+    Args:
+        home: The opened folder.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._broker_password = new_password()
+        self._broker: Broker | None = None
+        self._judge = asyncio.Event()
+        self._orders = asyncio.Event()
+
+    async def run(self) -> None:
+        """Start everything, serve until told to stop, stop everything."""
+        loop = asyncio.get_running_loop()
+        settings, store = self._home.settings, self._home.store
+        models = Models(store, self._home.blobs, self._home.repository)
+        models.abandon_trainings()
+        self._broker = broker = await self._start_broker(settings.mqtt_port)
+        mqtt = HubMqtt(
+            broker.host, broker.port, HUB_ACCOUNT, self._broker_password, lambda t, p: ingest.handle(t, p)
+        )
+        publisher = BlobPublisher(self._home.blobs, mqtt.publish)
+        sender = AssignmentSender(
+            store,
+            self._home.director,
+            mqtt.publish,
+            lifetime_s=settings.assignment_lifetime_s,
+            resend_s=settings.assignment_resend_s,
+        )
+        ingest = Ingest(
+            store,
+            reference=models.reference,
+            publish=mqtt.publish,
+            demand=publisher.demand,
+            answer=lambda request: answer_fetch(self._home.repository, request),
+            on_behind=sender.send,
+            on_records=self._judge.set,
+        )
+        rollouts = Rollouts(
+            store,
+            released=models.released,
+            on_orders=lambda: loop.call_soon_threadsafe(self._orders.set),
+        )
+        drift = DriftWatch(
+            store, reference=models.reference, block_predictions=settings.drift_block_predictions
+        )
+        services = HubServices(
+            settings=settings,
+            store=store,
+            blobs=self._home.blobs,
+            repository=self._home.repository,
+            models=models,
+            rollouts=rollouts,
+            drift=drift,
+            ingest=ingest,
+            broker_access=self._broker_access,
+            update_accounts=self._update_accounts,
+            broker_connected=lambda: mqtt.connected,
+            published_bytes=lambda: publisher.published_bytes,
+        )
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                parts = [
+                    tasks.create_task(work)
+                    for work in (
+                        self._keep_broker(),
+                        mqtt.run(),
+                        publisher.run(),
+                        self._send_orders(sender),
+                        self._judge_fleet(rollouts, drift),
+                        self._renew_metadata(),
+                    )
+                ]
+                await mqtt.wait_connected(BROKER_START_TIMEOUT_S)
+                await self._serve_http(services)
+                for part in parts:
+                    part.cancel()
+        finally:
+            await models.close()
+            await ingest.close()
+            await self._broker.stop()
+
+    async def _serve_http(self, services: HubServices) -> None:
+        settings = self._home.settings
+        config = uvicorn.Config(
+            make_app(services),
+            host=settings.http_host,
+            port=settings.http_port,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+        )
+        server = uvicorn.Server(config)
+        async with self._announced(server):
+            try:
+                await server.serve()
+            except SystemExit as error:  # uvicorn's way to say that it cannot listen
+                raise Unavailable(
+                    f"The API cannot listen on {settings.http_host}:{settings.http_port}.",
+                    remedy="Is another hub running? Change http_port in hub.toml.",
+                ) from error
+
+    @contextlib.asynccontextmanager
+    async def _announced(self, server: uvicorn.Server) -> AsyncGenerator[None]:
+        """Write the address file as soon as the server listens."""
+        task = asyncio.get_running_loop().create_task(self._announce(server))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _announce(self, server: uvicorn.Server) -> None:
+        while not server.started:  # noqa: ASYNC110  (uvicorn offers no event)
+            await asyncio.sleep(0.02)
+        host, port = server.servers[0].sockets[0].getsockname()[:2]
+        assert self._broker is not None
+        address = Address(
+            url=f"http://{host}:{port}",
+            mqtt_host=self._broker.host,
+            mqtt_port=self._broker.port,
+            broker=self._broker.version,
+        )
+        write_durably(self._home.folder / ADDRESS_FILE, msgspec.json.encode(address))
+        log.info("The hub is at %s, its documentation at %s%s/docs.", address.url, address.url, PREFIX)
+        log.info("The broker is %s at %s:%d.", address.broker, address.mqtt_host, address.mqtt_port)
+
+    async def _start_broker(self, port: int) -> Broker:
+        settings = self._home.settings
+        broker = await start_broker(
+            settings.broker, self._home.folder / "broker", settings.mqtt_host, port, self._accounts()
+        )
+        for warning in broker.warnings:
+            log.warning(warning)
+        return broker
+
+    async def _keep_broker(self) -> None:
+        """Start the broker again if it ends; devices and hub reconnect by themselves."""
+        while True:
+            assert self._broker is not None
+            try:
+                await self._broker.wait()
+            except BrokerUnavailable as error:
+                log.error("%s It is started again.", error)  # noqa: TRY400  (ours; no trace needed)
+            await asyncio.sleep(BROKER_RESTART_S)
+            with contextlib.suppress(BrokerUnavailable):
+                self._broker = await self._start_broker(self._broker.port)
+
+    def _accounts(self) -> dict[str, str]:
+        return {**self._home.store.password_hashes(), HUB_ACCOUNT: hash_password(self._broker_password)}
+
+    async def _update_accounts(self) -> None:
+        assert self._broker is not None
+        await self._broker.update_accounts(await asyncio.to_thread(self._accounts))
+
+    def _broker_access(self, username: str, password: str, reached_host: str) -> BrokerAccess:
+        assert self._broker is not None
+        host = self._home.settings.mqtt_public_host or reached_host
+        return BrokerAccess(host, self._broker.port, username, password)
+
+    async def _send_orders(self, sender: AssignmentSender) -> None:
+        while True:
+            await sender.send_due()
+            await self._woken(self._orders)
+
+    async def _judge_fleet(self, rollouts: Rollouts, drift: DriftWatch) -> None:
+        while True:
+            await asyncio.to_thread(_guarded, rollouts.advance)
+            await asyncio.to_thread(_guarded, drift.advance)
+            await self._woken(self._judge)
+
+    async def _renew_metadata(self) -> None:
+        while True:
+            await asyncio.to_thread(_guarded, lambda: self._home.repository.renew(time.time()))
+            await asyncio.sleep(RENEWAL_S)
+
+    async def _woken(self, event: asyncio.Event) -> None:
+        """Wait for the event, or for the next tick."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._home.settings.rollout_tick_s):
+                await event.wait()
+        event.clear()
+
+
+def _guarded(work: Callable[[], object]) -> None:
+    """Do work that is done again soon; what it raises is for the log."""
+    try:
+        work()
+    except MusterError as error:
+        log.error("%s", error)  # noqa: TRY400  (ours; no trace needed)
+
+
+def _first(errors: BaseExceptionGroup[MusterError]) -> MusterError:
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,88 @@
+"""The hub's settings: ``hub.toml`` in the hub's folder, written by ``muster hub init``.
+
+Every setting is documented in ``docs/reference/hub-settings.md``; a test fails when one is not.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from fleet.protocol.errors import InvalidConfiguration
+from hub.durable import write_durably
+
+SETTINGS_FILE = "hub.toml"
+BrokerKind = Literal["auto", "embedded", "mosquitto"]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=10 * 365 * 86400)]
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the hub runs.
+
+    Attributes:
+        http_host: Address on which the API listens.
+        http_port: Its TCP port; 0 for any free one.
+        broker: Which MQTT broker the hub starts.
+        mqtt_host: Address on which the broker listens.
+        mqtt_port: Its TCP port; 0 for any free one.
+        mqtt_public_host: Host name that devices use for the broker; empty for the one they reach the API by.
+        assignment_lifetime_s: How long a signed assignment may be accepted.
+        assignment_resend_s: How long the hub waits before it sends an unaccepted assignment again.
+        rollout_tick_s: How often rollouts and drift are judged when nothing happens.
+        offline_after_s: Silence after which a device counts as offline.
+        drift_block_predictions: Predictions of one device and version between two looks for drift.
+        maximum_upload_bytes: Largest dataset that the API takes.
+    """
+
+    http_host: str = "127.0.0.1"
+    http_port: Port = 8300
+    broker: BrokerKind = "auto"
+    mqtt_host: str = "127.0.0.1"
+    mqtt_port: Port = 1883
+    mqtt_public_host: str = ""
+    assignment_lifetime_s: Seconds = 7 * 86400.0
+    assignment_resend_s: Seconds = 30.0
+    rollout_tick_s: Seconds = 1.0
+    offline_after_s: Seconds = 120.0
+    drift_block_predictions: Annotated[int, msgspec.Meta(ge=30)] = 300
+    maximum_upload_bytes: Annotated[int, msgspec.Meta(ge=1)] = 512 * 1024 * 1024
+
+
+def read_settings(home: Path) -> Settings:
+    """Read the settings of a hub's folder.
+
+    Raises:
+        InvalidConfiguration: The folder is not a hub's, or a setting is unknown or out of range.
+    """
+    path = home / SETTINGS_FILE
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"{home} is not a hub's folder: {path.name} cannot be read ({error.strerror}).",
+            remedy="Make one with `muster hub init --home FOLDER`.",
+        ) from error
+    try:
+        return msgspec.toml.decode(text, type=Settings)
+    except (msgspec.DecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfiguration(f"{path} cannot be used: {error}.") from error
+
+
+def write_settings(home: Path, settings: Settings) -> None:
+    """Write the settings file.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    lines = [f"{name} = {_toml(value)}" for name, value in msgspec.structs.asdict(settings).items()]
+    head = "# Settings of this hub; see docs/reference/hub-settings.md. Restart the hub after a change.\n"
+    write_durably(home / SETTINGS_FILE, (head + "\n".join(lines) + "\n").encode())
+
+
+def _toml(value: str | float) -> str:
+    # JSON's strings and numbers are TOML's as well, for the plain values that settings have.
+    return msgspec.json.encode(value).decode()
