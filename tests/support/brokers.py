@@ -1,0 +1,106 @@
+"""Real brokers for tests: each kind started on a free port, as the hub starts it.
+
+A missing Mosquitto is a failure, never a skipped test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import pytest
+
+from fleet.protocol.topics import HUB_ACCOUNT
+from hub.broker.accounts import hash_password, new_password
+from hub.broker.mosquitto import find_mosquitto
+from hub.broker.process import Broker, start_broker
+
+Kind = Literal["embedded", "mosquitto"]
+KINDS: tuple[Kind, ...] = ("embedded", "mosquitto")
+HOST = "127.0.0.1"
+_T = TypeVar("_T")
+
+
+def require_mosquitto() -> Path:
+    """Return the installed Mosquitto; fail the test with what to do if there is none."""
+    program = find_mosquitto()
+    if program is None:
+        pytest.fail("Mosquitto is missing, and these tests need it: apt-get install mosquitto", pytrace=False)
+    return program
+
+
+class RunningBroker:
+    """A broker that runs in the background of a test.
+
+    Attributes:
+        kind: Which one.
+        broker: The hub's handle on it.
+        passwords: Password by username; the hub's account is there from the start.
+    """
+
+    def __init__(self, kind: Kind, folder: Path) -> None:
+        if kind == "mosquitto":
+            require_mosquitto()
+        self.kind: Kind = kind
+        self.passwords = {HUB_ACCOUNT: new_password()}
+        self._numbers = itertools.count(1)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="broker", daemon=True)
+        self._thread.start()
+        try:
+            self.broker: Broker = self._run(start_broker(kind, folder, HOST, 0, self._hashes()))
+        except BaseException:
+            self._end_loop()
+            raise
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.broker.port
+
+    def new_device(self) -> str:
+        """Make an account with a name of its own; return the name."""
+        device_id = f"cam-{next(self._numbers)}"
+        self.passwords[device_id] = new_password()
+        self.apply_accounts()
+        return device_id
+
+    def apply_accounts(self) -> None:
+        """Make the broker's accounts those in `passwords`."""
+        self._run(self.broker.update_accounts(self._hashes()))
+
+    def stop(self) -> None:
+        """End the broker."""
+        self._run(self.broker.stop())
+        self._end_loop()
+
+    def _hashes(self) -> dict[str, str]:
+        return {username: hash_password(password) for username, password in self.passwords.items()}
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@contextmanager
+def running_broker(kind: Kind, folder: Path) -> Iterator[RunningBroker]:
+    """Run a broker for the time of a ``with`` block.
+
+    Args:
+        kind: Which one.
+        folder: Where it keeps its files.
+    """
+    broker = RunningBroker(kind, folder)
+    try:
+        yield broker
+    finally:
+        broker.stop()
