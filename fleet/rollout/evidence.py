@@ -88,8 +88,8 @@ def contradiction(window: TelemetryWindow) -> str | None:
     """Return why the window cannot be true; None if it can."""
     if window.ended_at_s < window.started_at_s:
         return "it ends before it starts"
-    if window.correct > window.labelled:
-        return f"{window.correct} of {window.labelled} labelled answers are correct"
+    if not window.correct <= window.labelled <= window.predictions:
+        return f"{window.correct} correct of {window.labelled} labelled of {window.predictions} answers"
     durations, requests = sum(window.latency.values()), window.predictions + window.errors
     if durations > requests:
         return f"{durations} durations for {requests} requests"

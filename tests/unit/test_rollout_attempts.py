@@ -1,0 +1,171 @@
+"""Deployments: reports, failures, timeouts and the way back."""
+
+from __future__ import annotations
+
+import pytest
+
+from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.errors import Cause, Conflict
+from fleet.rollout.events import (
+    DeploymentReported,
+    Promote,
+)
+from fleet.rollout.plan import rollback_plan
+from fleet.rollout.state import CauseCode, Kind, Status
+from tests.support.rollouts import DEVICES, Campaign, assigned, plan
+
+CAUSE = Cause("self_test_failed", "The golden inputs gave other outputs.")
+
+
+def test_one_failed_install_above_the_share_rolls_back_at_once() -> None:
+    campaign = Campaign(plan("50%", "all"))
+    first, second, *_ = campaign.cohort(0)
+    campaign.report(first, DeploymentState.SUCCEEDED)
+    campaign.report(second, DeploymentState.FAILED, cause=CAUSE)
+    assert campaign.status() is Status.ROLLING_BACK
+    assert campaign.cause().code == CauseCode.INSTALLS_FAILED.value
+    ids = [order[1] for order in campaign.orders()]
+    assert len(ids) == len(set(ids)) == 8
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        DeploymentState.FAILED,
+        DeploymentState.REJECTED,
+        DeploymentState.ROLLED_BACK,
+        DeploymentState.CANCELED,
+        DeploymentState.REMOVED,
+        DeploymentState.TIMED_OUT,
+    ],
+)
+def test_every_end_but_success_is_a_failed_install_with_a_cause(state: DeploymentState) -> None:
+    campaign = Campaign()
+    canary = campaign.cohort(0)[0]
+    campaign.report(canary, state)
+    assert campaign.status() is Status.ROLLING_BACK
+    assert campaign.rollout.deployments[canary.index].attempt.cause is not None
+
+
+def test_a_failure_within_tolerance_is_ordered_back_once_and_not_retried() -> None:
+    campaign = Campaign(plan("50%", "all", maximum_failed_share=0.25))
+    unlucky, *others = campaign.cohort(0)
+    campaign.report(unlucky, DeploymentState.REJECTED, cause=CAUSE)
+    assert campaign.status() is Status.RUNNING
+    assert campaign.orders()[-1] == (unlucky.device_id, f"r7-{unlucky.index}b", 1)
+    for deployment in others:
+        campaign.report(deployment, DeploymentState.SUCCEEDED)
+    campaign.report(unlucky, DeploymentState.SUCCEEDED, back=True)
+    campaign.observe(rounds=4)
+    campaign.succeed(1)
+    campaign.observe(rounds=4)
+    assert campaign.status() is Status.SUCCEEDED
+    assert campaign.cause().code == CauseCode.WITHIN_TOLERANCE.value
+    assert unlucky.device_id in campaign.cause().detail
+    assert [o[1] for o in campaign.orders()].count(unlucky.attempt.deployment_id) == 1
+
+
+def test_a_rollout_waits_for_tolerated_failures_to_be_back_before_it_succeeds() -> None:
+    campaign = Campaign(plan("all", maximum_failed_share=0.25))
+    unlucky, *others = campaign.cohort(0)
+    campaign.report(unlucky, DeploymentState.FAILED, cause=CAUSE)
+    for deployment in others:
+        campaign.report(deployment, DeploymentState.SUCCEEDED)
+    campaign.observe(rounds=6)
+    assert campaign.rollout.stages[0].ended_s is not None
+    assert campaign.status() is Status.RUNNING
+    with pytest.raises(Conflict):
+        campaign.do(Promote("ann", "hurry"))
+    campaign.report(unlucky, DeploymentState.SUCCEEDED, back=True)
+    assert campaign.status() is Status.SUCCEEDED
+
+
+def test_a_silent_device_times_out_and_late_reports_do_no_harm() -> None:
+    campaign = Campaign()
+    canary = campaign.cohort(0)[0]
+    campaign.report(canary, DeploymentState.DOWNLOADING)
+    campaign.wait(99.0)
+    assert campaign.status() is Status.RUNNING
+    campaign.wait(1.0)
+    assert campaign.rollout.deployments[canary.index].attempt.state is DeploymentState.TIMED_OUT
+    assert campaign.status() is Status.ROLLING_BACK
+    before = campaign.rollout
+    campaign.report(canary, DeploymentState.SUCCEEDED)
+    assert campaign.rollout is before
+
+
+def test_a_device_that_does_not_come_back_makes_the_rollout_failed_and_is_named() -> None:
+    campaign = Campaign()
+    canary = campaign.cohort(0)[0]
+    campaign.succeed(0)
+    campaign.observe(canary_wrong=140)
+    campaign.wait(100.0)
+    assert campaign.status() is Status.FAILED
+    assert campaign.cause().code == CauseCode.RESTORE_FAILED.value
+    assert f"{canary.device_id} (TIMED_OUT)" in campaign.cause().detail
+    assert "label errors" in campaign.cause().detail
+
+
+def test_a_removal_answered_with_success_is_not_a_removal() -> None:
+    campaign = Campaign(devices=dict.fromkeys(DEVICES))
+    canary = campaign.cohort(0)[0]
+    campaign.report(canary, DeploymentState.FAILED, cause=CAUSE)
+    campaign.report(canary, DeploymentState.SUCCEEDED, back=True)
+    assert campaign.status() is Status.FAILED
+
+
+def test_reports_move_forward_only() -> None:
+    campaign = Campaign()
+    canary = campaign.cohort(0)[0]
+    campaign.report(canary, DeploymentState.STAGED)
+    campaign.report(canary, DeploymentState.DOWNLOADING)
+    assert campaign.rollout.deployments[canary.index].attempt.state is DeploymentState.STAGED
+    campaign.report(canary, DeploymentState.SUCCEEDED)
+    before = campaign.rollout
+    for state in DeploymentState:
+        campaign.report(canary, state)
+    assert campaign.rollout is before
+
+
+@pytest.mark.parametrize(
+    "deployment_id", ["r7-0b", "r7-1f", "r8-0f", "r7-99f", "r7-0", "r7--1f", "x", "r7-0f\n", "r7-٠f"]
+)
+def test_a_report_on_what_was_not_ordered_changes_nothing(deployment_id: str) -> None:
+    campaign = Campaign()
+    canary = campaign.cohort(0)[0]
+    before = campaign.rollout
+    for state in DeploymentState:
+        campaign.do(DeploymentReported(canary.device_id, deployment_id, state, 0.0))
+    assert campaign.rollout is before
+
+
+def test_a_device_cannot_report_for_another() -> None:
+    campaign = Campaign()
+    canary, other = campaign.rollout.deployments[0], campaign.rollout.deployments[1]
+    before = campaign.rollout
+    campaign.do(
+        DeploymentReported(other.device_id, canary.attempt.deployment_id, DeploymentState.FAILED, 0.0)
+    )
+    assert campaign.rollout is before
+
+
+def test_a_rollback_is_one_stage_judged_on_installs() -> None:
+    campaign = Campaign(rollback_plan(), kind=Kind.ROLLBACK, version=1, devices=dict.fromkeys(DEVICES, 2))
+    assert assigned(campaign.commands) == dict.fromkeys(DEVICES, 1)
+    campaign.succeed(0)
+    assert campaign.status() is Status.SUCCEEDED
+
+
+def test_a_rollback_is_not_rolled_back_when_a_device_does_not_follow() -> None:
+    campaign = Campaign(rollback_plan(), kind=Kind.ROLLBACK, version=1, devices=dict.fromkeys(DEVICES, 2))
+    unlucky, *others = campaign.cohort(0)
+    campaign.report(unlucky, DeploymentState.FAILED, cause=CAUSE)
+    assert campaign.status() is Status.RUNNING
+    for deployment in others:
+        campaign.report(deployment, DeploymentState.SUCCEEDED)
+    campaign.report(unlucky, DeploymentState.SUCCEEDED, back=True)
+    assert campaign.status() is Status.FAILED
+    assert unlucky.device_id in campaign.cause().detail
+    assert [o for o in campaign.orders() if o[1].endswith("b")] == [
+        (unlucky.device_id, f"r7-{unlucky.index}b", 2)
+    ]

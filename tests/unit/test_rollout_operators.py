@@ -1,0 +1,225 @@
+"""Operators' events, ends that are final, purity and storage."""
+
+from __future__ import annotations
+
+import pytest
+
+from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.errors import Conflict, InvalidPlan, StorageCorrupt
+from fleet.rollout.engine import step
+from fleet.rollout.events import (
+    Abort,
+    DeploymentReported,
+    Event,
+    EvidenceObserved,
+    Pause,
+    Promote,
+    Resume,
+    Start,
+    Ticked,
+)
+from fleet.rollout.plan import default_gate
+from fleet.rollout.state import CauseCode, Happening, Kind, Status, decode_rollout, encode_rollout
+from tests.support.rollouts import DEVICES, NEW, OLD, Campaign, plan, window
+
+
+def test_too_little_data_pauses_at_the_maximum_bake_and_never_promotes() -> None:
+    campaign = Campaign()
+    campaign.succeed(0)
+    campaign.wait(59.0)
+    assert campaign.status() is Status.RUNNING
+    campaign.wait(1.0)
+    assert campaign.status() is Status.PAUSED
+    assert "INCONCLUSIVE" in campaign.rollout.pause_reason
+    campaign.wait(10_000.0)
+    assert campaign.rollout.stage_index == 0
+    campaign.do(Resume("ann"))
+    assert campaign.status() is Status.RUNNING
+    campaign.observe(rounds=4)
+    assert campaign.rollout.stage_index == 1
+
+
+def test_promote_ends_a_stage_without_the_gate_and_is_kept_as_an_override() -> None:
+    campaign = Campaign()
+    campaign.do(Promote("ann", "seen it work"))
+    assert campaign.rollout.stage_index == 1
+    assert campaign.rollout.stages[0].overridden
+    kept = [entry.text for entry in campaign.rollout.history if entry.kind is Happening.OVERRIDDEN]
+    assert len(kept) == 1
+    assert "ann" in kept[0]
+    assert "seen it work" in kept[0]
+    campaign.do(Promote("ann", "again"))
+    campaign.do(Promote("ann", "and again"))
+    assert campaign.status() is Status.RUNNING
+    for stage in range(3):
+        campaign.succeed(stage)
+    assert campaign.status() is Status.SUCCEEDED
+
+
+def test_a_pause_holds_progress() -> None:
+    campaign = Campaign()
+    campaign.do(Pause("ann", "lunch"))
+    campaign.succeed(0)
+    campaign.observe(rounds=20)
+    assert campaign.status() is Status.PAUSED
+    assert campaign.rollout.stage_index == 0
+    campaign.do(Resume("ann"))
+    assert campaign.rollout.stage_index == 0
+    campaign.wait(5.0)
+    assert campaign.rollout.stage_index == 1
+
+
+def test_a_pause_does_not_hold_protection() -> None:
+    campaign = Campaign()
+    campaign.succeed(0)
+    campaign.do(Pause("ann", "lunch"))
+    campaign.observe(canary_wrong=140)
+    assert campaign.status() is Status.ROLLING_BACK
+
+
+def test_abort_keeps_the_version_where_it_succeeded_and_takes_back_what_is_in_flight() -> None:
+    campaign = Campaign(plan("50%", "all"))
+    first, second, third, fourth = campaign.cohort(0)
+    campaign.report(first, DeploymentState.SUCCEEDED)
+    campaign.do(Abort("ann", "wrong model", roll_back=False))
+    assert campaign.status() is Status.ROLLING_BACK
+    back = {order[0] for order in campaign.orders() if order[1].endswith("b")}
+    assert back == {second.device_id, third.device_id, fourth.device_id}
+    campaign.restore_all()
+    assert campaign.status() is Status.ABORTED
+    assert campaign.cause().code == CauseCode.ABORTED.value
+
+
+def test_abort_with_roll_back_takes_everybody_back() -> None:
+    campaign = Campaign(plan("50%", "all"))
+    campaign.succeed(0)
+    campaign.do(Abort("ann", "wrong model", roll_back=True))
+    campaign.restore_all()
+    assert campaign.status() is Status.ROLLED_BACK
+    assert all(d.is_restored for d in campaign.cohort(0))
+
+
+@pytest.mark.parametrize("roll_back", [False, True])
+def test_abort_before_the_start_sends_nothing(roll_back: bool) -> None:
+    campaign = Campaign(started=False)
+    campaign.do(Abort("ann", "changed my mind", roll_back=roll_back))
+    assert campaign.status() is Status.ABORTED
+    assert campaign.orders() == []
+    assert all(d.attempt.state is DeploymentState.CANCELED for d in campaign.rollout.deployments)
+
+
+OPERATORS: dict[str, Event] = {
+    "start": Start("ann"),
+    "pause": Pause("ann", "x"),
+    "resume": Resume("ann"),
+    "promote": Promote("ann", "x"),
+    "abort": Abort("ann", "x", roll_back=False),
+}
+ALLOWED = {
+    Status.CREATED: {"start", "abort"},
+    Status.RUNNING: {"pause", "promote", "abort"},
+    Status.PAUSED: {"resume", "promote", "abort"},
+    Status.ROLLING_BACK: set(),
+    Status.SUCCEEDED: set(),
+    Status.ABORTED: set(),
+    Status.ROLLED_BACK: set(),
+    Status.FAILED: set(),
+}
+
+
+def campaign_in(status: Status) -> Campaign:
+    campaign = Campaign(plan("all"), started=status is not Status.CREATED)
+    if status is Status.PAUSED:
+        campaign.do(Pause("ann", "x"))
+    elif status is Status.ABORTED:
+        campaign.succeed(0)
+        campaign.do(Abort("ann", "x", roll_back=False))
+    elif status is Status.SUCCEEDED:
+        campaign.succeed(0)
+        campaign.observe(rounds=6)
+    elif status in {Status.ROLLING_BACK, Status.ROLLED_BACK, Status.FAILED}:
+        campaign.do(Abort("ann", "x", roll_back=True))
+        if status is Status.ROLLED_BACK:
+            campaign.restore_all()
+        elif status is Status.FAILED:
+            campaign.wait(100.0)
+    assert campaign.status() is status
+    return campaign
+
+
+@pytest.mark.parametrize("status", Status)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operators_may_do_what_the_table_says_and_nothing_else(status: Status, name: str) -> None:
+    campaign = campaign_in(status)
+    if name in ALLOWED[status]:
+        campaign.do(OPERATORS[name])
+        assert campaign.status() is not status or name == "promote"
+    else:
+        with pytest.raises(Conflict, match=status.value):
+            campaign.do(OPERATORS[name])
+
+
+@pytest.mark.parametrize("status", [s for s in Status if s.is_final])
+def test_a_rollout_that_has_ended_stays_as_it_is(status: Status) -> None:
+    campaign = campaign_in(status)
+    before = campaign.rollout
+    for deployment in before.deployments:
+        campaign.report(deployment, DeploymentState.FAILED)
+    campaign.do(
+        EvidenceObserved(((before.deployments[0].device_id, window(NEW, campaign.now_s, wrong=200)),))
+    )
+    campaign.wait(1e6)
+    assert campaign.rollout is before
+
+
+def test_a_step_leaves_the_state_it_was_given_as_it_was() -> None:
+    campaign = Campaign()
+    before, stored = campaign.rollout, encode_rollout(campaign.rollout)
+    canary = campaign.cohort(0)[0]
+    report = DeploymentReported(canary.device_id, canary.attempt.deployment_id, DeploymentState.FAILED, 1.0)
+    first = step(before, report, campaign.now_s)
+    second = step(before, report, campaign.now_s)
+    assert encode_rollout(before) == stored
+    assert first == second
+    assert first[0] is not before
+    assert first[0].revision == before.revision + 1
+
+
+def test_time_that_changes_nothing_returns_the_same_object() -> None:
+    campaign = Campaign()
+    before = campaign.rollout
+    assert campaign.wait(1.0) == ()
+    assert campaign.rollout is before
+
+
+def test_devices_that_run_the_version_are_left_out_and_nobody_is_refused() -> None:
+    campaign = Campaign(devices={**DEVICES, "done": 2})
+    assert campaign.rollout.deployments.of_device("done") is None
+    with pytest.raises(InvalidPlan, match="no device"):
+        Campaign(devices={"done": 2})
+    with pytest.raises(InvalidPlan, match="no device"):
+        Campaign(devices={})
+
+
+def test_an_update_needs_metrics_and_a_rollback_has_none() -> None:
+    with pytest.raises(InvalidPlan, match="at least one metric"):
+        Campaign(plan(metrics=()))
+    with pytest.raises(InvalidPlan, match="installs alone"):
+        Campaign(plan(metrics=default_gate().metrics), kind=Kind.ROLLBACK)
+
+
+def test_what_cannot_be_read_back_from_the_store_is_corrupt() -> None:
+    stored = encode_rollout(Campaign().rollout)
+    assert decode_rollout(stored) == Campaign().rollout
+    for data in (stored[:-1], b"{}", b"\xff", stored.replace(b"RUNNING", b"WALKING")):
+        with pytest.raises(StorageCorrupt):
+            decode_rollout(data)
+
+
+def test_ticks_before_the_start_do_nothing() -> None:
+    campaign = Campaign(started=False)
+    before = campaign.rollout
+    campaign.do(EvidenceObserved((("cam-1", window(OLD, 0.0)),)))
+    campaign.do(Ticked())
+    campaign.wait(1e6)
+    assert campaign.rollout is before
