@@ -106,7 +106,7 @@ def check_hyperparameters(estimator: str, hyperparameters: Mapping[str, Hyperpar
     except msgspec.ValidationError as error:
         raise InvalidModel(
             f"The hyperparameters of {estimator} cannot be used: {error}.",
-            remedy=f"It takes {', '.join(kind.__struct_fields__)}; see `hub.training.estimators` for ranges.",
+            remedy=f"It takes: {_described(kind)}.",
         ) from error
 
 
@@ -146,6 +146,21 @@ def fitted_pipeline(estimator: str, settings: Settings, training: Dataset, seed:
             remedy="Lower the learning rate or raise the regularization.",
         ) from error
     return pipeline
+
+
+def _described(kind: type[Settings]) -> str:
+    """Return the hyperparameters with their ranges, for people."""
+    info = msgspec.inspect.type_info(kind)
+    assert isinstance(info, msgspec.inspect.StructType)
+    return ", ".join(f"{field.name} ({_range(field.type)})" for field in info.fields)
+
+
+def _range(kind: msgspec.inspect.Type) -> str:
+    if isinstance(kind, msgspec.inspect.LiteralType):
+        return " or ".join(map(str, kind.values))
+    assert isinstance(kind, msgspec.inspect.IntType | msgspec.inspect.FloatType)
+    least = f"over {kind.gt:g}" if kind.gt is not None else f"{kind.ge:g}"
+    return f"{least} to {kind.le:g}"
 
 
 def _logistic(settings: LogisticSettings, seed: int) -> Any:

@@ -1,0 +1,63 @@
+"""The real UCI handwritten digits, as a dataset and as a file: what converters and training are tested on."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from converters.dataset import Dataset, checked_dataset, file_sha256, write_dataset
+from hub.training.job import TrainingJob
+
+CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+@cache
+def digits() -> Dataset:
+    """Return all 1,797 images, shape (8, 8), in an order that mixes writers."""
+    images, labels = load_digits(return_X_y=True)
+    order = np.random.RandomState(0).permutation(len(labels))
+    return checked_dataset(images.reshape(-1, 8, 8)[order], labels[order], CLASSES)
+
+
+def registered_part() -> Dataset:
+    """Return the 1,200 images that the hub may see."""
+    return digits().take(np.arange(1200))
+
+
+def field_part() -> Dataset:
+    """Return the 597 images that only devices see."""
+    return digits().take(np.arange(1200, 1797))
+
+
+def transposed(dataset: Dataset) -> Dataset:
+    """Return the dataset with a fault that its own held-out part shares: all images are transposed."""
+    return checked_dataset(dataset.features.transpose(0, 2, 1), dataset.labels, dataset.classes)
+
+
+def digits_job(folder: Path, dataset: Dataset | None = None, **changes: object) -> TrainingJob:
+    """Write a dataset into the folder and return a job on it.
+
+    Args:
+        folder: Also holds the output.
+        dataset: The digits of `registered_part` if None.
+        changes: Fields of the job that are to differ.
+    """
+    path = folder / "digits.npz"
+    write_dataset(path, dataset or registered_part())
+    fields: dict[str, object] = {
+        "dataset_path": str(path),
+        "dataset": "digits",
+        "dataset_sha256": file_sha256(path),
+        "model": "meter-digits",
+        "version": 1,
+        "estimator": "logistic",
+        "hyperparameters": {},
+        "seed": 7,
+        "minimum_accuracy": 0.8,
+        "maximum_int8_drop": 0.02,
+        "output_folder": str(folder / "bundle"),
+    }
+    return TrainingJob(**{**fields, **changes})  # type: ignore[arg-type]
