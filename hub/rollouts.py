@@ -9,6 +9,7 @@ are changes of the desired state that the same transaction makes (see `hub.assig
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
@@ -67,6 +68,9 @@ class Rollouts:
         self._store = store
         self._released = released
         self._on_orders = on_orders
+        self._lock = (
+            threading.Lock()
+        )  # operators and time take turns, so that neither finds the other's change
 
     def create(
         self, model: str, version: int, *, plan: Plan | None, devices: Sequence[str] | None, seed: int
@@ -125,16 +129,18 @@ class Rollouts:
             NotFound: There is no such rollout.
             Conflict: The rollout's status does not allow it, or another rollout of the model is under way.
         """
-        row = self._store.rollout(number)
-        # What was reported before the start is not about this rollout.
-        position = self._store.last_position() if isinstance(event, Start) else row.position
-        return self._apply(row, [event], position)
+        with self._lock:
+            row = self._store.rollout(number)
+            # What was reported before the start is not about this rollout.
+            position = self._store.last_position() if isinstance(event, Start) else row.position
+            return self._apply(row, [event], position)
 
     def advance(self) -> None:
         """Feed every rollout under way the records that it has not seen, and the time."""
         for row in self._store.open_rollouts():
             try:
-                self._advance(row)
+                with self._lock:
+                    self._advance(self._store.rollout(row.state.number))
             except Conflict:
                 log.info(
                     "rollout changed meanwhile; it is advanced again", extra={"rollout": row.state.number}

@@ -74,7 +74,7 @@ def serve(home: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     opened = open_home(home)
     try:
-        asyncio.run(_Running(opened).run())
+        asyncio.run(_serve(opened))
     except* MusterError as errors:
         raise _first(errors) from None
     finally:
@@ -82,95 +82,133 @@ def serve(home: Path) -> None:
         opened.store.close()
 
 
+async def _serve(home: Home) -> None:
+    accounts = _Accounts(home)
+    broker = await _start_broker(home, home.settings.mqtt_port, accounts)
+    await _Running(home, broker, accounts).run()
+
+
+async def _start_broker(home: Home, port: int, accounts: _Accounts) -> Broker:
+    settings = home.settings
+    broker = await start_broker(
+        settings.broker,
+        home.folder / "broker",
+        settings.mqtt_host,
+        port,
+        await asyncio.to_thread(accounts.current),
+    )
+    for warning in broker.warnings:
+        log.warning("%s", warning)
+    return broker
+
+
+class _Accounts:
+    """The broker's accounts: every device's, and the hub's, whose password is new with every run.
+
+    Args:
+        home: Its store knows the devices.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self.hub_password = new_password()
+        self._hub_hash = hash_password(self.hub_password)
+
+    def current(self) -> dict[str, str]:
+        """Return the password hash of every account."""
+        return {**self._home.store.password_hashes(), HUB_ACCOUNT: self._hub_hash}
+
+
 class _Running:
     """One run of the hub.
 
     Args:
         home: The opened folder.
+        broker: Running already, and knows the hub's account.
+        accounts: The broker's accounts.
     """
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, broker: Broker, accounts: _Accounts) -> None:
+        settings, store = home.settings, home.store
         self._home = home
-        self._broker_password = new_password()
-        self._broker: Broker | None = None
+        self._broker = broker
+        self._accounts = accounts
+        self._loop = asyncio.get_running_loop()
         self._judge = asyncio.Event()
         self._orders = asyncio.Event()
-
-    async def run(self) -> None:
-        """Start everything, serve until told to stop, stop everything."""
-        loop = asyncio.get_running_loop()
-        settings, store = self._home.settings, self._home.store
-        models = Models(store, self._home.blobs, self._home.repository)
-        models.abandon_trainings()
-        self._broker = broker = await self._start_broker(settings.mqtt_port)
-        mqtt = HubMqtt(
-            broker.host, broker.port, HUB_ACCOUNT, self._broker_password, lambda t, p: ingest.handle(t, p)
-        )
-        publisher = BlobPublisher(self._home.blobs, mqtt.publish)
-        sender = AssignmentSender(
+        self._models = Models(store, home.blobs, home.repository)
+        self._mqtt = HubMqtt(broker.host, broker.port, HUB_ACCOUNT, accounts.hub_password, self._take)
+        self._publisher = BlobPublisher(home.blobs, self._mqtt.publish)
+        self._sender = AssignmentSender(
             store,
-            self._home.director,
-            mqtt.publish,
+            home.director,
+            self._mqtt.publish,
             lifetime_s=settings.assignment_lifetime_s,
             resend_s=settings.assignment_resend_s,
         )
-        ingest = Ingest(
+        self._ingest = Ingest(
             store,
-            reference=models.reference,
-            publish=mqtt.publish,
-            demand=publisher.demand,
-            answer=lambda request: answer_fetch(self._home.repository, request),
-            on_behind=sender.send,
+            reference=self._models.reference,
+            publish=self._mqtt.publish,
+            demand=self._publisher.demand,
+            answer=lambda request: answer_fetch(home.repository, request),
+            on_behind=self._sender.send,
             on_records=self._judge.set,
         )
-        rollouts = Rollouts(
-            store,
-            released=models.released,
-            on_orders=lambda: loop.call_soon_threadsafe(self._orders.set),
+        self._rollouts = Rollouts(store, released=self._models.released, on_orders=self._order_waits)
+        self._drift = DriftWatch(
+            store, reference=self._models.reference, block_predictions=settings.drift_block_predictions
         )
-        drift = DriftWatch(
-            store, reference=models.reference, block_predictions=settings.drift_block_predictions
-        )
-        services = HubServices(
-            settings=settings,
-            store=store,
-            blobs=self._home.blobs,
-            repository=self._home.repository,
-            models=models,
-            rollouts=rollouts,
-            drift=drift,
-            ingest=ingest,
-            broker_access=self._broker_access,
-            update_accounts=self._update_accounts,
-            broker_connected=lambda: mqtt.connected,
-            published_bytes=lambda: publisher.published_bytes,
+
+    async def run(self) -> None:
+        """Serve until told to stop, then stop everything."""
+        self._models.abandon_trainings()
+        works = (
+            self._keep_broker(),
+            self._mqtt.run(),
+            self._publisher.run(),
+            self._send_orders(),
+            self._judge_fleet(),
+            self._renew_metadata(),
         )
         try:
             async with asyncio.TaskGroup() as tasks:
-                parts = [
-                    tasks.create_task(work)
-                    for work in (
-                        self._keep_broker(),
-                        mqtt.run(),
-                        publisher.run(),
-                        self._send_orders(sender),
-                        self._judge_fleet(rollouts, drift),
-                        self._renew_metadata(),
-                    )
-                ]
-                await mqtt.wait_connected(BROKER_START_TIMEOUT_S)
-                await self._serve_http(services)
+                parts = [tasks.create_task(work) for work in works]
+                await self._mqtt.wait_connected(BROKER_START_TIMEOUT_S)
+                await self._serve_http()
                 for part in parts:
                     part.cancel()
         finally:
-            await models.close()
-            await ingest.close()
+            await self._models.close()
+            await self._ingest.close()
             await self._broker.stop()
 
-    async def _serve_http(self, services: HubServices) -> None:
+    async def _take(self, topic: str, payload: bytes) -> None:
+        await self._ingest.handle(topic, payload)
+
+    def _services(self) -> HubServices:
+        return HubServices(
+            settings=self._home.settings,
+            store=self._home.store,
+            blobs=self._home.blobs,
+            repository=self._home.repository,
+            models=self._models,
+            rollouts=self._rollouts,
+            ingest=self._ingest,
+            broker_access=self._broker_access,
+            update_accounts=self._update_accounts,
+            broker_connected=lambda: self._mqtt.connected,
+            published_bytes=lambda: self._publisher.published_bytes,
+        )
+
+    def _order_waits(self) -> None:
+        """Wake the sender, from whatever thread."""
+        self._loop.call_soon_threadsafe(self._orders.set)
+
+    async def _serve_http(self) -> None:
         settings = self._home.settings
         config = uvicorn.Config(
-            make_app(services),
+            make_app(self._services()),
             host=settings.http_host,
             port=settings.http_port,
             log_level="warning",
@@ -202,7 +240,6 @@ class _Running:
         while not server.started:  # noqa: ASYNC110  (uvicorn offers no event)
             await asyncio.sleep(0.02)
         host, port = server.servers[0].sockets[0].getsockname()[:2]
-        assert self._broker is not None
         address = Address(
             url=f"http://{host}:{port}",
             mqtt_host=self._broker.host,
@@ -213,48 +250,33 @@ class _Running:
         log.info("The hub is at %s, its documentation at %s%s/docs.", address.url, address.url, PREFIX)
         log.info("The broker is %s at %s:%d.", address.broker, address.mqtt_host, address.mqtt_port)
 
-    async def _start_broker(self, port: int) -> Broker:
-        settings = self._home.settings
-        broker = await start_broker(
-            settings.broker, self._home.folder / "broker", settings.mqtt_host, port, self._accounts()
-        )
-        for warning in broker.warnings:
-            log.warning(warning)
-        return broker
-
     async def _keep_broker(self) -> None:
         """Start the broker again if it ends; devices and hub reconnect by themselves."""
         while True:
-            assert self._broker is not None
             try:
                 await self._broker.wait()
             except BrokerUnavailable as error:
                 log.error("%s It is started again.", error)  # noqa: TRY400  (ours; no trace needed)
             await asyncio.sleep(BROKER_RESTART_S)
             with contextlib.suppress(BrokerUnavailable):
-                self._broker = await self._start_broker(self._broker.port)
-
-    def _accounts(self) -> dict[str, str]:
-        return {**self._home.store.password_hashes(), HUB_ACCOUNT: hash_password(self._broker_password)}
+                self._broker = await _start_broker(self._home, self._broker.port, self._accounts)
 
     async def _update_accounts(self) -> None:
-        assert self._broker is not None
-        await self._broker.update_accounts(await asyncio.to_thread(self._accounts))
+        await self._broker.update_accounts(await asyncio.to_thread(self._accounts.current))
 
     def _broker_access(self, username: str, password: str, reached_host: str) -> BrokerAccess:
-        assert self._broker is not None
         host = self._home.settings.mqtt_public_host or reached_host
         return BrokerAccess(host, self._broker.port, username, password)
 
-    async def _send_orders(self, sender: AssignmentSender) -> None:
+    async def _send_orders(self) -> None:
         while True:
-            await sender.send_due()
+            await self._sender.send_due()
             await self._woken(self._orders)
 
-    async def _judge_fleet(self, rollouts: Rollouts, drift: DriftWatch) -> None:
+    async def _judge_fleet(self) -> None:
         while True:
-            await asyncio.to_thread(_guarded, rollouts.advance)
-            await asyncio.to_thread(_guarded, drift.advance)
+            await asyncio.to_thread(_guarded, self._rollouts.advance)
+            await asyncio.to_thread(_guarded, self._drift.advance)
             await self._woken(self._judge)
 
     async def _renew_metadata(self) -> None:

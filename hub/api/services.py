@@ -9,7 +9,6 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from fleet.protocol.enrolment import BrokerAccess
-from hub.drift import DriftWatch
 from hub.ingest import Ingest
 from hub.registry.models import Models
 from hub.rollouts import Rollouts
@@ -36,7 +35,6 @@ class HubServices:
     repository: ImageRepository
     models: Models
     rollouts: Rollouts
-    drift: DriftWatch
     ingest: Ingest
     broker_access: Callable[[str, str, str], BrokerAccess]
     update_accounts: Callable[[], Awaitable[None]]
