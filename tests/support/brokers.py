@@ -48,12 +48,13 @@ class RunningBroker:
             require_mosquitto()
         self.kind: Kind = kind
         self.passwords = {HUB_ACCOUNT: new_password()}
+        self._known_hashes: dict[str, str] = {}
         self._numbers = itertools.count(1)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="broker", daemon=True)
         self._thread.start()
         try:
-            self.broker: Broker = self._run(start_broker(kind, folder, HOST, 0, self._hashes()))
+            self.broker: Broker = self._run(start_broker(kind, folder, HOST, 0, self.hashes()))
         except BaseException:
             self._end_loop()
             raise
@@ -72,15 +73,19 @@ class RunningBroker:
 
     def apply_accounts(self) -> None:
         """Make the broker's accounts those in `passwords`."""
-        self._run(self.broker.update_accounts(self._hashes()))
+        self._run(self.broker.update_accounts(self.hashes()))
 
     def stop(self) -> None:
         """End the broker."""
         self._run(self.broker.stop())
         self._end_loop()
 
-    def _hashes(self) -> dict[str, str]:
-        return {username: hash_password(password) for username, password in self.passwords.items()}
+    def hashes(self) -> dict[str, str]:
+        """Return each account's hash, the same as before unless it is new: a new hash is a new password."""
+        for username, password in self.passwords.items():
+            if username not in self._known_hashes:
+                self._known_hashes[username] = hash_password(password)
+        return {username: self._known_hashes[username] for username in self.passwords}
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)

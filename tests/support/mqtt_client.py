@@ -14,7 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from tests.support.brokers import HOST, RunningBroker
 
 TIMEOUT_S = 10.0
-QUIET_S = 0.4
+QUIET_S = 0.2
 """How long a message that must not come is waited for, after one that must come has come."""
 
 

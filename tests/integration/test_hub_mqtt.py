@@ -1,0 +1,207 @@
+"""The hub's MQTT adapter on real brokers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from fleet.protocol.errors import BrokerUnavailable
+from fleet.protocol.messages import MAX_MESSAGE_SIZE_BYTES
+from fleet.protocol.topics import HUB_ACCOUNT, Down, Up, device_subscription, down, up
+from hub.broker.process import start_broker
+from hub.mqtt import HubMqtt
+from tests.support.brokers import HOST, KINDS, Kind, RunningBroker, running_broker
+from tests.support.mqtt_client import Client, Message
+
+TIMEOUT_S = 20.0
+Handler = Callable[[str, bytes], Awaitable[None]]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def broker(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningBroker]:
+    with running_broker(request.param, tmp_path_factory.mktemp("broker")) as running:
+        yield running
+
+
+@asynccontextmanager
+async def connected_hub(
+    broker: RunningBroker, handler: Handler, timeout_s: float = TIMEOUT_S
+) -> AsyncIterator[HubMqtt]:
+    hub = HubMqtt(
+        HOST, broker.port, HUB_ACCOUNT, broker.passwords[HUB_ACCOUNT], handler, publish_timeout_s=timeout_s
+    )
+    running = asyncio.create_task(hub.run())
+    try:
+        await hub.wait_connected(TIMEOUT_S)
+        yield hub
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+def test_messages_come_and_go(broker: RunningBroker) -> None:
+    device = broker.new_device()
+    received: asyncio.Queue[Message] = asyncio.Queue()
+
+    async def keep(topic: str, payload: bytes) -> None:
+        received.put_nowait(Message(topic, payload))
+
+    async def story() -> None:
+        async with connected_hub(broker, keep) as hub:
+            assert hub.connected
+            client = await asyncio.to_thread(Client(broker, device).wait_connected)
+            assert await asyncio.to_thread(client.subscribe, device_subscription(device))
+            await asyncio.to_thread(client.publish, up(device, Up.HELLO), b"hello")
+            assert await asyncio.wait_for(received.get(), TIMEOUT_S) == Message(
+                up(device, Up.HELLO), b"hello"
+            )
+            large = bytes(MAX_MESSAGE_SIZE_BYTES)
+            await hub.publish(down(device, Down.FILE), large)
+            assert (await asyncio.to_thread(client.receive)).payload == large
+            await asyncio.to_thread(client.close)
+        assert not hub.connected
+
+    asyncio.run(story())
+
+
+def test_a_handler_that_fails_does_not_stop_the_stream(broker: RunningBroker) -> None:
+    device = broker.new_device()
+    handled: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def stumble(_: str, payload: bytes) -> None:
+        handled.put_nowait(payload)
+        if payload == b"bad":
+            raise RuntimeError("a bug in a handler")
+
+    async def story() -> None:
+        async with connected_hub(broker, stumble):
+            client = await asyncio.to_thread(Client(broker, device).wait_connected)
+            for payload in (b"bad", b"good"):
+                await asyncio.to_thread(client.publish, up(device, Up.RECORD), payload)
+            assert [await asyncio.wait_for(handled.get(), TIMEOUT_S) for _ in range(2)] == [b"bad", b"good"]
+            await asyncio.to_thread(client.close)
+
+    asyncio.run(story())
+
+
+def test_a_handler_can_answer_while_others_publish(broker: RunningBroker) -> None:
+    device = broker.new_device()
+    hubs: list[HubMqtt] = []
+
+    async def answer(_: str, payload: bytes) -> None:
+        await hubs[0].publish(down(device, Down.ACK), payload)
+
+    async def story() -> None:
+        async with connected_hub(broker, answer) as hub:
+            hubs.append(hub)
+            client = await asyncio.to_thread(Client(broker, device).wait_connected)
+            assert await asyncio.to_thread(client.subscribe, device_subscription(device))
+            others = [hub.publish(down(device, Down.FILE), bytes(64 * 1024)) for _ in range(200)]
+            for number in range(20):
+                await asyncio.to_thread(client.publish, up(device, Up.RECORD), b"%d" % number, wait=False)
+            await asyncio.gather(*others)
+            received = [await asyncio.to_thread(client.receive) for _ in range(220)]
+            acks = {message.payload for message in received if message.topic == down(device, Down.ACK)}
+            assert acks == {b"%d" % number for number in range(20)}
+            await asyncio.to_thread(client.close)
+
+    asyncio.run(story())
+
+
+def test_a_wrong_password_says_so(broker: RunningBroker) -> None:
+    async def story() -> None:
+        hub = HubMqtt(HOST, broker.port, HUB_ACCOUNT, "wrong", _ignore, publish_timeout_s=0.5)
+        running = asyncio.create_task(hub.run())
+        with pytest.raises(BrokerUnavailable, match=r"authori[sz]ed"):
+            await hub.wait_connected(1.5)
+        with pytest.raises(BrokerUnavailable):
+            await hub.publish(down("cam-1", Down.ACK), b"")
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_hub_reconnects_when_the_broker_returns(kind: Kind, tmp_path: Path) -> None:
+    async def story(broker: RunningBroker) -> None:
+        received: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def keep(_: str, payload: bytes) -> None:
+            received.put_nowait(payload)
+
+        device = broker.new_device()
+        accounts = broker.hashes()
+        async with connected_hub(broker, keep) as hub:
+            await asyncio.to_thread(broker.stop)
+            async with asyncio.timeout(TIMEOUT_S):
+                while hub.connected:  # noqa: ASYNC110 - from outside, the state can only be looked at
+                    await asyncio.sleep(0.01)
+            sending = asyncio.create_task(
+                hub.publish(down(device, Down.ACK), b"sent while the broker was away")
+            )
+            returned = await start_broker(kind, tmp_path, HOST, broker.port, accounts)
+            try:
+                await hub.wait_connected(TIMEOUT_S)
+                await sending
+                client = await asyncio.to_thread(Client(broker, device).wait_connected)
+                await asyncio.to_thread(client.publish, up(device, Up.STATE), b"back")
+                assert await asyncio.wait_for(received.get(), TIMEOUT_S) == b"back"
+                await asyncio.to_thread(client.close)
+            finally:
+                await returned.stop()
+
+    asyncio.run(story(RunningBroker(kind, tmp_path)))
+
+
+def test_without_a_broker_publishing_fails_in_time() -> None:
+    async def story() -> None:
+        hub = HubMqtt(HOST, 1, HUB_ACCOUNT, "any", _ignore, publish_timeout_s=0.3)
+        running = asyncio.create_task(hub.run())
+        with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1"):
+            await hub.publish(down("cam-1", Down.ACK), b"")
+        assert not hub.connected
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+    asyncio.run(story())
+
+
+def test_a_broker_that_goes_silent_is_noticed() -> None:
+    """A peer that accepts and never answers stands for a machine that froze."""
+
+    async def story() -> None:
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readexactly(1)
+            writer.write(b"\x20\x02\x00\x00\x90\x03\x00\x01\x01")  # CONNACK and SUBACK, then nothing more
+            with suppress(ConnectionError):
+                while await reader.read(4096):
+                    pass
+            writer.close()
+
+        server = await asyncio.start_server(silent, HOST, 0)
+        port = server.sockets[0].getsockname()[1]
+        hub = HubMqtt(HOST, port, HUB_ACCOUNT, "any", _ignore, publish_timeout_s=0.5)
+        running = asyncio.create_task(hub.run())
+        await hub.wait_connected(TIMEOUT_S)
+        with pytest.raises(BrokerUnavailable, match="acknowledge"):
+            await hub.publish(down("cam-1", Down.ACK), b"lost")
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        server.close()
+
+    asyncio.run(story())
+
+
+async def _ignore(_: str, __: bytes) -> None:
+    pass
