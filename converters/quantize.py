@@ -40,7 +40,11 @@ def quantize_int8(model: bytes, calibration: NDArray[np.float32]) -> bytes:
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quant_pre_process, quantize_static
 
-    if not any(node.op_type in QUANTIZED_OPERATORS for node in onnx.load_from_string(model).graph.node):
+    try:
+        operators = {node.op_type for node in onnx.load_from_string(model).graph.node}
+    except Exception as error:  # protobuf's errors have no stable home to import them from
+        raise ConversionFailed("The model to quantize is not ONNX.") from error
+    if operators.isdisjoint(QUANTIZED_OPERATORS):
         raise ConversionFailed("The model has no matrix product with weights, so int8 would change nothing.")
     with tempfile.TemporaryDirectory(prefix="muster-quantize-") as name:
         source, inferred, target = (Path(name) / f"{step}.onnx" for step in ("fp32", "inferred", "int8"))
