@@ -88,6 +88,8 @@ def contradiction(window: TelemetryWindow) -> str | None:
     """Return why the window cannot be true; None if it can."""
     if window.ended_at_s < window.started_at_s:
         return "it ends before it starts"
+    if min(window.predictions, window.errors, window.correct, *window.latency.values()) < 0:
+        return "it has a negative count"
     if not window.correct <= window.labelled <= window.predictions:
         return f"{window.correct} correct of {window.labelled} labelled of {window.predictions} answers"
     durations, requests = sum(window.latency.values()), window.predictions + window.errors

@@ -8,7 +8,7 @@ FAIL          lower > m          the canaries are worse by more than the margin,
 PASS          upper <= m         they are not
 INCONCLUSIVE  otherwise          or an arm has fewer than ``minimum_samples``
 ERROR         -                  the evidence cannot be judged: most of the canaries' windows contradict
-                                 themselves
+                                 themselves, or a stored tally has more bad samples than samples
 ============  =================  ==========================================================================
 
 The gate fails if any metric fails, else is in error, else inconclusive if any metric is, else passes. A
@@ -106,16 +106,18 @@ def judge(plan: Plan, stages: tuple[Evidence, ...], *, has_control: bool) -> Ver
         stages: Evidence of each stage that has begun.
         has_control: Whether devices that run another version have not been sent this one yet.
     """
-    current, number = stages[-1], len(stages) - 1
+    number = len(stages) - 1
+    if any(_is_impossible(tally) for e in stages for tally in (*e.canary.tallies, *e.control.tallies)):
+        return Verdict(Outcome.ERROR, number, "ERROR: the stored evidence contradicts itself", ())
     alpha = plan.gate.error_budget / (len(plan.stages) * max(1, len(plan.gate.metrics)))
     metrics = tuple(
         _judge_metric(gate, place, stages, has_control=has_control, alpha=alpha)
         for place, gate in enumerate(plan.gate.metrics)
     )
-    outcome = _worst(metrics)
-    if outcome is not Outcome.FAIL and _is_unusable(current.canary):
+    outcome, canary = _worst(metrics), stages[-1].canary
+    if outcome is not Outcome.FAIL and _is_unusable(canary):
         sentence = (
-            f"ERROR: {current.canary.unusable:,} of {current.canary.unusable + current.canary.windows:,} "
+            f"ERROR: {canary.unusable:,} of {canary.unusable + canary.windows:,} "
             "telemetry windows of the canaries contradict themselves"
         )
         return Verdict(Outcome.ERROR, number, sentence, metrics)
@@ -193,6 +195,10 @@ def _worst(metrics: tuple[MetricVerdict, ...]) -> Outcome:
 
 def _is_unusable(arm: Arm) -> bool:
     return arm.unusable >= MINIMUM_UNUSABLE and arm.unusable > arm.windows
+
+
+def _is_impossible(tally: Tally) -> bool:
+    return not 0 <= tally.bad <= tally.total
 
 
 def _comparison(gate: MetricGate, basis: Basis, canary: str, against: Tally, control: Arm) -> str:

@@ -1,0 +1,283 @@
+"""The rollout engine under any sequence of events, with rules that hold after each of them.
+
+The machine plays the operators, the devices, the network (reports come doubled, late, reordered and for
+others) and the clock. What must hold is checked against the history of orders and decisions, which the
+machine keeps for itself.
+"""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from fleet.protocol.deployment import PROGRESS, DeploymentState
+from fleet.protocol.errors import Conflict
+from fleet.rollout.deployments import Attempt
+from fleet.rollout.engine import create, step
+from fleet.rollout.events import (
+    Abort,
+    Assign,
+    Command,
+    DeploymentReported,
+    Event,
+    EvidenceObserved,
+    Pause,
+    Promote,
+    Resume,
+    Start,
+    Ticked,
+)
+from fleet.rollout.plan import OnInconclusive, rollback_plan
+from fleet.rollout.state import Happening, Kind, Rollout, Status, decode_rollout, encode_rollout
+from tests.support.rollouts import LABELS, NEW, OLD, plan, window
+
+STATES = st.sampled_from(DeploymentState)
+OPERATORS: list[Event] = [
+    Resume("ann"),
+    Pause("ann", "lunch"),
+    Promote("ann", "seen it work"),
+    Start("ann"),
+]
+
+
+class RolloutMachine(RuleBasedStateMachine):
+    """One rollout of up to 12 devices, and everything that was ever ordered or reported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 1000.0
+        self.orders: dict[str, Assign] = {}
+        self.sent: list[DeploymentReported] = []
+        self.ends: dict[str, Attempt] = {}
+        self.aborted_at: int | None = None
+        self.rollout: Rollout
+
+    @initialize(
+        previous=st.lists(st.sampled_from([None, 1, 3]), min_size=4, max_size=12),
+        share=st.sampled_from([0.9, 0.3, 0.0]),
+        on_inconclusive=st.sampled_from(OnInconclusive),
+        rollback=st.sampled_from([False, False, False, True]),
+        seed=st.integers(0, 2**32),
+        started=st.sampled_from([True, True, True, False]),
+    )
+    def begin(
+        self,
+        *,
+        previous: list[int | None],
+        share: float,
+        on_inconclusive: OnInconclusive,
+        rollback: bool,
+        seed: int,
+        started: bool,
+    ) -> None:
+        staged = plan(maximum_failed_share=share, maximum_bake_s=20.0, on_inconclusive=on_inconclusive)
+        self.rollout = create(
+            number=3,
+            kind=Kind.ROLLBACK if rollback else Kind.UPDATE,
+            model="digits",
+            version=2,
+            manifest_sha256=NEW,
+            plan=rollback_plan(deployment_timeout_s=100.0) if rollback else staged,
+            seed=seed,
+            devices={f"cam-{i}": version for i, version in enumerate(previous)},
+            now_s=self.now_s,
+        )
+        if started:
+            self.operate(Start("ann"))
+
+    @rule(what=st.sampled_from(OPERATORS))
+    def ask(self, what: Event) -> None:
+        self.operate(what)
+
+    @rule(roll_back=st.booleans(), really=st.integers(0, 9))
+    def abort(self, roll_back: bool, really: int) -> None:
+        if really == 9 and self.operate(Abort("ann", "wrong model", roll_back)):
+            self.aborted_at = len(self.orders)
+
+    @rule(index=st.integers(0, 13), state=STATES, back=st.booleans(), other=st.integers(0, 11))
+    def report_anything(self, index: int, state: DeploymentState, back: bool, other: int) -> None:
+        """Mostly on what was not ordered, or for another device."""
+        report = DeploymentReported(f"cam-{other}", f"r3-{index}{'b' if back else 'f'}", state, self.now_s)
+        self.sent.append(report)
+        self.apply(report)
+
+    @precondition(lambda self: self.open_orders())
+    @rule(data=st.data(), state=st.sampled_from(PROGRESS))
+    def report_progress(self, data: st.DataObject, state: DeploymentState) -> None:
+        self.answer(data.draw(st.sampled_from(self.open_orders())), state)
+
+    @precondition(lambda self: self.open_orders())
+    @rule(data=st.data(), state=st.sampled_from([s for s in DeploymentState if s.is_terminal]))
+    def report_an_end(self, data: st.DataObject, state: DeploymentState) -> None:
+        self.answer(data.draw(st.sampled_from(self.open_orders())), state)
+
+    @precondition(lambda self: self.open_orders())
+    @rule()
+    def all_obey(self) -> None:
+        for order in self.open_orders():
+            removal = order.version is None
+            self.answer(order, DeploymentState.REMOVED if removal else DeploymentState.SUCCEEDED)
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def repeat_a_report(self, data: st.DataObject) -> None:
+        report = data.draw(st.sampled_from(self.sent))
+        self.apply(report)
+
+    @rule(
+        wrong=st.sampled_from([6, 0, 0, 6, 140, 250, -1]),
+        seconds=st.sampled_from([0.0, 2.0]),
+        n=st.integers(1, 5),
+    )
+    def observe(self, wrong: int, seconds: float, n: int) -> None:
+        windows = []
+        for deployment in self.rollout.deployments:
+            answers = deployment.attempt.state is DeploymentState.SUCCEEDED and deployment.restore is None
+            digest = NEW if answers else OLD
+            windows.append((deployment.device_id, window(digest, self.now_s, wrong=wrong if answers else 6)))
+        self.now_s += seconds
+        self.apply(EvidenceObserved(tuple(windows * n)))
+
+    @rule(seconds=st.sampled_from([5.0, 0.5, -5.0, 21.0, 101.0]))
+    def wait(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.apply(Ticked())
+
+    @invariant()
+    def storing_it_changes_nothing(self) -> None:
+        restored = decode_rollout(encode_rollout(self.rollout))
+        assert restored == self.rollout
+        self.rollout = restored
+
+    @invariant()
+    def stages_begin_in_order_and_end_by_pass_or_override(self) -> None:
+        ended = [stage.ended_s is not None for stage in self.rollout.stages]
+        assert all(ended[:-1])
+        for deployment in self.rollout.deployments:
+            assert (deployment.attempt.ordered_s is not None) == (
+                deployment.stage <= self.rollout.stage_index
+            )
+        kinds = [entry.kind for entry in self.rollout.history]
+        assert sum(ended) == kinds.count(Happening.STAGE_PASSED) + kinds.count(Happening.OVERRIDDEN)
+
+    @invariant()
+    def counters_say_what_the_deployments_say(self) -> None:
+        for number, stage in enumerate(self.rollout.stages):
+            cohort = [d.attempt for d in self.rollout.deployments if d.stage == number]
+            assert stage.size == len(cohort)
+            assert stage.open == sum(attempt.is_open for attempt in cohort)
+            good = {DeploymentState.SUCCEEDED, DeploymentState.CANCELED}
+            assert stage.failed >= sum(a.state.is_terminal and a.state not in good for a in cohort)
+        restores = [d.restore for d in self.rollout.deployments if d.restore is not None]
+        assert self.rollout.open_restores == sum(restore.is_open for restore in restores)
+
+    @invariant()
+    def an_attempt_that_has_ended_stays_as_it_is(self) -> None:
+        for deployment in self.rollout.deployments:
+            for attempt in (deployment.attempt, deployment.restore):
+                if attempt is not None and attempt.state.is_terminal:
+                    assert self.ends.setdefault(attempt.deployment_id, attempt) == attempt
+        for deployment_id, attempt in self.ends.items():
+            assert self.attempt(deployment_id) == attempt
+
+    @invariant()
+    def a_failed_device_is_ordered_back(self) -> None:
+        for deployment in self.rollout.deployments:
+            attempt = deployment.attempt
+            if attempt.ordered_s is not None and attempt.state.is_terminal:
+                assert deployment.restore is not None or attempt.state is DeploymentState.SUCCEEDED
+
+    @invariant()
+    def once_ended_every_deployment_has_one_outcome(self) -> None:
+        if self.rollout.status.is_final:
+            assert all(deployment.has_ended for deployment in self.rollout.deployments)
+            assert self.rollout.ended_s is not None
+
+    @invariant()
+    def rolled_back_means_that_everybody_is_back(self) -> None:
+        if self.rollout.status is Status.ROLLED_BACK:
+            assert all(d.is_restored for d in self.rollout.deployments if d.attempt.ordered_s is not None)
+            assert self.rollout.cause is not None
+
+    def teardown(self) -> None:
+        """Whatever happened: left alone, a rollout that is rolling back ends, and it ends once."""
+        if hasattr(self, "rollout") and self.rollout.status is Status.ROLLING_BACK:
+            self.now_s += 1000.0
+            self.apply(Ticked())
+            assert self.rollout.status.is_final
+
+    def operate(self, event: Event) -> bool:
+        before, stored = self.rollout, encode_rollout(self.rollout)
+        try:
+            self.apply(event)
+        except Conflict:
+            assert encode_rollout(before) == stored
+            return False
+        return True
+
+    def apply(self, event: Event) -> None:
+        before, stored = self.rollout, encode_rollout(self.rollout)
+        after, commands = step(before, event, self.now_s)
+        assert encode_rollout(before) == stored
+        assert step(before, event, self.now_s) == (after, commands)
+        assert after.revision == before.revision + (after is not before)
+        if before.status.is_final:
+            assert after is before
+        self.check_orders(commands)
+        self.check_promotion(before, after, event)
+        self.rollout = after
+
+    def check_orders(self, commands: tuple[Command, ...]) -> None:
+        for command in commands:
+            if isinstance(command, Assign):
+                assert command.deployment_id not in self.orders
+                assert self.aborted_at is None, "an order after the abort"
+                self.orders[command.deployment_id] = command
+                deployment = self.rollout.deployments.of_device(command.device_id)
+                assert deployment is not None
+                forward = command.deployment_id.endswith("f")
+                assert command.version == (2 if forward else deployment.previous_version)
+
+    def check_promotion(self, before: Rollout, after: Rollout, event: Event) -> None:
+        """Too little data never promotes: a stage ends by an operator, or on enough good evidence."""
+        for old, new in zip(before.stages, after.stages, strict=False):
+            if old.ended_s is None and new.ended_s is not None and not isinstance(event, Promote):
+                assert new.open == 0
+                assert new.bake_started_s is not None
+                bake_s = after.plan.stages[before.stages.index(old)].minimum_bake_s
+                assert self.now_s >= new.bake_started_s + bake_s
+                assert before.status in {Status.RUNNING, Status.PAUSED}
+                if after.kind is Kind.UPDATE:
+                    assert new.evidence.canary.tallies[0].total >= LABELS.minimum_samples
+                    assert new.evidence.canary.tallies[0].bad < new.evidence.canary.tallies[0].total / 2
+
+    def answer(self, order: Assign, state: DeploymentState) -> None:
+        report = DeploymentReported(order.device_id, order.deployment_id, state, self.now_s)
+        self.sent.append(report)
+        self.apply(report)
+
+    def attempt(self, deployment_id: str) -> Attempt | None:
+        for deployment in self.rollout.deployments:
+            for attempt in (deployment.attempt, deployment.restore):
+                if attempt is not None and attempt.deployment_id == deployment_id:
+                    return attempt
+        return None
+
+    def open_orders(self) -> list[Assign]:
+        found = []
+        for order in self.orders.values():
+            attempt = self.attempt(order.deployment_id)
+            if attempt is not None and attempt.is_open:
+                found.append(order)
+        return found
+
+
+RolloutMachine.TestCase.settings = settings(
+    max_examples=200,
+    stateful_step_count=50,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+TestRolloutMachine = RolloutMachine.TestCase
