@@ -32,7 +32,7 @@ def make_token(body: EnrolmentTokenIn, hub: Hub, _: Admin) -> EnrolmentTokenOut:
     openapi_extra={"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}},
 )
 async def enrol_device(request: Request, hub: Hub) -> Response:
-    """Enrol a device. Its one-time token is its authentication; the shapes are `fleet.protocol.enrolment`'s."""
+    """Enrol a device, by its one-time token; the shapes are those of `fleet.protocol.enrolment`."""
     body = b""
     async for part in request.stream():
         body += part

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from fleet.protocol.errors import MusterError
-from hub.cli import datasets, demo, devices, fleet, hub, models, rollouts
+from hub.cli import datasets, devices, fleet, hub, models, rollouts
 from hub.cli.client import Connection
+from hub.cli.demo import demo
 
 app = typer.Typer(
     name="muster",
@@ -26,7 +27,7 @@ app.add_typer(devices.app, name="device")
 app.add_typer(rollouts.app, name="rollout")
 app.add_typer(fleet.app, name="fleet")
 app.command("rollback")(rollouts.rollback)
-app.command("demo")(demo.demo)
+app.command("demo")(demo)
 
 
 @app.callback()

@@ -174,8 +174,9 @@ def _print(rollout: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _picture(rollout: dict[str, Any]) -> Table:
+    name = f"rollout {rollout['number']}: {rollout['model']} version {rollout['version']}"
     table = Table(
-        title=f"rollout {rollout['number']}: {rollout['model']} version {rollout['version']} {rollout['status']}",
+        title=f"{name} {rollout['status']}",
         title_justify="left",
         caption="; ".join(filter(None, [(rollout["cause"] or {}).get("detail"), rollout["verdict"]])) or None,
         caption_justify="left",

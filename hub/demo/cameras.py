@@ -1,8 +1,8 @@
 """The demo's cameras: applications on the devices that use the agent's local inference API.
 
-Each camera has its own endless stream of field images, drawn by its own seed, sends them to its agent over the
-Unix socket a few at a time, and returns the true digits as labels, as meter readings confirmed later would be.
-An answer that is late or refused while an agent restarts or has no model yet is tried again with new images.
+Each camera has its own endless stream of field images, drawn by its own seed. It sends them to its agent over
+the Unix socket, a few at a time, and returns the true digits as labels, as meter readings confirmed later
+would be. An answer that is late or refused while an agent has no model yet is not asked for again.
 """
 
 from __future__ import annotations

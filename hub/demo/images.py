@@ -49,7 +49,7 @@ def load_digits(seed: int) -> Digits:
 
 
 def rotated(dataset: Dataset) -> Dataset:
-    """Return the images turned by a quarter, as a loader that swaps rows and columns and forgets to flip would.
+    """Return the images turned by a quarter, as by a loader that takes rows for columns.
 
     A model trained on them is as good as any by the hub's own checks, whose held-out images have the same
     fault, and useless in the field. That is how such a mistake happens.
@@ -67,4 +67,5 @@ def through_dirty_lens(images: Images) -> Images:
     padded = np.pad(images.reshape(-1, SIDE, SIDE), ((0, 0), (1, 1), (1, 1)), mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
     veiled = 0.6 * windows.mean(axis=(3, 4)) + 0.25 * WHITE
-    return np.clip(veiled, 0.0, WHITE).reshape(images.shape).astype(np.float32)
+    seen: Images = np.clip(veiled, 0.0, WHITE).reshape(images.shape).astype(np.float32)
+    return seen

@@ -38,8 +38,13 @@ async def play(console: Console, *, device_count: int, seed: int, stay: bool) ->
     loop = asyncio.get_running_loop()
     told_to_stop = asyncio.Event()
     playing = loop.create_task(_steps(console, story))
+
+    def stop() -> None:
+        told_to_stop.set()
+        playing.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, lambda: (told_to_stop.set(), playing.cancel()))
+        loop.add_signal_handler(number, stop)
     try:
         timings = await playing
         console.print(await _closing_table(stage, story, timings))

@@ -1,0 +1,95 @@
+"""The contract of every store: devices, what they report, and what they should run."""
+
+from __future__ import annotations
+
+import pytest
+
+from fleet.protocol.errors import NotFound
+from fleet.protocol.messages import ModelState, StateReport
+from hub.store.protocols import Desired, OrderChange, Store
+from tests.support.stores import CAPABILITIES, DIGEST, add_device, new_rollout, order
+
+STATE = StateReport(
+    at_s=60.0,
+    sequence=3,
+    models=(ModelState("digits", 1, DIGEST, "onnx-fp32", "COMMITTED", "r1-0f"),),
+)
+
+
+def test_a_device_is_found_with_what_it_said(store: Store) -> None:
+    add_device(store, "cam-1")
+    store.report("cam-1", STATE, 61.0)
+    device = store.device("cam-1")
+    assert device.reported == STATE
+    assert (device.online, device.accepted_sequence, device.last_seen_at_s) == (True, 3, 61.0)
+    assert device.attributes == {"site": "lyon"}
+    assert device.capabilities == CAPABILITIES
+
+
+def test_an_unknown_device_is_not_found(store: Store) -> None:
+    with pytest.raises(NotFound):
+        store.device("cam-1")
+    with pytest.raises(NotFound):
+        store.desired("cam-1")
+    with pytest.raises(NotFound):
+        store.report("cam-1", STATE, 61.0)
+    with pytest.raises(NotFound):
+        store.set_online("cam-1", True, 61.0)
+
+
+def test_presence_is_remembered(store: Store) -> None:
+    add_device(store, "cam-1")
+    store.set_online("cam-1", True, 1.0)
+    assert store.device("cam-1").online
+    store.set_online("cam-1", False, 2.0)
+    assert not store.device("cam-1").online
+
+
+def test_devices_come_in_pages(store: Store) -> None:
+    for name in ("cam-3", "cam-1", "cam-2"):
+        add_device(store, name)
+    assert [d.device_id for d in store.devices(limit=2)] == ["cam-1", "cam-2"]
+    assert [d.device_id for d in store.devices(after="cam-2")] == ["cam-3"]
+    assert store.password_hashes() == {f"cam-{n}": f"hash of cam-{n}" for n in (1, 2, 3)}
+
+
+def _apply(store: Store, *changes: OrderChange) -> None:
+    row = store.create_rollout(new_rollout, 1.0)
+    store.apply_step(row.state, previous_revision=row.state.revision, position=0, changes=changes)
+
+
+def test_each_change_of_orders_raises_the_sequence_number(store: Store) -> None:
+    add_device(store, "cam-1")
+    assert store.desired("cam-1") == Desired(0, ())
+    _apply(store, OrderChange("cam-1", "digits", order(1)))
+    _apply(store, OrderChange("cam-1", "letters", order(4, model="letters")))
+    _apply(store, OrderChange("cam-1", "digits", order(2)))
+    assert store.desired("cam-1") == Desired(3, (order(2), order(4, model="letters")))
+    _apply(store, OrderChange("cam-1", "digits", None))
+    assert store.desired("cam-1") == Desired(4, (order(4, model="letters"),))
+    assert store.desired_versions("letters") == {"cam-1": 4}
+    assert store.all_desired() == {"cam-1": (order(4, model="letters"),)}
+
+
+def test_a_change_for_an_unknown_device_changes_nothing(store: Store) -> None:
+    add_device(store, "cam-1")
+    with pytest.raises(NotFound):
+        _apply(store, OrderChange("cam-1", "digits", order(1)), OrderChange("cam-2", "digits", order(1)))
+    assert store.desired("cam-1") == Desired(0, ())
+
+
+def test_a_device_is_behind_until_it_accepted_the_sequence_number(store: Store) -> None:
+    add_device(store, "cam-1")
+    add_device(store, "cam-2")
+    _apply(store, OrderChange("cam-1", "digits", order(1)))
+    assert store.behind() == {"cam-1": 1}
+    store.hello("cam-1", CAPABILITIES, 1, 70.0)
+    assert store.behind() == {}
+
+
+def test_a_device_that_is_ahead_of_the_store_is_overtaken(store: Store) -> None:
+    add_device(store, "cam-1")
+    _apply(store, OrderChange("cam-1", "digits", order(1)))
+    store.hello("cam-1", CAPABILITIES, 9, 70.0)
+    assert store.desired("cam-1").sequence == 10
+    assert store.behind() == {"cam-1": 10}

@@ -1,0 +1,88 @@
+"""The contract of every store: records, dead letters, totals and drift bookkeeping."""
+
+from __future__ import annotations
+
+from fleet.drift.alarms import AlarmState
+from fleet.drift.profile import FeatureCounts
+from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.errors import Cause
+from hub.store.protocols import DeadLetter, DriftRow, RecordBody, Store
+from tests.support.stores import add_device, incident, incoming, report, window
+
+
+def test_a_record_is_stored_once_however_often_it_comes(store: Store) -> None:
+    add_device(store, "cam-1")
+    assert store.add_records([incoming("cam-1", 1, window()), incoming("cam-1", 2, window())]) == 2
+    assert store.add_records([incoming("cam-1", 2, window()), incoming("cam-1", 1, window())]) == 0
+    assert store.add_records([incoming("cam-1", 1, window(), stream="f" * 16)]) == 1
+    [total] = store.totals()
+    assert total.totals.predictions == 30
+
+
+def test_a_record_that_comes_twice_in_one_batch_counts_once(store: Store) -> None:
+    add_device(store, "cam-1")
+    assert store.add_records([incoming("cam-1", 1, window())] * 2) == 1
+    assert store.totals()[0].totals.predictions == 10
+
+
+def test_equal_numbers_of_two_devices_are_two_records(store: Store) -> None:
+    add_device(store, "cam-1")
+    add_device(store, "cam-2")
+    assert store.add_records([incoming("cam-1", 1, window()), incoming("cam-2", 1, window())]) == 2
+    assert [t.device_id for t in store.totals(model="digits")] == ["cam-1", "cam-2"]
+    assert [t.device_id for t in store.totals(device_id="cam-2")] == ["cam-2"]
+
+
+def test_records_are_read_in_the_order_in_which_they_were_stored(store: Store) -> None:
+    add_device(store, "cam-1")
+    bodies: list[RecordBody] = [window(), report(), incident(), window(model="letters")]
+    store.add_records([incoming("cam-1", number, body) for number, body in enumerate(bodies)])
+    everything = store.records_after(0)
+    assert [record.body for record in everything] == bodies
+    assert [record.body for record in store.records_after(0, model="digits")] == bodies[:2]
+    assert [r.body for r in store.records_after(everything[1].position, limit=1)] == [bodies[2]]
+    assert store.last_position() == everything[-1].position
+
+
+def test_a_timeline_shows_reports_and_incidents_newest_first(store: Store) -> None:
+    add_device(store, "cam-1")
+    add_device(store, "cam-2")
+    bodies: list[RecordBody] = [report(), window(), incident()]
+    store.add_records([incoming("cam-1", n, b) for n, b in enumerate(bodies)])
+    store.add_records([incoming("cam-2", 1, incident())])
+    timeline = store.timeline("cam-1")
+    assert [record.body for record in timeline] == [incident(), report()]
+    assert [r.body for r in store.timeline("cam-1", before=timeline[0].position)] == [report()]
+
+
+def test_the_newest_report_of_each_device_and_model(store: Store) -> None:
+    add_device(store, "cam-1")
+    add_device(store, "cam-2")
+    done = report(DeploymentState.SUCCEEDED)
+    store.add_records(
+        [incoming("cam-1", n, b) for n, b in enumerate([report(), done, report(model="letters")])]
+    )
+    store.add_records([incoming("cam-2", 1, report())])
+    assert [r.body for r in store.last_reports(device_id="cam-1")] == [done, report(model="letters")]
+    assert len(store.last_reports()) == 3
+
+
+def test_dead_letters_are_kept_with_their_cause(store: Store) -> None:
+    letters = [DeadLetter(f"topic/{n}", float(n), Cause("invalid_message", "No."), b"\x00") for n in range(3)]
+    for letter in letters:
+        store.add_dead_letter(letter)
+    assert store.dead_letters(limit=2) == [letters[2], letters[1]]
+    assert store.count_dead_letters() == 3
+
+
+def test_drift_bookkeeping_and_its_position_change_together(store: Store) -> None:
+    assert (store.drift_position(), store.drift()) == (0, [])
+    row = DriftRow(
+        "cam-1", "digits", 1, {"output.class": FeatureCounts(cells=[1, 2])}, 3, AlarmState(looks=2)
+    )
+    store.save_drift(7, [row, DriftRow("cam-2", "digits", 1)])
+    assert store.drift_position() == 7
+    assert store.drift(device_id="cam-1") == [row]
+    store.save_drift(9, [DriftRow("cam-1", "digits", 1)])
+    assert [r.alarm.looks for r in store.drift(model="digits")] == [0, 0]
+    assert store.drift_position() == 9

@@ -1,0 +1,124 @@
+"""The contract of every store: tokens, datasets and model versions."""
+
+from __future__ import annotations
+
+import pytest
+
+from fleet.protocol.errors import Cause, Conflict, NotAuthenticated, NotFound
+from hub.store.protocols import ApiToken, Role, Store, VersionRow, VersionStatus
+from tests.support.stores import DIGEST, add_device, dataset_row, new_device
+
+
+def test_an_api_token_is_found_by_its_hash_alone(store: Store) -> None:
+    store.add_api_token("hash", ApiToken("ana", Role.OPERATOR, 1.0))
+    assert store.api_token("hash") == ApiToken("ana", Role.OPERATOR, 1.0)
+    assert store.api_token("other") is None
+
+
+def test_two_api_tokens_cannot_have_one_name(store: Store) -> None:
+    store.add_api_token("hash", ApiToken("ana", Role.VIEWER, 1.0))
+    with pytest.raises(Conflict):
+        store.add_api_token("other", ApiToken("ana", Role.ADMIN, 1.0))
+    assert store.api_token("other") is None
+
+
+def test_an_enrolment_token_works_once(store: Store) -> None:
+    store.add_enrolment_token("secret", created_at_s=0.0, expires_at_s=100.0)
+    store.enrol(new_device("cam-1"), token_sha256="secret", now_s=50.0)
+    with pytest.raises(NotAuthenticated):
+        store.enrol(new_device("cam-2"), token_sha256="secret", now_s=51.0)
+    assert [device.device_id for device in store.devices()] == ["cam-1"]
+
+
+@pytest.mark.parametrize("now_s", [100.0, 1e9])
+def test_an_expired_enrolment_token_does_not_work(store: Store, now_s: float) -> None:
+    store.add_enrolment_token("secret", created_at_s=0.0, expires_at_s=100.0)
+    with pytest.raises(NotAuthenticated):
+        store.enrol(new_device("cam-1"), token_sha256="secret", now_s=now_s)
+
+
+def test_a_refused_enrolment_does_not_use_up_the_token(store: Store) -> None:
+    add_device(store, "cam-1")
+    store.add_enrolment_token("secret", created_at_s=0.0, expires_at_s=100.0)
+    with pytest.raises(Conflict):
+        store.enrol(new_device("cam-1"), token_sha256="secret", now_s=50.0)
+    store.enrol(new_device("cam-2"), token_sha256="secret", now_s=51.0)
+
+
+def test_a_dataset_name_stands_for_its_bytes_for_ever(store: Store) -> None:
+    store.add_dataset(dataset_row())
+    store.add_dataset(dataset_row())
+    with pytest.raises(Conflict):
+        store.add_dataset(dataset_row(sha256="ff" * 32))
+    assert store.dataset("digits") == dataset_row()
+    with pytest.raises(NotFound):
+        store.dataset("letters")
+
+
+def test_datasets_come_in_pages(store: Store) -> None:
+    for name in ("c", "a", "b"):
+        store.add_dataset(dataset_row(name))
+    assert [row.name for row in store.datasets(limit=2)] == ["a", "b"]
+    assert [row.name for row in store.datasets(after="b", limit=2)] == ["c"]
+
+
+def _begin(store: Store, model: str = "digits") -> VersionRow:
+    return store.begin_version(
+        model, dataset="digits", estimator="mlp", hyperparameters={"hidden": 8}, seed=7, now_s=2.0
+    )
+
+
+def test_versions_are_numbered_per_model(store: Store) -> None:
+    store.add_dataset(dataset_row())
+    assert [_begin(store).version, _begin(store).version, _begin(store, "letters").version] == [1, 2, 1]
+    assert [(row.model, row.version) for row in store.versions()] == [
+        ("digits", 1),
+        ("digits", 2),
+        ("letters", 1),
+    ]
+    assert [row.version for row in store.versions("digits", after=("digits", 1))] == [2]
+
+
+def test_a_version_needs_a_registered_dataset(store: Store) -> None:
+    with pytest.raises(NotFound):
+        _begin(store)
+    assert store.versions() == []
+
+
+def test_a_version_goes_from_training_to_release(store: Store) -> None:
+    store.add_dataset(dataset_row())
+    _begin(store)
+    with pytest.raises(Conflict):
+        store.release_version("digits", 1, 3.0)
+    store.finish_version("digits", 1, manifest_sha256=DIGEST, report={"variants": [1]})
+    store.release_version("digits", 1, 4.0)
+    store.release_version("digits", 1, 5.0)
+    row = store.version("digits", 1)
+    assert (row.status, row.manifest_sha256, row.released_at_s) == (VersionStatus.RELEASED, DIGEST, 4.0)
+    assert row.report == {"variants": [1]}
+    assert row.hyperparameters == {"hidden": 8}
+
+
+def test_a_failed_version_keeps_its_cause_and_stays_failed(store: Store) -> None:
+    store.add_dataset(dataset_row())
+    _begin(store)
+    store.fail_version("digits", 1, Cause("accuracy_too_low", "It reaches 0.4."))
+    assert store.version("digits", 1).cause == Cause("accuracy_too_low", "It reaches 0.4.")
+    with pytest.raises(Conflict):
+        store.finish_version("digits", 1, manifest_sha256=DIGEST, report={})
+
+
+def test_trainings_of_an_earlier_run_are_abandoned(store: Store) -> None:
+    store.add_dataset(dataset_row())
+    _begin(store)
+    _begin(store)
+    store.finish_version("digits", 1, manifest_sha256=DIGEST, report={})
+    assert store.abandon_trainings(Cause("training_interrupted", "The hub stopped.")) == 1
+    assert [row.status for row in store.versions()] == [VersionStatus.REGISTERED, VersionStatus.FAILED]
+
+
+def test_an_unknown_version_is_not_found(store: Store) -> None:
+    with pytest.raises(NotFound):
+        store.version("digits", 1)
+    with pytest.raises(NotFound):
+        store.fail_version("digits", 1, Cause("x", "y"))

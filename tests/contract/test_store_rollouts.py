@@ -1,0 +1,66 @@
+"""The contract of every store: rollouts, their revisions, and one at a time for each model."""
+
+from __future__ import annotations
+
+import pytest
+
+from fleet.protocol.errors import Conflict, NotFound
+from fleet.rollout.engine import step
+from fleet.rollout.events import Start
+from fleet.rollout.state import Rollout, Status
+from hub.store.protocols import OrderChange, RolloutRow, Store
+from tests.support.stores import add_device, new_rollout, order
+
+
+def _created(store: Store, model: str = "digits") -> RolloutRow:
+    return store.create_rollout(lambda number: new_rollout(number, model=model), 1.0)
+
+
+def _started(state: Rollout) -> Rollout:
+    return step(state, Start(by="ana"), 2.0)[0]
+
+
+def test_rollouts_are_numbered_and_read_back_whole(store: Store) -> None:
+    first, second = _created(store), _created(store)
+    assert (first.state.number, second.state.number) == (1, 2)
+    assert store.rollout(1) == first
+    assert [row.state.number for row in store.rollouts()] == [2, 1]
+    assert [row.state.number for row in store.rollouts(before=2)] == [1]
+    assert store.rollouts(model="letters") == []
+    with pytest.raises(NotFound):
+        store.rollout(3)
+
+
+def test_a_step_stores_state_position_and_orders_together(store: Store) -> None:
+    add_device(store, "cam-1")
+    row = _created(store)
+    started = _started(row.state)
+    change = OrderChange("cam-1", "digits", order(2))
+    store.apply_step(started, previous_revision=row.state.revision, position=5, changes=[change])
+    assert store.rollout(1).state == started
+    assert store.rollout(1).position == 5
+    assert [open_row.state for open_row in store.open_rollouts()] == [started]
+    assert store.desired("cam-1").sequence == 1
+
+
+def test_the_second_of_two_concurrent_steps_is_refused_whole(store: Store) -> None:
+    add_device(store, "cam-1")
+    row = _created(store)
+    started = _started(row.state)
+    store.apply_step(started, previous_revision=row.state.revision, position=5, changes=[])
+    change = OrderChange("cam-1", "digits", order(2))
+    with pytest.raises(Conflict):
+        store.apply_step(started, previous_revision=row.state.revision, position=9, changes=[change])
+    assert store.rollout(1).position == 5
+    assert store.desired("cam-1").sequence == 0
+
+
+def test_only_one_rollout_of_a_model_is_under_way(store: Store) -> None:
+    first, second, other = _created(store), _created(store), _created(store, "letters")
+    for row in (first, other):
+        store.apply_step(_started(row.state), previous_revision=row.state.revision, position=0, changes=[])
+    with pytest.raises(Conflict):
+        store.apply_step(
+            _started(second.state), previous_revision=second.state.revision, position=0, changes=[]
+        )
+    assert store.rollout(second.state.number).state.status is Status.CREATED
