@@ -1,0 +1,116 @@
+"""Which chunk is next: once for everyone, in turns, and no device without limit."""
+
+from __future__ import annotations
+
+import pytest
+
+from hub.delivery.queue import MAX_REPEATS, MIN_TOKENS, REFILL_S, Chunk, ChunkQueue
+
+A, B = "a" * 64, "b" * 64
+
+
+def _drained(queue: ChunkQueue, now_s: float) -> list[Chunk]:
+    taken = []
+    while (chunk := queue.next(now_s)) is not None:
+        taken.append(chunk)
+    return taken
+
+
+def test_what_many_devices_miss_is_queued_once() -> None:
+    queue = ChunkQueue(gather_s=0.0)
+    for device in range(100):
+        queue.add(f"cam-{device}", A, ((0, 10),), chunks=10, now_s=0.0)
+    assert _drained(queue, 0.0) == [Chunk(A, i) for i in range(10)]
+    assert len(queue) == 0
+
+
+def test_the_first_want_waits_for_others_and_later_ones_do_not_extend_it() -> None:
+    queue = ChunkQueue(gather_s=1.0)
+    queue.add("cam-1", A, ((0, 1),), chunks=4, now_s=10.0)
+    assert queue.next(10.9) is None
+    assert queue.due_in_s(10.25) == pytest.approx(0.75)
+    queue.add("cam-2", A, ((0, 2),), chunks=4, now_s=10.9)
+    assert _drained(queue, 11.0) == [Chunk(A, 0), Chunk(A, 1)]
+    assert queue.due_in_s(11.0) is None
+
+
+def test_blobs_take_turns() -> None:
+    queue = ChunkQueue(gather_s=0.0)
+    queue.add("cam-1", A, ((0, 4),), chunks=4, now_s=0.0)
+    queue.add("cam-2", B, ((0, 2),), chunks=2, now_s=0.0)
+    assert _drained(queue, 0.0) == [
+        Chunk(A, 0),
+        Chunk(B, 0),
+        Chunk(A, 1),
+        Chunk(B, 1),
+        Chunk(A, 2),
+        Chunk(A, 3),
+    ]
+
+
+def test_a_chunk_asked_for_after_it_was_sent_is_queued_again_behind_the_rest() -> None:
+    queue = ChunkQueue(gather_s=0.0)
+    queue.add("cam-1", A, ((0, 3),), chunks=3, now_s=0.0)
+    assert queue.next(0.0) == Chunk(A, 0)
+    queue.add("cam-2", A, ((0, 3),), chunks=3, now_s=0.0)
+    assert _drained(queue, 0.0) == [Chunk(A, 1), Chunk(A, 2), Chunk(A, 0)]
+
+
+@pytest.mark.parametrize("ranges", [((5, 3),), ((0, 0),), ((2**53, 2**53),), ()])
+def test_what_the_blob_does_not_have_is_not_queued(ranges: tuple[tuple[int, int], ...]) -> None:
+    queue = ChunkQueue(gather_s=0.0)
+    assert queue.add("cam-1", A, ranges, chunks=5, now_s=0.0) == (0, 0, 0)
+    assert queue.due_in_s(0.0) is None
+
+
+def test_a_want_with_huge_overlapping_ranges_costs_no_more_than_the_blob() -> None:
+    queue = ChunkQueue(gather_s=0.0)
+    admission = queue.add("cam-1", A, ((0, 2**53),) * 64, chunks=50, now_s=0.0)
+    assert admission == (50, 0, 0)
+
+
+def test_a_device_that_asks_again_and_again_is_limited_and_others_are_not() -> None:
+    queue, chunks = ChunkQueue(gather_s=0.0), 20
+    sent = limited = 0
+    for _ in range(100):
+        limited += queue.add("greedy", A, ((0, chunks),), chunks=chunks, now_s=0.0).limited
+        sent += len(_drained(queue, 0.0))
+    assert sent == MAX_REPEATS * chunks
+    assert sent + limited == 100 * chunks
+    assert queue.add("modest", A, ((0, chunks),), chunks=chunks, now_s=0.0).queued == chunks
+    assert queue.add("greedy", B, ((0, chunks),), chunks=chunks, now_s=0.0).queued == chunks
+
+
+def test_a_limited_device_may_ask_again_later() -> None:
+    queue = ChunkQueue(gather_s=0.0)
+    for _ in range(int(MIN_TOKENS)):
+        assert queue.add("cam-1", A, ((0, 1),), chunks=1, now_s=0.0).queued == 1
+        _drained(queue, 0.0)
+    assert queue.add("cam-1", A, ((0, 1),), chunks=1, now_s=0.0).limited == 1
+    later_s = REFILL_S / MIN_TOKENS + 1
+    assert queue.add("cam-1", A, ((0, 1),), chunks=1, now_s=later_s).queued == 1
+
+
+def test_to_ask_for_what_is_queued_costs_nothing() -> None:
+    queue = ChunkQueue(gather_s=1.0)
+    for _ in range(1000):
+        assert queue.add("cam-1", A, ((0, 4),), chunks=4, now_s=0.0).limited == 0
+    assert len(queue) == 4
+
+
+def test_a_full_queue_drops_and_says_so() -> None:
+    queue = ChunkQueue(gather_s=0.0, max_chunks=5)
+    assert queue.add("cam-1", A, ((0, 8),), chunks=8, now_s=0.0) == (5, 0, 3)
+    assert queue.next(0.0) == Chunk(A, 0)
+    assert queue.add("cam-1", B, ((0, 8),), chunks=8, now_s=0.0) == (1, 0, 7)
+    assert len(queue) == 5
+
+
+def test_a_discarded_blob_is_gone() -> None:
+    queue = ChunkQueue(gather_s=0.0)
+    queue.add("cam-1", A, ((0, 3),), chunks=3, now_s=0.0)
+    queue.add("cam-1", B, ((0, 1),), chunks=1, now_s=0.0)
+    assert queue.discard(A) == 3
+    assert queue.discard(A) == 0
+    assert _drained(queue, 0.0) == [Chunk(B, 0)]
+    assert len(queue) == 0
