@@ -1,0 +1,147 @@
+"""``muster-agent``: enrol a device, run its agent, look at its state.
+
+Errors are one line on standard error, ``error: what and remedy [code]``, and exit code 1; wrong usage is exit code 2.
+The enrolment token comes from the environment, a file or standard input: command lines are for all to see.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from fleet.protocol.enrolment import MAX_ENROLMENT_SIZE_BYTES
+from fleet.protocol.errors import InvalidConfiguration, MusterError
+
+TOKEN_VARIABLE = "MUSTER_ENROLMENT_TOKEN"  # noqa: S105 - the variable's name
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command and return the exit code."""
+    given = _parser().parse_args(arguments)
+    try:
+        code: int = given.command(given)
+    except MusterError as error:
+        print(f"error: {error} [{error.code}]", file=sys.stderr)  # noqa: T201 - this is the command line
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="muster-agent", description="The Muster agent of one device.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    enroll = commands.add_parser(
+        "enroll",
+        help="make this device a member of the fleet",
+        description=f"The one-time token is read from {TOKEN_VARIABLE}, from --token-file, or from standard input.",
+    )
+    enroll.add_argument("--hub", required=True, metavar="URL", help="the hub's address, http://host:port")
+    enroll.add_argument(
+        "--state", required=True, type=Path, metavar="DIR", help="the agent's state folder, new"
+    )
+    enroll.add_argument("--id", required=True, metavar="NAME", help="the device's name in the fleet")
+    enroll.add_argument("--token-file", type=Path, metavar="FILE", help="a file that holds the token")
+    enroll.add_argument(
+        "--attribute",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what operators select devices by",
+    )
+    enroll.add_argument(
+        "--setting",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="see docs/reference/agent-settings.md",
+    )
+    enroll.set_defaults(command=_enroll)
+
+    run = commands.add_parser("run", help="run the agent until it is told to stop")
+    run.add_argument("--state", required=True, type=Path, metavar="DIR", help="the state folder")
+    run.set_defaults(command=_run)
+
+    status = commands.add_parser("status", help="show what the device runs")
+    status.add_argument("--state", required=True, type=Path, metavar="DIR", help="the state folder")
+    status.add_argument("--json", action="store_true", help="print JSON")
+    status.set_defaults(command=_status)
+    return parser
+
+
+def _enroll(given: argparse.Namespace) -> int:
+    from agent.enroll import enroll
+    from agent.settings import parse_assignments, split_pairs
+
+    identity = enroll(
+        given.state,
+        hub_url=given.hub,
+        device_id=given.id,
+        token_text=_token(given.token_file),
+        attributes=dict(split_pairs(given.attribute)),
+        settings=parse_assignments(given.setting),
+    )
+    _print(f"{identity.device_id} is enrolled; start it with: muster-agent run --state {given.state}")
+    return 0
+
+
+def _token(path: Path | None) -> str:
+    if path is not None:
+        try:
+            with path.open(encoding="utf-8") as stream:
+                return stream.read(MAX_ENROLMENT_SIZE_BYTES)
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidConfiguration(f"The token file {path} cannot be read.") from error
+    from_environment = os.environ.pop(TOKEN_VARIABLE, "")
+    return from_environment or sys.stdin.read(MAX_ENROLMENT_SIZE_BYTES)
+
+
+def _run(given: argparse.Namespace) -> int:
+    from agent.daemon import Daemon, lock_state
+    from agent.identity import read_identity
+    from agent.log import log_to_stderr
+
+    read_identity(given.state)  # before anything is written to a folder that is none
+    lock = lock_state(given.state)
+    log_to_stderr()
+
+    async def live() -> None:
+        await Daemon(given.state).run()
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(live())
+    # What must last was written by now. Threads that still compute (a model that hangs, a download's last chunk)
+    # would hold up the interpreter's orderly end, and the state folder stands at every instant.
+    logging.shutdown()
+    sys.stderr.flush()
+    os.close(lock)
+    os._exit(0)
+
+
+def _status(given: argparse.Namespace) -> int:
+    from agent.status import read_status
+
+    status = read_status(given.state)
+    if given.json:
+        _print(msgspec.json.format(msgspec.json.encode(status)).decode())
+        return 0
+    _print(f"device    {status.device_id}, enrolled at {status.hub_url}")
+    _print(f"agent     {'running' if status.running else 'not running'}, local API at {status.socket}")
+    _print(f"orders    assignment {status.sequence} accepted" if status.sequence else "orders    none yet")
+    _print(f"outbox    {status.unacknowledged_records} record(s) that the hub does not have yet")
+    for model in status.models:
+        version = f"version {model.version} ({model.variant})" if model.version else "no version"
+        _print(f"model     {model.model}: {version}, {model.phase}")
+    return 0
+
+
+def _print(text: str) -> None:
+    print(text)  # noqa: T201 - this is the command line

@@ -1,0 +1,302 @@
+"""The agent's process: its parts tied together, from start to orderly end.
+
+::
+
+    broker ── Link ──┬── assignment → Director → Models (one life each) → Host ── InferenceApi ── Unix socket
+                     ├── file       → FileClient → ImageRepository          │
+                     ├── chunk      → Delivery → BlobStore → Slots          ▼
+                     └── ack        → Sender ← Outbox ← reports, incidents, telemetry windows
+
+Everything here lives in one event loop; blocking work is in threads. Order at start: what is installed answers before
+the broker is asked for anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import time
+from collections.abc import Awaitable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from agent import capabilities, durable
+from agent.backoff import Backoff
+from agent.blobs import BlobStore
+from agent.delivery import Delivery
+from agent.hosting import Host
+from agent.identity import read_identity
+from agent.life.models import Models
+from agent.life.shell import Surroundings
+from agent.life.slots import Slots
+from agent.life.store import LifeStore
+from agent.life.work import Workshop
+from agent.mqtt import Done, Link
+from agent.orders import Orders
+from agent.serving.api import InferenceApi
+from agent.serving.http import HttpServer
+from agent.settings import read_settings
+from agent.telemetry.incidents import Incidents
+from agent.telemetry.outbox import Outbox
+from agent.telemetry.sender import Sender
+from agent.trust.director import Director
+from agent.trust.fetcher import FileClient, RepositoryFetcher
+from agent.trust.image_repository import ImageRepository
+from fleet.protocol.errors import (
+    BrokerUnavailable,
+    Conflict,
+    InvalidMessage,
+    MusterError,
+    StorageError,
+)
+from fleet.protocol.messages import PROTOCOL_VERSION, Hello, Presence, StateReport, encode
+from fleet.protocol.topics import Down, Up, device_subscription, down, parse_chunk, up
+
+log = logging.getLogger(__name__)
+
+LOCK_FILE = "agent.lock"
+REPORT_DELAY_S = 0.05
+"""Changes of state that come together are told in one heartbeat."""
+
+
+def lock_state(state: Path) -> int:
+    """Take the state folder for this process alone; return the lock's file descriptor.
+
+    Raises:
+        Conflict: Another agent runs on it.
+    """
+    with durable.storage_errors(state / LOCK_FILE):
+        descriptor = os.open(state / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, durable.PRIVATE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise Conflict(f"Another agent runs on {state}.", remedy="Stop it first.") from error
+    return descriptor
+
+
+class Daemon:
+    """One device's agent.
+
+    Args:
+        state: The state folder of an enrolled device, locked by the caller.
+
+    Raises:
+        InvalidConfiguration: The folder is not enrolled, or a setting cannot be used.
+        StorageError: The folder cannot be used.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._identity = identity = read_identity(state)
+        self._settings = settings = read_settings(state)
+        device_id = identity.device_id
+        self._outbox = Outbox(state / "outbox.sqlite", settings.outbox_budget_bytes)
+        self._incidents = Incidents(self._outbox, time.time)
+        self._link = Link(
+            device_id,
+            identity.broker,
+            will=(up(device_id, Up.PRESENCE), encode(Presence(online=False))),
+            handler=self._on_message,
+            on_connected=self._on_connected,
+            on_error=self._on_incident,
+            backoff=self._new_backoff(),
+        )
+        self._sender = Sender(device_id, self._outbox, self._link, settings)
+        self._files = FileClient(
+            partial(self._link.publish, up(device_id, Up.FETCH)),
+            self._link.wait_connected,
+            timeout_s=settings.fetch_timeout_s,
+            attempts=settings.fetch_attempts,
+            backoff=self._new_backoff,
+        )
+        self._repository = ImageRepository(
+            state / "trust", identity.root, RepositoryFetcher(self._files, asyncio.get_running_loop())
+        )
+        self._host = Host()
+        self._blobs = BlobStore(state / "blobs")
+        self._delivery = Delivery(device_id, self._link, self._blobs, settings, self._on_incident)
+        self._models = self._build_models()
+        self._director = Director(state / "trust", device_id)
+        self._orders = Orders(
+            self._director,
+            self._repository,
+            settings,
+            self._models.apply,
+            self._on_incident,
+            self._new_backoff,
+        )
+        api = InferenceApi(self._host, lambda: self._models.are_ready(self._host))
+        self._server = HttpServer(
+            settings.socket(state), api.respond, api.refuse, settings.request_limit_bytes
+        )
+        self._changed = asyncio.Event()
+        self._topics = {down(device_id, channel): channel for channel in Down}
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT, then end in an orderly way.
+
+        Raises:
+            MusterError: The agent cannot start.
+        """
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signal_number, stop.set)
+        await self._start()
+        tasks = [
+            asyncio.ensure_future(self._lasting(task))
+            for task in (
+                self._link.run(),
+                self._sender.run(),
+                self._orders.run(),
+                self._report_states(),
+                self._announce_again(),
+                self._close_windows(),
+            )
+        ]
+        try:
+            await stop.wait()
+        finally:
+            await self._stop(tasks)
+
+    def _build_models(self) -> Models:
+        slots = Slots(self._state / "models", self._blobs)
+        around = Surroundings(
+            store=LifeStore(self._state / "life"),
+            slots=slots,
+            host=self._host,
+            outbox=self._outbox,
+            workshop=Workshop(self._repository, self._delivery, slots, self._host, self._settings),
+            settings=self._settings,
+            on_change=self._on_change,
+            on_incident=self._on_incident,
+        )
+        return Models(around, self._blobs)
+
+    async def _start(self) -> None:
+        """Let what is installed answer, then begin to carry out the last assignment."""
+        if self._outbox.damage is not None:
+            self._incidents.report(self._outbox.damage)
+        await self._server.start()
+        self._models.start()
+        self._orders.start()
+        log.info("agent of %s started", self._identity.device_id)
+
+    async def _stop(self, tasks: list[asyncio.Task[None]]) -> None:
+        """Keep what was counted, say goodbye to the broker, give everything back."""
+        await self._server.close()
+        await self._models.close()
+        self._keep_windows()
+        with suppress(BrokerUnavailable, TimeoutError):
+            async with asyncio.timeout(0.3):
+                await self._publish(Up.PRESENCE, Presence(online=False))
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=0.6)
+        self._outbox.close()
+        log.info("agent of %s stopped", self._identity.device_id)
+
+    async def _lasting(self, task: Awaitable[None]) -> None:
+        """Run one of the agent's tasks; if one ends by a fault of ours, end the process for a clean new start."""
+        try:
+            await task
+        except Exception:
+            log.exception("a part of the agent failed; it ends so that it can be started again")
+            signal.raise_signal(signal.SIGTERM)
+
+    def _on_message(self, topic: str, payload: bytes, done: Done) -> None:
+        """Take a message from the broker to the part it is for."""
+        try:
+            chunk = parse_chunk(topic)
+            if chunk is not None:
+                self._delivery.on_chunk(chunk, payload, done)
+                return
+        except MusterError as error:
+            self._on_incident(error)
+            return
+        try:
+            match self._topics.get(topic):
+                case Down.ASSIGNMENT:
+                    self._orders.on_assignment(payload)
+                case Down.FILE:
+                    self._files.on_answer(payload)
+                case Down.ACK:
+                    self._sender.on_ack(payload)
+                case None:
+                    raise InvalidMessage(f"A message came on the unknown topic {topic!r:.120}.")
+        except MusterError as error:
+            self._on_incident(error)
+        finally:
+            done()
+
+    async def _on_connected(self) -> None:
+        await self._link.subscribe(device_subscription(self._identity.device_id))
+        await self._announce()
+        await self._publish(Up.PRESENCE, Presence(online=True))
+        self._sender.on_connected()
+        self._delivery.on_connected()
+        self._orders.on_connected()
+        self._changed.set()
+
+    async def _announce(self) -> None:
+        await self._publish(
+            Up.HELLO, Hello(PROTOCOL_VERSION, self._director.sequence, capabilities.measure(self._state))
+        )
+
+    async def _announce_again(self) -> None:
+        """Repeat the announcement: an assignment that was lost or refused comes again by it."""
+        while True:
+            await asyncio.sleep(self._settings.hello_interval_s)
+            with suppress(BrokerUnavailable):
+                await self._announce()
+
+    async def _report_states(self) -> None:
+        """Send the heartbeat, at its interval and after every change."""
+        while True:
+            try:
+                async with asyncio.timeout(self._settings.heartbeat_interval_s):
+                    await self._changed.wait()
+                await asyncio.sleep(REPORT_DELAY_S)
+            except TimeoutError:
+                pass
+            self._changed.clear()
+            if self._link.is_connected:
+                states = self._models.states(self._host)
+                report = StateReport(time.time(), self._director.sequence, states, len(self._outbox))
+                with suppress(BrokerUnavailable):  # the next one tells the same
+                    await self._publish(Up.STATE, report)
+
+    async def _close_windows(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.telemetry_interval_s)
+            self._keep_windows()
+            self._sender.wake()
+
+    def _keep_windows(self) -> None:
+        windows = self._host.close_windows(time.time())
+        if windows:
+            try:
+                self._outbox.put(*windows)
+            except StorageError as error:
+                log.error("telemetry is lost: %s", error)
+
+    def _on_change(self) -> None:
+        self._changed.set()
+        self._sender.wake()
+
+    def _on_incident(self, error: MusterError) -> None:
+        self._incidents.report(error)
+        self._sender.wake()
+
+    async def _publish(self, channel: Up, message: msgspec.Struct) -> None:
+        await self._link.publish(up(self._identity.device_id, channel), encode(message))
+
+    def _new_backoff(self) -> Backoff:
+        return Backoff(self._settings.backoff_minimum_s, self._settings.backoff_maximum_s)

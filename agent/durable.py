@@ -1,0 +1,116 @@
+"""Writing so that a power cut leaves the old file or the new one, never half of one.
+
+::
+
+    write a temporary file → fsync it → rename it over the old one → fsync the directory
+
+The rename is atomic (POSIX ``rename``); the first fsync keeps it from overtaking the data, the second makes
+it last. Everything that the agent must not lose is written here and nowhere else, and this is where the
+system's errors about storage become ours.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fleet.protocol.errors import NoSpace, StorageError
+
+PRIVATE = 0o600
+PUBLIC = 0o644
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` of the block into one of our tree.
+
+    Args:
+        path: What is read or written, for the message.
+
+    Raises:
+        NoSpace: The disk or the quota is full.
+        StorageError: Anything else went wrong with it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise NoSpace(f"There is no space left to write {path}.", remedy="Free some space.") from error
+        raise StorageError(f"{path} cannot be used: {error.strerror or error}.") from error
+
+
+def write_file(path: Path, data: bytes, *, mode: int = PUBLIC) -> None:
+    """Replace a file's contents, all or nothing.
+
+    Args:
+        path: The file; its directory exists.
+        data: The new contents.
+        mode: Permissions, in force before the first byte is written.
+
+    Raises:
+        NoSpace: The disk is full; the old contents stand.
+        StorageError: It cannot be written; the old contents stand.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    with storage_errors(path):
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+            with open(descriptor, "wb") as stream:  # noqa: PTH123 - it is open already
+                stream.write(data)
+                stream.flush()
+                os.fsync(descriptor)
+            temporary.replace(path)
+            sync_directory(path.parent)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def sync_directory(path: Path) -> None:
+    """Make the entries of a directory last."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(path: Path) -> None:
+    """Create a directory, with its parents, so that it lasts.
+
+    Raises:
+        StorageError: It cannot be created.
+    """
+    with storage_errors(path):
+        if not path.is_dir():
+            path.mkdir(parents=True, exist_ok=True)
+            sync_directory(path.parent)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file if it is there, so that it stays away.
+
+    Raises:
+        StorageError: It cannot be removed.
+    """
+    with storage_errors(path):
+        if path.exists():
+            path.unlink()
+            sync_directory(path.parent)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory with all it holds, if it is there.
+
+    Raises:
+        StorageError: It cannot be removed.
+    """
+    with storage_errors(path):
+        if path.exists():
+            shutil.rmtree(path)
+            sync_directory(path.parent)

@@ -1,0 +1,450 @@
+"""The update machine: what a device does with orders for one model, as one transition table.
+
+Pure: `advance` takes a state and an event and gives the next state and the effects to carry out. It knows no
+clock, file or network. The shell (`agent.life.shell`) writes the state down before it carries out any effect, so a
+power cut at any instant leaves a state from which `Restarted` goes on. ``docs/reference/device-life.md`` holds the
+diagram that `agent.life.diagram` draws from `TABLE`.
+
+What an event means depends on the phase; a row of the table says where it leads. **An event without a row is late
+or double, and changes nothing.** Events of work carry the deployment that they were done for: those of a deployment
+that was superseded change nothing either.
+
+====================  ======================================================================================
+invariant             why
+====================  ======================================================================================
+serving               the candidate in TRIAL, else the active version: only one that passed its self-test here
+candidate             there is one exactly in the phases of an update
+active                changes only to a candidate whose trial passed, or back to ``previous`` when damaged
+one end               a deployment gets at most one terminal report, and a failed one is not tried again
+====================  ======================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+
+from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.errors import Cause, TrialFailed
+
+CRASH_LIMIT = 3
+"""A candidate during which the process ended this often is given up before it is loaded again."""
+
+
+class Phase(StrEnum):
+    """Where a model is in its life on this device."""
+
+    IDLE = "IDLE"
+    DOWNLOADING = "DOWNLOADING"
+    VERIFYING = "VERIFYING"
+    STAGED = "STAGED"
+    TESTING = "TESTING"
+    TRIAL = "TRIAL"
+    COMMITTED = "COMMITTED"
+    ROLLED_BACK = "ROLLED_BACK"
+    REJECTED = "REJECTED"
+
+
+RESTING = (Phase.IDLE, Phase.COMMITTED, Phase.ROLLED_BACK, Phase.REJECTED)
+PREPARING = (Phase.DOWNLOADING, Phase.VERIFYING, Phase.STAGED)
+EXPOSED = (Phase.TESTING, Phase.TRIAL)
+"""Phases in which the candidate runs, and may take the process with it."""
+UPDATING = (*PREPARING, *EXPOSED)
+
+
+class Release(msgspec.Struct, frozen=True):
+    """One variant of one version: what can be installed.
+
+    Attributes:
+        version: Its number.
+        manifest_sha256: Its bundle, in hexadecimal.
+        variant: The variant's name.
+    """
+
+    version: int
+    manifest_sha256: str
+    variant: str
+
+
+class Life(msgspec.Struct, frozen=True):
+    """The state of one model.
+
+    Attributes:
+        phase: Where it is.
+        deployment_id: The order it carried out last, or works on; empty before the first.
+        active: The version that is committed.
+        previous: The one before it, kept installed.
+        candidate: The one that an update is about.
+        crashes: How often the process ended while the candidate ran.
+        running: Whether the candidate may be running: a start that finds this set counts a crash.
+    """
+
+    phase: Phase = Phase.IDLE
+    deployment_id: str = ""
+    active: Release | None = None
+    previous: Release | None = None
+    candidate: Release | None = None
+    crashes: int = 0
+    running: bool = False
+
+    @property
+    def serving(self) -> Release | None:
+        """The version that answers."""
+        return self.candidate if self.phase is Phase.TRIAL else self.active
+
+    @property
+    def installed(self) -> frozenset[Release]:
+        """The versions that must stay on disk."""
+        return frozenset(r for r in (self.active, self.previous, self.candidate) if r is not None)
+
+
+# Events ------------------------------------------------------------------------------------------
+
+
+class Ordered(msgspec.Struct, frozen=True):
+    """An accepted assignment orders a version of this model."""
+
+    deployment_id: str
+    release: Release
+
+
+class Withdrawn(msgspec.Struct, frozen=True):
+    """An accepted assignment no longer has this model."""
+
+
+class Fetched(msgspec.Struct, frozen=True):
+    """Every blob of the candidate is here."""
+
+    deployment_id: str
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """The candidate is installed and every file of it was verified there."""
+
+    deployment_id: str
+
+
+class Cleared(msgspec.Struct, frozen=True):
+    """Nothing stands against running the candidate now."""
+
+    deployment_id: str
+
+
+class TestPassed(msgspec.Struct, frozen=True):
+    """The candidate gave the golden outputs."""
+
+    __test__ = False  # not a test of pytest's
+    deployment_id: str
+
+
+class TrialPassed(msgspec.Struct, frozen=True):
+    """The candidate did its time on probation without breaking a limit."""
+
+    deployment_id: str
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The work of the phase failed.
+
+    Attributes:
+        deployment_id: For which it was done.
+        cause: Why.
+        refused: Whether the order itself is refused: trust or contents, not circumstances.
+    """
+
+    deployment_id: str
+    cause: Cause
+    refused: bool = False
+
+
+class Damaged(msgspec.Struct, frozen=True):
+    """The files of the active version are not what they were; it cannot be loaded."""
+
+    release: Release
+
+
+class Restarted(msgspec.Struct, frozen=True):
+    """The process has started and read this state."""
+
+
+class Stopped(msgspec.Struct, frozen=True):
+    """The process is about to end in an orderly way."""
+
+
+Event: TypeAlias = (
+    Ordered
+    | Withdrawn
+    | Fetched
+    | Verified
+    | Cleared
+    | TestPassed
+    | TrialPassed
+    | Failed
+    | Damaged
+    | Restarted
+    | Stopped
+)
+
+# Effects -----------------------------------------------------------------------------------------
+
+
+class Report(msgspec.Struct, frozen=True):
+    """Tell the hub that a deployment reached a state."""
+
+    deployment_id: str
+    version: int
+    state: DeploymentState
+    cause: Cause | None = None
+
+
+class Work(msgspec.Struct, frozen=True, tag="work"):
+    """Do the work of the new phase, in place of any other."""
+
+
+class Rest(msgspec.Struct, frozen=True, tag="rest"):
+    """Stop all work."""
+
+
+class Serve(msgspec.Struct, frozen=True, tag="serve"):
+    """Let this version answer, or none."""
+
+    release: Release | None
+
+
+class Clean(msgspec.Struct, frozen=True, tag="clean"):
+    """Remove what no version of the state needs."""
+
+
+Effect: TypeAlias = Report | Work | Rest | Serve | Clean
+Effects: TypeAlias = tuple[Effect, ...]
+
+
+class Step(NamedTuple):
+    """What `advance` gives: the state to write down, then the effects to carry out."""
+
+    life: Life
+    effects: Effects
+
+
+# Actions -----------------------------------------------------------------------------------------
+# Each returns the new state but for its phase, which the table sets, and the effects.
+
+_Action: TypeAlias = Callable[[Life, "Event"], Step]
+_Guard: TypeAlias = Callable[[Life, "Event"], bool]
+
+
+def _changed(life: Life, **changes: object) -> Life:
+    return msgspec.structs.replace(life, **changes)
+
+
+def _canceled(life: Life) -> Effects:
+    """End the update that is going on, for a newer order."""
+    if life.candidate is None:
+        return ()
+    report = Report(life.deployment_id, life.candidate.version, DeploymentState.CANCELED)
+    return (Rest(), Serve(life.active), report) if life.phase is Phase.TRIAL else (Rest(), report)
+
+
+def _begin(life: Life, event: Event) -> Step:
+    assert isinstance(event, Ordered)
+    report = Report(event.deployment_id, event.release.version, DeploymentState.DOWNLOADING)
+    begun = _changed(
+        life, deployment_id=event.deployment_id, candidate=event.release, crashes=0, running=False
+    )
+    return Step(begun, (*_canceled(life), report, Work()))
+
+
+def _have_it(life: Life, event: Event) -> Step:
+    assert isinstance(event, Ordered)
+    report = Report(event.deployment_id, event.release.version, DeploymentState.SUCCEEDED)
+    done = _changed(life, deployment_id=event.deployment_id, candidate=None, crashes=0, running=False)
+    return Step(done, (*_canceled(life), report, Clean()))
+
+
+def _remove(life: Life, event: Event) -> Step:
+    del event
+    if not life.installed:
+        return Step(Life(), (Clean(),))
+    report = Report(life.deployment_id, 0, DeploymentState.REMOVED)
+    return Step(Life(), (Rest(), Serve(None), report, Clean()))
+
+
+def _proceed(state: DeploymentState, **changes: object) -> _Action:
+    """Go on to the next phase of the update and report it."""
+
+    def action(life: Life, event: Event) -> Step:
+        del event
+        assert life.candidate is not None
+        report = Report(life.deployment_id, life.candidate.version, state)
+        return Step(_changed(life, **changes), (report, Work()))
+
+    return action
+
+
+def _test(life: Life, event: Event) -> Step:
+    del event
+    return Step(_changed(life, running=True), (Work(),))
+
+
+def _try(life: Life, event: Event) -> Step:
+    del event
+    assert life.candidate is not None
+    report = Report(life.deployment_id, life.candidate.version, DeploymentState.TRIAL)
+    return Step(_changed(life, crashes=0, running=True), (Serve(life.candidate), report, Work()))
+
+
+def _commit(life: Life, event: Event) -> Step:
+    del event
+    assert life.candidate is not None
+    report = Report(life.deployment_id, life.candidate.version, DeploymentState.SUCCEEDED)
+    committed = _changed(
+        life, active=life.candidate, previous=life.active, candidate=None, crashes=0, running=False
+    )
+    return Step(committed, (Rest(), report, Clean()))
+
+
+def _give_up(life: Life, event: Event) -> Step:
+    """Let the candidate go, with its cause, and serve the active version."""
+    assert life.candidate is not None
+    if isinstance(event, Failed):
+        cause, refused = event.cause, event.refused
+    else:
+        cause, refused = _crashed(life.phase), False
+    if life.phase is Phase.TRIAL:
+        state = DeploymentState.ROLLED_BACK
+    else:
+        state = DeploymentState.REJECTED if refused else DeploymentState.FAILED
+    report = Report(life.deployment_id, life.candidate.version, state, cause)
+    given_up = _changed(life, candidate=None, crashes=0, running=False)
+    return Step(given_up, (Rest(), Serve(life.active), report, Clean()))
+
+
+def _crashed(phase: Phase) -> Cause:
+    during = "its trial" if phase is Phase.TRIAL else "its self-test"
+    return TrialFailed(f"The agent ended {CRASH_LIMIT} times during {during}.").cause()
+
+
+def _resume(life: Life, event: Event) -> Step:
+    del event
+    if life.running:
+        life = _changed(life, crashes=life.crashes + 1)
+    if life.phase in EXPOSED:
+        life = _changed(life, running=True)
+    work = (Work(),) if life.phase in UPDATING else ()
+    return Step(life, (Serve(life.serving), *work))
+
+
+def _end_orderly(life: Life, event: Event) -> Step:
+    del event
+    return Step(_changed(life, running=False), (Rest(),))
+
+
+def _fall_back(life: Life, event: Event) -> Step:
+    """Serve the version before the damaged one; an update that is going on goes on."""
+    del event
+    return Step(_changed(life, active=life.previous, previous=None), (Serve(life.previous),))
+
+
+def _repair(life: Life, event: Event) -> Step:
+    """Fall back, and get the damaged version again under the order that it came with."""
+    fallen, effects = _fall_back(life, event)
+    assert life.active is not None
+    return Step(_changed(fallen, candidate=life.active, crashes=0), (*effects, Clean(), Work()))
+
+
+# Guards ------------------------------------------------------------------------------------------
+
+
+def _always(life: Life, event: Event) -> bool:
+    del life, event
+    return True
+
+
+def _new(life: Life, event: Event) -> bool:
+    return isinstance(event, Ordered) and event.deployment_id != life.deployment_id
+
+
+def _new_and_active(life: Life, event: Event) -> bool:
+    return _new(life, event) and isinstance(event, Ordered) and event.release == life.active
+
+
+def _last_crash(life: Life, event: Event) -> bool:
+    del event
+    return life.running and life.crashes + 1 >= CRASH_LIMIT
+
+
+def _is_active(life: Life, event: Event) -> bool:
+    return isinstance(event, Damaged) and event.release == life.active
+
+
+# The table ---------------------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """One row: in this phase, this event, if the guard holds, leads to that phase by this action.
+
+    Attributes:
+        sources: Phases that the row is about.
+        event: Kind of the event.
+        guard: Condition; rows are tried from top to bottom.
+        target: The phase that follows; None for the same.
+        action: Gives state and effects.
+        label: What the diagram says.
+    """
+
+    sources: tuple[Phase, ...]
+    event: type[Event]
+    guard: _Guard
+    target: Phase | None
+    action: _Action
+    label: str
+
+
+_ALL = tuple(Phase)
+_P = Phase
+_S = DeploymentState
+
+TABLE: tuple[Row, ...] = (
+    Row(_ALL, Ordered, _new_and_active, _P.COMMITTED, _have_it, "ordered what is active"),
+    Row(_ALL, Ordered, _new, _P.DOWNLOADING, _begin, "ordered"),
+    Row(_ALL, Withdrawn, _always, _P.IDLE, _remove, "withdrawn"),
+    Row((_P.DOWNLOADING,), Fetched, _always, _P.VERIFYING, _proceed(_S.VERIFYING), "fetched"),
+    Row((_P.VERIFYING,), Verified, _always, _P.STAGED, _proceed(_S.STAGED), "verified"),
+    Row((_P.STAGED,), Cleared, _always, _P.TESTING, _test, "cleared"),
+    Row((_P.TESTING,), TestPassed, _always, _P.TRIAL, _try, "self-test passed"),
+    Row((_P.TRIAL,), TrialPassed, _always, _P.COMMITTED, _commit, "trial passed"),
+    Row((*PREPARING, _P.TESTING), Failed, _always, _P.REJECTED, _give_up, "failed"),
+    Row((_P.TRIAL,), Failed, _always, _P.ROLLED_BACK, _give_up, "failed"),
+    Row((_P.TESTING,), Restarted, _last_crash, _P.REJECTED, _give_up, "third crash"),
+    Row((_P.TRIAL,), Restarted, _last_crash, _P.ROLLED_BACK, _give_up, "third crash"),
+    Row(_ALL, Restarted, _always, None, _resume, "restarted"),
+    Row(EXPOSED, Stopped, _always, None, _end_orderly, "stopped"),
+    Row(RESTING, Damaged, _is_active, _P.DOWNLOADING, _repair, "active version damaged"),
+    Row(UPDATING, Damaged, _is_active, None, _fall_back, "active version damaged"),
+)
+
+
+def advance(life: Life, event: Event) -> Step:
+    """Return what follows from an event.
+
+    Args:
+        life: The state now.
+        event: What happened.
+
+    Returns:
+        The next state and the effects, which may be carried out once the state is written down. The same
+        state and no effects if the event is late, double or about a superseded deployment.
+    """
+    if isinstance(event, Fetched | Verified | Cleared | TestPassed | TrialPassed | Failed) and (
+        event.deployment_id != life.deployment_id
+    ):
+        return Step(life, ())
+    for row in TABLE:
+        if isinstance(event, row.event) and life.phase in row.sources and row.guard(life, event):
+            step = row.action(life, event)
+            target = life.phase if row.target is None else row.target
+            return Step(_changed(step.life, phase=target), step.effects)
+    return Step(life, ())

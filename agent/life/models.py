@@ -1,0 +1,98 @@
+"""All models of the device: orders in, states out."""
+
+from __future__ import annotations
+
+from agent.blobs import BlobStore
+from agent.hosting import Host
+from agent.life.machine import Life, Ordered, Release, Withdrawn
+from agent.life.shell import ModelShell, Surroundings
+from agent.life.store import Stored
+from fleet.protocol.assignment import Assignment
+from fleet.protocol.errors import InvalidManifest, StorageCorrupt
+from fleet.protocol.messages import ModelState
+
+
+class Models:
+    """The lives of all models.
+
+    Args:
+        around: What their shells work with.
+        blobs: Where blobs are kept.
+    """
+
+    def __init__(self, around: Surroundings, blobs: BlobStore) -> None:
+        self._around = around._replace(clean=self.clean)
+        self._blobs = blobs
+        self._shells: dict[str, ModelShell] = {}
+
+    def start(self) -> None:
+        """Read every model's state and go on from it."""
+        found, damaged = self._around.store.load()
+        for error in damaged:
+            self._around.on_incident(error)
+        self._shells = {model: ModelShell(model, stored, self._around) for model, stored in found.items()}
+        for shell in list(self._shells.values()):
+            shell.start()
+
+    def apply(self, assignment: Assignment) -> None:
+        """Begin to carry out an accepted assignment: new orders first, then removals."""
+        for order in assignment.models:
+            if order.model not in self._shells:
+                self._shells[order.model] = ModelShell(order.model, Stored(Life()), self._around)
+            release = Release(order.version, order.manifest_sha256.hex(), order.variant)
+            self._shells[order.model].handle(Ordered(order.deployment_id, release))
+        ordered = {order.model for order in assignment.models}
+        for model in [model for model in self._shells if model not in ordered]:
+            self._shells[model].handle(Withdrawn())
+
+    def states(self, host: Host) -> tuple[ModelState, ...]:
+        """Return what the device holds of each model."""
+        states = []
+        for model, shell in sorted(self._shells.items()):
+            hosted = host.get(model)
+            release = hosted.release if hosted is not None else None
+            states.append(
+                ModelState(
+                    model=model,
+                    version=release.version if release else None,
+                    manifest_sha256=release.manifest_sha256 if release else None,
+                    variant=release.variant if release else None,
+                    phase=shell.life.phase.value,
+                    deployment_id=shell.life.deployment_id or None,
+                )
+            )
+        return tuple(states)
+
+    def are_ready(self, host: Host) -> bool:
+        """Tell whether every model that has a version to answer with answers."""
+        return all(
+            shell.life.serving is None or host.get(model) is not None for model, shell in self._shells.items()
+        )
+
+    def clean(self, model: str) -> None:
+        """Remove what a model no longer needs, and blobs that no model needs.
+
+        Raises:
+            StorageError: Something cannot be removed.
+        """
+        life = self._shells[model].life
+        self._around.slots.keep(model, life.installed)
+        self._blobs.keep(self._needed_blobs())
+        if life == Life():
+            self._around.store.forget(model)
+            del self._shells[model]
+
+    async def close(self) -> None:
+        """End every model's life in an orderly way, for now."""
+        for shell in list(self._shells.values()):
+            await shell.close()
+
+    def _needed_blobs(self) -> set[str]:
+        needed = set()
+        for model, shell in self._shells.items():
+            for release in shell.life.installed:
+                try:
+                    needed |= {file.sha256 for file in self._around.slots.files(model, release)}
+                except (StorageCorrupt, InvalidManifest):
+                    continue  # its manifest is not here yet, so none of its blobs is
+        return needed

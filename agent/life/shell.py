@@ -1,0 +1,240 @@
+"""Carrying out what the update machine says, for each model: the shell around `agent.life.machine`.
+
+For every event: advance, write the new state down, put its reports into the outbox, then carry out its other effects.
+If the state cannot be written, nothing has happened, and the event is tried again later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from agent.hosting import Host, Hosted, load
+from agent.life.machine import (
+    Clean,
+    Damaged,
+    Effect,
+    Event,
+    Failed,
+    Life,
+    Phase,
+    Release,
+    Report,
+    Rest,
+    Restarted,
+    Serve,
+    Stopped,
+    Work,
+    advance,
+)
+from agent.life.slots import Slots
+from agent.life.store import LifeStore, Stored
+from agent.life.work import Workshop
+from agent.settings import Settings
+from agent.telemetry.outbox import Outbox
+from agent.threads import run_to_end
+from fleet.protocol.errors import Cause, MusterError, StorageError
+from fleet.protocol.messages import DeploymentReport
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 5.0
+
+
+class Surroundings(NamedTuple):
+    """What the shell of a model works with; all models share it.
+
+    Attributes:
+        store: Where states are written.
+        slots: Installed versions.
+        host: The versions that answer.
+        outbox: Where reports go.
+        workshop: Does the work of the phases.
+        settings: The agent's settings.
+        on_change: Told after each change of state.
+        on_incident: Told of what a person may have to know.
+        clean: Removes what no model needs; `Models` sets it.
+    """
+
+    store: LifeStore
+    slots: Slots
+    host: Host
+    outbox: Outbox
+    workshop: Workshop
+    settings: Settings
+    on_change: Callable[[], None]
+    on_incident: Callable[[MusterError], None]
+    clean: Callable[[str], None] = lambda _model: None
+
+
+class ModelShell:
+    """The life of one model.
+
+    Args:
+        model: Its name.
+        stored: Its state as it was written.
+        around: What to work with.
+    """
+
+    def __init__(self, model: str, stored: Stored, around: Surroundings) -> None:
+        self.life: Life = stored.life
+        self._model = model
+        self._around = around
+        self._unsent = stored.reports
+        self._work: asyncio.Task[None] | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._ready: dict[Release, Hosted] = {}  # in memory and not answering
+        self._retry: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Go on from the written state."""
+        self.handle(Restarted())
+
+    def handle(self, event: Event) -> None:
+        """Take an event through the machine and carry out what follows."""
+        step = advance(self.life, event)
+        if step.life == self.life and not step.effects:
+            return
+        reports = (*self._unsent, *(effect for effect in step.effects if isinstance(effect, Report)))
+        try:
+            self._around.store.save(self._model, Stored(step.life, reports))
+        except StorageError as error:
+            self._around.on_incident(error)
+            self._retry = asyncio.get_running_loop().call_later(RETRY_S, self.handle, event)
+            return
+        if step.life.phase is not self.life.phase:
+            log.info("%s: %s -> %s", self._model, self.life.phase, step.life.phase)
+        self.life, self._unsent = step.life, reports
+        self._send_reports()
+        for effect in step.effects:
+            self._carry_out(effect)
+        self._around.on_change()
+
+    async def close(self) -> None:
+        """End in an orderly way: a trial that is going on does not count this as a crash."""
+        if self._retry is not None:
+            self._retry.cancel()
+        self.handle(Stopped())
+        tasks = [task for task in (self._work, self._loading) if task is not None and not task.done()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=0.3)
+        for hosted in (*self._ready.values(), self._around.host.put(self._model, None)):
+            if hosted is not None:
+                self._retire(hosted)
+
+    def _send_reports(self) -> None:
+        if not self._unsent:
+            return
+        now_s = time.time()
+        try:
+            self._around.outbox.put(
+                *(
+                    DeploymentReport(now_s, r.deployment_id, self._model, r.version, r.state, r.cause)
+                    for r in self._unsent
+                )
+            )
+            self._unsent = ()
+            self._around.store.save(self._model, Stored(self.life))
+        except StorageError as error:  # the reports stay with the state and go with the next step
+            log.error("%s", error)
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Serve(release):
+                self._serve(release)
+            case Work():
+                self._stop_work()
+                self._work = asyncio.ensure_future(self._do_work(self.life))
+            case Rest():
+                self._stop_work()
+            case Clean():
+                self._clean()
+            case Report():
+                pass  # sent when the state was written
+
+    def _stop_work(self) -> None:
+        if self._work is not None and self._work is not asyncio.current_task():
+            self._work.cancel()
+        self._work = None
+
+    async def _do_work(self, life: Life) -> None:
+        """Do the work of a phase; its outcome is the next event."""
+        try:
+            if life.phase is Phase.TRIAL and self._loading is not None:
+                await asyncio.wait([self._loading])
+            event = await self._around.workshop.work(self._model, life, self._ready)
+        except MusterError as error:
+            event = Failed(life.deployment_id, error.cause())
+        except Exception:
+            log.exception("%s: the work of %s failed unexpectedly", self._model, life.phase)
+            event = Failed(
+                life.deployment_id, Cause(MusterError.code, "The agent failed unexpectedly; see its log.")
+            )
+        self.handle(event)
+
+    def _serve(self, release: Release | None) -> None:
+        """Let a version answer: at once if it is in memory, else as soon as it is loaded."""
+        if self._loading is not None:
+            self._loading.cancel()
+            self._loading = None
+        current = self._around.host.get(self._model)
+        if current is not None and current.release == release:
+            return
+        if release is None:
+            self._swap(None)
+        elif release in self._ready:
+            self._swap(self._ready.pop(release))
+        else:
+            self._loading = asyncio.ensure_future(self._load(release))
+
+    async def _load(self, release: Release) -> None:
+        try:
+            slot = await run_to_end(lambda: self._around.slots.open(self._model, release))
+            hosted = await load(slot, self._around.settings.inference_timeout_s)
+        except MusterError as error:
+            if release == self.life.candidate:
+                self.handle(Failed(self.life.deployment_id, error.cause()))
+            else:
+                self._around.on_incident(error)
+                self.handle(Damaged(release))
+            return
+        self._swap(hosted)
+        self._around.on_change()
+
+    def _swap(self, hosted: Hosted | None) -> None:
+        before = self._around.host.put(self._model, hosted)
+        if hosted is not None:
+            hosted.counter.begin(time.time())
+        if before is None:
+            return
+        if before.release in self.life.installed:  # a trial may bring it back at once
+            self._ready[before.release] = before
+            self._flush(before)
+        else:
+            self._retire(before)
+
+    def _clean(self) -> None:
+        """Let go of versions in memory that do not answer, then of what is on disk."""
+        for release in list(self._ready):
+            self._retire(self._ready.pop(release))
+        try:
+            self._around.clean(self._model)
+        except StorageError as error:
+            self._around.on_incident(error)
+
+    def _retire(self, hosted: Hosted) -> None:
+        self._flush(hosted)
+        hosted.close()
+
+    def _flush(self, hosted: Hosted) -> None:
+        window = hosted.counter.close(time.time())
+        if window is not None:
+            try:
+                self._around.outbox.put(window)
+            except StorageError as error:
+                log.error("a telemetry window is lost: %s", error)

@@ -1,0 +1,70 @@
+"""Where the state of each model is written: ``life/<model>.state``, one file each.
+
+Replacing the file is the one switch that activates a version: everything else on disk is only looked at
+through it. A file also holds the reports of its last step until they are in the outbox, so that a crash between the
+two loses none.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from agent import durable
+from agent.life.machine import Life, Report
+from fleet.protocol.errors import StorageCorrupt
+
+SUFFIX = ".state"
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What a file holds.
+
+    Attributes:
+        life: The state.
+        reports: Reports of the last step that may not be in the outbox yet.
+    """
+
+    life: Life
+    reports: tuple[Report, ...] = ()
+
+
+class LifeStore:
+    """The folder of state files.
+
+    Args:
+        directory: The folder.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def load(self) -> tuple[dict[str, Stored], list[StorageCorrupt]]:
+        """Return the state of every model, and what is wrong with files that cannot be understood."""
+        found: dict[str, Stored] = {}
+        damaged: list[StorageCorrupt] = []
+        for path in sorted(self._directory.glob(f"*{SUFFIX}")):
+            try:
+                with durable.storage_errors(path):
+                    found[path.name.removesuffix(SUFFIX)] = msgspec.json.decode(
+                        path.read_bytes(), type=Stored
+                    )
+            except msgspec.DecodeError:
+                damaged.append(
+                    StorageCorrupt(f"The state of model {path.name.removesuffix(SUFFIX)} is damaged.")
+                )
+        return found, damaged
+
+    def save(self, model: str, stored: Stored) -> None:
+        """Write the state of a model; from then on it is the state.
+
+        Raises:
+            StorageError: It cannot be written; the state before stands.
+        """
+        durable.make_directory(self._directory)
+        durable.write_file(self._directory / f"{model}{SUFFIX}", msgspec.json.encode(stored))
+
+    def forget(self, model: str) -> None:
+        """Remove the state of a model that the device no longer has."""
+        durable.remove_file(self._directory / f"{model}{SUFFIX}")

@@ -1,0 +1,118 @@
+"""Assignments from the broker to the models' lives.
+
+An assignment whose signer is known is verified and written down at once, before it is acknowledged to the broker. One
+whose signer is not known waits in memory while the image repository is asked who the director is; if the process
+ends meanwhile, the next `Hello` tells the hub what this device has accepted, and the hub sends it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+
+from agent.backoff import Backoff
+from agent.settings import Settings
+from agent.trust.director import Director
+from agent.trust.image_repository import ImageRepository
+from fleet.protocol.assignment import Assignment
+from fleet.protocol.errors import MusterError, Unavailable
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 8
+"""Assignments of unknown signers that are kept, at most: the latest."""
+
+
+class Orders:
+    """Takes assignments.
+
+    Args:
+        director: Verifies them and remembers the last.
+        repository: Says who the director is.
+        settings: How long the director's keys are believed without asking again.
+        apply: Carries an accepted assignment out.
+        on_incident: Told of those that are refused.
+        backoff: Makes the waits between attempts to reach the repository.
+    """
+
+    def __init__(
+        self,
+        director: Director,
+        repository: ImageRepository,
+        settings: Settings,
+        apply: Callable[[Assignment], None],
+        on_incident: Callable[[MusterError], None],
+        backoff: Callable[[], Backoff],
+    ) -> None:
+        self._director = director
+        self._repository = repository
+        self._refresh_interval_s = settings.trust_refresh_interval_s
+        self._apply = apply
+        self._on_incident = on_incident
+        self._backoff = backoff()
+        self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING)
+        self._wake = asyncio.Event()
+        self._refreshed_at: float | None = None
+
+    def start(self) -> None:
+        """Go on with the last accepted assignment, verified again."""
+        try:
+            assignment = self._director.load()
+        except MusterError as error:
+            self._on_incident(error)
+            return
+        if assignment is not None:
+            self._apply(assignment)
+
+    def on_connected(self) -> None:
+        """See whether the director's keys are due to be refreshed."""
+        self._wake.set()
+
+    def on_assignment(self, message: bytes) -> None:
+        """Take an assignment from the broker: accept it, refuse it, or keep it until its signer is known."""
+        try:
+            if self._director.is_last(message):
+                log.debug("the broker sent the last assignment again")
+            elif self._director.knows_signer(message):
+                self._accept(message)
+            else:
+                self._waiting.append(message)
+                self._wake.set()
+        except MusterError as error:
+            self._on_incident(error)
+
+    async def run(self) -> None:
+        """Refresh the director's keys when they are due, or when an assignment waits for them."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if not self._waiting and not self._is_due():
+                continue
+            try:
+                self._director.trust(await self._repository.director_keys())
+                self._refreshed_at = asyncio.get_running_loop().time()
+                self._backoff.reset()
+            except Unavailable as error:
+                log.warning("%s", error)
+                await asyncio.sleep(self._backoff.next_s())
+                self._wake.set()
+                continue
+            except MusterError as error:
+                self._on_incident(error)
+            while self._waiting:
+                try:
+                    self._accept(self._waiting.popleft())
+                except MusterError as error:
+                    self._on_incident(error)
+
+    def _is_due(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        return self._refreshed_at is None or now - self._refreshed_at >= self._refresh_interval_s
+
+    def _accept(self, message: bytes) -> None:
+        assignment = self._director.accept(message, now_s=time.time())
+        log.info("accepted assignment %d", assignment.sequence)
+        self._apply(assignment)

@@ -1,0 +1,40 @@
+"""What the agent asks of an inference runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from fleet.protocol.manifest import Signature
+
+Tensors = Mapping[str, NDArray[Any]]
+"""Arrays by the name of the tensor in the model's signature."""
+
+
+class LoadedModel(Protocol):
+    """A model in memory, ready to answer. One thread at a time uses it."""
+
+    def infer(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
+        """Return the outputs for the inputs, both as the signature names them.
+
+        Raises:
+            InferenceFailed: The runtime refused the inputs or failed while computing.
+        """
+
+
+class Runtime(Protocol):
+    """Loads models of one kind."""
+
+    def load(self, path: Path, signature: Signature) -> LoadedModel:
+        """Load a model whose bytes were verified.
+
+        Args:
+            path: The model's file.
+            signature: What the manifest says that it takes and gives.
+
+        Raises:
+            VariantUnsupported: This runtime cannot run the file, or the file has another signature.
+        """

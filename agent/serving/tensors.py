@@ -1,0 +1,104 @@
+"""Tensors as JSON, in the Open Inference Protocol's form, and back: all checks on what a client sends.
+
+``{"name": "pixels", "shape": [1, 64], "datatype": "FP32", "data": [0.0, …]}``, data flat or nested, row by row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fleet.protocol.errors import InvalidMessage
+from fleet.protocol.manifest import Signature, Tensor
+
+DATATYPES = {
+    "bool": "BOOL",
+    "uint8": "UINT8",
+    "uint16": "UINT16",
+    "uint32": "UINT32",
+    "uint64": "UINT64",
+    "int8": "INT8",
+    "int16": "INT16",
+    "int32": "INT32",
+    "int64": "INT64",
+    "float16": "FP16",
+    "float32": "FP32",
+    "float64": "FP64",
+}
+"""The protocol's names of NumPy's element types."""
+
+
+class RequestTensor(msgspec.Struct):
+    """One input as it is sent."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Any]
+
+
+class ResponseTensor(msgspec.Struct):
+    """One output as it is answered."""
+
+    name: str
+    shape: tuple[int, ...]
+    datatype: str
+    data: list[Any]
+
+
+def read_inputs(tensors: list[RequestTensor], signature: Signature) -> dict[str, NDArray[Any]]:
+    """Return the inputs as arrays that a model of this signature takes.
+
+    Args:
+        tensors: As received.
+        signature: What the model takes.
+
+    Raises:
+        InvalidMessage: They are not what the model takes.
+    """
+    sent = {tensor.name: tensor for tensor in tensors}
+    wanted = {tensor.name: tensor for tensor in signature.inputs}
+    if sent.keys() != wanted.keys() or len(sent) != len(tensors):
+        raise InvalidMessage(
+            f"The model takes the inputs {', '.join(sorted(wanted))}; {', '.join(sorted(sent)) or 'none':.200} came."
+        )
+    arrays = {name: _read(sent[name], wanted[name]) for name in wanted}
+    if len({len(array) for array in arrays.values()}) != 1:
+        raise InvalidMessage("The inputs have batches of different sizes.")
+    return arrays
+
+
+def write_outputs(outputs: dict[str, NDArray[Any]]) -> list[ResponseTensor]:
+    """Return arrays in the form that is answered."""
+    return [
+        ResponseTensor(name, value.shape, DATATYPES.get(value.dtype.name, "BYTES"), value.ravel().tolist())
+        for name, value in outputs.items()
+    ]
+
+
+def _read(sent: RequestTensor, wanted: Tensor) -> NDArray[Any]:
+    expected = DATATYPES.get(wanted.dtype)
+    if sent.datatype != expected:
+        raise InvalidMessage(f"Input {wanted.name} has the datatype {expected}, not {sent.datatype!r:.40}.")
+    if (
+        len(sent.shape) != len(wanted.shape)
+        or any(size < 1 for size in sent.shape)
+        or any(want not in (-1, size) for size, want in zip(sent.shape, wanted.shape, strict=True))
+    ):
+        raise InvalidMessage(
+            f"Input {wanted.name} has the shape {list(wanted.shape)}, not {sent.shape!r:.80}."
+        )
+    try:
+        with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused below
+            array = np.array(sent.data, dtype=wanted.dtype)
+        array = array.reshape(sent.shape)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidMessage(
+            f"The data of input {wanted.name} does not have the stated shape and type."
+        ) from error
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InvalidMessage(f"Input {wanted.name} has values that are not finite in its type.")
+    return array

@@ -1,0 +1,137 @@
+"""The agent's settings: ``agent.toml`` in the state folder, checked when it is read.
+
+Every setting has a default; the file holds only those that were given. What each is for, and its unit, stands
+in ``docs/reference/agent-settings.md``. Secrets are not settings: see `agent.identity`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from agent import durable
+from fleet.protocol.errors import InvalidConfiguration
+
+FILE_NAME = "agent.toml"
+_HEADER = (
+    "# Settings of the Muster agent; docs/reference/agent-settings.md explains each. Restart to apply.\n"
+)
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=7 * 86400)]
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**50)]
+Number = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that can be set; the reference page explains each."""
+
+    heartbeat_interval_s: Seconds = 30.0
+    hello_interval_s: Seconds = 300.0
+    telemetry_interval_s: Seconds = 60.0
+
+    trial_s: Seconds = 60.0
+    trial_minimum_predictions: Annotated[int, msgspec.Meta(ge=0)] = 0
+    trial_limit_s: Seconds = 3600.0
+    trial_maximum_errors: Annotated[int, msgspec.Meta(ge=0)] = 3
+    inference_timeout_s: Seconds = 30.0
+
+    resend_interval_s: Seconds = 30.0
+    resend_limit_s: Seconds = 600.0
+    records_in_flight: Number = 32
+    outbox_budget_bytes: Bytes = 8 * 1024**2
+
+    fetch_timeout_s: Seconds = 10.0
+    fetch_attempts: Number = 5
+    trust_refresh_interval_s: Seconds = 3600.0
+    delivery_timeout_s: Seconds = 10.0
+    delivery_attempts: Number = 8
+    delivery_digest_attempts: Number = 3
+    delivery_window_chunks: Number = 256
+    reserve_free_bytes: Bytes = 64 * 1024**2
+
+    backoff_minimum_s: Seconds = 0.5
+    backoff_maximum_s: Seconds = 60.0
+
+    socket_path: str = ""
+    request_limit_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**30)] = 4 * 1024**2
+
+    def socket(self, state: Path) -> Path:
+        """Return where the local inference API listens."""
+        return Path(self.socket_path) if self.socket_path else state / "agent.sock"
+
+
+def parse_settings(given: dict[str, Any]) -> Settings:
+    """Return the settings with the given values in place of defaults.
+
+    Raises:
+        InvalidConfiguration: A setting is unknown, or its value cannot be used.
+    """
+    try:
+        settings = msgspec.convert(given, Settings)
+    except msgspec.ValidationError as error:
+        raise InvalidConfiguration(
+            f"The settings cannot be used: {error}.", remedy="See docs/reference/agent-settings.md."
+        ) from error
+    if settings.backoff_maximum_s < settings.backoff_minimum_s:
+        raise InvalidConfiguration("backoff_maximum_s is below backoff_minimum_s.")
+    return settings
+
+
+def read_settings(state: Path) -> Settings:
+    """Return the settings of a state folder; the defaults if it has no file.
+
+    Raises:
+        InvalidConfiguration: The file cannot be read or used.
+    """
+    path = state / FILE_NAME
+    try:
+        return parse_settings(tomllib.loads(path.read_text("utf-8")))
+    except FileNotFoundError:
+        return Settings()
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfiguration(f"{path} cannot be read: {error}.") from error
+
+
+def write_settings(state: Path, given: dict[str, Any]) -> None:
+    """Write the given settings, checked, to a state folder.
+
+    Raises:
+        InvalidConfiguration: They cannot be used; nothing was written.
+        StorageError: The file cannot be written.
+    """
+    parse_settings(given)
+    # A JSON number, boolean or string is the same text in TOML, so nothing is needed to write it.
+    lines = "".join(f"{name} = {msgspec.json.encode(value).decode()}\n" for name, value in given.items())
+    durable.write_file(state / FILE_NAME, (_HEADER + lines).encode(), mode=durable.PRIVATE)
+
+
+def parse_assignments(pairs: list[str]) -> dict[str, Any]:
+    """Return ``name=value`` texts of a command line as settings; values that are not JSON are text.
+
+    Raises:
+        InvalidConfiguration: One has no ``=``.
+    """
+    return {name: _value(text) for name, text in split_pairs(pairs)}
+
+
+def split_pairs(pairs: list[str]) -> list[tuple[str, str]]:
+    """Return ``name=value`` texts taken apart.
+
+    Raises:
+        InvalidConfiguration: One has no ``=``.
+    """
+    split = [pair.partition("=") for pair in pairs]
+    for name, equals, _ in split:
+        if not equals or not name:
+            raise InvalidConfiguration(f"{name!r:.80} is not of the form name=value.")
+    return [(name, text) for name, _, text in split]
+
+
+def _value(text: str) -> int | float | bool | str:
+    try:
+        return msgspec.json.decode(text, type=int | float | bool | str)
+    except msgspec.DecodeError:
+        return text

@@ -1,0 +1,113 @@
+"""Sending the outbox: oldest first, a bounded number under way, again after a growing wait until acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import NamedTuple
+
+from agent.backoff import Backoff
+from agent.mqtt import Link
+from agent.settings import Settings
+from agent.telemetry.outbox import Entry, Outbox
+from fleet.protocol.errors import BrokerUnavailable, InvalidMessage, StorageError
+from fleet.protocol.messages import Ack, decode, encode
+from fleet.protocol.topics import Up, up
+
+log = logging.getLogger(__name__)
+
+
+class _Flight(NamedTuple):
+    """A record that was sent and not acknowledged by the hub."""
+
+    due: float
+    backoff: Backoff
+
+
+class Sender:
+    """Carries records to the hub.
+
+    Args:
+        device_id: This device.
+        outbox: Where records are.
+        link: The way to the broker.
+        settings: How many at once, and when again.
+    """
+
+    def __init__(self, device_id: str, outbox: Outbox, link: Link, settings: Settings) -> None:
+        self._topic = up(device_id, Up.RECORD)
+        self._outbox = outbox
+        self._link = link
+        self._settings = settings
+        self._flights: dict[int, _Flight] = {}
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Look at the outbox: something was put in."""
+        self._wake.set()
+
+    def on_connected(self) -> None:
+        """Send again what was under way over the connection before."""
+        self._flights.clear()
+        self._wake.set()
+
+    def on_ack(self, payload: bytes) -> None:
+        """Take the hub's acknowledgement.
+
+        Raises:
+            InvalidInput: It cannot be understood.
+            StorageError: It cannot be written; the hub will be sent the records again.
+        """
+        ack = decode(payload, Ack)
+        self._outbox.acknowledge(ack.stream, ack.numbers)
+        for number in ack.numbers:
+            self._flights.pop(number, None)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        while True:
+            await self._link.wait_connected()
+            self._wake.clear()
+            try:
+                await self._send_due()
+            except StorageError as error:
+                log.error("%s", error)
+            try:
+                async with asyncio.timeout(self._until_due_s()):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _send_due(self) -> None:
+        now = asyncio.get_running_loop().time()
+        waiting = {number for number, flight in self._flights.items() if flight.due > now}
+        entries = self._outbox.take(max(0, self._settings.records_in_flight - len(waiting)), beside=waiting)
+        sending: list[Awaitable[None]] = []
+        for entry in entries:
+            flight = self._flights.get(entry.number)
+            backoff = flight.backoff if flight else self._new_backoff()
+            self._flights[entry.number] = _Flight(now + backoff.next_s(), backoff)
+            sending.append(self._send(entry))
+        await asyncio.gather(*sending)
+
+    async def _send(self, entry: Entry) -> None:
+        try:
+            await self._link.publish(self._topic, encode(self._outbox.record(entry)))
+        except BrokerUnavailable:
+            log.debug("record %d waits for the next connection", entry.number)
+        except InvalidMessage as error:
+            log.error("%s", error)
+
+    def _until_due_s(self) -> float:
+        now = asyncio.get_running_loop().time()
+        dues = (flight.due for flight in self._flights.values())
+        return max(0.01, min(dues, default=now + self._settings.resend_interval_s) - now)
+
+    def _new_backoff(self) -> Backoff:
+        # Backoff draws from the upper half of its first wait: twice the interval makes the interval the least.
+        return Backoff(
+            2 * self._settings.resend_interval_s,
+            max(self._settings.resend_limit_s, 2 * self._settings.resend_interval_s),
+        )

@@ -1,0 +1,1 @@
+"""What the device believes: the image repository (which bundles exist) and the director (what it runs)."""

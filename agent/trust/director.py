@@ -1,0 +1,181 @@
+"""The director as this device trusts it: from received bytes to an accepted assignment.
+
+::
+
+    bytes → size → COSE form → key vouched for? → signature → contents → for me, newer, in time? → written → acted on
+
+Nothing right of a check is touched before it holds. What is accepted is one file, ``assignment.accepted``, with
+the message as it was signed and its sequence number: written in one step before anything is done about it, so that
+no crash makes the device take an older assignment, or forget the one it said it has. At start-up the signature is
+verified again.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from agent import durable
+from fleet.protocol import cose
+from fleet.protocol.assignment import (
+    EXTERNAL_AAD,
+    MAX_ASSIGNMENT_SIZE_BYTES,
+    Assignment,
+    check_acceptable,
+    decode_assignment,
+)
+from fleet.protocol.director import DirectorKeys, decode_director_keys, encode_director_keys
+from fleet.protocol.errors import (
+    AssignmentForOtherDevice,
+    MessageTooLarge,
+    SignatureInvalid,
+    StorageCorrupt,
+    StorageError,
+)
+
+log = logging.getLogger(__name__)
+
+ACCEPTED_FILE = "assignment.accepted"
+KEYS_FILE = "director.json"
+
+
+class _Accepted(msgspec.Struct, frozen=True):
+    """What the file holds."""
+
+    sequence: int
+    message: bytes
+
+
+class Director:
+    """Verifies assignments and remembers the last one.
+
+    Args:
+        directory: Where keys and the last assignment are kept.
+        device_id: This device.
+    """
+
+    def __init__(self, directory: Path, device_id: str) -> None:
+        self._directory = directory
+        self._device_id = device_id
+        self._keys: dict[bytes, bytes] = {}
+        self._last = b""
+        self._damage: StorageCorrupt | None = None
+        self.sequence = 0
+        """Highest sequence number accepted; 0 for none."""
+
+    def load(self) -> Assignment | None:
+        """Read what is kept and return the last accepted assignment, verified again; None if there is none.
+
+        Its expiry is not checked again: it limits when an order may be *accepted*, and a device that was
+        offline for long goes on running what it was ordered to.
+
+        Raises:
+            StorageCorrupt: The file is damaged. No assignment will be accepted from now on, because it
+                cannot be told which are old.
+            TrustError: The assignment does not verify (any more); its sequence number still counts.
+        """
+        durable.make_directory(self._directory)
+        keys = _read(self._directory / KEYS_FILE)
+        if keys is not None:
+            self._keys = decode_director_keys(keys).by_id()
+        stored = _read(self._directory / ACCEPTED_FILE)
+        if stored is None:
+            return None
+        try:
+            accepted = msgspec.msgpack.decode(stored, type=_Accepted)
+        except msgspec.DecodeError as error:
+            self._damage = StorageCorrupt(
+                "The last accepted assignment is damaged, so newer ones cannot be told from older ones.",
+                remedy="Enrol the device again.",
+            )
+            raise self._damage from error
+        self.sequence, self._last = accepted.sequence, accepted.message
+        assignment = self._verified(accepted.message)
+        if assignment.device_id != self._device_id:
+            raise AssignmentForOtherDevice("The stored assignment is for another device.")
+        return assignment
+
+    def trust(self, keys: DirectorKeys) -> None:
+        """Take the keys that the image repository vouches for now in place of those before.
+
+        Raises:
+            StorageError: They cannot be kept.
+        """
+        if keys.by_id() != self._keys:
+            durable.write_file(self._directory / KEYS_FILE, encode_director_keys(keys))
+            self._keys = keys.by_id()
+            log.info("the director has %d key(s)", len(self._keys))
+
+    def is_last(self, message: bytes) -> bool:
+        """Tell whether these are the very bytes accepted last: brokers deliver messages twice at times."""
+        return message == self._last
+
+    def knows_signer(self, message: bytes) -> bool:
+        """Tell whether the key that a message names is known; if not, fresh metadata may vouch for it.
+
+        Raises:
+            InvalidInput: The bytes are too many.
+            SignatureInvalid: They are no signed message.
+        """
+        return _opened(message).key_id in self._keys
+
+    def accept(self, message: bytes, *, now_s: float) -> Assignment:
+        """Verify an assignment, write it down and return it.
+
+        Args:
+            message: The bytes received.
+            now_s: Unix time.
+
+        Raises:
+            TrustError: A rule of the trust model does not hold.
+            InvalidInput: The bytes are too many, or signed nonsense.
+            StorageError: It cannot be written down, so it must not be acted on.
+        """
+        if self._damage is not None:
+            raise self._damage
+        assignment = self._verified(message)
+        check_acceptable(assignment, device_id=self._device_id, last_sequence=self.sequence, now_s=now_s)
+        accepted = _Accepted(assignment.sequence, message)
+        durable.write_file(self._directory / ACCEPTED_FILE, msgspec.msgpack.encode(accepted))
+        self.sequence, self._last = assignment.sequence, message
+        return assignment
+
+    def _verified(self, message: bytes) -> Assignment:
+        envelope = _opened(message)
+        key = self._keys.get(envelope.key_id)
+        if key is None:
+            raise SignatureInvalid(f"No director key has the id {envelope.key_id.hex()}.")
+        try:
+            Ed25519PublicKey.from_public_bytes(key).verify(envelope.signature, envelope.signed)
+        except (InvalidSignature, ValueError) as error:
+            raise SignatureInvalid("The assignment's signature does not match.") from error
+        return decode_assignment(envelope.payload)
+
+
+def read_sequence(directory: Path) -> int:
+    """Return the highest sequence number accepted, for people to read; 0 if there is none or it is damaged."""
+    stored = _read(directory / ACCEPTED_FILE)
+    try:
+        return msgspec.msgpack.decode(stored, type=_Accepted).sequence if stored else 0
+    except msgspec.DecodeError:
+        return 0
+
+
+def _opened(message: bytes) -> cose.Envelope:
+    if len(message) > MAX_ASSIGNMENT_SIZE_BYTES:
+        raise MessageTooLarge(
+            f"An assignment of {len(message)} bytes was received; {MAX_ASSIGNMENT_SIZE_BYTES} are allowed."
+        )
+    return cose.open1(message, external_aad=EXTERNAL_AAD)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        with durable.storage_errors(path):
+            return path.read_bytes() if path.exists() else None
+    except StorageError as error:
+        raise StorageCorrupt(f"{path.name} cannot be read.") from error

@@ -1,0 +1,127 @@
+"""Files of the image repository over MQTT, in the shape that python-tuf fetches files.
+
+python-tuf works synchronously, in a thread of its own; the messages are the event loop's. A file larger than
+one answer comes in parts::
+
+    thread                         event loop                        hub
+    fetch("metadata/2.root.json") → FetchRequest(7, path, 0)       →
+                                  ← FileAnswer(7, size 90000, 65536 bytes)
+           yields 65536 bytes     → FetchRequest(8, path, 65536)   →
+                                  ← FileAnswer(8, size 90000, 24464 bytes)
+           yields 24464 bytes
+
+python-tuf counts what is yielded against the size that it allows for the file, and verifies it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Iterator
+
+from tuf.api.exceptions import DownloadError, DownloadHTTPError
+from tuf.ngclient.fetcher import FetcherInterface
+
+from agent.backoff import Backoff
+from fleet.protocol.errors import BrokerUnavailable, DeliveryTimedOut, InvalidMessage
+from fleet.protocol.messages import FILE_PART_SIZE_BYTES, FetchRequest, FileAnswer, decode, encode
+
+NOT_FOUND = 404
+
+
+class FileClient:
+    """Asks the hub for parts of files. Lives in the event loop.
+
+    Args:
+        publish: Sends the bytes of a `FetchRequest`.
+        wait_connected: Waits for a connection; time without one does not count as an attempt.
+        timeout_s: How long an answer may take.
+        attempts: How often a part is asked for before giving up.
+        backoff: Makes the waits between attempts.
+    """
+
+    def __init__(
+        self,
+        publish: Callable[[bytes], Awaitable[None]],
+        wait_connected: Callable[[], Awaitable[None]],
+        *,
+        timeout_s: float,
+        attempts: int,
+        backoff: Callable[[], Backoff],
+    ) -> None:
+        self._publish = publish
+        self._wait_connected = wait_connected
+        self._timeout_s = timeout_s
+        self._attempts = attempts
+        self._backoff = backoff
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[FileAnswer]] = {}
+
+    def on_answer(self, payload: bytes) -> None:
+        """Take an answer from the hub; one that nobody waits for is late or double, and is dropped.
+
+        Raises:
+            InvalidInput: It cannot be understood.
+        """
+        answer = decode(payload, FileAnswer)
+        if len(answer.data) > FILE_PART_SIZE_BYTES:
+            raise InvalidMessage(f"A part of a file has {len(answer.data)} bytes.")
+        waiting = self._waiting.get(answer.request_id)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
+
+    async def part(self, path: str, offset: int) -> FileAnswer:
+        """Return one part of a file.
+
+        Args:
+            path: Relative to the repository.
+            offset: Its first byte.
+
+        Raises:
+            DeliveryTimedOut: No answer came, after bounded retries.
+        """
+        backoff = self._backoff()
+        for _ in range(self._attempts):
+            await self._wait_connected()
+            number = next(self._numbers)
+            answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await self._publish(encode(FetchRequest(number, path, offset)))
+                    await answer
+                received: FileAnswer = answer.result()
+                return received
+            except (TimeoutError, BrokerUnavailable):
+                await asyncio.sleep(backoff.next_s())
+            finally:
+                del self._waiting[number]
+        raise DeliveryTimedOut(f"The hub did not send {path:.120}, after {self._attempts} attempts.")
+
+
+class RepositoryFetcher(FetcherInterface):
+    """python-tuf's way to the files, called in its thread.
+
+    Args:
+        files: Asks the hub.
+        loop: The event loop that ``files`` lives in.
+    """
+
+    def __init__(self, files: FileClient, loop: asyncio.AbstractEventLoop) -> None:
+        self._files = files
+        self._loop = loop
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        offset = 0
+        size_bytes: int | None = None
+        while size_bytes is None or offset < size_bytes:
+            asked = asyncio.run_coroutine_threadsafe(self._files.part(url, offset), self._loop)
+            answer: FileAnswer = asked.result()
+            if answer.size_bytes is None:
+                raise DownloadHTTPError(f"The image repository has no file {url}.", NOT_FOUND)
+            if size_bytes is not None and size_bytes != answer.size_bytes:
+                raise DownloadError(f"{url} changed its size while it was sent.")
+            size_bytes = answer.size_bytes
+            if offset + len(answer.data) > size_bytes or (not answer.data and offset < size_bytes):
+                raise DownloadError(f"A part of {url} does not fit its stated size.")
+            offset += len(answer.data)
+            yield answer.data

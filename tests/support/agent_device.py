@@ -1,0 +1,152 @@
+"""A real agent for tests: its own process, its own state folder, its own local API."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from agent.enroll import enroll
+from tests.support.agent_bundles import MODEL
+from tests.support.agent_peer import Peer, eventually
+
+FAST: dict[str, Any] = {
+    "heartbeat_interval_s": 0.5,
+    "telemetry_interval_s": 0.3,
+    "trial_s": 0.4,
+    "resend_interval_s": 0.5,
+    "fetch_timeout_s": 2.0,
+    "delivery_timeout_s": 0.5,
+    "delivery_attempts": 4,
+    "backoff_minimum_s": 0.1,
+    "backoff_maximum_s": 0.5,
+    "reserve_free_bytes": 0,
+}
+"""Settings that make tests quick."""
+
+SAMPLE = [0.9, 0.1, 0.4, 0.2]
+
+
+class Reply(NamedTuple):
+    """An answer of the local API."""
+
+    status: int
+    body: Any
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=10)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(10)
+        self.sock.connect(str(self._path))
+
+
+class Device:
+    """An enrolled device.
+
+    Args:
+        peer: Its hub.
+        folder: Where its state goes.
+        device_id: Its name.
+        settings: Settings in place of `FAST`'s.
+    """
+
+    def __init__(self, peer: Peer, folder: Path, device_id: str, **settings: Any) -> None:
+        self.id = device_id
+        self.state = folder / device_id
+        # A test's folder can have a longer path than a socket may have.
+        self.socket = Path(tempfile.mkdtemp(prefix="agent-")) / "s"
+        self._log = (folder / f"{device_id}.log").open("ab")
+        self._process: subprocess.Popen[bytes] | None = None
+        enroll(
+            self.state,
+            hub_url=peer.url,
+            device_id=device_id,
+            token_text=peer.token,
+            attributes={"site": "lab"},
+            settings={**FAST, "socket_path": str(self.socket), **settings},
+        )
+
+    def start(self) -> None:
+        """Start the agent."""
+        command = [sys.executable, "-W", "error", "-m", "agent", "run", "--state", str(self.state)]
+        self._process = subprocess.Popen(command, stderr=self._log, env=_environment())
+
+    def kill(self) -> None:
+        """End the agent as a power cut would."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(10)
+
+    def stop(self) -> float:
+        """End the agent in an orderly way; return how long it took, in seconds."""
+        import time
+
+        assert self._process is not None
+        start = time.monotonic()
+        self._process.send_signal(signal.SIGTERM)
+        assert self._process.wait(10) == 0
+        return time.monotonic() - start
+
+    def is_running(self) -> bool:
+        """Whether the process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def close(self) -> None:
+        """End whatever runs."""
+        if self.is_running():
+            self.kill()
+        self._log.close()
+        self.socket.unlink(missing_ok=True)
+        self.socket.parent.rmdir()
+
+    def call(self, method: str, path: str, body: Any = None) -> Reply:
+        """Make one request to the local API."""
+        connection = UnixConnection(self.socket)
+        try:
+            data = None if body is None else msgspec.json.encode(body)
+            connection.request(method, path, data)
+            response = connection.getresponse()
+            return Reply(response.status, msgspec.json.decode(response.read()))
+        finally:
+            connection.close()
+
+    def infer(self, *samples: list[float], model: str = MODEL) -> Reply:
+        """Ask for predictions of samples."""
+        tensor = {
+            "name": "pixels",
+            "shape": [len(samples), len(samples[0])],
+            "datatype": "FP32",
+            "data": [value for sample in samples for value in sample],
+        }
+        return self.call("POST", f"/v2/models/{model}/infer", {"inputs": [tensor]})
+
+    def answering_version(self) -> str | None:
+        """Return the version that answers a real request, None if none does."""
+        try:
+            reply = self.infer(SAMPLE)
+        except OSError:
+            return None
+        return str(reply.body["model_version"]) if reply.status == 200 else None
+
+    def wait_version(self, version: int) -> None:
+        """Wait until a version answers."""
+        eventually(lambda: self.answering_version() == str(version))
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

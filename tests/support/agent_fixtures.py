@@ -1,0 +1,46 @@
+"""Fixtures of the agent's tests; a test module imports those that it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.agent_device import Device
+from tests.support.agent_peer import Peer
+from tests.support.brokers import RunningBroker, running_broker
+
+MakeDevice = Callable[..., Device]
+_numbers = count(1)
+
+
+@pytest.fixture(scope="module", name="broker")
+def broker_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
+    """A Mosquitto that the tests of one module share."""
+    with running_broker("mosquitto", tmp_path_factory.mktemp("broker")) as running:
+        yield running
+
+
+@pytest.fixture(name="peer")
+def peer_fixture(broker: RunningBroker) -> Iterator[Peer]:
+    """A hub of this test's own."""
+    peer = Peer(broker)
+    yield peer
+    peer.close()
+
+
+@pytest.fixture(name="make_device")
+def make_device_fixture(peer: Peer, tmp_path: Path) -> Iterator[MakeDevice]:
+    """Makes enrolled devices, each with a name that no other test has; ends them."""
+    devices: list[Device] = []
+
+    def make(**settings: Any) -> Device:
+        devices.append(Device(peer, tmp_path, f"dev-{next(_numbers)}", **settings))
+        return devices[-1]
+
+    yield make
+    for device in devices:
+        device.close()

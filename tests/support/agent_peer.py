@@ -1,0 +1,295 @@
+"""The hub's side of the protocol, small, for the agent's tests: it speaks the real one over a real broker.
+
+Faults are injected by replacing what it sends: `alter_chunk`, `alter_file`, `silent`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from fleet.protocol.assignment import Assignment, ModelOrder
+from fleet.protocol.chunks import CHUNK_SIZE_BYTES, chunk_count, indices_of
+from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.enrolment import (
+    ENROL_PATH,
+    BrokerAccess,
+    EnrolmentAnswer,
+    EnrolmentRequest,
+    EnrolmentToken,
+)
+from fleet.protocol.messages import (
+    FILE_PART_SIZE_BYTES,
+    Ack,
+    DeploymentReport,
+    FetchRequest,
+    FileAnswer,
+    Hello,
+    Incident,
+    Record,
+    StateReport,
+    TelemetryWindow,
+    Want,
+    decode,
+    encode,
+)
+from fleet.protocol.topics import HUB_ACCOUNT, HUB_SUBSCRIPTION, Down, Up, chunk, down, parse_up
+from tests.support.agent_bundles import VARIANT, Bundle
+from tests.support.agent_repository import DirectorKey, Repository
+from tests.support.brokers import HOST, RunningBroker
+
+_T = TypeVar("_T")
+TIMEOUT_S = 20.0
+
+
+def eventually(condition: Callable[[], _T], timeout_s: float = TIMEOUT_S) -> _T:
+    """Return the first true value of a condition; fail if there is none in time."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.02)
+    return value
+
+
+class Peer:
+    """A hub for one test.
+
+    Args:
+        broker: Where devices connect.
+    """
+
+    def __init__(self, broker: RunningBroker) -> None:
+        self.repository = Repository()
+        self.blobs: dict[str, bytes] = {}
+        self.records: list[Record] = []
+        self.states: list[StateReport] = []
+        self.hellos: list[Hello] = []
+        self.wants: list[Want] = []
+        self.fetches: list[str] = []
+        self.chunks_sent = 0
+        self.alter_chunk: Callable[[str, int, bytes], bytes | None] = lambda _sha, _number, data: data
+        self.alter_file: Callable[[str, bytes | None], bytes | None] = lambda _path, data: data
+        self.silent: set[Up] = set()
+        self._sequence = 0
+        self._assignments: dict[str, bytes] = {}
+        self._broker = broker
+        self._stored: set[tuple[str, int]] = set()
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, HUB_ACCOUNT)
+        self._client.username_pw_set(HUB_ACCOUNT, broker.passwords[HUB_ACCOUNT])
+        self._client.max_queued_messages_set(0)
+        self._ready = threading.Event()
+        self._client.on_connect = lambda client, *_: client.subscribe(HUB_SUBSCRIPTION, qos=1)
+        self._client.on_subscribe = lambda *_: self._ready.set()
+        self._client.on_message = self._on_message
+        self._client.connect(HOST, broker.port)
+        self._client.loop_start()
+        assert self._ready.wait(10)
+        self._enrolment = _EnrolmentServer(self)
+
+    # What a test asks for ----------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """Where devices enrol."""
+        return f"http://{HOST}:{self._enrolment.server_port}"
+
+    @property
+    def token(self) -> str:
+        """A token for any device."""
+        return str(EnrolmentToken("s" * 43, hashlib.sha256(self.repository.root).hexdigest()))
+
+    def release(self, *bundles: Bundle) -> None:
+        """Release versions."""
+        for bundle in bundles:
+            self.repository.release(bundle)
+            self.blobs.update(bundle.blobs)
+
+    def assignment(
+        self,
+        device_id: str,
+        *orders: tuple[Bundle, str],
+        sequence: int | None = None,
+        expires_in_s: int = 600,
+    ) -> Assignment:
+        """Return an assignment of bundles with their deployment ids."""
+        if sequence is None:
+            self._sequence += 1
+            sequence = self._sequence
+        now_s = int(time.time())
+        models = tuple(
+            ModelOrder(
+                bundle.manifest.model,
+                bundle.manifest.version,
+                bytes.fromhex(bundle.sha256),
+                VARIANT,
+                deployment_id,
+            )
+            for bundle, deployment_id in orders
+        )
+        return Assignment(device_id, sequence, now_s, now_s + expires_in_s, models)
+
+    def assign(
+        self, device_id: str, *orders: tuple[Bundle, str], key: DirectorKey | None = None
+    ) -> Assignment:
+        """Order bundles, now and after each announcement."""
+        assignment = self.assignment(device_id, *orders)
+        message = (key or self.repository.director).sign(assignment)
+        self._assignments[device_id] = message
+        self.send(device_id, Down.ASSIGNMENT, message)
+        return assignment
+
+    def send(self, device_id: str, channel: Down, payload: bytes) -> None:
+        """Send any bytes to a device."""
+        self._client.publish(down(device_id, channel), payload, qos=1)
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Publish any bytes anywhere."""
+        self._client.publish(topic, payload, qos=1)
+
+    def reports(self, deployment_id: str) -> list[DeploymentReport]:
+        """Return what was reported of a deployment, in the order of the records' numbers."""
+        return [
+            record.body
+            for record in sorted(self.records, key=lambda record: record.number)
+            if isinstance(record.body, DeploymentReport) and record.body.deployment_id == deployment_id
+        ]
+
+    def wait_report(self, deployment_id: str, state: DeploymentState) -> DeploymentReport:
+        """Return a report of a state, when it has come."""
+        return eventually(lambda: next((r for r in self.reports(deployment_id) if r.state is state), None))
+
+    def wait_end(self, deployment_id: str) -> DeploymentReport:
+        """Return the report of a deployment's terminal state, when it has come."""
+        return eventually(lambda: next((r for r in self.reports(deployment_id) if r.state.is_terminal), None))
+
+    def wait_incident(self, code: str) -> Incident:
+        """Return an incident of a code, when it has come."""
+        return eventually(
+            lambda: next(
+                (r.body for r in self.records if isinstance(r.body, Incident) and r.body.cause.code == code),
+                None,
+            )
+        )
+
+    def windows(self) -> list[TelemetryWindow]:
+        """Return the telemetry that has come."""
+        return [record.body for record in self.records if isinstance(record.body, TelemetryWindow)]
+
+    def wait_running(self, version: int | None, phase: str) -> StateReport:
+        """Return a heartbeat that tells of a version in a phase, when it is the latest."""
+
+        def seen() -> StateReport | None:
+            state = self.states[-1] if self.states else None
+            if state and any((m.version, m.phase) == (version, phase) for m in state.models):
+                return state
+            return None
+
+        return eventually(seen)
+
+    def close(self) -> None:
+        """Go away."""
+        self._enrolment.close()
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    # The protocol ------------------------------------------------------------
+
+    def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
+        device_id, channel = parse_up(message.topic)
+        payload = bytes(message.payload)
+        if channel is Up.HELLO:
+            self.hellos.append(decode(payload, Hello))
+            assignment = self._assignments.get(device_id)
+            if assignment is not None and channel not in self.silent:
+                self.send(device_id, Down.ASSIGNMENT, assignment)
+        elif channel is Up.STATE:
+            self.states.append(decode(payload, StateReport))
+        elif channel is Up.RECORD:
+            self._store(device_id, decode(payload, Record))
+        elif channel is Up.WANT:
+            self._send_chunks(decode(payload, Want))
+        elif channel is Up.FETCH:
+            self._send_file(device_id, decode(payload, FetchRequest))
+
+    def _store(self, device_id: str, record: Record) -> None:
+        if Up.RECORD in self.silent:
+            return
+        if (record.stream, record.number) not in self._stored:
+            self._stored.add((record.stream, record.number))
+            self.records.append(record)
+        self.send(device_id, Down.ACK, encode(Ack(record.stream, (record.number,))))
+
+    def _send_chunks(self, want: Want) -> None:
+        self.wants.append(want)
+        blob = self.blobs.get(want.sha256)
+        if blob is None or Up.WANT in self.silent:
+            return
+        for number in indices_of(want.missing, chunk_count(len(blob))):
+            data = blob[number * CHUNK_SIZE_BYTES : (number + 1) * CHUNK_SIZE_BYTES]
+            altered = self.alter_chunk(want.sha256, number, data)
+            if altered is not None:
+                self.chunks_sent += 1
+                self.publish(chunk(want.sha256, number), altered)
+
+    def _send_file(self, device_id: str, request: FetchRequest) -> None:
+        self.fetches.append(request.path)
+        if Up.FETCH in self.silent:
+            return
+        data = self.alter_file(request.path, self.repository.files.get(request.path))
+        if data is None:
+            answer = FileAnswer(request.request_id, None)
+        else:
+            part = data[request.offset : request.offset + FILE_PART_SIZE_BYTES]
+            answer = FileAnswer(request.request_id, len(data), part)
+        self.send(device_id, Down.FILE, encode(answer))
+
+    def enrol(self, request: EnrolmentRequest) -> EnrolmentAnswer:
+        """Answer an enrolment request."""
+        if request.device_id not in self._broker.passwords:
+            self._broker.passwords[request.device_id] = f"password-of-{request.device_id}"
+            self._broker.apply_accounts()
+        access = BrokerAccess(
+            "", self._broker.port, request.device_id, self._broker.passwords[request.device_id]
+        )
+        return EnrolmentAnswer(request.device_id, access, self.repository.root)
+
+
+class _EnrolmentServer(http.server.ThreadingHTTPServer):
+    """The one HTTP endpoint that a device needs."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        super().__init__((HOST, 0), _EnrolmentHandler)
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread.start()
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+        self._thread.join()
+
+
+class _EnrolmentHandler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        server = self.server
+        assert isinstance(server, _EnrolmentServer)
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.path != ENROL_PATH:
+            self.send_error(404)
+            return
+        answer = msgspec.json.encode(server.peer.enrol(msgspec.json.decode(body, type=EnrolmentRequest)))
+        self.send_response(201)
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
+        del format, args
