@@ -1,0 +1,163 @@
+"""Which telemetry counts, for which arm, and how much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from fleet.drift.features import CONFIDENCE_EDGES, OUTPUT_CONFIDENCE
+from fleet.drift.profile import FeatureCounts
+from fleet.protocol.assignment import CLOCK_TOLERANCE_S
+from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.latency import bucket
+from fleet.protocol.messages import TelemetryWindow
+from fleet.rollout.events import DeploymentReported, EvidenceObserved
+from fleet.rollout.evidence import Arm, Tally, contradiction, observe, tally
+from fleet.rollout.plan import Metric, MetricGate
+from tests.support.rollouts import DEVICES, NEW, OLD, Campaign, plan, window
+
+
+def cells(*values: float) -> list[int]:
+    counts = [0] * (len(CONFIDENCE_EDGES) + 1)
+    for value in values:
+        counts[sum(edge <= value for edge in CONFIDENCE_EDGES)] += 1
+    return counts
+
+
+def test_each_metric_counts_what_its_table_says() -> None:
+    one = window(
+        NEW,
+        0.0,
+        predictions=10,
+        wrong=3,
+        errors=2,
+        confidence_cells=cells(0.1, 0.34, 0.35, 0.36, 0.9),
+        latency={bucket(100.0): 5, bucket(5000.0): 4},
+    )
+    one.profile[OUTPUT_CONFIDENCE].missing = 2
+    gates = [
+        (MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.1, limit=0.1), Tally(2, 12)),
+        (MetricGate(metric=Metric.LABEL_ERRORS, margin=0.1, limit=0.1), Tally(3, 10)),
+        (MetricGate(metric=Metric.UNSURE, margin=0.1, limit=0.1, threshold=0.35), Tally(4, 7)),
+        (MetricGate(metric=Metric.SLOW, margin=0.1, limit=0.1, budget_us=1000.0), Tally(4, 9)),
+    ]
+    for gate, expected in gates:
+        assert tally(one, gate) == expected, gate.metric
+
+
+def test_a_window_without_confidences_says_nothing_about_them() -> None:
+    gate = MetricGate(metric=Metric.UNSURE, margin=0.1, limit=0.1, threshold=0.5)
+    assert tally(window(NEW, 0.0), gate) == Tally(0, 0)
+
+
+CONTRADICTIONS: dict[str, Callable[[TelemetryWindow], None]] = {
+    "more correct than labelled": lambda w: setattr(w, "correct", w.labelled + 1),
+    "more labelled than predicted": lambda w: setattr(w, "labelled", w.predictions + 1),
+    "negative": lambda w: setattr(w, "errors", -1),
+    "backwards": lambda w: setattr(w, "ended_at_s", w.started_at_s - 1.0),
+    "more durations than requests": lambda w: w.latency.update({3: 201}),
+    "negative duration": lambda w: w.latency.update({3: -1}),
+    "too few cells": lambda w: w.profile.update({OUTPUT_CONFIDENCE: FeatureCounts(cells=[1])}),
+    "no cells": lambda w: w.profile.update({OUTPUT_CONFIDENCE: FeatureCounts(cells=[])}),
+    "negative cell": lambda w: w.profile.update({OUTPUT_CONFIDENCE: FeatureCounts(cells=[-1] * 22)}),
+    "negative missing": lambda w: w.profile.update(
+        {OUTPUT_CONFIDENCE: FeatureCounts(cells=[0] * 22, missing=-1)}
+    ),
+    "more confidences than answers": lambda w: w.profile.update(
+        {OUTPUT_CONFIDENCE: FeatureCounts(cells=[10] * 22)}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_a_window_that_contradicts_itself_is_not_counted(name: str) -> None:
+    metrics = plan().gate.metrics
+    good = window(NEW, 0.0)
+    assert contradiction(good) is None
+    CONTRADICTIONS[name](good)
+    assert contradiction(good)
+    arm = observe(Arm.empty(1), good, metrics, is_new=True)
+    assert arm == Arm(0, 0, 1, (Tally(),))
+
+
+def test_canaries_and_controls_are_told_apart_by_what_they_were_sent_and_run() -> None:
+    campaign = Campaign()
+    campaign.observe()
+    stage = campaign.rollout.stages[0]
+    assert (stage.evidence.canary.devices, stage.evidence.control.devices) == (0, 7)
+    campaign.succeed(0)
+    campaign.observe(rounds=1, canary_wrong=7)
+    evidence = campaign.rollout.stages[0].evidence
+    assert evidence.canary == Arm(1, 1, 0, (Tally(7, 200),))
+    assert evidence.control == Arm(7, 14, 0, (Tally(84, 2800),))
+
+
+def test_windows_that_are_evidence_of_nothing_change_nothing() -> None:
+    campaign = Campaign()
+    canary, control = campaign.cohort(0)[0], campaign.cohort(1)[0]
+    now = campaign.now_s
+    other_model = window(NEW, now)
+    other_model.model = "faces"
+    nothing = [
+        (canary.device_id, window(NEW, now)),  # it has not reported that it runs the version
+        (canary.device_id, window(OLD, now)),  # it was sent the version: no control any more
+        (control.device_id, window(NEW, now)),  # it was not sent the version: no canary
+        ("stranger", window(NEW, now)),
+        (control.device_id, other_model),
+        (control.device_id, window(OLD, now - CLOCK_TOLERANCE_S - 2.1)),  # an old spool
+    ]
+    before = campaign.rollout
+    campaign.do(EvidenceObserved(tuple(nothing)))
+    assert campaign.rollout is before
+
+
+def test_a_canary_counts_from_its_trial_on_by_its_own_clock() -> None:
+    campaign = Campaign()
+    canary = campaign.cohort(0)[0]
+    device_clock_s = 50.0  # far behind the hub's
+    campaign.do(
+        DeploymentReported(
+            canary.device_id, canary.attempt.deployment_id, DeploymentState.TRIAL, device_clock_s
+        )
+    )
+    for started_s, counted in [(49.0, 0), (50.0, 1), (60.0, 2)]:
+        campaign.do(EvidenceObserved(((canary.device_id, window(NEW, started_s)),)))
+        assert campaign.rollout.stages[0].evidence.canary.windows == counted
+
+
+def test_a_canary_that_was_sent_back_is_no_evidence_any_more() -> None:
+    campaign = Campaign(plan("50%", "all", maximum_failed_share=0.25))
+    first, *_ = campaign.cohort(0)
+    campaign.report(first, DeploymentState.TRIAL)
+    campaign.do(EvidenceObserved(((first.device_id, window(NEW, campaign.now_s)),)))
+    campaign.report(first, DeploymentState.ROLLED_BACK)
+    campaign.do(EvidenceObserved(((first.device_id, window(NEW, campaign.now_s)),)))
+    assert campaign.rollout.stages[0].evidence.canary.windows == 1
+
+
+def test_devices_without_a_version_are_no_controls() -> None:
+    mixed: dict[str, int | None] = {d: (1 if i % 2 else None) for i, d in enumerate(DEVICES)}
+    campaign = Campaign(devices=mixed)
+    waiting = [d for d in campaign.rollout.deployments if d.stage > 0]
+    assert campaign.rollout.controls == sum(d.previous_version is not None for d in waiting)
+    for deployment in waiting:
+        campaign.do(EvidenceObserved(((deployment.device_id, window(OLD, campaign.now_s)),)))
+    assert campaign.rollout.stages[0].evidence.control.windows == campaign.rollout.controls
+
+
+def test_each_stage_is_judged_on_its_own_evidence() -> None:
+    campaign = Campaign()
+    campaign.succeed(0)
+    campaign.observe(rounds=3)
+    assert campaign.rollout.stage_index == 1
+    assert campaign.rollout.stages[1].evidence.canary.tallies == (Tally(),)
+    campaign.observe()
+    assert campaign.rollout.stages[1].evidence.canary.devices == 1  # the first canary goes on counting
+
+
+def test_arms_add_up() -> None:
+    left, right = Arm(1, 2, 3, (Tally(1, 2),)), Arm(10, 20, 30, (Tally(5, 6),))
+    assert left.plus(right) == Arm(11, 22, 33, (Tally(6, 8),))
+    assert msgspec.json.decode(msgspec.json.encode(left), type=Arm) == left
