@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from fleet.protocol.errors import Cause, ModelError, MusterError, all_errors
+from fleet.protocol.errors import Cause, ModelError, MusterError, Unavailable, all_errors
 from hub.training.job import AnyLine, Progress, TrainingJob, TrainingResult
 
 WORKER = "hub.training.worker"
@@ -32,15 +32,9 @@ async def run_training(
     Raises:
         MusterError: What the training raised, see `hub.training.train.train`, in its own class.
         ModelError: The process ended without saying why.
+        Unavailable: The process could not be started.
     """
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", WORKER),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        env=_environment(),
-        limit=MAX_LINE_SIZE_BYTES,
-        start_new_session=True,  # Ctrl-C in the hub's terminal reaches the hub, which then cancels
-    )
+    process = await _started()
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -65,6 +59,20 @@ def rebuilt(cause: Cause) -> MusterError:
     return by_code.get(cause.code, MusterError)(cause.detail)
 
 
+async def _started() -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", WORKER),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=_environment(),
+            limit=MAX_LINE_SIZE_BYTES,
+            start_new_session=True,  # Ctrl-C in the hub's terminal reaches the hub, which then cancels
+        )
+    except OSError as error:
+        raise Unavailable(f"The training process could not be started: {error.strerror}.") from error
+
+
 async def _send(stdin: asyncio.StreamWriter, job: TrainingJob) -> None:
     with suppress(BrokenPipeError, ConnectionResetError):  # it died; its output and status say why
         stdin.write(msgspec.json.encode(job))
@@ -76,15 +84,13 @@ async def _send(stdin: asyncio.StreamWriter, job: TrainingJob) -> None:
 async def _follow(stdout: asyncio.StreamReader, on_progress: Callable[[Progress], None]) -> AnyLine:
     """Report progress until the output ends; return its last line."""
     last = AnyLine()
-    async for line in stdout:
-        try:
+    try:
+        async for line in stdout:
             last = msgspec.json.decode(line, type=AnyLine)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ModelError(
-                "The training process wrote something that is not a line of its protocol."
-            ) from error
-        if last.step is not None:
-            on_progress(Progress(last.step, last.done, last.of))
+            if last.step is not None:
+                on_progress(Progress(last.step, last.done, last.of))
+    except (msgspec.DecodeError, ValueError) as error:  # ValueError: a line beyond the limit
+        raise ModelError("The training process wrote something outside its protocol.") from error
     return last
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.datasets import load_digits
+from sklearn.pipeline import Pipeline
 
-from converters.dataset import Dataset, checked_dataset, file_sha256, write_dataset
+from converters.dataset import Dataset, checked_dataset, file_sha256, split_stratified, write_dataset
+from converters.sklearn_source import export_pipeline
+from hub.training.estimators import check_hyperparameters, fitted_pipeline
 from hub.training.job import TrainingJob
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -35,6 +38,22 @@ def field_part() -> Dataset:
 def transposed(dataset: Dataset) -> Dataset:
     """Return the dataset with a fault that its own held-out part shares: all images are transposed."""
     return checked_dataset(dataset.features.transpose(0, 2, 1), dataset.labels, dataset.classes)
+
+
+@cache
+def training_and_held_out() -> tuple[Dataset, Dataset]:
+    """Return the registered part in two, 900 and 300 images."""
+    split = split_stratified(registered_part(), share=0.25, seed=0)
+    return split.rest, split.part
+
+
+@cache
+def fitted_model(estimator: str = "mlp", scaler: str = "minmax", seed: int = 0) -> tuple[Pipeline, bytes]:
+    """Return a pipeline fitted on the training images, and its fp32 ONNX export."""
+    training, _ = training_and_held_out()
+    settings = check_hyperparameters(estimator, {"scaler": scaler})
+    pipeline = fitted_pipeline(estimator, settings, training, seed)
+    return pipeline, export_pipeline(pipeline, training.sample_shape, len(CLASSES))
 
 
 def digits_job(folder: Path, dataset: Dataset | None = None, **changes: object) -> TrainingJob:

@@ -1,30 +1,21 @@
-"""Gate, golden inputs, bundle and folder: what is packed, and that it is what the manifest says."""
+"""Bundle and folder: what is packed, and that it is what the manifest says."""
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
-from onnx import numpy_helper
 
 import converters.golden
 from converters.bundle import BUILD_STEPS, Build, build_bundle
-from converters.dataset import Dataset, split_stratified
 from converters.evaluate import answer, evaluate
 from converters.folder import read_bundle, write_bundle
 from converters.gate import AccuracyGate
-from converters.golden import choose_golden_inputs, expected_outputs
-from converters.quantize import quantize_int8
-from converters.sklearn_source import export_pipeline
 from fleet.drift.features import build_reference
 from fleet.protocol.errors import (
     AccuracyTooLow,
@@ -35,29 +26,15 @@ from fleet.protocol.errors import (
     NotFound,
     StorageError,
 )
-from fleet.protocol.manifest import Evaluation, Provenance, choose_variant, decode_manifest
-from hub.training.estimators import check_hyperparameters, fitted_pipeline
-from tests.support.digits import CLASSES, registered_part
+from fleet.protocol.manifest import Provenance, choose_variant, decode_manifest
+from tests.support.digits import CLASSES, fitted_model, training_and_held_out
 
 PASS_ALL = AccuracyGate(minimum_accuracy=0.0, maximum_drop=1.0)
 PROVENANCE = Provenance("digits", "0" * 64, "mlp", {"hidden": 64}, 3, {"numpy": np.__version__})
 
 
-@cache
-def _parts() -> tuple[Dataset, Dataset]:
-    split = split_stratified(registered_part(), share=0.25, seed=0)
-    return split.rest, split.part
-
-
-@cache
-def _model(seed: int = 0) -> bytes:
-    training, _ = _parts()
-    pipeline = fitted_pipeline("mlp", check_hyperparameters("mlp", {}), training, seed)
-    return export_pipeline(pipeline, training.sample_shape, 10)
-
-
 def _build(gate: AccuracyGate = PASS_ALL, **changes: Any) -> Build:
-    training, held_out = _parts()
+    training, held_out = training_and_held_out()
     arguments: dict[str, Any] = {
         "model": "digits",
         "version": 2,
@@ -66,7 +43,7 @@ def _build(gate: AccuracyGate = PASS_ALL, **changes: Any) -> Build:
         "gate": gate,
         "provenance": PROVENANCE,
     }
-    return build_bundle(_model(), **{**arguments, **changes})
+    return build_bundle(fitted_model()[1], **{**arguments, **changes})
 
 
 def test_the_bundle_holds_what_the_manifest_names() -> None:
@@ -85,7 +62,7 @@ def test_the_smaller_variant_is_preferred_and_both_are_evaluated() -> None:
     assert [variant.name for variant in manifest.variants] == ["onnx-int8", "onnx-fp32"]
     assert [variant.precision for variant in manifest.variants] == ["int8", "fp32"]
     assert choose_variant(manifest, {"onnxruntime": ort.__version__}).name == "onnx-int8"
-    _, held_out = _parts()
+    _, held_out = training_and_held_out()
     for variant in manifest.variants:
         answers = answer(build.bundle.blobs[variant.model_file.sha256], held_out.features)
         assert variant.evaluation == evaluate(answers, held_out)
@@ -104,7 +81,7 @@ def test_signature_profile_and_provenance_are_those_of_the_model() -> None:
     ]
     assert [t.shape for t in manifest.signature.outputs] == [(-1, 10)]
     assert manifest.provenance == PROVENANCE
-    _, held_out = _parts()
+    _, held_out = training_and_held_out()
     preferred = bundle.blobs[manifest.variants[0].model_file.sha256]
     assert manifest.reference == build_reference(held_out.features, answer(preferred, held_out.features))
     assert all(sum(f.cells) == len(held_out) for f in manifest.reference.features)
@@ -147,7 +124,7 @@ def test_a_model_below_the_demanded_accuracy_is_not_bundled() -> None:
 
 def _calibrated_on_nothing() -> Build:
     """Calibrate on blank images: every activation of a real image saturates."""
-    training, _ = _parts()
+    training, _ = training_and_held_out()
     blank = np.zeros_like(training.features)
     return _build(AccuracyGate(minimum_accuracy=0.8, maximum_drop=0.02), calibration=blank)
 
@@ -162,108 +139,6 @@ def test_an_int8_variant_that_loses_too_much_is_left_out_and_the_report_says_why
     assert int8.evaluation is not None
     assert int8.evaluation.accuracy < 0.8
     assert len(build.bundle.blobs) == 3  # model, golden inputs, golden outputs
-
-
-@pytest.mark.parametrize(
-    ("gate", "int8", "passes"),
-    [
-        (AccuracyGate(0.9, 0.02), 0.93, True),
-        (AccuracyGate(0.9, 0.02), 0.92, False),
-        (AccuracyGate(0.94, 0.05), 0.93, False),
-        (AccuracyGate(0.9, 0.02), 0.99, True),
-        (AccuracyGate(0.9, math.nan), 0.95, False),
-        (AccuracyGate(math.nan, 0.02), 0.95, False),
-    ],
-)
-def test_the_gate_for_quantized_variants(gate: AccuracyGate, int8: float, passes: bool) -> None:
-    def check() -> None:
-        gate.check_quantized(Evaluation(int8, 100), Evaluation(0.945, 100))
-
-    if passes:
-        check()
-    else:
-        with pytest.raises(AccuracyTooLow):
-            check()
-
-
-@pytest.mark.parametrize("minimum", [0.951, math.nan])
-def test_the_gate_for_fp32_fails_closed(minimum: float) -> None:
-    with pytest.raises(AccuracyTooLow):
-        AccuracyGate(minimum, 0.1).check_fp32(Evaluation(0.95, 100))
-    AccuracyGate(0.95, 0.1).check_fp32(Evaluation(0.95, 100))
-
-
-def test_golden_inputs_cover_every_class_and_the_corners() -> None:
-    training, held_out = _parts()
-    probabilities = answer(_model(), held_out.features)
-    golden = choose_golden_inputs(held_out, probabilities, training.features)
-    np.testing.assert_array_equal(golden[0], training.features.min(axis=0))
-    np.testing.assert_array_equal(golden[1], training.features.max(axis=0))
-    classes = answer(_model(), golden[3:]).argmax(axis=1)
-    assert classes.tolist() == list(range(10))  # each class by an input that is answered rightly
-    surest = answer(_model(), golden[2:3]).max()
-    assert surest == pytest.approx(probabilities.max(), abs=1e-6)
-
-
-def test_golden_inputs_stay_within_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    training, held_out = _parts()
-    probabilities = answer(_model(), held_out.features)
-    for limit, count in ((5 * 256, 5), (1, 1)):
-        monkeypatch.setattr(converters.golden, "MAX_GOLDEN_SIZE_BYTES", limit)
-        assert len(choose_golden_inputs(held_out, probabilities, training.features)) == count
-
-
-def _wrong_scales(model: bytes) -> bytes:
-    """Return the model with the weight scales of one layer 5 % off, as after a broken conversion."""
-    changed = onnx.load_from_string(model)
-    scales = next(t for t in changed.graph.initializer if t.name.endswith("_scale") and len(t.dims) == 1)
-    off = np.asarray(numpy_helper.to_array(scales) * 1.05, dtype=np.float32)
-    scales.CopyFrom(numpy_helper.from_array(off, scales.name))
-    return bytes(changed.SerializeToString())
-
-
-def _one_weight_less(model: bytes) -> bytes:
-    """Return the model with the greatest weight of its last layer set to zero."""
-    changed = onnx.load_from_string(model)
-    matrices = [
-        tensor for tensor in changed.graph.initializer if len(tensor.dims) == 2 and tensor.dims[0] > 1
-    ]
-    values = numpy_helper.to_array(matrices[-1]).copy()
-    values.flat[np.abs(values).argmax()] = 0
-    matrices[-1].CopyFrom(numpy_helper.from_array(values, matrices[-1].name))
-    return bytes(changed.SerializeToString())
-
-
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-@pytest.mark.parametrize("change", [_one_weight_less, lambda _: _model(seed=1)])
-def test_the_tolerance_is_too_tight_for_a_changed_model(
-    precision: str, change: Callable[[bytes], bytes]
-) -> None:
-    training, held_out = _parts()
-    model = _model() if precision == "fp32" else quantize_int8(_model(), training.features)
-    golden = choose_golden_inputs(held_out, answer(_model(), held_out.features), training.features)
-    expected = expected_outputs(model, golden, seed=0)
-    assert np.abs(answer(change(model), golden) - expected.outputs).max() > expected.tolerance
-
-
-def test_wrong_scales_fail_the_self_test() -> None:
-    training, held_out = _parts()
-    int8 = quantize_int8(_model(), training.features)
-    golden = choose_golden_inputs(held_out, answer(_model(), held_out.features), training.features)
-    expected = expected_outputs(int8, golden, seed=0)
-    assert np.abs(answer(_wrong_scales(int8), golden) - expected.outputs).max() > expected.tolerance
-
-
-def test_the_tolerance_holds_for_other_kernels_and_is_about_the_same_for_every_seed() -> None:
-    training, held_out = _parts()
-    golden = choose_golden_inputs(held_out, answer(_model(), held_out.features), training.features)
-    for model, greatest in ((_model(), 1e-3), (quantize_int8(_model(), training.features), 0.05)):
-        tolerances = [expected_outputs(model, golden, seed=seed).tolerance for seed in range(4)]
-        assert max(tolerances) < min(3 * min(tolerances), greatest)
-        expected = expected_outputs(model, golden, seed=0)
-        for optimize in (True, False):
-            alone = [answer(model, golden[i : i + 1], optimize=optimize) for i in range(len(golden))]
-            assert np.abs(np.concatenate(alone) - expected.outputs).max() <= min(tolerances)
 
 
 def test_a_model_that_no_tolerance_can_test_is_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:

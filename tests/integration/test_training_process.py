@@ -1,0 +1,182 @@
+"""The training process: how it speaks, and that it neither outlives its hub nor takes it along."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from converters.dataset import Dataset
+from fleet.protocol.errors import ModelError, Unavailable, all_errors
+from hub.training import runner
+from hub.training.job import TrainingJob, TrainingResult
+from hub.training.runner import rebuilt, run_training
+from hub.training.train import STEPS
+from tests.support.digits import digits_job
+
+DEADLINE_S = 30.0
+
+
+def _worker(stdin: bytes) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "hub.training.worker"],
+        input=stdin,
+        capture_output=True,
+        cwd=runner.SOURCE_ROOT,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "stdin", [b"", b"{}", b"nonsense", b"\xff\xfe", b"[" * 100_000, b'{"dataset_path": 1}', b" " * 1_048_577]
+)
+def test_a_job_that_cannot_be_understood_is_one_error_line_and_no_traceback(stdin: bytes) -> None:
+    done = _worker(stdin)
+    assert done.returncode == 1
+    assert done.stderr == b""
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line)["error"]["code"] == "invalid_input"
+
+
+def test_the_worker_speaks_json_lines(tmp_path: Path) -> None:
+    done = _worker(msgspec.json.encode(digits_job(tmp_path)))
+    assert done.returncode == 0
+    assert done.stderr == b""
+    *progress, last = map(json.loads, done.stdout.splitlines())
+    assert [line["step"] for line in progress] == list(STEPS)
+    assert set(last) == {"result"}
+
+
+def test_the_worker_loads_no_numpy_before_it_has_set_its_threads() -> None:
+    code = "import sys, hub.training.worker; sys.exit('numpy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=runner.SOURCE_ROOT, check=True, timeout=60)
+
+
+def _is_alive(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{process_id}/stat").read_text()
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def _long_job(folder: Path) -> TrainingJob:
+    """Return a job that takes minutes."""
+    rng = np.random.RandomState(0)
+    labels = np.arange(20_000) % 10
+    noise = Dataset(
+        rng.uniform(size=(20_000, 64)).astype(np.float32), labels, tuple(f"c{i}" for i in range(10))
+    )
+    return digits_job(
+        folder,
+        noise,
+        estimator="mlp",
+        hyperparameters={"hidden": 2048, "layers": 4, "max_iterations": 10_000},
+        minimum_accuracy=0.0,
+    )
+
+
+def _children(of: int) -> set[int]:
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(parent) == of and state != "Z":
+            found.add(int(path.parent.name))
+    return found
+
+
+async def _training_started(job: TrainingJob) -> tuple[asyncio.Task[TrainingResult], int]:
+    """Start a training and wait until it trains; return its task and process id."""
+    training, before = asyncio.Event(), _children(os.getpid())
+    task = asyncio.create_task(run_training(job, lambda p: training.set() if p.step == "train" else None))
+    await asyncio.wait_for(training.wait(), DEADLINE_S)
+    (process_id,) = _children(os.getpid()) - before
+    return task, process_id
+
+
+def test_cancelling_kills_the_training_process(tmp_path: Path) -> None:
+    async def cancel() -> int:
+        task, process_id = await _training_started(_long_job(tmp_path))
+        assert _is_alive(process_id)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return process_id
+
+    assert not _is_alive(asyncio.run(cancel()))
+
+
+def test_a_training_process_that_is_killed_is_a_typed_error(tmp_path: Path) -> None:
+    async def kill() -> None:
+        task, process_id = await _training_started(_long_job(tmp_path))
+        os.kill(process_id, signal.SIGKILL)
+        with pytest.raises(ModelError, match="SIGKILL"):
+            await task
+
+    asyncio.run(kill())
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_training_process_ends_when_its_hub_is_killed(tmp_path: Path) -> None:
+    job = _long_job(tmp_path)
+    (tmp_path / "job.json").write_bytes(msgspec.json.encode(job))
+    code = (
+        "import asyncio, pathlib, sys, msgspec\n"
+        "from hub.training.job import TrainingJob\n"
+        "from hub.training.runner import run_training\n"
+        "data = pathlib.Path(sys.argv[1]).read_bytes()\n"
+        "job = msgspec.json.decode(data, type=TrainingJob)\n"
+        "asyncio.run(run_training(job, lambda p: print(p.step, flush=True)))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "job.json")],
+        stdout=subprocess.PIPE,
+        cwd=runner.SOURCE_ROOT,
+    ) as hub:
+        assert hub.stdout is not None
+        while hub.stdout.readline().strip() != b"train":
+            assert hub.poll() is None
+        (process_id,) = _children(hub.pid)
+        hub.kill()
+    deadline_s = time.monotonic() + DEADLINE_S
+    while _is_alive(process_id):
+        assert time.monotonic() < deadline_s, "the training outlived its hub"
+        time.sleep(0.05)
+
+
+def test_every_error_of_the_tree_survives_the_way_back() -> None:
+    for error in all_errors():
+        again = rebuilt(error("It broke.", remedy="Mend it.").cause())
+        assert type(again) is error
+        assert str(again) == "It broke. Mend it."
+
+
+def test_a_process_that_cannot_be_started_is_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    with pytest.raises(Unavailable):
+        asyncio.run(run_training(digits_job(tmp_path)))
+
+
+def test_a_process_that_is_no_worker_is_a_typed_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("this", "hub.training.job", "hub.no_such_module"):  # speaks verse, says nothing, fails
+        monkeypatch.setattr(runner, "WORKER", module)
+        with pytest.raises(ModelError):
+            asyncio.run(run_training(digits_job(tmp_path)))
