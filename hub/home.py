@@ -6,8 +6,10 @@
     <home>/hub.db       what the hub remembers
     <home>/keys/        signing keys, readable by their owner only
     <home>/tuf/         the image repository
-    <home>/blobs/       datasets, manifests and the files of bundles, by SHA-256
+    <home>/datasets/    datasets, by SHA-256; never published
+    <home>/blobs/       manifests and the files of bundles, by SHA-256; any device may ask for them
     <home>/broker/      the MQTT broker's configuration and accounts
+    <home>/address.json where the hub is reached; only while it runs
 """
 
 from __future__ import annotations
@@ -31,7 +33,24 @@ from hub.trust.director import Director
 from hub.trust.image_repository import ImageRepository
 from hub.trust.keys import KeyFolder, KeyRole
 
+ADDRESS_FILE = "address.json"
 FIRST_TOKEN = "admin"  # noqa: S105  (the token's name)
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a running hub is reached: the contents of ``address.json`` in its folder.
+
+    Attributes:
+        url: Of the API.
+        mqtt_host: Of the broker.
+        mqtt_port: Of the broker.
+        broker: Which broker it is, with its version.
+    """
+
+    url: str
+    mqtt_host: str
+    mqtt_port: int
+    broker: str
 
 
 class Home(NamedTuple):
@@ -40,6 +59,7 @@ class Home(NamedTuple):
     folder: Path
     settings: Settings
     store: SqliteStore
+    datasets: BlobFolder
     blobs: BlobFolder
     repository: ImageRepository
     director: Director
@@ -102,6 +122,7 @@ def open_home(folder: Path) -> Home:
         folder=folder,
         settings=settings,
         store=SqliteStore(folder / "hub.db"),
+        datasets=BlobFolder(folder / "datasets"),
         blobs=BlobFolder(folder / "blobs"),
         repository=ImageRepository(folder / "tuf", keys),
         director=Director(keys.load(KeyRole.DIRECTOR)),

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -281,6 +282,8 @@ class _Link:
         self._sock = client.socket()
         if self._sock is None:
             raise ConnectionResetError("the connection was closed at once")
+        # Nagle's algorithm would hold back the end of a message until the peer's delayed acknowledgement.
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop.add_reader(self._sock, client.loop_read)
         self._start_writing()  # CONNECT was queued before there was a socket to watch
         self._upkeep = self._loop.create_task(self._keep_alive(client))

@@ -35,7 +35,7 @@ from hub.delivery.blobs import BlobPublisher
 from hub.delivery.files import answer_fetch
 from hub.drift import DriftWatch
 from hub.durable import write_durably
-from hub.home import Home, open_home
+from hub.home import ADDRESS_FILE, Address, Home, open_home
 from hub.ingest import Ingest
 from hub.mqtt import HubMqtt
 from hub.registry.models import Models
@@ -43,26 +43,9 @@ from hub.rollouts import Rollouts
 
 log = logging.getLogger(__name__)
 
-ADDRESS_FILE = "address.json"
 BROKER_START_TIMEOUT_S = 30.0
 BROKER_RESTART_S = 2.0
 RENEWAL_S = 3600.0
-
-
-class Address(msgspec.Struct, frozen=True):
-    """Where a running hub is reached: the contents of ``address.json`` in its folder.
-
-    Attributes:
-        url: Of the API.
-        mqtt_host: Of the broker.
-        mqtt_port: Of the broker.
-        broker: Which broker it is, with its version.
-    """
-
-    url: str
-    mqtt_host: str
-    mqtt_port: int
-    broker: str
 
 
 def serve(home: Path) -> None:
@@ -136,7 +119,7 @@ class _Running:
         self._loop = asyncio.get_running_loop()
         self._judge = asyncio.Event()
         self._orders = asyncio.Event()
-        self._models = Models(store, home.blobs, home.repository)
+        self._models = Models(store, home.datasets, home.blobs, home.repository)
         self._mqtt = HubMqtt(broker.host, broker.port, HUB_ACCOUNT, accounts.hub_password, self._take)
         self._publisher = BlobPublisher(home.blobs, self._mqtt.publish)
         self._sender = AssignmentSender(
@@ -150,8 +133,8 @@ class _Running:
             store,
             reference=self._models.reference,
             publish=self._mqtt.publish,
-            demand=self._publisher.demand,
-            answer=lambda request: answer_fetch(home.repository, request),
+            demand=self._publisher.want,
+            answer=lambda request: answer_fetch(request, home.repository),
             on_behind=self._sender.send,
             on_records=self._judge.set,
         )
@@ -190,7 +173,7 @@ class _Running:
         return HubServices(
             settings=self._home.settings,
             store=self._home.store,
-            blobs=self._home.blobs,
+            datasets=self._home.datasets,
             repository=self._home.repository,
             models=self._models,
             rollouts=self._rollouts,
@@ -198,7 +181,7 @@ class _Running:
             broker_access=self._broker_access,
             update_accounts=self._update_accounts,
             broker_connected=lambda: self._mqtt.connected,
-            published_bytes=lambda: self._publisher.published_bytes,
+            published_bytes=lambda: self._publisher.counters.bytes_sent,
         )
 
     def _order_waits(self) -> None:

@@ -1,8 +1,8 @@
-"""Adding telemetry windows: on the device when its outbox is full, on the hub for totals."""
+"""Telemetry windows: checked on arrival, added on the device when its outbox is full and on the hub for totals."""
 
 from __future__ import annotations
 
-from fleet.drift.profile import merge_profiles
+from fleet.drift.profile import ReferenceProfile, merge_profiles
 from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.latency import merge_latency
 from fleet.protocol.messages import TelemetryWindow
@@ -34,3 +34,34 @@ def merge_windows(left: TelemetryWindow, right: TelemetryWindow) -> TelemetryWin
         latency=merge_latency(left.latency, right.latency),
         profile=merge_profiles(left.profile, right.profile),
     )
+
+
+def check_window(window: TelemetryWindow, manifest_sha256: str, reference: ReferenceProfile) -> None:
+    """Check that a window can be true: of this bundle, in its layout, with counts that fit together.
+
+    Args:
+        window: What a device sent.
+        manifest_sha256: Digest of the bundle of the version that the window names.
+        reference: The reference profile of that version.
+
+    Raises:
+        InvalidMessage: It cannot be true.
+    """
+    if window.manifest_sha256 != manifest_sha256:
+        raise InvalidMessage(
+            f"The window is of bundle {window.manifest_sha256[:12]}…; "
+            f"{window.model} version {window.version} is {manifest_sha256[:12]}…."
+        )
+    if not window.correct <= window.labelled <= window.predictions:
+        raise InvalidMessage(
+            f"The window has {window.correct} correct of {window.labelled} labelled "
+            f"of {window.predictions} predictions."
+        )
+    if window.ended_at_s < window.started_at_s:
+        raise InvalidMessage("The window ends before it starts.")
+    cells = {feature.name: len(feature.cells) for feature in reference.features}
+    for name, counts in window.profile.items():
+        if len(counts.cells) != cells.get(name):
+            raise InvalidMessage(f"The window has {len(counts.cells)} cells for {name!r:.80}.")
+        if counts.missing < 0 or min(counts.cells) < 0 or counts.total + counts.missing > window.predictions:
+            raise InvalidMessage(f"The window has impossible counts for {name!r:.80}.")

@@ -28,7 +28,7 @@ async def add_dataset(name: str, request: Request, hub: Hub, _: Operator) -> Dat
         file = Path(folder) / "dataset.npz"
         await _receive(request, file, hub.settings.maximum_upload_bytes)
         row = await asyncio.to_thread(
-            register_dataset, hub.store, hub.blobs, name=name, file=file, now_s=time.time()
+            register_dataset, hub.store, hub.datasets, name=name, file=file, now_s=time.time()
         )
     return _out(row)
 

@@ -31,7 +31,7 @@ class HubServices:
 
     settings: Settings
     store: Store
-    blobs: BlobFolder
+    datasets: BlobFolder
     repository: ImageRepository
     models: Models
     rollouts: Rollouts

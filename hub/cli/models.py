@@ -142,12 +142,13 @@ def _print_version(version: dict[str, Any]) -> None:
     if cause := version["cause"]:
         console.print(f"cause: {cause['detail']}")
     if version["report"]:
+        rows = [{**variant, **(variant["evaluation"] or {})} for variant in version["report"]["variants"]]
         columns = {
-            "variant": "variant",
+            "name": "variant",
             "size_bytes": "bytes",
             "accuracy": "accuracy",
-            "drop": "drop",
+            "samples": "samples",
             "packed": "packed",
             "reason": "reason",
         }
-        print_table(version["report"]["variants"], columns, as_json=False)
+        print_table(rows, columns, as_json=False)

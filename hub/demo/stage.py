@@ -16,7 +16,7 @@ from hub.cli.client import Client
 from hub.demo.cameras import Camera
 from hub.demo.images import Digits
 from hub.demo.processes import Process, run_command
-from hub.service import ADDRESS_FILE, Address
+from hub.home import ADDRESS_FILE, Address
 from hub.settings import read_settings, write_settings
 
 MODEL = "meter-digits"

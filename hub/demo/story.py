@@ -174,11 +174,13 @@ class Story:
         version = await asyncio.to_thread(wait_for_training, self._stage.client, version, show_progress=False)
         _expect(version["version"] == expected, f"version {version['version']} was made, not {expected}")
         packed = [variant for variant in version["report"]["variants"] if variant["packed"]]
-        self.findings.accuracy[expected] = {v["variant"]: v["accuracy"] for v in packed}
+        self.findings.accuracy[expected] = {v["name"]: v["evaluation"]["accuracy"] for v in packed}
         _expect(
             sorted(self.findings.accuracy[expected]) == ["onnx-fp32", "onnx-int8"], "a variant was not packed"
         )
-        shown = ", ".join(f"{v['variant']} {v['accuracy']:.1%} in {v['size_bytes']:,} bytes" for v in packed)
+        shown = ", ".join(
+            f"{v['name']} {v['evaluation']['accuracy']:.1%} in {v['size_bytes']:,} bytes" for v in packed
+        )
         self._say(f"version {expected} on the hub's held-out images: {shown}")
         await self._stage.tell(f"/models/{MODEL}/versions/{expected}/release")
 

@@ -34,12 +34,16 @@ class Models:
 
     Args:
         store: Keeps what is known of them.
-        blobs: Keeps datasets, manifests and the files of bundles.
+        datasets: Keeps datasets.
+        blobs: Keeps manifests and the files of bundles.
         repository: Signs what is released.
     """
 
-    def __init__(self, store: RegistryStore, blobs: BlobFolder, repository: ImageRepository) -> None:
+    def __init__(
+        self, store: RegistryStore, datasets: BlobFolder, blobs: BlobFolder, repository: ImageRepository
+    ) -> None:
         self._store = store
+        self._datasets = datasets
         self._blobs = blobs
         self._repository = repository
         self._trainings = TaskSet()
@@ -88,7 +92,7 @@ class Models:
             )
         )
         job = TrainingJob(
-            dataset_path=str(self._blobs.path(data.sha256)),
+            dataset_path=str(self._datasets.path(data.sha256)),
             dataset=data.name,
             dataset_sha256=data.sha256,
             model=model,
