@@ -15,11 +15,13 @@ import msgspec
 
 from fleet.protocol.cose import key_id
 from fleet.protocol.errors import MetadataRejected
+from fleet.protocol.names import SHA256_PATTERN
+from fleet.protocol.names import EXACT_SHA256_PATTERN
 
 DIRECTOR_TARGET = "director.json"
 MAX_DIRECTOR_SIZE_BYTES = 4096
 
-PublicKeyHex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+PublicKeyHex = Annotated[str, msgspec.Meta(pattern=EXACT_SHA256_PATTERN)]
 
 
 class DirectorKeys(msgspec.Struct, frozen=True):

@@ -17,19 +17,19 @@ from fleet.protocol.chunks import MAX_RANGES
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause, InvalidMessage, MessageTooLarge
 from fleet.protocol.latency import LatencyCounts
-from fleet.protocol.names import NAME_PATTERN, SHA256_PATTERN
+from fleet.protocol.names import EXACT_NAME_PATTERN, EXACT_SHA256_PATTERN
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_SIZE_BYTES = 256 * 1024
 FILE_PART_SIZE_BYTES = 64 * 1024
 """Most bytes of a trust metadata file in one answer."""
 
-Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]
-Sha256 = Annotated[str, msgspec.Meta(pattern=SHA256_PATTERN)]
+Name = Annotated[str, msgspec.Meta(pattern=EXACT_NAME_PATTERN)]
+Sha256 = Annotated[str, msgspec.Meta(pattern=EXACT_SHA256_PATTERN)]
 Text = Annotated[str, msgspec.Meta(max_length=1024)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 UnixTime = Annotated[float, msgspec.Meta(ge=0, le=2**40)]
-Stream = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}$")]
+Stream = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
 
 
 class Capabilities(msgspec.Struct, frozen=True):

@@ -12,10 +12,14 @@ import re
 from fleet.protocol.errors import InvalidName
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
-_NAME = re.compile(NAME_PATTERN.rstrip("$") + r"\Z")  # "$" alone would let a trailing newline through
+"""For JSON Schema and engines in which ``$`` is the end of the text alone."""
+EXACT_NAME_PATTERN = NAME_PATTERN.rstrip("$") + r"\Z"
+"""For Python's `re`, and so for msgspec: there ``$`` alone would let a trailing newline through."""
+_NAME = re.compile(EXACT_NAME_PATTERN)
 
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
-_SHA256 = re.compile(SHA256_PATTERN.rstrip("$") + r"\Z")
+EXACT_SHA256_PATTERN = SHA256_PATTERN.rstrip("$") + r"\Z"
+_SHA256 = re.compile(EXACT_SHA256_PATTERN)
 
 
 def checked_name(value: str, kind: str) -> str:
