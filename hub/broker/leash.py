@@ -3,18 +3,21 @@
 ``python -m hub.broker.leash -- command argument…``
 
 The hub holds the other end of the pipe. However the hub ends, be it by ``kill -9``, the kernel closes that
-end, and the command is told to stop, then killed. A line ``reload`` on standard input sends it SIGHUP.
+end, and the command is told to stop, then killed. If the leash itself is killed, the kernel kills the command
+(Linux, ``PR_SET_PDEATHSIG``). A line ``reload`` on standard input sends the command SIGHUP.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
 import subprocess
 import sys
 
-STOP_TIMEOUT_S = 5.0
+STOP_TIMEOUT_S = 3.0
+_PR_SET_PDEATHSIG = 1
 RELOAD = b"reload\n"
 
 
@@ -24,7 +27,12 @@ def run(command: list[str]) -> int:
         # Only the pipe counts, so that no signal can break the leash. Unlike SIG_IGN, the command does not
         # inherit a handler.
         signal.signal(number, lambda _number, _frame: None)
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - the command is the hub's own
+    libc = ctypes.CDLL(None)
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509 - one thread only
+    )
     poll = select.poll()
     ended = os.pidfd_open(child.pid)
     poll.register(ended, select.POLLIN)

@@ -66,7 +66,7 @@ def mosquitto_version(program: Path) -> tuple[int, int, int]:
         BrokerUnavailable: It cannot be run or does not say.
     """
     try:
-        answer = subprocess.run([program, "-h"], capture_output=True, timeout=10, check=False)  # noqa: S603
+        answer = subprocess.run([program, "-h"], capture_output=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BrokerUnavailable(f"{program} cannot be run.", remedy=INSTALL_HINT) from error
     match = re.search(rb"mosquitto version (\d+)\.(\d+)\.(\d+)", answer.stdout + answer.stderr)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import struct
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -83,6 +79,36 @@ def test_bytes_that_are_no_handshake_harm_nobody(broker: RunningBroker, packet: 
         assert hub.receive().payload == b"still here"
 
 
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"\x82\x05\x00\x01\x00\xff#",  # SUBSCRIBE to a filter longer than its packet
+        b"\x82\x02\x00\x01",  # SUBSCRIBE to nothing
+        b"\x32\x04\x00\xffab",  # PUBLISH on a topic longer than its packet
+        b"\x32\x05\x00\x01#\x00\x01",  # PUBLISH on a wildcard
+        b"\x32\x09\x00\x05$SYS/\x00\x01",  # PUBLISH as the broker itself
+        b"\x30\x06\x00\x02\xff\xfe..",  # a topic that is not UTF-8
+        b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x05\x00\x00",  # a second CONNECT
+        b"\x40\x02\xff\xff",  # PUBACK of nothing
+        b"\x00\x00\xf0\x00",
+        b"\x30\xff\xff\xff\x7f",  # PUBLISH of 256 MiB
+    ],
+)
+def test_what_breaks_the_protocol_harms_nobody_else(broker: RunningBroker, packet: bytes) -> None:
+    device, other = broker.new_device(), broker.new_device()
+    with Client(broker, HUB_ACCOUNT) as hub, Client(broker, other) as bystander:
+        assert hub.subscribe("muster/v1/d/+/up/+")
+        with socket.create_connection((HOST, broker.port), timeout=DEADLINE_S) as connection:
+            connection.sendall(_connect_packet(broker, device, flags=0xC2, keep_alive_s=10))
+            assert connection.recv(4) == b"\x20\x02\x00\x00"
+            connection.sendall(packet)
+            bystander.publish(up(other, Up.STATE), b"still here")
+            assert hub.receive() == (up(other, Up.STATE), b"still here")
+        with Client(broker, device) as again:
+            again.publish(up(device, Up.STATE), b"back")
+            assert hub.receive() == (up(device, Up.STATE), b"back")
+
+
 def test_a_second_connection_of_an_account_replaces_the_first(broker: RunningBroker) -> None:
     device = broker.new_device()
     with Client(broker, HUB_ACCOUNT) as hub:
@@ -121,42 +147,10 @@ def test_a_silent_connection_is_ended_and_its_will_published(broker: RunningBrok
     with Client(broker, HUB_ACCOUNT) as hub:
         assert hub.subscribe("muster/v1/d/+/up/+")
         with socket.create_connection((HOST, broker.port), timeout=DEADLINE_S) as connection:
-            texts = (device, up(device, Up.PRESENCE), "gone", device, broker.passwords[device])
-            body = b"\x00\x04MQTT\x04\xc6\x00\x01" + b"".join(
-                struct.pack(">H", len(text)) + text.encode() for text in texts
-            )
-            connection.sendall(b"\x10" + bytes((len(body) % 128 | 128, len(body) // 128)) + body)
+            will = (up(device, Up.PRESENCE), "gone")
+            connection.sendall(_connect_packet(broker, device, *will, flags=0xC6, keep_alive_s=1))
             assert connection.recv(4) == b"\x20\x02\x00\x00"
             assert hub.receive().payload == b"gone"  # after one and a half times the keep-alive of 1 s
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_broker_does_not_outlive_a_hub_that_was_killed(kind: Kind, tmp_path: Path) -> None:
-    program = (
-        "import asyncio, sys; from pathlib import Path; from hub.broker.process import start_broker\n"
-        "async def main() -> None:\n"
-        f"    broker = await start_broker({kind!r}, Path({str(tmp_path)!r}), '127.0.0.1', 0, {{}})\n"
-        "    print(broker.port, flush=True)\n"
-        "    await broker.wait()\n"
-        "asyncio.run(main())\n"
-    )
-    hub = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=Path.cwd())
-    assert hub.stdout is not None
-    port = int(hub.stdout.readline())
-    with socket.create_connection((HOST, port), timeout=DEADLINE_S):
-        pass
-    hub.send_signal(signal.SIGKILL)
-    hub.wait()
-    hub.stdout.close()
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline and _listens(port):
-        time.sleep(0.05)
-    assert not _listens(port), "the broker outlived the hub"
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -171,3 +165,10 @@ def test_accounts_are_the_only_ones_even_after_a_restart_of_the_broker(kind: Kin
             Client(broker, device, password=password).wait_connected()
         with Client(broker, HUB_ACCOUNT):
             pass
+
+
+def _connect_packet(broker: RunningBroker, device: str, *will: str, flags: int, keep_alive_s: int) -> bytes:
+    texts = (device, *will, device, broker.passwords[device])
+    body = b"\x00\x04MQTT\x04" + struct.pack(">BH", flags, keep_alive_s)
+    body += b"".join(struct.pack(">H", len(text)) + text.encode() for text in texts)
+    return b"\x10" + bytes((len(body) % 128 | 128, len(body) // 128)) + body

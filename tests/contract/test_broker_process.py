@@ -1,0 +1,182 @@
+"""The broker as a child process: which one is taken, how it fails, and that it never outlives the hub."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from fleet.protocol.errors import BrokerUnavailable, InvalidName
+from hub.broker import mosquitto
+from hub.broker.mosquitto import FIRST_SOUND_VERSION, mosquitto_version, version_warnings
+from hub.broker.process import start_broker
+from tests.support.brokers import HOST, KINDS, Kind, RunningBroker, require_mosquitto
+
+DEADLINE_S = 15.0
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def _wait_until(condition: Callable[[], bool], message: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, message
+        time.sleep(0.02)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _command_lines() -> str:
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended meanwhile
+            lines.append(path.read_text(errors="replace"))
+    return "\n".join(lines)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    if request.param == "mosquitto":
+        require_mosquitto()
+    chosen: Kind = request.param
+    return chosen
+
+
+@pytest.fixture
+def hub(kind: Kind, tmp_path: Path) -> subprocess.Popen[bytes]:
+    """A hub in a process of its own that has started a broker and printed its port."""
+    program = (
+        "import asyncio; from pathlib import Path; from hub.broker.process import start_broker\n"
+        "async def main() -> None:\n"
+        f"    broker = await start_broker({kind!r}, Path({str(tmp_path)!r}), '127.0.0.1', 0, {{}})\n"
+        "    print(broker.port, flush=True)\n"
+        "    await broker.wait()\n"
+        "asyncio.run(main())\n"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=Path.cwd()
+    )
+
+
+def test_a_broker_does_not_outlive_a_hub_that_was_killed(hub: subprocess.Popen[bytes]) -> None:
+    with hub:
+        assert hub.stdout is not None
+        port = int(hub.stdout.readline())
+        assert _listens(port)
+        hub.kill()
+    _wait_until(lambda: not _listens(port), "the broker outlived the hub")
+
+
+def test_a_hub_sees_that_its_broker_ended_and_nothing_remains(hub: subprocess.Popen[bytes]) -> None:
+    with hub:
+        assert hub.stdout is not None
+        port = int(hub.stdout.readline())
+        for child in _children(hub.pid):  # the leash of Mosquitto, or the embedded broker itself
+            os.kill(child, signal.SIGKILL)
+        assert hub.wait(DEADLINE_S) != 0
+    _wait_until(lambda: not _listens(port), "the broker outlived its leash")
+
+
+def test_a_port_in_use_is_said_at_once(kind: Kind, tmp_path: Path) -> None:
+    with socket.create_server((HOST, 0)) as other:
+        port = other.getsockname()[1]
+        started_s = time.monotonic()
+        with pytest.raises(BrokerUnavailable, match=rf"{port} ended.*(in use|listened)"):
+            asyncio.run(start_broker(kind, tmp_path, HOST, port, {}))
+        assert time.monotonic() - started_s < DEADLINE_S
+
+
+def test_stopping_twice_does_no_harm(kind: Kind, tmp_path: Path) -> None:
+    async def story() -> int:
+        broker = await start_broker(kind, tmp_path, HOST, 0, {})
+        waiting = asyncio.create_task(broker.wait())
+        await broker.stop()
+        await broker.stop()
+        await waiting  # does not raise: the end was wanted
+        with pytest.raises(BrokerUnavailable):
+            await broker.update_accounts({})
+        return broker.port
+
+    assert not _listens(asyncio.run(story()))
+
+
+def test_an_unusable_account_name_changes_nothing(kind: Kind, tmp_path: Path) -> None:
+    broker = RunningBroker(kind, tmp_path)
+    try:
+        before = (tmp_path / "accounts").read_bytes()
+        broker.passwords["a:b\nroot"] = "x"
+        with pytest.raises(InvalidName):
+            broker.apply_accounts()
+        assert (tmp_path / "accounts").read_bytes() == before
+    finally:
+        broker.stop()
+
+
+def test_no_secret_stands_on_a_command_line_or_in_a_file_that_others_can_read(
+    kind: Kind, tmp_path: Path
+) -> None:
+    broker = RunningBroker(kind, tmp_path)
+    try:
+        arguments = _command_lines()
+        assert "hub.broker." in arguments
+        assert not any(password in arguments for password in broker.passwords.values())
+        assert tmp_path.stat().st_mode & 0o077 == 0
+        assert (tmp_path / "accounts").stat().st_mode & 0o077 == 0
+    finally:
+        broker.stop()
+
+
+def test_auto_takes_mosquitto_only_where_it_is_sound(tmp_path: Path) -> None:
+    version = mosquitto_version(require_mosquitto())
+
+    async def chosen() -> str:
+        broker = await start_broker("auto", tmp_path, HOST, 0, {})
+        await broker.stop()
+        return broker.kind
+
+    assert asyncio.run(chosen()) == ("mosquitto" if version >= FIRST_SOUND_VERSION else "embedded")
+    assert bool(version_warnings(version)) == (version < FIRST_SOUND_VERSION)
+
+
+def test_a_missing_mosquitto_is_said_with_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(mosquitto, "_SYSTEM_FOLDERS", ())
+    with pytest.raises(BrokerUnavailable, match="apt-get install mosquitto"):
+        asyncio.run(start_broker("mosquitto", tmp_path, HOST, 0, {}))
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_the_leash_ends_its_command_when_the_pipe_closes(stubborn: bool) -> None:
+    ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if stubborn else ""
+    command = [sys.executable, "-c", f"{ignore}import time\nprint('up', flush=True)\ntime.sleep(600)"]
+    leash = subprocess.Popen(
+        [sys.executable, "-m", "hub.broker.leash", "--", *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path.cwd(),
+    )
+    assert leash.stdin is not None
+    assert leash.stdout is not None
+    assert leash.stdout.readline() == b"up\n"
+    (child,) = _children(leash.pid)
+    leash.send_signal(signal.SIGTERM)  # a signal alone does not break it
+    leash.stdin.close()
+    leash.wait(DEADLINE_S)
+    leash.stdout.close()
+    _wait_until(lambda: not Path(f"/proc/{child}").exists(), "the command outlived its leash")
