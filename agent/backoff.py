@@ -1,7 +1,8 @@
 """Waiting longer after each failure, and never in step with other devices.
 
-The wait before attempt ``n`` is drawn evenly from ``[low, high]`` with ``high = min(maximum, minimum · 2^n)`` and
-``low = high / 2``: the doubling relieves a peer in trouble, the draw spreads a fleet that lost it at the same moment.
+The wait before attempt ``n`` is drawn evenly from ``[low, high]`` with ``high = min(maximum, minimum ·
+2^n)`` and ``low = high / 2``: the doubling relieves a peer in trouble, the draw spreads a fleet that lost
+it at the same moment.
 """
 
 from __future__ import annotations

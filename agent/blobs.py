@@ -6,8 +6,9 @@
     blobs/<sha256>.part       the same size from the first chunk on, with holes
     blobs/<sha256>.journal    numbers of the chunks that are in the part: 4 bytes each, little-endian
 
-A chunk's number is written only after its bytes were synced, so the journal may say too little after a crash but
-never too much; the digest of the whole decides in any case. A number cut off by a crash is ignored.
+A chunk's number is written only after its bytes were synced, so the journal may say too little after a
+crash but never too much; the digest of the whole decides in any case. A number cut off by a crash is
+ignored.
 """
 
 from __future__ import annotations
@@ -118,7 +119,10 @@ class Partial:
             if not self._part.exists() or not self._journal.exists():
                 return set()
             data = self._journal.read_bytes()
-        numbers = {number for (number,) in _NUMBER.iter_unpack(data[: len(data) - len(data) % _NUMBER.size])}
+            whole = len(data) - len(data) % _NUMBER.size
+            if whole < len(data):  # cut off by a crash; what is appended must not join it
+                os.truncate(self._journal, whole)
+        numbers = {number for (number,) in _NUMBER.iter_unpack(data[:whole])}
         return {number for number in numbers if number < chunk_count(self._file.size_bytes)}
 
 

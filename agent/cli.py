@@ -1,7 +1,8 @@
 """``muster-agent``: enrol a device, run its agent, look at its state.
 
-Errors are one line on standard error, ``error: what and remedy [code]``, and exit code 1; wrong usage is exit code 2.
-The enrolment token comes from the environment, a file or standard input: command lines are for all to see.
+Errors are one line on standard error, ``error: what and remedy [code]``, and exit code 1; wrong usage is
+exit code 2. The enrolment token comes from the environment, a file or standard input: command lines are for
+all to see.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     enroll = commands.add_parser(
         "enroll",
         help="make this device a member of the fleet",
-        description=f"The one-time token is read from {TOKEN_VARIABLE}, from --token-file, or from standard input.",
+        description=f"The one-time token is read from --token-file, {TOKEN_VARIABLE} or standard input.",
     )
     enroll.add_argument("--hub", required=True, metavar="URL", help="the hub's address, http://host:port")
     enroll.add_argument(
@@ -118,8 +119,8 @@ def _run(given: argparse.Namespace) -> int:
 
     loop = asyncio.new_event_loop()
     loop.run_until_complete(live())
-    # What must last was written by now. Threads that still compute (a model that hangs, a download's last chunk)
-    # would hold up the interpreter's orderly end, and the state folder stands at every instant.
+    # What must last was written by now. Threads that still compute (a model that hangs, a last chunk) would
+    # hold up the interpreter's orderly end, and the state folder stands at every instant.
     logging.shutdown()
     sys.stderr.flush()
     os.close(lock)

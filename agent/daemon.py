@@ -7,8 +7,8 @@
                      ├── chunk      → Delivery → BlobStore → Slots          ▼
                      └── ack        → Sender ← Outbox ← reports, incidents, telemetry windows
 
-Everything here lives in one event loop; blocking work is in threads. Order at start: what is installed answers before
-the broker is asked for anything.
+Everything here lives in one event loop; blocking work is in threads. Order at start: what is installed
+answers before the broker is asked for anything.
 """
 
 from __future__ import annotations
@@ -127,10 +127,10 @@ class Daemon:
         self._orders = Orders(
             self._director,
             self._repository,
-            settings,
-            self._models.apply,
-            self._on_incident,
-            self._new_backoff,
+            settings=settings,
+            apply=self._models.apply,
+            on_incident=self._on_incident,
+            backoff=self._new_backoff,
         )
         api = InferenceApi(self._host, lambda: self._models.are_ready(self._host))
         self._server = HttpServer(
@@ -204,7 +204,7 @@ class Daemon:
         log.info("agent of %s stopped", self._identity.device_id)
 
     async def _lasting(self, task: Awaitable[None]) -> None:
-        """Run one of the agent's tasks; if one ends by a fault of ours, end the process for a clean new start."""
+        """Run one of the agent's tasks; if a fault of ours ends it, end the process for a clean new start."""
         try:
             await task
         except Exception:
@@ -285,7 +285,7 @@ class Daemon:
             try:
                 self._outbox.put(*windows)
             except StorageError as error:
-                log.error("telemetry is lost: %s", error)
+                log.warning("telemetry is lost: %s", error)
 
     def _on_change(self) -> None:
         self._changed.set()

@@ -7,10 +7,10 @@ For each blob that is missing::
                                                         └── stalled, window ──┘
                                                             full, reconnected
 
-The hub publishes each chunk to everybody who listens, so chunks may come that nobody here asked for, twice, or
-never. A stall is answered by asking again for what is missing, after a growing wait; so many stalls in a row end
-the delivery. Time without a connection does not count: an offline device waits. Wrong digests end it after bounded
-retries: somebody alters bytes, or the memory is bad.
+The hub publishes each chunk to everybody who listens, so chunks may come that nobody here asked for, twice,
+or never. A stall is answered by asking again for what is missing, after a growing wait; so many stalls in a
+row end the delivery. Time without a connection does not count: an offline device waits. Wrong digests end
+it after bounded retries: somebody alters bytes, or the memory is bad.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class _Receiver:
         """
         if len(data) != chunk_size_bytes(self._file.size_bytes, number) or not data:
             raise InvalidMessage(
-                f"Chunk {number} of blob {self._file.sha256[:12]}… has {len(data)} bytes, which is the wrong size."
+                f"Chunk {number} of blob {self._file.sha256[:12]}… has the wrong size, {len(data)} bytes."
             )
         self._batch.append((number, data, done))
         self._arrived.set()
@@ -220,11 +220,12 @@ class Delivery:
             await self._receive(file, part)
             try:
                 await run_to_end(part.finish)
-                return
             except DigestMismatch as error:
                 self._on_incident(error)
                 if attempt == self._settings.delivery_digest_attempts:
                     raise
+            else:
+                return
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _receive(self, file: File, part: Partial) -> None:
@@ -259,7 +260,7 @@ class Delivery:
         wait_s = backoff.next_s()
         if backoff.failures >= self._settings.delivery_attempts:
             raise DeliveryTimedOut(
-                f"Chunks of blob {file.sha256[:12]}… were asked for {backoff.failures} times and did not come."
+                f"Chunks of blob {file.sha256[:12]}… did not come, asked for {backoff.failures} times."
             )
         log.warning("blob %s stalls; asking again in %.1f s", file.sha256[:12], wait_s)
         await asyncio.sleep(wait_s)

@@ -1,11 +1,11 @@
 """Which loaded model answers for a model's name now, and what is counted about its answers.
 
-Separate from serving, which only translates a protocol. `Host.put` swaps in one assignment: a request that came
-before is answered by the version it met, one that comes after by the new one, and none is dropped.
+Separate from serving, which only translates a protocol. `Host.put` swaps in one assignment: a request that
+came before is answered by the version it met, one that comes after by the new one, and none is dropped.
 
-Every hosted version computes in one thread of its own. In the event loop a slow model would hold up heartbeats and
-the trial that has to judge it; with its own thread a model that hangs cannot hold up the version that replaces it
-either. Handing over costs some 50 µs a request.
+Every hosted version computes in one thread of its own. In the event loop a slow model would hold up
+heartbeats and the trial that has to judge it; with its own thread a model that hangs cannot hold up the
+version that replaces it either. Handing over costs some 50 µs a request.
 """
 
 from __future__ import annotations
@@ -95,29 +95,27 @@ class Hosted:
         Raises:
             InferenceFailed: The runtime failed, took too long, or gave values that are not finite.
         """
-        finite = True
         try:
             outputs, duration_us = await self._call(lambda: _timed(self._model, inputs))
-            finite = all(
-                bool(np.isfinite(value).all()) for value in outputs.values() if value.dtype.kind == "f"
-            )
-            if not finite:
-                raise InferenceFailed("The model answered with values that are not finite.")
-        except (InferenceFailed, TimeoutError) as error:
-            failure = (
-                error
-                if isinstance(error, InferenceFailed)
-                else InferenceFailed(f"The model did not answer in {self._timeout_s:.0f} s.")
-            )
-            self.counter.count_error()
-            if self.on_failure is not None:
-                self.on_failure(failure, not finite)
-            raise failure from error
+        except TimeoutError as error:
+            raise self._failed(f"The model did not answer in {self._timeout_s:.0f} s.") from error
+        except InferenceFailed as error:
+            raise self._failed(str(error)) from error
+        if not all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f"):
+            raise self._failed("The model answered with values that are not finite.", finite=False)
         values = outputs[self._output.name]
         self.answered += len(values)
         self.counter.count(inputs[self._input], values, duration_us)
         classes = values.argmax(axis=1) if values.ndim == 2 else None
         return Answer(outputs, self.release.version, classes, self.counter)
+
+    def _failed(self, why: str, *, finite: bool = True) -> InferenceFailed:
+        """Count a failed inference and tell the trial of it."""
+        error = InferenceFailed(why)
+        self.counter.count_error()
+        if self.on_failure is not None:
+            self.on_failure(error, not finite)
+        return error
 
     def close(self) -> None:
         """Take no more requests; those that were taken are still answered."""

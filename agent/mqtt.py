@@ -2,12 +2,14 @@
 
 paho stays a parser and writer of packets; what it does badly is done here (design, section 7, *MQTT*):
 
-- Its own loop uses ``select``: here the event loop watches the socket. Connecting blocks, so a thread does it.
-- It queues while unconnected, and ignores its in-flight limit when it reconnects: here every connection gets a
-  new paho client, nothing is published without a connection, and the send window is ours. What was not
-  acknowledged when a connection ends is an error for the sender, who knows whether to repeat it.
-- It stores a packet of up to 256 MB before anyone sees it: here the connection ends before the first byte of
-  one that is too large, and the next connection begins a clean session, or the broker would send it again.
+- Its own loop uses ``select``: here the event loop watches the socket. Connecting blocks, so a thread
+  does it.
+- It queues while unconnected, and ignores its in-flight limit when it reconnects: here every connection
+  gets a new paho client, nothing is published without a connection, and the send window is ours. What was
+  not acknowledged when a connection ends is an error for the sender, who knows whether to repeat it.
+- It stores a packet of up to 256 MB before anyone sees it: here the connection ends before the first byte
+  of one that is too large, and the next connection begins a clean session, or the broker would send it
+  again.
 
 Messages are acknowledged after they were processed, in the order in which they came (MQTT 3.1.1, rule
 MQTT-4.6.0-2), so a crash while processing gets them again.
@@ -50,7 +52,7 @@ Handler = Callable[[str, bytes, Done], None]
 
 
 class _BoundedClient(paho.Client):
-    """paho's client, which asks the socket for a packet's declared size in one piece: the place to refuse it."""
+    """paho's client. It asks the socket for a packet's whole declared size: the place to refuse it."""
 
     oversized_bytes = 0
 

@@ -1,8 +1,9 @@
 """Assignments from the broker to the models' lives.
 
-An assignment whose signer is known is verified and written down at once, before it is acknowledged to the broker. One
-whose signer is not known waits in memory while the image repository is asked who the director is; if the process
-ends meanwhile, the next `Hello` tells the hub what this device has accepted, and the hub sends it again.
+An assignment whose signer is known is verified and written down at once, before it is acknowledged to the
+broker. One whose signer is not known waits in memory while the image repository is asked who the director
+is; if the process ends meanwhile, the next `Hello` tells the hub what this device has accepted, and the hub
+sends it again.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Orders:
         self,
         director: Director,
         repository: ImageRepository,
+        *,
         settings: Settings,
         apply: Callable[[Assignment], None],
         on_incident: Callable[[MusterError], None],

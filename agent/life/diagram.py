@@ -1,7 +1,7 @@
 """The Mermaid diagram of the update machine, drawn from its table.
 
-A row about all resting or all updating phases is one edge from that group; a row that stays in its phase is left
-to the page's text.
+A row about all resting or all updating phases is one edge from that group; a row that stays in its phase is
+left to the page's text.
 """
 
 from __future__ import annotations
@@ -27,3 +27,7 @@ def _sources(row: Row) -> list[str]:
     whole = {name: phases for name, phases in _GROUPS.items() if set(phases) <= set(row.sources)}
     covered: set[Phase] = {phase for phases in whole.values() for phase in phases}
     return [*whole, *(phase.value for phase in row.sources if phase not in covered)]
+
+
+if __name__ == "__main__":
+    print(mermaid(), end="")  # noqa: T201 - this is what running it is for

@@ -1,13 +1,13 @@
 """The update machine: what a device does with orders for one model, as one transition table.
 
-Pure: `advance` takes a state and an event and gives the next state and the effects to carry out. It knows no
-clock, file or network. The shell (`agent.life.shell`) writes the state down before it carries out any effect, so a
-power cut at any instant leaves a state from which `Restarted` goes on. ``docs/reference/device-life.md`` holds the
-diagram that `agent.life.diagram` draws from `TABLE`.
+Pure: `advance` takes a state and an event and gives the next state and the effects to carry out. It knows
+no clock, file or network. The shell (`agent.life.shell`) writes the state down before it carries out any
+effect, so a power cut at any instant leaves a state from which `Restarted` goes on.
+``docs/reference/device-life.md`` holds the diagram that `agent.life.diagram` draws from `TABLE`.
 
-What an event means depends on the phase; a row of the table says where it leads. **An event without a row is late
-or double, and changes nothing.** Events of work carry the deployment that they were done for: those of a deployment
-that was superseded change nothing either.
+What an event means depends on the phase; a row of the table says where it leads. **An event without a row
+is late or double, and changes nothing.** Events of work carry the deployment that they were done for: those
+of a deployment that was superseded change nothing either.
 
 ====================  ======================================================================================
 invariant             why

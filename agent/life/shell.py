@@ -1,7 +1,7 @@
 """Carrying out what the update machine says, for each model: the shell around `agent.life.machine`.
 
-For every event: advance, write the new state down, put its reports into the outbox, then carry out its other effects.
-If the state cannot be written, nothing has happened, and the event is tried again later.
+For every event: advance, write the new state down, put its reports into the outbox, then carry out its
+other effects. If the state cannot be written, nothing has happened, and the event is tried again later.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class ModelShell:
             self._unsent = ()
             self._around.store.save(self._model, Stored(self.life))
         except StorageError as error:  # the reports stay with the state and go with the next step
-            log.error("%s", error)
+            log.warning("%s", error)
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
@@ -237,4 +237,4 @@ class ModelShell:
             try:
                 self._around.outbox.put(window)
             except StorageError as error:
-                log.error("a telemetry window is lost: %s", error)
+                log.warning("a telemetry window is lost: %s", error)

@@ -5,9 +5,9 @@
     models/<model>/<manifest sha256>.<variant>/         a slot: manifest.json and the variant's files
     models/<model>/<manifest sha256>.<variant>.staged/  one that is being filled; renamed when it is whole
 
-Files are hard links to verified blobs (copies where the file system has no links), so versions that share a blob
-share its space. Whatever a slot says is believed only after its bytes were hashed: the manifest against the digest
-in the release, the files against the manifest.
+Files are hard links to verified blobs (copies where the file system has no links), so versions that share a
+blob share its space. Whatever a slot says is believed only after its bytes were hashed: the manifest
+against the digest in the release, the files against the manifest.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Where the state of each model is written: ``life/<model>.state``, one file each.
 
 Replacing the file is the one switch that activates a version: everything else on disk is only looked at
-through it. A file also holds the reports of its last step until they are in the outbox, so that a crash between the
-two loses none.
+through it. A file also holds the reports of its last step until they are in the outbox, so that a crash
+between the two loses none.
 """
 
 from __future__ import annotations

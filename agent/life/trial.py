@@ -42,7 +42,8 @@ async def run_trial(hosted: Hosted, settings: Settings) -> None:
                 return
             if elapsed_s >= max(settings.trial_limit_s, settings.trial_s):
                 raise TrialFailed(
-                    f"Only {answered} of {settings.trial_minimum_predictions} predictions came in {elapsed_s:.0f} s."
+                    f"Only {answered} predictions came in {elapsed_s:.0f} s; "
+                    f"{settings.trial_minimum_predictions} are needed."
                 )
             await asyncio.wait([broken], timeout=min(CHECK_INTERVAL_S, settings.trial_s))
             if broken.done():

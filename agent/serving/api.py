@@ -66,7 +66,7 @@ class InferRequest(msgspec.Struct):
 
 
 class InferResponse(msgspec.Struct, omit_defaults=True):
-    """Predictions. The prediction's id stands among the parameters, as the protocol provides for extensions."""
+    """Predictions. The prediction's id is a parameter, where the protocol has room for extensions."""
 
     model_name: str
     model_version: str
@@ -196,7 +196,7 @@ class InferenceApi:
             )
         if len(request.labels) != len(prediction.classes):
             raise InvalidMessage(
-                f"The prediction has {len(prediction.classes)} sample(s); {len(request.labels)} label(s) came."
+                f"{len(request.labels)} label(s) came for {len(prediction.classes)} sample(s)."
             )
         truth = [_class_number(label, prediction.names) for label in request.labels]
         del self._predictions[request.id]

@@ -1,7 +1,7 @@
 """HTTP/1.1 on a Unix socket: h11 for the protocol, asyncio for the bytes.
 
-One task for each connection, which it keeps alive between requests. A request's declared size is checked before
-its body is read, and what is read is counted again, for a chunked body declares nothing.
+One task for each connection, which it keeps alive between requests. A request's declared size is checked
+before its body is read, and what is read is counted again, for a chunked body declares nothing.
 """
 
 from __future__ import annotations

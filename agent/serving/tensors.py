@@ -1,6 +1,7 @@
 """Tensors as JSON, in the Open Inference Protocol's form, and back: all checks on what a client sends.
 
-``{"name": "pixels", "shape": [1, 64], "datatype": "FP32", "data": [0.0, …]}``, data flat or nested, row by row.
+``{"name": "pixels", "shape": [1, 64], "datatype": "FP32", "data": [0.0, …]}``, data flat or nested, row by
+row.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def read_inputs(tensors: list[RequestTensor], signature: Signature) -> dict[str,
     wanted = {tensor.name: tensor for tensor in signature.inputs}
     if sent.keys() != wanted.keys() or len(sent) != len(tensors):
         raise InvalidMessage(
-            f"The model takes the inputs {', '.join(sorted(wanted))}; {', '.join(sorted(sent)) or 'none':.200} came."
+            f"The model takes the inputs {', '.join(sorted(wanted))}; "
+            f"{', '.join(sorted(sent)) or 'none':.200} came."
         )
     arrays = {name: _read(sent[name], wanted[name]) for name in wanted}
     if len({len(array) for array in arrays.values()}) != 1:

@@ -1,7 +1,7 @@
 """Incidents: what a person may have to know, said once and not a thousand times.
 
-Somebody who floods a device with forged messages must not fill its outbox: of each code one incident is kept a minute,
-and the next one says how many were left out.
+Somebody who floods a device with forged messages must not fill its outbox: of each code one incident is
+kept a minute, and the next one says how many were left out.
 """
 
 from __future__ import annotations
@@ -47,4 +47,4 @@ class Incidents:
         try:
             self._outbox.put(Incident(now_s, Cause(code, detail)))
         except StorageError as full:
-            log.error("the incident could not be kept: %s", full)
+            log.warning("the incident could not be kept: %s", full)

@@ -1,8 +1,8 @@
 """The outbox: records that must reach the hub, in SQLite until the hub says that it has them.
 
-Numbers rise for ever, also after rows are gone (``AUTOINCREMENT``); the stream's name is drawn when the file is
-created, so that numbers of a new file are never taken for old ones. A record is marked as sent before its first
-sending: one that the hub may have is never changed again.
+Numbers rise for ever, also after rows are gone (``AUTOINCREMENT``); the stream's name is drawn when the
+file is created, so that numbers of a new file are never taken for old ones. A record is marked as sent
+before its first sending: one that the hub may have is never changed again.
 
 Over its byte budget the outbox gives up the least first:
 
@@ -66,7 +66,7 @@ class Outbox:
             self._open(path)
         except sqlite3.DatabaseError as error:
             aside = path.with_name(path.name + ".damaged")
-            log.error("the outbox is damaged (%s) and was put aside as %s", error, aside.name)
+            log.warning("the outbox is damaged (%s) and was put aside as %s", error, aside.name)
             path.replace(aside)
             for suffix in ("-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -170,7 +170,7 @@ class Outbox:
                 self._delete(number)
 
     def _merge_oldest(self) -> bool:
-        """Make one window of the two oldest of one version that were never sent; tell whether there were two."""
+        """Add the two oldest windows of one version that were never sent; tell whether there were two."""
         rows = self._database.execute(
             "SELECT number, body FROM record WHERE sent = 0 AND bundle = ("
             " SELECT bundle FROM record WHERE sent = 0 AND bundle IS NOT NULL"

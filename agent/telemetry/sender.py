@@ -1,4 +1,4 @@
-"""Sending the outbox: oldest first, a bounded number under way, again after a growing wait until acknowledged."""
+"""Sending the outbox: oldest first, a bounded number under way, again and again until acknowledged."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Sender:
             try:
                 await self._send_due()
             except StorageError as error:
-                log.error("%s", error)
+                log.warning("%s", error)
             try:
                 async with asyncio.timeout(self._until_due_s()):
                     await self._wake.wait()
@@ -98,7 +98,7 @@ class Sender:
         except BrokerUnavailable:
             log.debug("record %d waits for the next connection", entry.number)
         except InvalidMessage as error:
-            log.error("%s", error)
+            log.warning("%s", error)
 
     def _until_due_s(self) -> float:
         now = asyncio.get_running_loop().time()
@@ -106,8 +106,6 @@ class Sender:
         return max(0.01, min(dues, default=now + self._settings.resend_interval_s) - now)
 
     def _new_backoff(self) -> Backoff:
-        # Backoff draws from the upper half of its first wait: twice the interval makes the interval the least.
-        return Backoff(
-            2 * self._settings.resend_interval_s,
-            max(self._settings.resend_limit_s, 2 * self._settings.resend_interval_s),
-        )
+        # Backoff draws from the upper half of its first wait, so twice the interval makes it the least.
+        first_s = 2 * self._settings.resend_interval_s
+        return Backoff(first_s, max(self._settings.resend_limit_s, first_s))

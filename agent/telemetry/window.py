@@ -1,7 +1,7 @@
 """Counting what a version does, in windows of time.
 
-Predictions are put aside and counted in blocks: counting one costs about as much as counting sixty-four, and more
-than a small model's inference. What waits is bounded by number and by size.
+Predictions are put aside and counted in blocks: counting one costs about as much as counting sixty-four,
+and more than a small model's inference. What waits is bounded by number and by size.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
 ::
 
-    bytes → size → COSE form → key vouched for? → signature → contents → for me, newer, in time? → written → acted on
+    bytes → size → COSE form → known key? → signature → contents → mine, newer, in time? → written → done
 
-Nothing right of a check is touched before it holds. What is accepted is one file, ``assignment.accepted``, with
-the message as it was signed and its sequence number: written in one step before anything is done about it, so that
-no crash makes the device take an older assignment, or forget the one it said it has. At start-up the signature is
-verified again.
+Nothing right of a check is touched before it holds. What is accepted is one file, ``assignment.accepted``,
+with the message as it was signed and its sequence number: written in one step before anything is done about
+it, so that no crash makes the device take an older assignment, or forget the one it said it has. At
+start-up the signature is verified again.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class Director:
 
 
 def read_sequence(directory: Path) -> int:
-    """Return the highest sequence number accepted, for people to read; 0 if there is none or it is damaged."""
+    """Return the highest sequence number accepted; 0 if there is none or it is damaged."""
     stored = _read(directory / ACCEPTED_FILE)
     try:
         return msgspec.msgpack.decode(stored, type=_Accepted).sequence if stored else 0

@@ -88,11 +88,11 @@ class FileClient:
             try:
                 async with asyncio.timeout(self._timeout_s):
                     await self._publish(encode(FetchRequest(number, path, offset)))
-                    await answer
-                received: FileAnswer = answer.result()
-                return received
+                    received: FileAnswer = await answer
             except (TimeoutError, BrokerUnavailable):
                 await asyncio.sleep(backoff.next_s())
+            else:
+                return received
             finally:
                 del self._waiting[number]
         raise DeliveryTimedOut(f"The hub did not send {path:.120}, after {self._attempts} attempts.")

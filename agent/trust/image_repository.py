@@ -1,9 +1,9 @@
 """The image repository as this device trusts it: which bundles exist, and who the director is.
 
-python-tuf's ``Updater`` carries out the client workflow of the TUF specification (section 5) from the root that
-enrolment pinned. Two things are ours: how files arrive (`agent.trust.fetcher`), and that what is trusted is
-written so that it lasts: stock python-tuf renames without fsync, and a power cut could bring old, or empty,
-trusted metadata back.
+python-tuf's ``Updater`` carries out the client workflow of the TUF specification (section 5) from the root
+that enrolment pinned. Two things are ours: how files arrive (`agent.trust.fetcher`), and that what is
+trusted is written so that it lasts: stock python-tuf renames without fsync, and a power cut could bring
+old, or empty, trusted metadata back.
 """
 
 from __future__ import annotations
@@ -146,6 +146,6 @@ def _converted() -> Iterator[None]:
         raise DigestMismatch(f"A file of the image repository was altered: {error}.") from error
     except (RepositoryError, DownloadError, ValueError) as error:
         raise MetadataRejected(f"The image repository's metadata is refused: {error}.") from error
-    except OSError as error:
+    except OSError:
         with durable.storage_errors(Path("the trusted metadata")):
             raise

@@ -1,6 +1,6 @@
 """Real bundles for the agent's tests: small ONNX models, their manifests and blobs.
 
-A model is ``softmax(pixels @ weights)`` over four pixels and three classes, so that a test knows every answer.
+A model is ``softmax(pixels @ weights)`` over four pixels and three classes: a test knows every answer.
 """
 
 from __future__ import annotations
@@ -157,4 +157,5 @@ def _onnx(weights: NDArray[np.float32], padding: bytes, negative_gives_nan: bool
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(made)
-    return made.SerializeToString()
+    data: bytes = made.SerializeToString()
+    return data

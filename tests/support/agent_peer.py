@@ -50,7 +50,7 @@ _T = TypeVar("_T")
 TIMEOUT_S = 20.0
 
 
-def eventually(condition: Callable[[], _T], timeout_s: float = TIMEOUT_S) -> _T:
+def eventually(condition: Callable[[], _T | None], timeout_s: float = TIMEOUT_S) -> _T:
     """Return the first true value of a condition; fail if there is none in time."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]  # re-exported there
 from tuf.api.metadata import (  # type: ignore[attr-defined]  # re-exported there
     Metadata,
     MetaFile,
@@ -102,6 +103,7 @@ class Repository:
         self.files["metadata/timestamp.json"] = self._signed(timestamp, "timestamp")
 
     def _signed(self, contents: Root | Targets | Snapshot | Timestamp, role: str) -> bytes:
-        metadata = Metadata(contents)
+        metadata: Metadata[Any] = Metadata(contents)
         metadata.sign(self._signers[role])
-        return metadata.to_bytes()
+        data: bytes = metadata.to_bytes()
+        return data
