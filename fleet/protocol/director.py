@@ -15,7 +15,6 @@ import msgspec
 
 from fleet.protocol.cose import key_id
 from fleet.protocol.errors import MetadataRejected
-from fleet.protocol.names import SHA256_PATTERN
 from fleet.protocol.names import EXACT_SHA256_PATTERN
 
 DIRECTOR_TARGET = "director.json"

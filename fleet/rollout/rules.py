@@ -148,7 +148,7 @@ def _try_to_end_stage(draft: Draft) -> None:
     if verdict.outcome is Outcome.PASS and baked_s >= bounds.minimum_bake_s:
         draft.decide(Happening.STAGE_PASSED, f"Stage {number + 1}: {verdict.sentence}.")
         end_stage(draft, overridden=False)
-    elif verdict.outcome is not Outcome.PASS and baked_s >= bounds.maximum_bake_s:
+    elif baked_s >= bounds.maximum_bake_s:
         _give_up_waiting(draft, f"Stage {number + 1}, after {bounds.maximum_bake_s:g} s: {verdict.sentence}.")
 
 

@@ -3,9 +3,9 @@
 =======  ===========================================================================================
 arm      windows that count
 =======  ===========================================================================================
-canary   of the rollout's bundle, from a device that was sent it, is in TRIAL or SUCCEEDED and was not
-         sent back; begun after the device reported so, by the device's own clock: what it did under an
-         earlier rollout of the same bundle is not evidence of this one
+canary   of the rollout's bundle, from a device that was sent it and is in TRIAL or SUCCEEDED; begun after
+         the device reported so, by the device's own clock: what it did under an earlier rollout of the
+         same bundle is not evidence of this one
 control  of another bundle, from a device that ran a version before and was not sent the new one yet;
          ended after the stage began, as far as clocks agree: an old spool is not a concurrent control
 =======  ===========================================================================================
@@ -57,7 +57,6 @@ def _is_canary(draft: Draft, deployment: Deployment, window: TelemetryWindow) ->
         window.manifest_sha256 == draft.rollout.manifest_sha256
         and deployment.attempt.ordered_s is not None
         and deployment.attempt.state in {DeploymentState.TRIAL, DeploymentState.SUCCEEDED}
-        and deployment.restore is None
         and deployment.answers_since_s is not None
         and window.started_at_s >= deployment.answers_since_s
     )

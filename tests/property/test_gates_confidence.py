@@ -10,13 +10,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.rollout.confidence import difference_interval, log_evidence_against, proportion_interval
 from fleet.rollout.evidence import Arm, Evidence, Tally
 from fleet.rollout.gates import Outcome, judge
-from tests.support.rollouts import plan
+from tests.support.rollouts import LABELS, plan
 
 
 @pytest.mark.parametrize("p", [0.01, 0.1, 0.5, 0.97])
@@ -44,6 +44,7 @@ def test_an_interval_for_a_single_look_would_not_survive_peeking() -> None:
     assert outside[:, looks].any(axis=1).mean() > 0.2
 
 
+@settings(derandomize=True, deadline=None)
 @given(st.integers(0, 3000), st.integers(0, 3000), st.sampled_from([1e-6, 1e-3, 0.05, 0.4]))
 def test_the_interval_holds_exactly_what_the_evidence_does_not_exclude(a: int, b: int, alpha: float) -> None:
     bad, total = a, a + b
@@ -57,12 +58,30 @@ def test_the_interval_holds_exactly_what_the_evidence_does_not_exclude(a: int, b
             assert (lower <= p <= upper) == (against < -math.log(alpha))
 
 
+@settings(derandomize=True, deadline=None)
 @given(st.integers(0, 500), st.integers(1, 500), st.integers(0, 500), st.integers(1, 500))
 def test_a_difference_turned_round_changes_its_sign(a: int, b: int, c: int, d: int) -> None:
     lower, upper = difference_interval(a, a + b, c, c + d, 0.01)
     turned = difference_interval(c, c + d, a, a + b, 0.01)
     assert turned.lower == pytest.approx(-upper)
     assert turned.upper == pytest.approx(-lower)
+
+
+COUNTS = st.tuples(st.integers(0, 400), st.integers(0, 4000)).map(lambda t: Tally(t[0], t[0] + t[1]))
+
+
+@settings(derandomize=True, deadline=None)
+@given(COUNTS, COUNTS, st.booleans())
+def test_a_metric_passes_and_fails_exactly_where_its_interval_says(
+    canary: Tally, control: Tally, has_control: bool
+) -> None:
+    evidence = Evidence(Arm(1, 1, 0, (canary,)), Arm(7, 7, 0, (control,)))
+    metric = judge(plan(), (evidence,), has_control=has_control).metrics[0]
+    arms = (canary, control) if has_control else (canary,)
+    enough = all(tally.total >= LABELS.minimum_samples for tally in arms)
+    assert metric.bound == (LABELS.margin if has_control else LABELS.limit)
+    assert (metric.outcome is Outcome.PASS) == (enough and metric.upper <= metric.bound)
+    assert (metric.outcome is Outcome.FAIL) == (enough and metric.lower > metric.bound)
 
 
 def first_verdict(canary_rate: float, control_rate: float, rng: np.random.Generator) -> tuple[Outcome, int]:

@@ -170,10 +170,9 @@ def test_a_token_is_read_back_and_binds_the_root() -> None:
         check_root(EnrolmentAnswer("cam-1", access, b"other"), TOKEN)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "x", "s" * 31 + "." + "0" * 64, "s" * 32 + "." + "0" * 63, f"{TOKEN}.0"]
-)
-def test_a_malformed_token_is_refused_without_being_repeated(text: str) -> None:
+@pytest.mark.parametrize("secret", ["s" * 31, "s" * 65, "s" * 31 + "/", "s" * 31 + "é"])
+@pytest.mark.parametrize("end", ["", "." + "0" * 63, "." + "0" * 64 + ".0", "." + "G" * 64, "." + "0" * 64])
+def test_a_malformed_token_is_refused_without_being_repeated(secret: str, end: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        parse_token(text)
-    assert not text or text not in str(caught.value).replace("x", "", 0) or text == "x"
+        parse_token(secret + end)
+    assert secret not in str(caught.value)

@@ -169,3 +169,19 @@ def test_a_rollback_is_not_rolled_back_when_a_device_does_not_follow() -> None:
     assert [o for o in campaign.orders() if o[1].endswith("b")] == [
         (unlucky.device_id, f"r7-{unlucky.index}b", 2)
     ]
+
+
+def test_each_way_back_has_its_own_deadline() -> None:
+    campaign = Campaign(plan("all", maximum_failed_share=0.5, maximum_bake_s=1e6))
+    first, second, *others = campaign.cohort(0)
+    for deployment in others:
+        campaign.report(deployment, DeploymentState.SUCCEEDED)
+    campaign.report(first, DeploymentState.FAILED, cause=CAUSE)
+    campaign.wait(40.0)
+    campaign.report(second, DeploymentState.FAILED, cause=CAUSE)
+    ends = []
+    for seconds in (59.0, 1.0, 39.0, 1.0):
+        campaign.wait(seconds)
+        restores = [campaign.rollout.deployments[d.index].restore for d in (first, second)]
+        ends.append([r is not None and r.state is DeploymentState.TIMED_OUT for r in restores])
+    assert ends == [[False, False], [True, False], [True, False], [True, True]]
