@@ -31,8 +31,8 @@ class DirectorKey:
     """A key that signs assignments."""
 
     def __init__(self) -> None:
-        self._private = Ed25519PrivateKey.generate()
-        self.public = self._private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        self.private = Ed25519PrivateKey.generate()
+        self.public = self.private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
     def sign(self, assignment: Assignment) -> bytes:
         """Return the signed assignment."""
@@ -40,7 +40,7 @@ class DirectorKey:
             encode_assignment(assignment),
             signer_key_id=cose.key_id(self.public),
             external_aad=EXTERNAL_AAD,
-            sign=self._private.sign,
+            sign=self.private.sign,
         )
 
 

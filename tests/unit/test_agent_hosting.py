@@ -1,0 +1,209 @@
+"""Models in memory: the self-test, what is counted, what a trial endures. With the real runtime."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from agent.hosting import Host, Hosted, load
+from agent.life.machine import Release
+from agent.life.slots import Slot
+from agent.life.trial import run_trial
+from agent.settings import Settings
+from fleet.protocol.errors import InferenceFailed, NotFound, SelfTestFailed, TrialFailed, VariantUnsupported
+from tests.support.agent_bundles import PIXELS, VARIANT, Bundle, build
+
+GOOD = np.full((1, PIXELS), 0.5, dtype=np.float32)
+BAD = -GOOD
+
+
+def unpack(bundle: Bundle, folder: Path) -> Slot:
+    """Put a bundle's files where they would be installed."""
+    variant = bundle.manifest.variants[0]
+    for file in bundle.manifest.files(variant):
+        (folder / file.name).write_bytes(bundle.blobs[file.sha256])
+    return Slot(Release(bundle.manifest.version, bundle.sha256, VARIANT), bundle.manifest, variant, folder)
+
+
+async def loaded(folder: Path, version: int = 1, **given: Any) -> Hosted:
+    return await load(unpack(build(version, **given), folder), 5.0)
+
+
+async def _infer(hosted: Hosted, values: NDArray[np.float32]) -> int:
+    return (await hosted.infer({"pixels": values})).version
+
+
+def test_the_self_test_passes_for_what_the_manifest_says(tmp_path: Path) -> None:
+    async def run() -> None:
+        await (await loaded(tmp_path)).self_test()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: (folder / "golden_outputs.f32").write_bytes(b"\0" * 12),
+        lambda folder: (folder / "golden_inputs.f32").write_bytes(b"\0" * 3),
+        lambda folder: (folder / "golden_inputs.f32").write_bytes(
+            np.full((8, PIXELS), np.nan, dtype="<f4").tobytes()
+        ),
+    ],
+)
+def test_the_self_test_fails_on_golden_files_that_do_not_fit(tmp_path: Path, spoil: Any) -> None:
+    async def run() -> None:
+        hosted = await loaded(tmp_path)
+        spoil(tmp_path)
+        with pytest.raises(SelfTestFailed):
+            await hosted.self_test()
+
+    asyncio.run(run())
+
+
+def test_the_self_test_fails_on_other_answers(tmp_path: Path) -> None:
+    async def run() -> None:
+        with pytest.raises(SelfTestFailed, match=r"differ by 0\.01"):
+            await (await loaded(tmp_path, golden_error=0.01)).self_test()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("contents", [b"", b"not a model", b"\x08\x08\x12\x00"])
+def test_a_file_that_is_no_model_is_an_error_of_ours(tmp_path: Path, contents: bytes) -> None:
+    slot = unpack(build(1), tmp_path)
+    slot.model_path.write_bytes(contents)
+    with pytest.raises(VariantUnsupported):
+        asyncio.run(load(slot, 5.0))
+
+
+def test_what_the_runtime_refuses_is_an_error_of_ours_and_counted(tmp_path: Path) -> None:
+    async def run() -> None:
+        hosted = await loaded(tmp_path)
+        with pytest.raises(InferenceFailed):
+            await hosted.infer({"pixels": np.zeros((1, PIXELS + 1), dtype=np.float32)})
+        window = hosted.counter.close(10.0)
+        assert window is not None
+        assert (window.errors, window.predictions) == (1, 0)
+
+    asyncio.run(run())
+
+
+def test_telemetry_counts_every_prediction_once(tmp_path: Path) -> None:
+    async def run() -> None:
+        hosted = await loaded(tmp_path)
+        hosted.counter.begin(5.0)
+        for size in (1, 70, 3):  # below, over and again below a block
+            await hosted.infer({"pixels": np.full((size, PIXELS), 0.5, dtype=np.float32)})
+        window = hosted.counter.close(9.0)
+        assert window is not None
+        assert (window.started_at_s, window.ended_at_s, window.predictions) == (5.0, 9.0, 74)
+        assert sum(window.latency.values()) == 3
+        assert {name: counts.total for name, counts in window.profile.items()} == dict.fromkeys(
+            ["output.class", "output.confidence", "input.mean", "input.contrast"], 74
+        )
+        assert hosted.counter.close(12.0) is None
+
+    asyncio.run(run())
+
+
+def test_a_swap_answers_every_request_from_one_version_or_the_other(tmp_path: Path) -> None:
+    async def run() -> None:
+        host = Host()
+        for number in (1, 2):
+            (tmp_path / str(number)).mkdir()
+        one = await loaded(tmp_path / "1", 1)
+        two = await loaded(tmp_path / "2", 2)
+        host.put("digits", one)
+        before = [asyncio.create_task(_infer(host.answering("digits"), GOOD)) for _ in range(50)]
+        await asyncio.sleep(0)
+        host.put("digits", two)
+        one.close()
+        after = [asyncio.create_task(_infer(host.answering("digits"), GOOD)) for _ in range(50)]
+        assert set(await asyncio.gather(*before)) == {1}
+        assert set(await asyncio.gather(*after)) == {2}
+        host.put("digits", None)
+        with pytest.raises(NotFound):
+            host.answering("digits")
+
+    asyncio.run(run())
+
+
+def test_a_label_counts_for_the_version_that_answered(tmp_path: Path) -> None:
+    async def run() -> None:
+        host = Host()
+        hosted = await loaded(tmp_path)
+        counter = (await hosted.infer({"pixels": GOOD})).counter
+        hosted.close()
+        host.count_labels(counter, 1, 1)
+        (window,) = host.close_windows(3.0)
+        assert (window.version, window.labelled, window.correct) == (1, 1, 1)
+        assert host.close_windows(4.0) == []
+
+    asyncio.run(run())
+
+
+TRIAL = Settings(trial_s=0.3, trial_maximum_errors=2, trial_limit_s=0.6)
+
+
+def test_a_trial_passes_with_bounded_errors(tmp_path: Path) -> None:
+    async def run() -> None:
+        hosted = await loaded(tmp_path)
+        trial = asyncio.create_task(run_trial(hosted, TRIAL))
+        await asyncio.sleep(0)
+        for _ in range(2):
+            with pytest.raises(InferenceFailed):
+                await hosted.infer({"pixels": np.zeros((1, 9), dtype=np.float32)})
+        await trial
+
+    asyncio.run(run())
+
+
+def test_a_trial_fails_on_one_error_more(tmp_path: Path) -> None:
+    async def run() -> None:
+        hosted = await loaded(tmp_path)
+        trial = asyncio.create_task(run_trial(hosted, TRIAL))
+        await asyncio.sleep(0)
+        for _ in range(3):
+            with pytest.raises(InferenceFailed):
+                await hosted.infer({"pixels": np.zeros((1, 9), dtype=np.float32)})
+        with pytest.raises(TrialFailed, match="3 inference"):
+            await trial
+
+    asyncio.run(run())
+
+
+def test_a_trial_fails_on_one_answer_that_is_not_finite(tmp_path: Path) -> None:
+    async def run() -> None:
+        hosted = await loaded(tmp_path, negative_gives_nan=True)
+        await hosted.self_test()
+        trial = asyncio.create_task(run_trial(hosted, TRIAL))
+        await asyncio.sleep(0)
+        assert await _infer(hosted, GOOD) == 1
+        with pytest.raises(InferenceFailed):
+            await _infer(hosted, BAD)
+        with pytest.raises(TrialFailed, match="not finite"):
+            await trial
+
+    asyncio.run(run())
+
+
+def test_a_trial_that_lacks_evidence_fails(tmp_path: Path) -> None:
+    async def run() -> None:
+        hosted = await loaded(tmp_path)
+        demanding = Settings(trial_s=0.1, trial_limit_s=0.3, trial_minimum_predictions=5)
+        trial = asyncio.create_task(run_trial(hosted, demanding))
+        await asyncio.sleep(0)
+        await hosted.infer({"pixels": np.repeat(GOOD, 4, axis=0)})
+        with pytest.raises(TrialFailed, match="Only 4"):
+            await trial
+        trial = asyncio.create_task(run_trial(hosted, demanding))
+        await asyncio.sleep(0)
+        await hosted.infer({"pixels": np.repeat(GOOD, 5, axis=0)})
+        await trial
+
+    asyncio.run(run())
