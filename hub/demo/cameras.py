@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 
 from converters.dataset import Dataset
+from fleet.protocol.errors import InferenceFailed
 from hub.demo.images import through_dirty_lens
 
 IMAGES_PER_SHOT = 16
@@ -56,18 +57,20 @@ class Camera:
         if self.is_dirty:
             images = through_dirty_lens(images)
         response = await http.post(f"/v2/models/{self._model}/infer", json=_request(images))
+        if response.status_code in {httpx.codes.NOT_FOUND, httpx.codes.SERVICE_UNAVAILABLE}:
+            return  # no model yet
         if response.status_code != httpx.codes.OK:
-            return
+            raise InferenceFailed(f"The agent at {self._socket} answered {response.text:.200}")
         answer = response.json()
         version = str(answer["model_version"])
         self.answers_by_version[version] = self.answers_by_version.get(version, 0) + len(labels)
-        feedback = {"id": answer["id"], "labels": labels.tolist()}
+        feedback = {"id": answer["parameters"]["prediction_id"], "labels": labels.tolist()}
         await http.post(f"/v2/models/{self._model}/feedback", json=feedback)
 
 
 def _request(images: np.ndarray[Any, np.dtype[np.float32]]) -> dict[str, Any]:
     tensor = {
-        "name": "image",
+        "name": "input",
         "datatype": "FP32",
         "shape": list(images.shape),
         "data": images.ravel().tolist(),

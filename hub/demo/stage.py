@@ -148,6 +148,9 @@ class Stage:
             for process in self._processes:
                 if process.has_ended:
                     raise StepFailed(f"{process.name} has ended. Its last words:\n{process.last_words()}")
+            for task in self._shooting:
+                if task.done():
+                    task.result()  # raises what ended the camera
             if time.monotonic() > deadline_s:
                 raise StepFailed(f"After {timeout_s:g} s it is still not so that {what}.")
             await asyncio.sleep(POLL_S)
