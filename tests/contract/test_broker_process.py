@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 
 from fleet.protocol.errors import BrokerUnavailable, InvalidName
+from fleet.protocol.topics import HUB_ACCOUNT, Down, device_subscription, down
 from hub.broker import mosquitto
 from hub.broker.mosquitto import FIRST_SOUND_VERSION, mosquitto_version, version_warnings
 from hub.broker.process import start_broker
 from tests.support.brokers import HOST, KINDS, Kind, RunningBroker, require_mosquitto
+from tests.support.mqtt_client import Client
 
 DEADLINE_S = 15.0
 
@@ -46,6 +48,16 @@ def _command_lines() -> str:
         with suppress(OSError):  # it has ended meanwhile
             lines.append(path.read_text(errors="replace"))
     return "\n".join(lines)
+
+
+def _processes_with(argument: str) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            arguments = path.read_text(errors="replace").split("\0")
+            if argument in arguments and arguments[0].endswith("mosquitto"):
+                found.append(int(path.parent.name))
+    return found
 
 
 @pytest.fixture(params=KINDS)
@@ -159,6 +171,33 @@ def test_a_missing_mosquitto_is_said_with_how_to_get_it(
     monkeypatch.setattr(mosquitto, "_SYSTEM_FOLDERS", ())
     with pytest.raises(BrokerUnavailable, match="apt-get install mosquitto"):
         asyncio.run(start_broker("mosquitto", tmp_path, HOST, 0, {}))
+
+
+def test_mosquitto_forgets_no_session_when_it_is_killed(tmp_path: Path) -> None:
+    broker = RunningBroker("mosquitto", tmp_path)
+    device = broker.new_device()
+    hashes = broker.hashes()
+    with Client(broker, device, clean=False) as client:
+        assert client.subscribe(device_subscription(device))
+    with Client(broker, HUB_ACCOUNT) as hub:
+        for number in range(20):
+            hub.publish(down(device, Down.ACK), b"message %d" % number)
+        saved = tmp_path / "mosquitto.db"
+        _wait_until(lambda: saved.exists() and b"message 19" in saved.read_bytes(), "nothing was saved")
+        for pid in _processes_with(str(tmp_path / "mosquitto.conf")):
+            os.kill(pid, signal.SIGKILL)
+    _wait_until(lambda: not _listens(broker.port), "it was not killed")
+    broker.stop()
+
+    async def again() -> list[bytes]:
+        returned = await start_broker("mosquitto", tmp_path, HOST, broker.port, hashes)
+        client = await asyncio.to_thread(Client(broker, device, clean=False).wait_connected)
+        received = [(await asyncio.to_thread(client.receive)).payload for _ in range(20)]
+        await asyncio.to_thread(client.close)
+        await returned.stop()
+        return received
+
+    assert asyncio.run(again()) == [b"message %d" % number for number in range(20)]
 
 
 @pytest.mark.parametrize("stubborn", [False, True])
