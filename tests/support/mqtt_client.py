@@ -51,6 +51,7 @@ class Client:
         clean: bool = True,
         will: Message | None = None,
     ) -> None:
+        self.username = username
         self.messages: queue.Queue[Message] = queue.Queue()
         self._answers: queue.Queue[list[bool]] = queue.Queue()
         self._connected: queue.Queue[bool] = queue.Queue()
