@@ -8,9 +8,9 @@ import signal
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -34,78 +34,99 @@ async def play(console: Console, *, device_count: int, seed: int, stay: bool) ->
     """
     folder = Path(tempfile.mkdtemp(prefix="muster-demo-"))  # short, because socket paths are
     stage = Stage(folder, load_digits(seed), device_count, seed)
-    story = Story(stage, lambda text: console.print(f"    {text}"))
-    loop = asyncio.get_running_loop()
-    told_to_stop = asyncio.Event()
-    playing = loop.create_task(_steps(console, story))
-
-    def stop() -> None:
-        told_to_stop.set()
-        playing.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
+    keep_logs = False
     try:
-        timings = await playing
-        console.print(await _closing_table(stage, story, timings))
-        if stay:
-            await _stay(console, stage, told_to_stop)
+        await _play(console, stage, stay=stay)
     except asyncio.CancelledError:
         console.print("[yellow]Stopped.[/yellow]")
         return False
     except MusterError as error:
+        keep_logs = True
         console.print(f"[red]    {error}[/red]")
         console.print(f"[red]The demo failed. Its logs are in {folder}.[/red]")
         return False
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
-        return True
     finally:
         await stage.close()
+        if not keep_logs:
+            shutil.rmtree(folder, ignore_errors=True)
+    return True
 
 
-async def _steps(console: Console, story: Story) -> dict[str, float]:
-    timings: dict[str, float] = {}
+async def _play(console: Console, stage: Stage, *, stay: bool) -> None:
+    story = Story(stage, lambda text: console.print(f"    {text}"))
+    told_to_stop = asyncio.Event()
+    steps = asyncio.create_task(_steps(console, stage, story))
+
+    def stop() -> None:
+        told_to_stop.set()
+        steps.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    console.print(await _closing_tables(stage, story, await steps))
+    if stay:
+        await _stay(console, stage, told_to_stop)
+
+
+class _Step(NamedTuple):
+    """A step that came true."""
+
+    title: str
+    duration_s: float
+    published_bytes: int
+
+
+async def _steps(console: Console, stage: Stage, story: Story) -> list[_Step]:
+    done: list[_Step] = []
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
+        published_bytes = 0
         for number, (title, step) in enumerate(story.steps, start=1):
             console.print(f"[bold]{number}. {title}[/bold]")
             task = progress.add_task(f"step {number} of {len(story.steps)}")
             started_s = time.monotonic()
             await step()
-            timings[title] = time.monotonic() - started_s
+            duration_s = time.monotonic() - started_s
+            before_bytes, published_bytes = published_bytes, await _published_bytes(stage)
+            done.append(_Step(title, duration_s, published_bytes - before_bytes))
             progress.remove_task(task)
-            console.print(f"[green]    true after {timings[title]:.1f} s[/green]")
-    return timings
+            console.print(f"[green]    true after {duration_s:.1f} s[/green]")
+    return done
 
 
-async def _closing_table(stage: Stage, story: Story, timings: dict[str, float]) -> Table:
+async def _closing_tables(stage: Stage, story: Story, steps: list[_Step]) -> Group:
+    """Return what the devices reported, and what each step took."""
     totals = (await stage.ask("/fleet/totals", model=MODEL))["items"]
-    devices = {row["device_id"]: row for row in stage.client.pages("/devices")}
+    runs = {row["device_id"]: row["models"] for row in stage.client.pages("/devices")}
     versions = sorted(story.findings.accuracy)
-    table = Table(title="What the devices reported", title_justify="left", caption_justify="left")
-    for heading in ("device", "runs", "predictions", *(f"accuracy v{v}" for v in versions), "p50", "drift"):
-        table.add_column(heading)
+    devices = Table(
+        title="What the devices reported; accuracy against the field's labels", title_justify="left"
+    )
+    for heading in ("device", "runs", "answers", *(f"v{version}" for version in versions), "p50 µs", "drift"):
+        devices.add_column(heading, justify="left" if heading in {"device", "drift"} else "right")
     for device_id in stage.device_ids:
         own = {row["version"]: row for row in totals if row["device_id"] == device_id}
-        latency_us = max((row["latency_p50_us"] or 0.0 for row in own.values()), default=0.0)
-        table.add_row(
+        devices.add_row(
             device_id,
-            ", ".join(f"version {model['version']}" for model in devices[device_id]["models"]),
+            ", ".join(f"v{model['version']}" for model in runs[device_id]),
             f"{sum(row['predictions'] for row in own.values()):,}",
             *(_share(own.get(version)) for version in versions),
-            f"{latency_us:,.0f} µs",
+            f"{max(row['latency_p50_us'] or 0.0 for row in own.values()):,.0f}",
             "alarm" if device_id in story.findings.alarmed else "–",
         )
+    devices.add_section()
     held_out = [min(story.findings.accuracy[version].values()) for version in versions]
-    table.add_section()
-    table.add_row("held out, on the hub", "", "", *(f"{accuracy:.1%}" for accuracy in held_out), "", "")
-    published = await _published_bytes(stage)
-    table.caption = (
-        f"{published:,} bytes of models published for {len(stage.device_ids)} devices; "
-        f"{sum(timings.values()):.0f} s in all. Accuracy of version 2 includes the dirty lenses."
-    )
-    return table
+    devices.add_row("held out, on the hub", "", "", *(f"{accuracy:.1%}" for accuracy in held_out), "", "")
+    took = Table(title="What the steps took", title_justify="left")
+    took.add_column("step")
+    took.add_column("seconds", justify="right")
+    took.add_column("bytes of models sent", justify="right")
+    for step in steps:
+        took.add_row(step.title, f"{step.duration_s:.1f}", f"{step.published_bytes:,}")
+    took.add_section()
+    total_s, total_bytes = sum(s.duration_s for s in steps), sum(s.published_bytes for s in steps)
+    took.add_row(f"all, for {len(stage.device_ids)} devices", f"{total_s:.1f}", f"{total_bytes:,}")
+    return Group(devices, took)
 
 
 async def _stay(console: Console, stage: Stage, told_to_stop: asyncio.Event) -> None:

@@ -1,0 +1,127 @@
+"""A real hub for tests: ``muster hub serve`` as a process, on a broker of either kind, which can be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from hub.cli.client import Client
+from hub.home import ADDRESS_FILE, Address
+from hub.settings import read_settings, write_settings
+from tests.support.waiting import eventually
+
+START_TIMEOUT_S = 60.0
+FAST = {
+    "rollout_tick_s": 0.1,
+    "assignment_resend_s": 1.0,
+    "offline_after_s": 10.0,
+    "drift_block_predictions": 200,
+}
+
+
+class HubProcess:
+    """A hub that runs while the context is open.
+
+    Args:
+        home: Its folder, made here.
+        broker: Which broker it starts.
+        settings: In place of the fast ones.
+    """
+
+    def __init__(self, home: Path, *, broker: str, settings: dict[str, Any] | None = None) -> None:
+        self.home = home
+        self.token = self.muster("hub", "init", "--home", str(home), "--broker", broker).split()[-1]
+        changed = {"http_port": 0, "mqtt_port": 0, **FAST, **(settings or {})}
+        write_settings(home, msgspec.structs.replace(read_settings(home), **changed))
+        self._process: subprocess.Popen[bytes] | None = None
+        self.address = Address("", "", 0, "")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Where the API is."""
+        return self.address.url
+
+    @property
+    def client(self) -> Client:
+        """A client with the admin's token."""
+        return Client(self.address.url, self.token)
+
+    def start(self) -> None:
+        """Start the process and wait until it serves; ports stay the same after the first start."""
+        (self.home / ADDRESS_FILE).unlink(missing_ok=True)
+        with (self.home / "hub.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "hub", "hub", "serve", "--home", str(self.home)],
+                stdout=log,
+                stderr=log,
+            )
+        eventually(self._is_up, f"the hub in {self.home} serves", timeout_s=START_TIMEOUT_S)
+        self.address = msgspec.json.decode((self.home / ADDRESS_FILE).read_bytes(), type=Address)
+        http_port = int(self.address.url.rpartition(":")[2])
+        settings = msgspec.structs.replace(
+            read_settings(self.home), http_port=http_port, mqtt_port=self.address.mqtt_port
+        )
+        write_settings(self.home, settings)
+
+    def stop(self) -> None:
+        """Stop it as an operator would."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait(30.0)
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(10.0)
+        _wait_until_port_is_free(self.address.mqtt_port)
+
+    def muster(self, *arguments: str, check: bool = True) -> str:
+        """Run a ``muster`` command and return what it printed, errors included if it may fail."""
+        environment = dict(os.environ)
+        if hasattr(self, "address"):
+            environment |= {"MUSTER_URL": self.address.url, "MUSTER_TOKEN": self.token, "COLUMNS": "200"}
+        done = subprocess.run(
+            [sys.executable, "-m", "hub", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60.0,
+            check=False,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"muster {' '.join(arguments)} failed: {done.stderr}")
+        return done.stdout if check else done.stdout + done.stderr
+
+    def _is_up(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise AssertionError(f"The hub has ended:\n{(self.home / 'hub.log').read_text()[-2000:]}")
+        return (self.home / ADDRESS_FILE).exists()
+
+
+def _wait_until_port_is_free(port: int) -> None:
+    """Wait until the broker that was on the hub's leash has ended."""
+    import socket
+
+    def is_free() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) != 0
+
+    eventually(is_free, f"port {port} is free", timeout_s=20.0)
