@@ -29,7 +29,7 @@ from hub.mqtt_link import Link
 
 FIRST_BACKOFF_S, GREATEST_BACKOFF_S = 0.2, 15.0
 STABLE_AFTER_S = 10.0
-"""A connection that lived this long was a good one: the next attempt is immediate."""
+"""A connection that lived this long was a good one: the waits start from the shortest again."""
 
 MAX_WAITING_MESSAGES = 4096
 MAX_WAITING_BYTES = 64 * 1024 * 1024
