@@ -61,6 +61,14 @@ def cancel(draft: Draft, deployment: Deployment, cause: Cause) -> None:
     draft.put(msgspec.structs.replace(deployment, attempt=attempt))
 
 
+def cancel_restore(draft: Draft, deployment: Deployment, cause: Cause) -> None:
+    """End a way back that is open, if there is one."""
+    if deployment.restore is not None and deployment.restore.is_open:
+        restore = _moved(deployment.restore, DeploymentState.CANCELED, draft.now_s, cause)
+        draft.put(msgspec.structs.replace(deployment, restore=restore))
+        draft.change(open_restores=draft.rollout.open_restores - 1)
+
+
 def take_report(draft: Draft, report: DeploymentReported) -> None:
     """Move an attempt as its device reports; anything late, doubled, foreign or unknown changes nothing."""
     match = _DEPLOYMENT_ID.match(report.deployment_id)
@@ -70,6 +78,8 @@ def take_report(draft: Draft, report: DeploymentReported) -> None:
     if index >= len(draft.rollout.deployments):
         return
     deployment = draft.deployment(index)
+    if report.state is DeploymentState.REMOVED and _awaits_removal(deployment):
+        is_forward = False
     attempt = deployment.attempt if is_forward else deployment.restore
     if deployment.device_id != report.device_id or attempt is None or not attempt.is_open:
         return
@@ -112,6 +122,16 @@ def _expire_restores(draft: Draft, timeout_s: float) -> None:
         else:
             next_s = deadline_s if next_s is None else min(next_s, deadline_s)
     draft.change(restore_deadline_s=next_s)
+
+
+def _awaits_removal(deployment: Deployment) -> bool:
+    """Whether a removal is under way: an assignment without the model carries no id of its own.
+
+    The device then reports under the id it was given last, that of the way forward.
+    """
+    return deployment.previous_version is None and (
+        deployment.restore is not None and deployment.restore.is_open
+    )
 
 
 def _advance_forward(draft: Draft, deployment: Deployment, report: DeploymentReported) -> None:

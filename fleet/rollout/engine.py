@@ -11,6 +11,7 @@ Pause              Conflict   holds      Conflict     Conflict        Conflict
 Resume             Conflict   Conflict   goes on      Conflict        Conflict
 Promote            Conflict   overrides  overrides    Conflict        Conflict
 Abort              ends       ends       ends         Conflict        Conflict
+Supersede          ends       ends       ends         ends            Conflict
 DeploymentReport.  -          taken      taken        taken           -
 EvidenceObserved   -          taken      taken        -               -
 Ticked             -          rules      rules        rules           -
@@ -42,6 +43,7 @@ from fleet.rollout.events import (
     Promote,
     Resume,
     Start,
+    Supersede,
     Ticked,
 )
 from fleet.rollout.plan import Plan, check_plan
@@ -130,6 +132,8 @@ def step(rollout: Rollout, event: Event, now_s: float) -> tuple[Rollout, tuple[C
             _promote(draft, event)
         case Abort():
             _abort(draft, event)
+        case Supersede():
+            _supersede(draft, event)
         case DeploymentReported():
             attempts.take_report(draft, event)
         case EvidenceObserved():
@@ -185,6 +189,11 @@ def _abort(draft: Draft, event: Abort) -> None:
     cause = Cause(CauseCode.ABORTED.value, f"Aborted by {event.by}: {event.reason}")
     ending = Status.ROLLED_BACK if event.roll_back and draft.rollout.stages else Status.ABORTED
     rules.begin_rollback(draft, ending, cause, keep=not event.roll_back)
+
+
+def _supersede(draft: Draft, event: Supersede) -> None:
+    _require(draft, "superseded", *(status for status in Status if not status.is_final))
+    rules.withdraw(draft, Cause(CauseCode.ABORTED.value, f"Superseded by {event.by}: {event.reason}"))
 
 
 def _require(draft: Draft, what: str, *allowed: Status) -> None:

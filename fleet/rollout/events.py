@@ -54,6 +54,17 @@ class Abort(msgspec.Struct, frozen=True, tag="abort"):
     roll_back: bool
 
 
+class Supersede(msgspec.Struct, frozen=True, tag="supersede"):
+    """Other orders for the same devices follow at once: end for good and send nothing more.
+
+    An operator's rollback uses it, also on a rollout that is rolling back: the devices of both are the
+    same, and a way back that is under way would only be overtaken.
+    """
+
+    by: str
+    reason: str
+
+
 class DeploymentReported(msgspec.Struct, frozen=True, tag="deployment"):
     """A device reported where its deployment stands.
 
@@ -82,7 +93,7 @@ class Ticked(msgspec.Struct, frozen=True, tag="ticked"):
     """Time passed. Once a second is enough; without it, timeouts and bake times end late."""
 
 
-Event = Start | Pause | Resume | Promote | Abort | DeploymentReported | EvidenceObserved | Ticked
+Event = Start | Pause | Resume | Promote | Abort | Supersede | DeploymentReported | EvidenceObserved | Ticked
 
 
 class Assign(msgspec.Struct, frozen=True, tag="assign"):

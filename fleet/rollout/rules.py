@@ -106,6 +106,17 @@ def begin_rollback(draft: Draft, ending: Status, cause: Cause, *, keep: bool = F
             attempts.order_back(draft, deployment)
 
 
+def withdraw(draft: Draft, cause: Cause) -> None:
+    """End the rollout as ABORTED with whatever is under way, in either direction; send nothing."""
+    canceled = Cause(CauseCode.CANCELED.value, cause.detail)
+    for index in range(len(draft.rollout.deployments)):
+        if not draft.deployment(index).attempt.state.is_terminal:
+            attempts.cancel(draft, draft.deployment(index), canceled)
+        attempts.cancel_restore(draft, draft.deployment(index), canceled)
+    draft.change(pause_reason="")
+    _end(draft, Status.ABORTED, cause)
+
+
 def _protect(draft: Draft) -> None:
     """Rules 2 and 3."""
     rollout = draft.rollout

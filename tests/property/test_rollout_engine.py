@@ -26,6 +26,7 @@ from fleet.rollout.events import (
     Promote,
     Resume,
     Start,
+    Supersede,
     Ticked,
 )
 from fleet.rollout.plan import OnInconclusive, rollback_plan
@@ -39,6 +40,11 @@ OPERATORS: list[Event] = [
     Promote("ann", "seen it work"),
     Start("ann"),
 ]
+ENDS: list[Event] = [
+    Abort("ann", "wrong model", roll_back=False),
+    Abort("ann", "wrong model", roll_back=True),
+    Supersede("ann", "another order follows"),
+]
 
 
 class RolloutMachine(RuleBasedStateMachine):
@@ -51,6 +57,7 @@ class RolloutMachine(RuleBasedStateMachine):
         self.sent: list[DeploymentReported] = []
         self.ends: dict[str, Attempt] = {}
         self.aborted_at: int | None = None
+        self.superseded = False
         self.rollout: Rollout
 
     @initialize(
@@ -90,10 +97,11 @@ class RolloutMachine(RuleBasedStateMachine):
     def ask(self, what: Event) -> None:
         self.operate(what)
 
-    @rule(roll_back=st.booleans(), really=st.integers(0, 9))
-    def abort(self, roll_back: bool, really: int) -> None:
-        if really == 9 and self.operate(Abort("ann", "wrong model", roll_back)):
+    @rule(end=st.sampled_from([None] * 9 + ENDS))
+    def end(self, end: Event | None) -> None:
+        if end is not None and self.operate(end):
             self.aborted_at = len(self.orders)
+            self.superseded = isinstance(end, Supersede)
 
     @rule(index=st.integers(0, 13), state=STATES, back=st.booleans(), other=st.integers(0, 11))
     def report_anything(self, index: int, state: DeploymentState, back: bool, other: int) -> None:
@@ -186,7 +194,11 @@ class RolloutMachine(RuleBasedStateMachine):
         for deployment in self.rollout.deployments:
             attempt = deployment.attempt
             if attempt.ordered_s is not None and attempt.state.is_terminal:
-                assert deployment.restore is not None or attempt.state is DeploymentState.SUCCEEDED
+                assert (
+                    deployment.restore is not None
+                    or attempt.state is DeploymentState.SUCCEEDED
+                    or self.superseded
+                )
 
     @invariant()
     def once_ended_every_deployment_has_one_outcome(self) -> None:
@@ -274,7 +286,7 @@ class RolloutMachine(RuleBasedStateMachine):
 
 
 RolloutMachine.TestCase.settings = settings(
-    max_examples=200,
+    max_examples=300,
     stateful_step_count=50,
     deadline=None,
     derandomize=True,

@@ -106,6 +106,16 @@ def test_a_device_that_does_not_come_back_makes_the_rollout_failed_and_is_named(
     assert "label errors" in campaign.cause().detail
 
 
+def test_a_removal_may_be_reported_under_the_id_of_the_way_forward() -> None:
+    campaign = Campaign(devices=dict.fromkeys(DEVICES))
+    canary = campaign.cohort(0)[0]
+    campaign.succeed(0)
+    campaign.observe(canary_wrong=140)
+    campaign.report(canary, DeploymentState.REMOVED)
+    assert campaign.status() is Status.ROLLED_BACK
+    assert campaign.rollout.deployments[canary.index].attempt.state is DeploymentState.SUCCEEDED
+
+
 def test_a_removal_answered_with_success_is_not_a_removal() -> None:
     campaign = Campaign(devices=dict.fromkeys(DEVICES))
     canary = campaign.cohort(0)[0]

@@ -54,7 +54,6 @@ def test_a_window_without_confidences_says_nothing_about_them() -> None:
 
 CONTRADICTIONS: dict[str, Callable[[TelemetryWindow], None]] = {
     "more correct than labelled": lambda w: setattr(w, "correct", w.labelled + 1),
-    "more labelled than predicted": lambda w: setattr(w, "labelled", w.predictions + 1),
     "negative": lambda w: setattr(w, "errors", -1),
     "backwards": lambda w: setattr(w, "ended_at_s", w.started_at_s - 1.0),
     "more durations than requests": lambda w: w.latency.update({3: 201}),
@@ -80,6 +79,13 @@ def test_a_window_that_contradicts_itself_is_not_counted(name: str) -> None:
     assert contradiction(good)
     arm = observe(Arm.empty(1), good, metrics, is_new=True)
     assert arm == Arm(0, 0, 1, (Tally(),))
+
+
+def test_labels_may_come_later_than_their_answers() -> None:
+    late = window(NEW, 0.0)
+    late.predictions = 0
+    assert contradiction(late) is None
+    assert tally(late, plan().gate.metrics[0]) == Tally(6, 200)
 
 
 def test_canaries_and_controls_are_told_apart_by_what_they_were_sent_and_run() -> None:

@@ -16,6 +16,7 @@ from fleet.rollout.events import (
     Promote,
     Resume,
     Start,
+    Supersede,
     Ticked,
 )
 from fleet.rollout.plan import default_gate
@@ -108,18 +109,33 @@ def test_abort_before_the_start_sends_nothing(roll_back: bool) -> None:
     assert all(d.attempt.state is DeploymentState.CANCELED for d in campaign.rollout.deployments)
 
 
+@pytest.mark.parametrize("rolling_back", [False, True])
+def test_superseding_ends_everything_at_once_and_sends_nothing(rolling_back: bool) -> None:
+    campaign = Campaign(plan("50%", "all"))
+    campaign.report(campaign.cohort(0)[0], DeploymentState.SUCCEEDED)
+    if rolling_back:
+        campaign.do(Abort("ann", "wrong model", roll_back=True))
+    orders = campaign.orders()
+    campaign.do(Supersede("ann", "rolled back to version 1"))
+    assert campaign.status() is Status.ABORTED
+    assert campaign.orders() == orders
+    assert all(d.has_ended for d in campaign.rollout.deployments)
+    assert campaign.rollout.open_restores == 0
+
+
 OPERATORS: dict[str, Event] = {
     "start": Start("ann"),
     "pause": Pause("ann", "x"),
     "resume": Resume("ann"),
     "promote": Promote("ann", "x"),
     "abort": Abort("ann", "x", roll_back=False),
+    "supersede": Supersede("ann", "x"),
 }
 ALLOWED = {
-    Status.CREATED: {"start", "abort"},
-    Status.RUNNING: {"pause", "promote", "abort"},
-    Status.PAUSED: {"resume", "promote", "abort"},
-    Status.ROLLING_BACK: set(),
+    Status.CREATED: {"start", "abort", "supersede"},
+    Status.RUNNING: {"pause", "promote", "abort", "supersede"},
+    Status.PAUSED: {"resume", "promote", "abort", "supersede"},
+    Status.ROLLING_BACK: {"supersede"},
     Status.SUCCEEDED: set(),
     Status.ABORTED: set(),
     Status.ROLLED_BACK: set(),
