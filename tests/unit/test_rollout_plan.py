@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ from fleet.rollout.plan import (
     rollback_plan,
     share_of,
 )
-from fleet.rollout.state import Kind
+from fleet.rollout.state import CauseCode, Kind
 from fleet.rollout.targeting import cohort_ends
 
 
@@ -208,3 +210,18 @@ def test_shares_round_up_to_whole_devices_and_no_further() -> None:
     stages = tuple(Stage(devices=d, minimum_bake_s=0.0, maximum_bake_s=1.0) for d in ("7%", "50%", "all"))
     assert cohort_ends(stages, 100) == (7, 50, 100)
     assert cohort_ends(stages, 9) == (1, 5, 9)
+
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "rollouts.md"
+
+
+def test_the_plan_in_the_reference_is_a_plan() -> None:
+    shown = re.search(r"```json\n(.*?)```", REFERENCE.read_text(encoding="utf-8"), re.DOTALL)
+    assert shown is not None
+    assert len(decode_plan(shown[1].encode()).stages) == 3
+
+
+def test_the_reference_explains_every_cause() -> None:
+    text = REFERENCE.read_text(encoding="utf-8")
+    explained = set(re.findall(r"^\| `([a-z_]+)` \| (?:rollout|deployment) \|", text, re.MULTILINE))
+    assert explained == {code.value for code in CauseCode}
