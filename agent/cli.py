@@ -118,7 +118,11 @@ def _run(given: argparse.Namespace) -> int:
         await Daemon(given.state).run()
 
     loop = asyncio.new_event_loop()
-    loop.run_until_complete(live())
+    try:
+        loop.run_until_complete(live())
+    except MusterError:
+        loop.close()
+        raise
     # What must last was written by now. Threads that still compute (a model that hangs, a last chunk) would
     # hold up the interpreter's orderly end, and the state folder stands at every instant.
     logging.shutdown()

@@ -13,7 +13,6 @@ import pytest
 
 from fleet.protocol.chunks import CHUNK_SIZE_BYTES
 from fleet.protocol.deployment import DeploymentState as S
-from fleet.protocol.messages import MAX_MESSAGE_SIZE_BYTES
 from fleet.protocol.topics import Down, chunk
 from tests.support.agent_bundles import Bundle, build
 from tests.support.agent_device import Device
@@ -23,7 +22,7 @@ from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures
     make_device_fixture,
     peer_fixture,
 )
-from tests.support.agent_peer import Peer, eventually
+from tests.support.agent_peer import Peer
 from tests.support.agent_repository import DirectorKey
 
 ONE, TWO, BIG = build(1), build(2), build(3, padding_bytes=3 * CHUNK_SIZE_BYTES)
@@ -236,16 +235,6 @@ def test_a_new_director_key_is_learnt_and_the_old_one_forgotten(peer: Peer, devi
     peer.send(device.id, Down.ASSIGNMENT, old.sign(peer.assignment(device.id, (ONE, "d-3"))))
     assert peer.wait_incident("signature_invalid")
     assert device.answering_version() == "2"
-
-
-def test_an_oversized_packet_costs_one_connection_and_is_not_offered_again(
-    peer: Peer, device: Device
-) -> None:
-    hellos = len(peer.hellos)
-    peer.send(device.id, Down.FILE, bytes(4 * MAX_MESSAGE_SIZE_BYTES))
-    assert peer.wait_incident("message_too_large")
-    eventually(lambda: len(peer.hellos) > hellos)
-    still_well(peer, device)
 
 
 def test_a_failing_self_test_never_answers(peer: Peer, device: Device) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.agent_broker import OpenBroker
 from tests.support.agent_device import Device
 from tests.support.agent_peer import Peer
 from tests.support.brokers import RunningBroker, running_broker
@@ -22,6 +23,14 @@ def broker_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
     """A Mosquitto that the tests of one module share."""
     with running_broker("mosquitto", tmp_path_factory.mktemp("broker")) as running:
         yield running
+
+
+@pytest.fixture(name="open_broker")
+def open_broker_fixture(tmp_path: Path) -> Iterator[OpenBroker]:
+    """A Mosquitto without the hub's limits, for one test."""
+    broker = OpenBroker(tmp_path)
+    yield broker
+    broker.stop()
 
 
 @pytest.fixture(name="peer")

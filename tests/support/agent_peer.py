@@ -42,9 +42,10 @@ from fleet.protocol.messages import (
     encode,
 )
 from fleet.protocol.topics import HUB_ACCOUNT, HUB_SUBSCRIPTION, Down, Up, chunk, down, parse_up
+from tests.support.agent_broker import AnyBroker
 from tests.support.agent_bundles import VARIANT, Bundle
 from tests.support.agent_repository import DirectorKey, Repository
-from tests.support.brokers import HOST, RunningBroker
+from tests.support.brokers import HOST
 
 _T = TypeVar("_T")
 TIMEOUT_S = 20.0
@@ -66,7 +67,7 @@ class Peer:
         broker: Where devices connect.
     """
 
-    def __init__(self, broker: RunningBroker) -> None:
+    def __init__(self, broker: AnyBroker) -> None:
         self.repository = Repository()
         self.blobs: dict[str, bytes] = {}
         self.records: list[Record] = []
@@ -82,16 +83,7 @@ class Peer:
         self._assignments: dict[str, bytes] = {}
         self._broker = broker
         self._stored: set[tuple[str, int]] = set()
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, HUB_ACCOUNT)
-        self._client.username_pw_set(HUB_ACCOUNT, broker.passwords[HUB_ACCOUNT])
-        self._client.max_queued_messages_set(0)
-        self._ready = threading.Event()
-        self._client.on_connect = lambda client, *_: client.subscribe(HUB_SUBSCRIPTION, qos=1)
-        self._client.on_subscribe = lambda *_: self._ready.set()
-        self._client.on_message = self._on_message
-        self._client.connect(HOST, broker.port)
-        self._client.loop_start()
-        assert self._ready.wait(10)
+        self.back()
         self._enrolment = _EnrolmentServer(self)
 
     # What a test asks for ----------------------------------------------------
@@ -194,11 +186,30 @@ class Peer:
 
         return eventually(seen)
 
-    def close(self) -> None:
-        """Go away."""
-        self._enrolment.close()
+    def away(self) -> None:
+        """Leave the broker: devices get no answer to anything."""
         self._client.disconnect()
         self._client.loop_stop()
+
+    def back(self) -> None:
+        """Come to the broker."""
+        ready = threading.Event()
+        client = self._client = paho.Client(
+            CallbackAPIVersion.VERSION2, HUB_ACCOUNT
+        )  # paho's cannot be used twice
+        client.username_pw_set(HUB_ACCOUNT, self._broker.passwords[HUB_ACCOUNT])
+        client.reconnect_delay_set(1, 1)
+        client.on_connect = lambda connected, *_: connected.subscribe(HUB_SUBSCRIPTION, qos=1)
+        client.on_subscribe = lambda *_: ready.set()
+        client.on_message = self._on_message
+        client.connect(HOST, self._broker.port)
+        client.loop_start()
+        assert ready.wait(10)
+
+    def close(self) -> None:
+        """Go away for good."""
+        self._enrolment.close()
+        self.away()
 
     # The protocol ------------------------------------------------------------
 

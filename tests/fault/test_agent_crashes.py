@@ -1,0 +1,312 @@
+"""Power cuts and crashes at every phase, broken networks and full disks, on real processes.
+
+After each the device must answer with a version that it verified, and say what happened.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.life.machine import CRASH_LIMIT
+from fleet.protocol.chunks import CHUNK_SIZE_BYTES
+from fleet.protocol.deployment import DeploymentState as S
+from fleet.protocol.messages import MAX_MESSAGE_SIZE_BYTES, DeploymentReport
+from fleet.protocol.topics import Down
+from tests.support.agent_broker import OpenBroker
+from tests.support.agent_bundles import build
+from tests.support.agent_device import SAMPLE, Device
+from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures by name
+    MakeDevice,
+    broker_fixture,
+    make_device_fixture,
+    open_broker_fixture,
+    peer_fixture,
+)
+from tests.support.agent_peer import Peer, eventually
+
+ONE, TWO = build(1), build(2)
+BIG = build(3, padding_bytes=9 * CHUNK_SIZE_BYTES)
+
+
+def settled(peer: Peer, device: Device) -> None:
+    """Bring a device to answer with version 1."""
+    peer.release(ONE)
+    device.start()
+    peer.assign(device.id, (ONE, "d-1"))
+    peer.wait_report("d-1", S.SUCCEEDED)
+
+
+def phase_on_disk(device: Device) -> str:
+    """Return the phase that is written down, as a start would find it."""
+    text = (device.state / "life" / "digits.state").read_text("utf-8")
+    return text.partition('"phase":"')[2].partition('"')[0]
+
+
+def test_a_download_goes_on_after_a_power_cut_without_fetching_again(
+    peer: Peer, make_device: MakeDevice
+) -> None:
+    device = make_device()
+    settled(peer, device)
+    held: set[int] = set()
+
+    def only_five(sha256: str, number: int, data: bytes) -> bytes | None:
+        if sha256 == BIG.model_blob:
+            if number >= 5:
+                return None
+            held.add(number)
+        return data
+
+    peer.alter_chunk = only_five
+    peer.release(BIG)
+    peer.assign(device.id, (BIG, "d-2"))
+    journal = device.state / "blobs" / f"{BIG.model_blob}.journal"
+    eventually(lambda: journal.exists() and journal.stat().st_size == 4 * 5)
+    device.kill()
+    peer.wants.clear()
+    peer.alter_chunk = lambda _sha, _number, data: data
+    device.start()
+    peer.wait_report("d-2", S.SUCCEEDED)
+    assert device.answering_version() == "3"
+    asked = [want.missing for want in peer.wants if want.sha256 == BIG.model_blob]
+    assert asked[0][0][0] == 5
+    assert all(first >= 5 for ranges in asked for first, _ in ranges)
+
+
+@pytest.mark.parametrize("phase", ["DOWNLOADING", "VERIFYING", "STAGED", "TESTING", "TRIAL", "COMMITTED"])
+def test_a_power_cut_in_any_phase_loses_nothing(peer: Peer, make_device: MakeDevice, phase: str) -> None:
+    """The state of each phase as it was written is put back, as if the power had gone just then."""
+    device = make_device()
+    settled(peer, device)
+    states = device.state / "life"
+    if phase == "DOWNLOADING":
+        peer.alter_chunk = lambda sha256, _number, data: None if sha256 == TWO.model_blob else data
+    peer.release(TWO)
+    peer.assign(device.id, (TWO, "d-2"))
+    if phase == "DOWNLOADING":
+        peer.wait_report("d-2", S.DOWNLOADING)
+        device.kill()
+    else:
+        peer.wait_report("d-2", S.SUCCEEDED)
+        device.kill()
+        text = (states / "digits.state").read_text("utf-8")
+        if phase != "COMMITTED":
+            (states / "digits.state").write_text(as_in(phase, text), "utf-8")
+    assert phase_on_disk(device) == phase
+    peer.alter_chunk = lambda _sha, _number, data: data
+    peer.records.clear()
+    device.start()
+    eventually(device.answering_version)
+    eventually(lambda: phase_on_disk(device) == "COMMITTED")
+    device.wait_version(2)
+    if phase != "COMMITTED":
+        peer.wait_report("d-2", S.SUCCEEDED)
+
+
+def as_in(phase: str, committed: str) -> str:
+    """Return the state file of a phase of the update whose end is given."""
+    import msgspec
+
+    from agent.life.machine import EXPOSED, Phase
+    from agent.life.store import Stored
+
+    stored = msgspec.json.decode(committed, type=Stored)
+    life = msgspec.structs.replace(
+        stored.life,
+        phase=Phase(phase),
+        active=stored.life.previous,
+        previous=None,
+        candidate=stored.life.active,
+        running=Phase(phase) in EXPOSED,
+    )
+    return msgspec.json.encode(Stored(life)).decode()
+
+
+def test_a_device_killed_again_and_again_ends_on_a_verified_version(
+    peer: Peer, make_device: MakeDevice
+) -> None:
+    device = make_device(trial_s=1.0)
+    settled(peer, device)
+    peer.release(BIG)
+    peer.assign(device.id, (BIG, "d-2"))
+    delays = random.Random(20).choices([0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8], k=10)
+    for delay_s in delays:
+        time.sleep(delay_s)  # the moment of the power cut, not a synchronisation
+        device.kill()
+        device.start()
+        eventually(device.answering_version)
+    end = peer.wait_end("d-2")
+    assert end.state in {S.SUCCEEDED, S.ROLLED_BACK, S.FAILED}
+    assert (end.cause is None) == (end.state is S.SUCCEEDED)
+    device.wait_version(3 if end.state is S.SUCCEEDED else 1)
+    eventually(lambda: peer.states[-1].unacknowledged_records == 0)
+    numbers = [record.number for record in peer.records]
+    assert sorted(numbers) == list(range(1, len(numbers) + 1)), "a record was lost"
+
+
+def test_three_crashes_in_trial_roll_back_before_loading(peer: Peer, make_device: MakeDevice) -> None:
+    device = make_device(trial_s=60.0)
+    device_settings = device.state / "agent.toml"
+    slow = device_settings.read_text("utf-8")
+    device_settings.write_text(slow.replace("trial_s = 60.0", "trial_s = 0.3"), "utf-8")
+    settled(peer, device)
+    device.stop()
+    device_settings.write_text(slow, "utf-8")
+    device.start()
+    peer.release(TWO)
+    peer.assign(device.id, (TWO, "d-2"))
+    device.wait_version(2)
+    for _ in range(CRASH_LIMIT):
+        assert device.is_running()
+        eventually(lambda: device.answering_version() == "2")
+        device.kill()
+        device.start()
+    end = peer.wait_end("d-2")
+    assert (end.state, end.cause and end.cause.code) == (S.ROLLED_BACK, "trial_failed")
+    assert device.answering_version() == "1"
+    assert peer.wait_running(1, "ROLLED_BACK")
+
+
+def test_a_trial_rolls_back_without_the_network(peer: Peer, make_device: MakeDevice) -> None:
+    """The hub is gone when version 2 begins to answer NaN; the report comes when the hub does."""
+    device = make_device(trial_s=60.0)
+    nan = build(2, negative_gives_nan=True)
+    settings = device.state / "agent.toml"
+    slow = settings.read_text("utf-8")
+    settings.write_text(slow.replace("trial_s = 60.0", "trial_s = 0.3"), "utf-8")
+    settled(peer, device)
+    device.stop()
+    settings.write_text(slow, "utf-8")
+    device.start()
+    peer.release(nan)
+    peer.assign(device.id, (nan, "d-2"))
+    peer.wait_report("d-2", S.TRIAL)
+    peer.away()
+    assert device.infer(SAMPLE).body["model_version"] == "2"
+    assert device.infer([-1.0, -1.0, -1.0, -1.0]).status == 500
+    device.wait_version(1)
+    assert device.infer([-1.0, -1.0, -1.0, -1.0]).status == 200
+    device.kill()
+    device.start()
+    device.wait_version(1)
+    peer.back()
+    end = peer.wait_end("d-2")
+    assert (end.state, end.cause and end.cause.code) == (S.ROLLED_BACK, "trial_failed")
+
+
+def test_an_offline_device_answers_and_its_counts_arrive_later(
+    open_broker: OpenBroker, tmp_path: Path
+) -> None:
+    peer = Peer(open_broker)
+    device = Device(peer, tmp_path, "dev-offline")
+    try:
+        settled(peer, device)
+        open_broker.stop()
+        for _ in range(20):
+            assert device.infer(SAMPLE).status == 200
+        device.stop()
+        device.start()
+        device.wait_version(1)
+        counted = 21  # the twenty, and the one with which the wait ended
+        open_broker.start()
+        eventually(lambda: sum(window.predictions for window in peer.windows()) >= counted)
+        assert sum(window.predictions for window in peer.windows()) == counted
+    finally:
+        device.close()
+        peer.close()
+
+
+def test_an_oversized_packet_costs_one_connection_and_is_not_offered_again(
+    open_broker: OpenBroker, tmp_path: Path
+) -> None:
+    peer = Peer(open_broker)
+    device = Device(peer, tmp_path, "dev-oversized")
+    try:
+        settled(peer, device)
+        hellos = len(peer.hellos)
+        peer.send(device.id, Down.FILE, bytes(4 * MAX_MESSAGE_SIZE_BYTES))
+        assert peer.wait_incident("message_too_large")
+        eventually(lambda: len(peer.hellos) > hellos)
+        peer.release(TWO)
+        peer.assign(device.id, (TWO, "d-2"))
+        peer.wait_report("d-2", S.SUCCEEDED)
+    finally:
+        device.close()
+        peer.close()
+
+
+def test_too_little_space_is_told_before_a_byte_is_fetched(peer: Peer, make_device: MakeDevice) -> None:
+    device = make_device()
+    settled(peer, device)
+    device.stop()
+    settings = device.state / "agent.toml"
+    reserve = shutil.disk_usage(device.state).free * 2
+    settings.write_text(
+        settings.read_text("utf-8").replace("reserve_free_bytes = 0", f"reserve_free_bytes = {reserve}"),
+        "utf-8",
+    )
+    device.start()
+    device.wait_version(1)
+    peer.release(TWO)
+    peer.wants.clear()
+    peer.assign(device.id, (TWO, "d-2"))
+    end = peer.wait_end("d-2")
+    assert (end.state, end.cause and end.cause.code) == (S.FAILED, "no_space")
+    assert peer.wants == []
+    assert device.answering_version() == "1"
+
+
+def test_a_disk_that_fills_up_during_a_download_fails_it_cleanly(peer: Peer, make_device: MakeDevice) -> None:
+    """The part is a link to the kernel's full device, so the write fails as on a full disk."""
+    device = make_device()
+    settled(peer, device)
+    peer.release(TWO)
+    (device.state / "blobs" / f"{TWO.model_blob}.part").symlink_to("/dev/full")
+    peer.assign(device.id, (TWO, "d-2"))
+    end = peer.wait_end("d-2")
+    assert (end.state, end.cause and end.cause.code) == (S.FAILED, "no_space")
+    assert device.answering_version() == "1"
+    peer.assign(device.id, (TWO, "d-3"))
+    peer.wait_report("d-3", S.SUCCEEDED)
+
+
+def test_a_damaged_version_falls_back_and_is_repaired(peer: Peer, make_device: MakeDevice) -> None:
+    device = make_device()
+    settled(peer, device)
+    peer.release(TWO)
+    peer.assign(device.id, (TWO, "d-2"))
+    peer.wait_report("d-2", S.SUCCEEDED)
+    device.stop()
+    path = next((device.state / "models" / "digits").glob(f"{TWO.sha256}.*/model.onnx"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    peer.away()
+    device.start()
+    device.wait_version(1)
+    peer.back()
+    device.wait_version(2)
+    assert peer.wait_incident("storage_corrupt")
+
+
+def test_a_lost_state_of_the_life_is_no_reason_to_stop(peer: Peer, make_device: MakeDevice) -> None:
+    device = make_device()
+    settled(peer, device)
+    device.stop()
+    (device.state / "life" / "digits.state").write_bytes(b"{damaged")
+    device.start()
+    device.wait_version(1)
+    assert peer.wait_incident("storage_corrupt")
+    reports = [r.body for r in peer.records if isinstance(r.body, DeploymentReport)]
+    assert {report.deployment_id for report in reports} == {"d-1"}
+
+
+def test_an_orderly_stop_takes_less_than_a_second(peer: Peer, make_device: MakeDevice) -> None:
+    device = make_device()
+    settled(peer, device)
+    assert device.stop() < 1.0
+    assert not device.socket.exists()
