@@ -45,6 +45,7 @@ def options(
 ) -> None:
     """Say where the hub is and who you are."""
     context.obj = Connection(url, token_file)
+    context.call_on_close(context.obj.close)
 
 
 def run() -> int:

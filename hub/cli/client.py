@@ -33,14 +33,22 @@ class Connection:
     def __init__(self, url: str, token_file: Path | None) -> None:
         self._url = url
         self._token_file = token_file
+        self._client: Client | None = None
 
     def client(self) -> Client:
-        """Return a client.
+        """Return the client, made when it is first asked for.
 
         Raises:
             InvalidConfiguration: There is no usable token.
         """
-        return Client(self._url, self._token())
+        if self._client is None:
+            self._client = Client(self._url, self._token())
+        return self._client
+
+    def close(self) -> None:
+        """Close the client's connections."""
+        if self._client is not None:
+            self._client.close()
 
     def _token(self) -> str:
         if self._token_file is None:
@@ -100,6 +108,10 @@ class Client:
                 return self._json("PUT", path, content=stream)
         except OSError as error:
             raise InvalidConfiguration(f"{file} cannot be read: {error.strerror}.") from error
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
 
     def pages(self, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:
         """Yield the items of a list, page after page."""

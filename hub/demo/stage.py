@@ -59,14 +59,15 @@ class Stage:
         self.cameras: dict[str, Camera] = {}
         self.address: Address | None = None
         self._token = ""
+        self._client: Client | None = None
         self._processes: list[Process] = []
         self._shooting: list[asyncio.Task[None]] = []
 
     @property
     def client(self) -> Client:
         """A client of the hub's API, with the admin's token."""
-        assert self.address is not None
-        return Client(self.address.url, self._token)
+        assert self._client is not None
+        return self._client
 
     async def start_hub(self) -> None:
         """Initialise the hub and start it.
@@ -95,6 +96,7 @@ class Stage:
         self._start("hub", ["hub", "hub", "serve", "--home", str(home)])
         await self.until("the hub answers", (home / ADDRESS_FILE).exists, timeout_s=30.0)
         self.address = msgspec.json.decode((home / ADDRESS_FILE).read_bytes(), type=Address)
+        self._client = Client(self.address.url, self._token)
 
     async def start_agents(self) -> None:
         """Enrol and start one agent for each camera, a few at a time, and let the cameras shoot."""
@@ -157,6 +159,8 @@ class Stage:
 
     async def close(self) -> None:
         """Stop cameras, agents and hub, in this order."""
+        if self._client is not None:
+            self._client.close()
         for task in self._shooting:
             task.cancel()
         await asyncio.gather(*self._shooting, return_exceptions=True)

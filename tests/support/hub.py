@@ -1,4 +1,4 @@
-"""A real hub for tests: ``muster hub serve`` as a process, on a broker of either kind, which can be killed."""
+"""A real hub for tests: ``muster hub serve`` as a process on either broker, which can be killed."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class HubProcess:
         write_settings(home, msgspec.structs.replace(read_settings(home), **changed))
         self._process: subprocess.Popen[bytes] | None = None
         self.address = Address("", "", 0, "")
+        self._client: Client | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -60,7 +61,9 @@ class HubProcess:
     @property
     def client(self) -> Client:
         """A client with the admin's token."""
-        return Client(self.address.url, self.token)
+        if self._client is None:
+            self._client = Client(self.address.url, self.token)
+        return self._client
 
     def start(self) -> None:
         """Start the process and wait until it serves; ports stay the same after the first start."""
@@ -81,6 +84,8 @@ class HubProcess:
 
     def stop(self) -> None:
         """Stop it as an operator would."""
+        if self._client is not None:
+            self._client.close()
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             self._process.wait(30.0)

@@ -1,4 +1,4 @@
-"""Proves that a device needs the base package only: builds the wheel, installs it clean, runs the agent from it.
+"""Proves that a device needs the base package only: builds the wheel, installs it, runs the agent from it.
 
 The agent is enrolled with a real hub, which runs from this repository's environment, and must come online. It
 runs outside the repository, in an environment that has none of the hub's packages.
@@ -7,6 +7,7 @@ runs outside the repository, in an environment that has none of the hub's packag
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,7 @@ def main() -> int:
 
 def _installed(folder: Path) -> Path:
     """Build the wheel and install it, with the locked base dependencies, into a clean environment."""
+    shutil.rmtree(ROOT / "build", ignore_errors=True)  # or files that were removed since would be packed
     _run(
         [
             sys.executable,

@@ -1,0 +1,115 @@
+"""``muster`` as people meet it: one clear line for an error, JSON where asked, the right exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.hub import HubProcess
+
+
+def _muster(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MUSTER_")}
+    return subprocess.run(
+        [sys.executable, "-m", "hub", *arguments],
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def _expect_one_line(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("rollout", "status", "99"),
+        ("rollout", "create", "digits", "99"),
+        ("model", "show", "digits", "99"),
+        ("model", "train", "digits", "--dataset", "nothing"),
+        ("model", "train", "digits", "--dataset", "digits", "-p", "hidden"),
+        ("device", "show", "nobody"),
+        ("dataset", "add", "x", "/no/such/file"),
+        ("rollback", "digits", "--to", "99"),
+        ("rollout", "create", "digits", "1", "--plan", "/no/such/plan"),
+    ],
+)
+def test_an_error_is_one_clear_line(hub: HubProcess, arguments: tuple[str, ...]) -> None:
+    _expect_one_line(_muster(*arguments, MUSTER_URL=hub.url, MUSTER_TOKEN=hub.token))
+
+
+def test_a_missing_hub_a_missing_token_and_a_strange_server_are_said(hub: HubProcess) -> None:
+    done = _muster("device", "list", MUSTER_URL="http://127.0.0.1:9", MUSTER_TOKEN="x")
+    assert "http://127.0.0.1:9" in _expect_one_line(done)
+    assert "MUSTER_TOKEN" in _expect_one_line(_muster("device", "list", MUSTER_URL=hub.url))
+    _expect_one_line(_muster("device", "list", MUSTER_URL="nonsense://", MUSTER_TOKEN="x"))
+    _expect_one_line(_muster("device", "list", MUSTER_URL=hub.url, MUSTER_TOKEN="wrong"))
+
+
+def test_a_token_can_come_from_a_file(hub: HubProcess, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(hub.token + "\n")
+    done = _muster("device", "list", "--json", MUSTER_URL=hub.url, MUSTER_TOKEN_FILE=str(tmp_path / "token"))
+    assert done.returncode == 0
+    assert isinstance(json.loads(done.stdout), list)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("dataset", "list"),
+        ("model", "list"),
+        ("model", "show", "digits", "1"),
+        ("device", "list"),
+        ("rollout", "list"),
+        ("fleet", "health"),
+        ("fleet", "drift"),
+    ],
+)
+def test_what_prints_a_table_prints_json_too(hub: HubProcess, arguments: tuple[str, ...]) -> None:
+    json.loads(hub.muster(*arguments, "--json"))
+    hub.muster(*arguments)
+
+
+def test_a_token_for_a_device_prints_alone(hub: HubProcess) -> None:
+    assert len(hub.muster("device", "token").split()) == 1
+
+
+def test_a_hub_is_not_made_twice_in_one_folder(hub: HubProcess) -> None:
+    _expect_one_line(_muster("hub", "init", "--home", str(hub.home)))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    ["http_port = 99999\n", "luck = 7\n", "http_port = \n", "broker = 'carrier-pigeon'\n"],
+)
+def test_a_hub_with_a_setting_that_cannot_be_used_does_not_start(tmp_path: Path, settings: str) -> None:
+    (tmp_path / "hub.toml").write_text(settings)
+    assert "hub.toml" in _expect_one_line(_muster("hub", "serve", "--home", str(tmp_path)))
+
+
+def test_a_folder_that_is_no_hub_is_not_served(tmp_path: Path) -> None:
+    _expect_one_line(_muster("hub", "serve", "--home", str(tmp_path)))
+    _expect_one_line(_muster("hub", "token", "ana", "--home", str(tmp_path)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_admin_token_is_printed_once_and_the_folder_is_private(tmp_path: Path) -> None:
+    done = _muster("hub", "init", "--home", str(tmp_path / "home"))
+    assert done.returncode == 0
+    assert done.stdout.split()[-1].startswith("muster_")
+    assert (tmp_path / "home").stat().st_mode & 0o077 == 0
+    for key in (tmp_path / "home" / "keys").iterdir():
+        assert key.stat().st_mode & 0o077 == 0
