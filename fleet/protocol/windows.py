@@ -1,4 +1,4 @@
-"""Telemetry windows: checked on arrival, added on the device when its outbox is full and on the hub for totals."""
+"""Telemetry windows: checked on arrival, added on a device with a full outbox and on the hub for totals."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def check_window(window: TelemetryWindow, manifest_sha256: str, reference: Refer
             f"{window.model} version {window.version} is {manifest_sha256[:12]}…."
         )
     if window.correct > window.labelled:  # labels may come in a later window than their answers
-        raise InvalidMessage(f"The window has {window.correct} correct of {window.labelled} labelled answers.")
+        raise InvalidMessage(
+            f"The window has {window.correct} correct of {window.labelled} labelled answers."
+        )
     if window.ended_at_s < window.started_at_s:
         raise InvalidMessage("The window ends before it starts.")
     cells = {feature.name: len(feature.cells) for feature in reference.features}
