@@ -21,12 +21,12 @@ from fleet.protocol.manifest import Manifest, choose_variant
 from fleet.protocol.messages import DeploymentReport, TelemetryWindow
 from fleet.rollout import engine
 from fleet.rollout.events import (
-    Abort,
     Assign,
     DeploymentReported,
     Event,
     EvidenceObserved,
     Start,
+    Supersede,
     Ticked,
 )
 from fleet.rollout.plan import Plan, default_plan, rollback_plan
@@ -102,7 +102,7 @@ class Rollouts:
     def roll_back(self, model: str, to: int, *, by: str, reason: str) -> RolloutRow:
         """Bring every device that should run another version of the model to an older one, at once.
 
-        A rollout of the model that is under way is aborted first: this is the emergency exit.
+        A rollout of the model that is under way is superseded: this is the emergency exit.
 
         Raises:
             NotFound: There is no such version.
@@ -118,7 +118,7 @@ class Rollouts:
         for row in self._store.open_rollouts():
             if row.state.model == model:
                 why = f"rolled back to version {to}" + (f": {reason}" if reason else "")
-                self.act(row.state.number, Abort(by=by, reason=why, roll_back=False))
+                self.act(row.state.number, Supersede(by=by, reason=why))
         row = self._create(model, to, kind=Kind.ROLLBACK, plan=rollback_plan(), devices=members, seed=0)
         return self.act(row.state.number, Start(by=by))
 

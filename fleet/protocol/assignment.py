@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-import cbor2
 import msgspec
 
+from fleet.protocol import cbor
 from fleet.protocol.errors import (
     AssignmentExpired,
     AssignmentForOtherDevice,
@@ -73,7 +73,7 @@ class Assignment(msgspec.Struct, frozen=True):
 
 def encode_assignment(assignment: Assignment) -> bytes:
     """Return the CBOR payload, deterministically encoded."""
-    return cbor2.dumps(
+    return cbor.dumps(
         {
             1: assignment.device_id,
             2: assignment.sequence,
@@ -83,8 +83,7 @@ def encode_assignment(assignment: Assignment) -> bytes:
                 {1: o.model, 2: o.version, 3: o.manifest_sha256, 4: o.variant, 5: o.deployment_id}
                 for o in assignment.models
             ],
-        },
-        canonical=True,
+        }
     )
 
 
@@ -95,7 +94,7 @@ def decode_assignment(payload: bytes) -> Assignment:
         InvalidAssignment: The payload is not of the form at the head of this file.
     """
     try:
-        fields = _record(cbor2.loads(payload))
+        fields = _record(cbor.loads(payload))
         orders = fields[5]
         if not isinstance(orders, list):
             raise InvalidAssignment("The assignment's models are not a list.")
@@ -106,8 +105,8 @@ def decode_assignment(payload: bytes) -> Assignment:
             expires_at_s=_unsigned(fields[4]),
             models=tuple(_order(_record(order)) for order in orders),
         )
-    except (cbor2.CBORDecodeError, ValueError, RecursionError) as error:
-        raise InvalidAssignment("The assignment's payload is not CBOR.") from error
+    except ValueError as error:
+        raise InvalidAssignment(f"The assignment's payload cannot be read: {error}.") from error
     except InvalidName as error:
         raise InvalidAssignment(f"The assignment has an unusable name: {error}") from error
     if len({order.model for order in assignment.models}) != len(assignment.models):

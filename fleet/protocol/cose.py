@@ -16,12 +16,12 @@ This file neither holds keys nor computes signatures: the caller passes a functi
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import cbor2
 
+from fleet.protocol import cbor
 from fleet.protocol.errors import SignatureInvalid
 
 COSE_SIGN1_TAG = 18
@@ -64,9 +64,9 @@ def sign1(
         external_aad: The purpose of the signature.
         sign: Returns the Ed25519 signature of the bytes it is given.
     """
-    protected = cbor2.dumps({ALGORITHM_HEADER: EDDSA, KEY_ID_HEADER: signer_key_id}, canonical=True)
+    protected = cbor.dumps({ALGORITHM_HEADER: EDDSA, KEY_ID_HEADER: signer_key_id})
     signature = sign(_sig_structure(protected, external_aad, payload))
-    return cbor2.dumps(cbor2.CBORTag(COSE_SIGN1_TAG, [protected, {}, payload, signature]), canonical=True)
+    return cbor.dumps(cbor2.CBORTag(COSE_SIGN1_TAG, [protected, {}, payload, signature]))
 
 
 def open1(message: bytes, *, external_aad: bytes) -> Envelope:
@@ -100,18 +100,14 @@ def open1(message: bytes, *, external_aad: bytes) -> Envelope:
 
 
 def _sig_structure(protected: bytes, external_aad: bytes, payload: bytes) -> bytes:
-    return cbor2.dumps(["Signature1", protected, external_aad, payload], canonical=True)
+    return cbor.dumps(["Signature1", protected, external_aad, payload])
 
 
 def _loads(data: bytes) -> Any:
     try:
-        with io.BytesIO(data) as stream:
-            value = cbor2.CBORDecoder(stream).decode()
-            if stream.read(1):
-                raise _malformed("bytes follow its end")
-            return value
-    except (cbor2.CBORDecodeError, ValueError, RecursionError, MemoryError) as error:
-        raise _malformed("it is not CBOR") from error
+        return cbor.loads(data)
+    except ValueError as error:
+        raise _malformed(str(error)) from error
 
 
 def _malformed(why: str) -> SignatureInvalid:
