@@ -29,6 +29,7 @@ import msgspec
 from agent import capabilities, durable
 from agent.backoff import Backoff
 from agent.blobs import BlobStore
+from agent.connection import Done
 from agent.delivery import Delivery
 from agent.hosting import Host
 from agent.identity import read_identity
@@ -37,7 +38,7 @@ from agent.life.shell import Surroundings
 from agent.life.slots import Slots
 from agent.life.store import LifeStore
 from agent.life.work import Workshop
-from agent.mqtt import Done, Link
+from agent.mqtt import Link
 from agent.orders import Orders
 from agent.serving.api import InferenceApi
 from agent.serving.http import HttpServer

@@ -24,7 +24,8 @@ from functools import partial
 
 from agent.backoff import Backoff
 from agent.blobs import BlobStore, Partial
-from agent.mqtt import Done, Link
+from agent.connection import Done
+from agent.mqtt import Link
 from agent.settings import Settings
 from agent.threads import run_to_end
 from fleet.protocol.chunks import MAX_RANGES, chunk_size_bytes, indices_of, ranges_of

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.life.machine import Release
 from agent.life.slots import Slot
+from agent.life.terms import Release
 from agent.runtimes.protocol import LoadedModel, Tensors
 from agent.runtimes.registry import runtime
 from agent.runtimes.self_test import profiled_output, run_self_test

@@ -6,7 +6,8 @@ left to the page's text.
 
 from __future__ import annotations
 
-from agent.life.machine import RESTING, TABLE, UPDATING, Phase, Row
+from agent.life.machine import TABLE, Row
+from agent.life.terms import RESTING, UPDATING, Phase
 
 _GROUPS = {"Resting": RESTING, "Updating": UPDATING}
 

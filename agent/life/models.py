@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from agent.blobs import BlobStore
 from agent.hosting import Host
-from agent.life.machine import Life, Ordered, Release, Withdrawn
 from agent.life.shell import ModelShell, Surroundings
 from agent.life.store import Stored
+from agent.life.terms import Life, Ordered, Release, Withdrawn
 from fleet.protocol.assignment import Assignment
 from fleet.protocol.errors import InvalidManifest, StorageCorrupt
 from fleet.protocol.messages import ModelState

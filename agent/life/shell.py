@@ -13,7 +13,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from agent.hosting import Host, Hosted, load
-from agent.life.machine import (
+from agent.life.machine import advance
+from agent.life.slots import Slots
+from agent.life.store import LifeStore, Stored
+from agent.life.terms import (
     Clean,
     Damaged,
     Effect,
@@ -28,10 +31,7 @@ from agent.life.machine import (
     Serve,
     Stopped,
     Work,
-    advance,
 )
-from agent.life.slots import Slots
-from agent.life.store import LifeStore, Stored
 from agent.life.work import Workshop
 from agent.settings import Settings
 from agent.telemetry.outbox import Outbox

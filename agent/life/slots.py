@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from agent import durable
 from agent.blobs import BlobStore, file_sha256
-from agent.life.machine import Release
+from agent.life.terms import Release
 from fleet.protocol.errors import InvalidManifest, StorageCorrupt
 from fleet.protocol.manifest import File, Manifest, Variant, decode_manifest, manifest_sha256
 

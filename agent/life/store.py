@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from agent import durable
-from agent.life.machine import Life, Report
+from agent.life.terms import Life, Report
 from fleet.protocol.errors import StorageCorrupt
 
 SUFFIX = ".state"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from agent.delivery import Delivery
 from agent.hosting import Host, Hosted, load
-from agent.life.machine import (
+from agent.life.slots import Slots
+from agent.life.terms import (
     Cleared,
     Event,
     Failed,
@@ -16,7 +17,6 @@ from agent.life.machine import (
     TrialPassed,
     Verified,
 )
-from agent.life.slots import Slots
 from agent.life.trial import run_trial
 from agent.runtimes.registry import available_runtimes
 from agent.settings import Settings

@@ -111,8 +111,8 @@ def as_in(phase: str, committed: str) -> str:
     """Return the state file of a phase of the update whose end is given."""
     import msgspec
 
-    from agent.life.machine import EXPOSED, Phase
     from agent.life.store import Stored
+    from agent.life.terms import EXPOSED, Phase
 
     stored = msgspec.json.decode(committed, type=Stored)
     life = msgspec.structs.replace(

@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from agent.hosting import Host, load
-from agent.life.machine import Release
 from agent.life.slots import Slot
+from agent.life.terms import Release
 from agent.serving.api import InferenceApi
 from agent.serving.http import HttpServer
 from fleet.protocol.errors import Conflict, InvalidConfiguration

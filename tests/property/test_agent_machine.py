@@ -6,8 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from agent.life.machine import (
-    CRASH_LIMIT,
+from agent.life.machine import CRASH_LIMIT, advance
+from agent.life.terms import (
     UPDATING,
     Cleared,
     Event,
@@ -25,7 +25,6 @@ from agent.life.machine import (
     TrialPassed,
     Verified,
     Withdrawn,
-    advance,
 )
 from fleet.protocol.deployment import DeploymentState as S
 from fleet.protocol.errors import Cause

@@ -10,13 +10,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from agent.enroll import enroll
 from tests.support.agent_bundles import MODEL
-from tests.support.agent_peer import Peer, eventually
+from tests.support.agent_peer import eventually
 
 FAST: dict[str, Any] = {
     "heartbeat_interval_s": 0.5,
@@ -55,6 +55,20 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+class Inviter(Protocol):
+    """Whoever invites devices: a test's peer, or a real hub."""
+
+    @property
+    def url(self) -> str:
+        """Where to enrol."""
+        ...
+
+    @property
+    def token(self) -> str:
+        """A token that was not used yet."""
+        ...
+
+
 class Device:
     """An enrolled device.
 
@@ -65,7 +79,7 @@ class Device:
         settings: Settings in place of `FAST`'s.
     """
 
-    def __init__(self, peer: Peer, folder: Path, device_id: str, **settings: Any) -> None:
+    def __init__(self, peer: Inviter, folder: Path, device_id: str, **settings: Any) -> None:
         self.id = device_id
         self.state = folder / device_id
         # A test's folder can have a longer path than a socket may have.

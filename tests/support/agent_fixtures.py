@@ -12,7 +12,7 @@ import pytest
 from tests.support.agent_broker import OpenBroker
 from tests.support.agent_device import Device
 from tests.support.agent_peer import Peer
-from tests.support.brokers import RunningBroker, running_broker
+from tests.support.brokers import KINDS, RunningBroker, running_broker
 
 MakeDevice = Callable[..., Device]
 _numbers = count(1)
@@ -22,6 +22,15 @@ _numbers = count(1)
 def broker_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
     """A Mosquitto that the tests of one module share."""
     with running_broker("mosquitto", tmp_path_factory.mktemp("broker")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", name="broker", params=KINDS)
+def each_broker_fixture(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningBroker]:
+    """Each kind of broker in turn, in place of Mosquitto alone."""
+    with running_broker(request.param, tmp_path_factory.mktemp("broker")) as running:
         yield running
 
 

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from agent.hosting import Host, Hosted, load
-from agent.life.machine import Release
 from agent.life.slots import Slot
+from agent.life.terms import Release
 from agent.life.trial import run_trial
 from agent.settings import Settings
 from fleet.protocol.errors import InferenceFailed, NotFound, SelfTestFailed, TrialFailed, VariantUnsupported

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent.life.diagram import mermaid
-from agent.life.machine import (
-    CRASH_LIMIT,
+from agent.life.machine import CRASH_LIMIT, Step, advance
+from agent.life.terms import (
     UPDATING,
     Clean,
     Cleared,
@@ -24,14 +24,12 @@ from agent.life.machine import (
     Report,
     Restarted,
     Serve,
-    Step,
     Stopped,
     TestPassed,
     TrialPassed,
     Verified,
     Withdrawn,
     Work,
-    advance,
 )
 from fleet.protocol.deployment import DeploymentState as S
 from fleet.protocol.errors import Cause

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent.blobs import BlobStore
-from agent.life.machine import Release
 from agent.life.slots import Slots
+from agent.life.terms import Release
 from fleet.protocol.errors import InvalidManifest, StorageCorrupt
 from tests.support.agent_bundles import MODEL, VARIANT, Bundle, build
 

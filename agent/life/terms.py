@@ -1,0 +1,197 @@
+"""What the update machine is about: phases, the state of a model, events, effects.
+
+`agent.life.machine` holds the table that connects them.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TypeAlias
+
+import msgspec
+
+from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.errors import Cause
+
+
+class Phase(StrEnum):
+    """Where a model is in its life on this device."""
+
+    IDLE = "IDLE"
+    DOWNLOADING = "DOWNLOADING"
+    VERIFYING = "VERIFYING"
+    STAGED = "STAGED"
+    TESTING = "TESTING"
+    TRIAL = "TRIAL"
+    COMMITTED = "COMMITTED"
+    ROLLED_BACK = "ROLLED_BACK"
+    REJECTED = "REJECTED"
+
+
+RESTING = (Phase.IDLE, Phase.COMMITTED, Phase.ROLLED_BACK, Phase.REJECTED)
+PREPARING = (Phase.DOWNLOADING, Phase.VERIFYING, Phase.STAGED)
+EXPOSED = (Phase.TESTING, Phase.TRIAL)
+"""Phases in which the candidate runs, and may take the process with it."""
+UPDATING = (*PREPARING, *EXPOSED)
+
+
+class Release(msgspec.Struct, frozen=True):
+    """One variant of one version: what can be installed.
+
+    Attributes:
+        version: Its number.
+        manifest_sha256: Its bundle, in hexadecimal.
+        variant: The variant's name.
+    """
+
+    version: int
+    manifest_sha256: str
+    variant: str
+
+
+class Life(msgspec.Struct, frozen=True):
+    """The state of one model.
+
+    Attributes:
+        phase: Where it is.
+        deployment_id: The order it carried out last, or works on; empty before the first.
+        active: The version that is committed.
+        previous: The one before it, kept installed.
+        candidate: The one that an update is about.
+        crashes: How often the process ended while the candidate ran.
+        running: Whether the candidate may be running: a start that finds this set counts a crash.
+    """
+
+    phase: Phase = Phase.IDLE
+    deployment_id: str = ""
+    active: Release | None = None
+    previous: Release | None = None
+    candidate: Release | None = None
+    crashes: int = 0
+    running: bool = False
+
+    @property
+    def serving(self) -> Release | None:
+        """The version that answers."""
+        return self.candidate if self.phase is Phase.TRIAL else self.active
+
+    @property
+    def installed(self) -> frozenset[Release]:
+        """The versions that must stay on disk."""
+        return frozenset(r for r in (self.active, self.previous, self.candidate) if r is not None)
+
+
+class Ordered(msgspec.Struct, frozen=True):
+    """An accepted assignment orders a version of this model."""
+
+    deployment_id: str
+    release: Release
+
+
+class Withdrawn(msgspec.Struct, frozen=True):
+    """An accepted assignment no longer has this model."""
+
+
+class Fetched(msgspec.Struct, frozen=True):
+    """Every blob of the candidate is here."""
+
+    deployment_id: str
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """The candidate is installed and every file of it was verified there."""
+
+    deployment_id: str
+
+
+class Cleared(msgspec.Struct, frozen=True):
+    """Nothing stands against running the candidate now."""
+
+    deployment_id: str
+
+
+class TestPassed(msgspec.Struct, frozen=True):
+    """The candidate gave the golden outputs."""
+
+    __test__ = False  # not a test of pytest's
+    deployment_id: str
+
+
+class TrialPassed(msgspec.Struct, frozen=True):
+    """The candidate did its time on probation without breaking a limit."""
+
+    deployment_id: str
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The work of the phase failed.
+
+    Attributes:
+        deployment_id: For which it was done.
+        cause: Why.
+        refused: Whether the order itself is refused: trust or contents, not circumstances.
+    """
+
+    deployment_id: str
+    cause: Cause
+    refused: bool = False
+
+
+class Damaged(msgspec.Struct, frozen=True):
+    """The files of the active version are not what they were; it cannot be loaded."""
+
+    release: Release
+
+
+class Restarted(msgspec.Struct, frozen=True):
+    """The process has started and read this state."""
+
+
+class Stopped(msgspec.Struct, frozen=True):
+    """The process is about to end in an orderly way."""
+
+
+Event: TypeAlias = (
+    Ordered
+    | Withdrawn
+    | Fetched
+    | Verified
+    | Cleared
+    | TestPassed
+    | TrialPassed
+    | Failed
+    | Damaged
+    | Restarted
+    | Stopped
+)
+
+
+class Report(msgspec.Struct, frozen=True):
+    """Tell the hub that a deployment reached a state."""
+
+    deployment_id: str
+    version: int
+    state: DeploymentState
+    cause: Cause | None = None
+
+
+class Work(msgspec.Struct, frozen=True, tag="work"):
+    """Do the work of the new phase, in place of any other."""
+
+
+class Rest(msgspec.Struct, frozen=True, tag="rest"):
+    """Stop all work."""
+
+
+class Serve(msgspec.Struct, frozen=True, tag="serve"):
+    """Let this version answer, or none."""
+
+    release: Release | None
+
+
+class Clean(msgspec.Struct, frozen=True, tag="clean"):
+    """Remove what no version of the state needs."""
+
+
+Effect: TypeAlias = Report | Work | Rest | Serve | Clean
+Effects: TypeAlias = tuple[Effect, ...]
