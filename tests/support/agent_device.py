@@ -21,7 +21,7 @@ from tests.support.agent_peer import eventually
 FAST: dict[str, Any] = {
     "heartbeat_interval_s": 0.5,
     "telemetry_interval_s": 0.3,
-    "trial_s": 0.4,
+    "trial_s": 0.2,
     "resend_interval_s": 0.5,
     "fetch_timeout_s": 2.0,
     "delivery_timeout_s": 0.5,

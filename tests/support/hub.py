@@ -59,6 +59,12 @@ class HubProcess:
         return self.address.url
 
     @property
+    def pid(self) -> int:
+        """The process's number."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def client(self) -> Client:
         """A client with the admin's token."""
         if self._client is None:

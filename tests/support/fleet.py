@@ -1,0 +1,143 @@
+"""A small real fleet for tests: a hub process, agent processes, and cameras that use the agents."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from converters.dataset import Dataset, write_dataset
+from hub.cli.models import wait_for_training
+from hub.demo.cameras import Camera
+from tests.support.agent_device import Device
+from tests.support.digits import field_part, registered_part
+from tests.support.hub import HubProcess
+from tests.support.waiting import eventually
+
+MODEL = "digits"
+QUICK = {"minimum_bake_s": 0.2, "maximum_bake_s": 60.0}
+GATE = {
+    "maximum_failed_share": 0.0,
+    "metrics": [{"metric": "label_errors", "margin": 0.1, "limit": 0.4, "minimum_samples": 100}],
+}
+
+
+class Invitation(NamedTuple):
+    """What a device needs to enrol."""
+
+    url: str
+    token: str
+
+
+class Fleet:
+    """Devices of one hub, with a camera on each.
+
+    Args:
+        hub: Runs.
+        folder: Where devices keep their state.
+        count: How many devices there are.
+    """
+
+    def __init__(self, hub: HubProcess, folder: Path, count: int) -> None:
+        self.hub = hub
+        self._folder = folder
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="cameras", daemon=True)
+        self._shooting: list[Any] = []
+        self.devices: dict[str, Device] = {}
+        self.cameras: dict[str, Camera] = {}
+        for number in range(count):
+            token = hub.client.post("/enrolment-tokens")["token"]
+            device = Device(Invitation(hub.url, token), folder, f"cam-{number}")
+            self.devices[device.id] = device
+            self.cameras[device.id] = Camera(device.socket, MODEL, _flat(field_part()), seed=number)
+
+    def start(self) -> None:
+        """Start every agent and camera."""
+        self._thread.start()
+        for device in self.devices.values():
+            device.start()
+        for camera in self.cameras.values():
+            self._shooting.append(asyncio.run_coroutine_threadsafe(camera.run(), self._loop))
+
+    def stop_cameras(self) -> None:
+        """Stop the cameras; what they asked was answered."""
+        for camera in self._shooting:
+            camera.cancel()
+        self._shooting.clear()
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result(10)
+
+    def close(self) -> None:
+        """End everything but the hub."""
+        if self._thread.is_alive():
+            self.stop_cameras()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(10)
+        self._loop.close()
+        for device in self.devices.values():
+            device.close()
+
+    def release(self, **training: Any) -> int:
+        """Train and release the next version of the model; return its number."""
+        client = self.hub.client
+        if not client.get("/datasets")["items"]:
+            write_dataset(self._folder / "digits.npz", _flat(registered_part()))
+            client.upload("/datasets/digits", self._folder / "digits.npz")
+        version = client.post(f"/models/{MODEL}/versions", {"dataset": "digits", "seed": 7, **training})
+        number: int = wait_for_training(client, version, show_progress=False)["version"]
+        client.post(f"/models/{MODEL}/versions/{number}/release")
+        return number
+
+    def roll_out(self, version: int, *devices: int | str) -> int:
+        """Create and start a rollout in stages; return its number."""
+        plan = {
+            "stages": [{"devices": reach, **QUICK} for reach in devices],
+            "gate": GATE,
+            "deployment_timeout_s": 60.0,
+        }
+        body = {"model": MODEL, "version": version, "plan": plan}
+        number: int = self.hub.client.post("/rollouts", body)["number"]
+        self.hub.client.post(f"/rollouts/{number}/start")
+        return number
+
+    def rollout(self, number: int) -> dict[str, Any]:
+        """Return a rollout as the API shows it."""
+        answer: dict[str, Any] = self.hub.client.get(f"/rollouts/{number}")
+        return answer
+
+    def wait_for_status(self, number: int, status: str) -> dict[str, Any]:
+        """Wait until a rollout has a status."""
+        eventually(
+            lambda: self.rollout(number)["status"] == status, f"rollout {number} is {status}", timeout_s=60.0
+        )
+        return self.rollout(number)
+
+    def versions(self) -> dict[str, int | None]:
+        """Return the version that each device reports to have committed."""
+        found: dict[str, int | None] = {}
+        for row in self.hub.client.pages("/devices"):
+            states = [m for m in row["models"] if m["model"] == MODEL and m["phase"] == "COMMITTED"]
+            found[row["device_id"]] = states[0]["version"] if states else None
+        return found
+
+    def wait_for_version(self, version: int | None) -> None:
+        """Wait until every device reports to run a version."""
+        eventually(
+            lambda: set(self.versions().values()) == {version}, f"all run version {version}", timeout_s=60.0
+        )
+
+    def counted_predictions(self) -> int:
+        """Return how many predictions the hub has counted."""
+        return sum(row["predictions"] for row in self.hub.client.get("/fleet/totals")["items"])
+
+    def answered_predictions(self) -> int:
+        """Return how many predictions the cameras got."""
+        return sum(sum(camera.answers_by_version.values()) for camera in self.cameras.values())
+
+
+def _flat(dataset: Dataset) -> Dataset:
+    flat = np.ascontiguousarray(dataset.features.reshape(len(dataset), -1))
+    return Dataset(flat, dataset.labels, dataset.classes)
