@@ -118,6 +118,8 @@ class Connection:
         opened = client.socket()
         if not isinstance(opened, socket.socket):
             raise BrokerUnavailable(f"The broker at {access.host}:{access.port} closed the connection.")
+        # Acknowledgements and requests are small: Nagle's algorithm would hold each back for up to 40 ms.
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = opened
         # Set only now: paho calls them while it connects, and that was in another thread.
         client.on_socket_close = self._on_socket_close

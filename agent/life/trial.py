@@ -45,7 +45,7 @@ async def run_trial(hosted: Hosted, settings: Settings) -> None:
                     f"Only {answered} predictions came in {elapsed_s:.0f} s; "
                     f"{settings.trial_minimum_predictions} are needed."
                 )
-            await asyncio.wait([broken], timeout=min(CHECK_INTERVAL_S, settings.trial_s))
+            await asyncio.wait([broken], timeout=min(CHECK_INTERVAL_S, settings.trial_s / 2))
             if broken.done():
                 broken.result()
     finally:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -202,6 +203,7 @@ class Peer:
         client.on_connect = lambda connected, *_: connected.subscribe(HUB_SUBSCRIPTION, qos=1)
         client.on_subscribe = lambda *_: ready.set()
         client.on_message = self._on_message
+        client.on_socket_open = _send_at_once
         client.connect(HOST, self._broker.port)
         client.loop_start()
         assert ready.wait(10)
@@ -271,6 +273,11 @@ class Peer:
             "", self._broker.port, request.device_id, self._broker.passwords[request.device_id]
         )
         return EnrolmentAnswer(request.device_id, access, self.repository.root)
+
+
+def _send_at_once(_client: paho.Client, _userdata: Any, sock: Any) -> None:
+    """Switch off Nagle's algorithm, which would hold back small messages."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class _EnrolmentServer(http.server.ThreadingHTTPServer):
