@@ -5,13 +5,14 @@ from __future__ import annotations
 import queue
 import socket
 import threading
+from collections.abc import Mapping
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
-from tests.support.brokers import HOST, RunningBroker
+from tests.support.brokers import HOST
 
 TIMEOUT_S = 10.0
 QUIET_S = 0.2
@@ -29,6 +30,20 @@ class Refused(Exception):
     """The broker refused the connection."""
 
 
+class Listening(Protocol):
+    """A broker that runs somewhere."""
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        ...
+
+    @property
+    def passwords(self) -> Mapping[str, str]:
+        """Password by username."""
+        ...
+
+
 class Client:
     """One connection.
 
@@ -43,7 +58,7 @@ class Client:
 
     def __init__(
         self,
-        broker: RunningBroker,
+        broker: Listening,
         username: str,
         *,
         client_id: str | None = None,

@@ -1,0 +1,169 @@
+"""Bad messages from an enrolled device: each is refused with its cause, and the stream goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any, NamedTuple
+
+import httpx
+import msgspec
+import pytest
+
+from fleet.protocol import messages, topics
+from fleet.protocol.enrolment import EnrolmentAnswer, EnrolmentRequest, parse_token
+from fleet.protocol.messages import Ack, FetchRequest, FileAnswer, Hello, Record, StateReport
+from fleet.protocol.topics import Down, Up
+from tests.support.hub import HubProcess
+from tests.support.mqtt_client import Client
+from tests.support.stores import CAPABILITIES, DIGEST, STREAM, incident, window
+from tests.support.waiting import eventually
+
+_numbers = count(1)
+
+
+class Access(NamedTuple):
+    """A device's way to the hub's broker."""
+
+    port: int
+    passwords: dict[str, str]
+
+
+class RawDevice:
+    """An enrolled device without an agent: it says what the test says.
+
+    Args:
+        hub: Runs.
+    """
+
+    def __init__(self, hub: HubProcess) -> None:
+        self.hub = hub
+        self.id = f"raw-{next(_numbers)}"
+        token = parse_token(hub.client.post("/enrolment-tokens")["token"])
+        request = EnrolmentRequest(token.secret, self.id, CAPABILITIES)
+        response = httpx.post(f"{hub.url}/api/v1/enrol", content=msgspec.json.encode(request))
+        assert response.status_code == 201, response.text
+        answer = msgspec.json.decode(response.content, type=EnrolmentAnswer)
+        access = Access(answer.broker.port, {self.id: answer.broker.password})
+        self.mqtt = Client(access, self.id).wait_connected()
+        assert self.mqtt.subscribe(topics.device_subscription(self.id))
+
+    def say(self, channel: Up, payload: bytes) -> None:
+        """Publish bytes on one of the device's channels."""
+        self.mqtt.publish(topics.up(self.id, channel), payload)
+
+    def hear(self, channel: Down) -> bytes:
+        """Wait for the next message on a channel."""
+        while True:
+            message = self.mqtt.receive()
+            if message.topic == topics.down(self.id, channel):
+                return message.payload
+
+    def refusals(self) -> list[str]:
+        """Return the codes with which the hub refused this device's messages, oldest first."""
+        letters = self.hub.client.get("/fleet/dead-letters", limit=1000)["items"]
+        own = [letter for letter in letters if f"/{self.id}/" in letter["topic"]]
+        return [letter["cause"]["code"] for letter in reversed(own)]
+
+    def is_still_heard(self) -> bool:
+        """Tell whether the hub still takes in what the device says."""
+        self.say(Up.RECORD, messages.encode(Record(STREAM, 999_999, incident())))
+        ack = messages.decode(self.hear(Down.ACK), Ack)
+        return ack.numbers == (999_999,)
+
+
+@pytest.fixture
+def device(hub: HubProcess) -> Iterator[RawDevice]:
+    """A device that can say anything."""
+    made = RawDevice(hub)
+    yield made
+    made.mqtt.close()
+
+
+HELLO = messages.encode(Hello(messages.PROTOCOL_VERSION, 0, CAPABILITIES))
+
+
+@pytest.mark.parametrize(
+    ("channel", "payload", "code"),
+    [
+        (Up.HELLO, b"", "invalid_message"),
+        (Up.HELLO, HELLO[:-7], "invalid_message"),
+        (Up.HELLO, messages.encode(Hello(99, 0, CAPABILITIES)), "invalid_message"),
+        (Up.STATE, b"\xc1" * 100, "invalid_message"),
+        (Up.RECORD, b"\x91" * 5000, "invalid_message"),
+        (Up.RECORD, bytes(messages.MAX_MESSAGE_SIZE_BYTES + 1), "message_too_large"),
+        (Up.WANT, HELLO, "invalid_message"),
+        (Up.FETCH, b"{}", "invalid_message"),
+        (Up.PRESENCE, b"yes", "invalid_message"),
+    ],
+)
+def test_a_message_that_breaks_the_protocol_is_refused(
+    device: RawDevice, channel: Up, payload: bytes, code: str
+) -> None:
+    device.say(channel, payload)
+    eventually(lambda: device.refusals() == [code], f"refused as {code}")
+    assert device.is_still_heard()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": 99},
+        {"model": "nothing"},
+        {"manifest_sha256": DIGEST},
+        {"correct": 3, "labelled": 2},
+        {"started_at_s": 20.0, "ended_at_s": 10.0},
+    ],
+)
+def test_a_window_that_cannot_be_true_is_refused_and_not_asked_for_again(
+    device: RawDevice, changes: dict[str, Any]
+) -> None:
+    digest = device.hub.client.get("/models/digits/versions/1")["manifest_sha256"]
+    body = msgspec.structs.replace(window(), manifest_sha256=digest)
+    device.say(Up.RECORD, messages.encode(Record(STREAM, 1, msgspec.structs.replace(body, **changes))))
+    assert messages.decode(device.hear(Down.ACK), Ack).numbers == (1,)
+    eventually(lambda: len(device.refusals()) == 1, "refused")
+    assert device.hub.client.get("/fleet/totals", device_id=device.id)["items"] == []
+    assert device.is_still_heard()
+
+
+def test_a_record_counts_once_and_is_acknowledged_each_time(device: RawDevice) -> None:
+    digest = device.hub.client.get("/models/digits/versions/1")["manifest_sha256"]
+    body = msgspec.structs.replace(window(predictions=10), manifest_sha256=digest)
+    for _ in range(3):
+        device.say(Up.RECORD, messages.encode(Record(STREAM, 1, body)))
+        assert messages.decode(device.hear(Down.ACK), Ack) == Ack(STREAM, (1,))
+    [total] = device.hub.client.get("/fleet/totals", device_id=device.id)["items"]
+    assert total["predictions"] == 10
+
+
+def test_a_state_is_shown_and_silence_is_noticed(device: RawDevice) -> None:
+    device.say(Up.HELLO, HELLO)
+    device.say(Up.STATE, messages.encode(StateReport(at_s=1.0, sequence=0, models=())))
+    eventually(lambda: device.hub.client.get(f"/devices/{device.id}")["online"], "online")
+    device.say(Up.PRESENCE, messages.encode(messages.Presence(online=False)))
+    eventually(lambda: not device.hub.client.get(f"/devices/{device.id}")["online"], "offline")
+    assert device.hub.client.get(f"/devices/{device.id}")["health"] == "OFFLINE"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["metadata/../keys/root.pem", "../hub.toml", "/etc/passwd", "keys/root.pem", "metadata/99.root.json"],
+)
+def test_a_file_outside_the_repository_is_not_given(device: RawDevice, path: str) -> None:
+    device.say(Up.FETCH, messages.encode(FetchRequest(7, path)))
+    assert messages.decode(device.hear(Down.FILE), FileAnswer) == FileAnswer(7, None)
+
+
+def test_the_repository_is_given(device: RawDevice) -> None:
+    device.say(Up.FETCH, messages.encode(FetchRequest(8, "metadata/timestamp.json")))
+    answer = messages.decode(device.hear(Down.FILE), FileAnswer)
+    assert answer.size_bytes == len(answer.data) > 0
+
+
+def test_a_dataset_is_not_delivered_to_a_device(device: RawDevice) -> None:
+    sha256 = device.hub.client.get("/datasets/digits")["sha256"]
+    assert device.mqtt.subscribe(topics.blob_subscription(sha256))
+    device.say(Up.WANT, messages.encode(messages.Want(sha256, ((0, 1),))))
+    assert device.is_still_heard()
+    assert device.mqtt.receives_nothing()
