@@ -137,6 +137,18 @@ def test_a_record_counts_once_and_is_acknowledged_each_time(device: RawDevice) -
     assert total["predictions"] == 10
 
 
+@pytest.mark.parametrize(
+    ("name", "status", "code"),
+    [("muster-hub", 422, "invalid_name"), ("../x", 422, "invalid_input"), ("raw-1", 401, "not_authenticated")],
+)
+def test_a_name_that_is_not_to_be_had_is_refused(hub: HubProcess, name: str, status: int, code: str) -> None:
+    secret = parse_token(hub.client.post("/enrolment-tokens")["token"]).secret
+    secret = "x" * 43 if code == "not_authenticated" else secret
+    request = EnrolmentRequest(secret, name, CAPABILITIES)
+    response = httpx.post(f"{hub.url}/api/v1/enrol", content=msgspec.json.encode(request))
+    assert (response.status_code, response.json()["code"]) == (status, code)
+
+
 def test_a_state_is_shown_and_silence_is_noticed(device: RawDevice) -> None:
     device.say(Up.HELLO, HELLO)
     device.say(Up.STATE, messages.encode(StateReport(at_s=1.0, sequence=0, models=())))
