@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-CODE   := fleet converters agent hub tests benchmarks
+CODE   := fleet converters agent hub tests
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint types imports wheel-check lock check clean

@@ -139,7 +139,11 @@ def test_a_record_counts_once_and_is_acknowledged_each_time(device: RawDevice) -
 
 @pytest.mark.parametrize(
     ("name", "status", "code"),
-    [("muster-hub", 422, "invalid_name"), ("../x", 422, "invalid_input"), ("raw-1", 401, "not_authenticated")],
+    [
+        ("muster-hub", 422, "invalid_name"),
+        ("../x", 422, "invalid_input"),
+        ("raw-1", 401, "not_authenticated"),
+    ],
 )
 def test_a_name_that_is_not_to_be_had_is_refused(hub: HubProcess, name: str, status: int, code: str) -> None:
     secret = parse_token(hub.client.post("/enrolment-tokens")["token"]).secret
