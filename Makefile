@@ -27,7 +27,7 @@ $(READY): requirements/dev.lock pyproject.toml
 demo: $(READY) ## Run the whole story on an embedded broker, in under two minutes
 	@$(BIN)/muster demo $(ARGS)
 
-test: $(READY) ## Run the test suite (needs Mosquitto; says so if it is missing)
+test: $(READY) ## Run the test suite (and say so if Mosquitto is missing)
 	@$(BIN)/python -m pytest $(ARGS)
 
 fmt: $(READY) ## Format the code

@@ -152,9 +152,33 @@ class Rollouts:
         while not row.state.status.is_final:
             records = self._store.records_after(row.position, model=row.state.model, limit=RECORDS_PER_STEP)
             position = records[-1].position if records else row.position
-            row = self._apply(row, [*_events(records), Ticked()], position)
+            row = self._apply(row, [*_events(records), *self._removals(row.state), Ticked()], position)
             if len(records) < RECORDS_PER_STEP:
                 return
+
+    def _removals(self, state: Rollout) -> list[Event]:
+        """Return the removals that devices' own states show to be done.
+
+        An order to remove a model is an assignment without it, and a device that never had the model has
+        nothing to report. Its state says it all the same.
+        """
+        if state.open_restores == 0:
+            return []
+        done: list[Event] = []
+        for part in state.deployments:
+            if part.restore is None or not part.restore.is_open or part.previous_version is not None:
+                continue
+            device = self._store.device(part.device_id)
+            if device.reported is None or device.reported.sequence < device.sequence:
+                continue
+            if all(held.model != state.model or held.version is None for held in device.reported.models):
+                removed = DeploymentState.REMOVED
+                done.append(
+                    DeploymentReported(
+                        part.device_id, part.restore.deployment_id, removed, device.reported.at_s
+                    )
+                )
+        return done
 
     def _create(
         self, model: str, version: int, *, kind: Kind, plan: Plan, devices: Sequence[str], seed: int

@@ -9,10 +9,23 @@ import pytest
 
 from converters.dataset import Dataset, write_dataset
 from hub.cli.models import wait_for_training
+from tests.support.brokers import MOSQUITTO_IS_MISSING
 from tests.support.digits import registered_part
 from tests.support.hub import HubProcess
 
 MODEL = "digits"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say plainly at the end which tests were left out for want of a broker, and how to get it."""
+    left_out = [
+        report
+        for report in terminalreporter.getreports("skipped")
+        if MOSQUITTO_IS_MISSING in str(report.longrepr)
+    ]
+    if left_out:
+        terminalreporter.section("not everything was tested")
+        terminalreporter.write_line(f"{len(left_out)} tests were left out. {MOSQUITTO_IS_MISSING}")
 
 
 @pytest.fixture(scope="session")

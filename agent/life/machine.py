@@ -104,7 +104,7 @@ def _have_it(life: Life, event: Event) -> Step:
 
 def _remove(life: Life, event: Event) -> Step:
     del event
-    if not life.installed:
+    if not life.deployment_id:
         return Step(Life(), (Clean(),))
     report = Report(life.deployment_id, 0, DeploymentState.REMOVED)
     return Step(Life(), (Rest(), Serve(None), report, Clean()))

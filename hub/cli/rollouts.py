@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,13 +87,18 @@ def status(context: typer.Context, number: Number, as_json: JsonFlag = False) ->
 
 
 @app.command()
-def watch(context: typer.Context, number: Number) -> None:
-    """Follow a rollout until it ends; exit code 0 only if it succeeded."""
+def watch(context: typer.Context, number: Number, as_json: JsonFlag = False) -> None:
+    """Follow a rollout until it ends; exit code 0 only if it succeeded. JSON: a line for each change."""
     client: Client = context.obj.client()
-    with Live(console=console, auto_refresh=False) as live:
+    revision = -1
+    with Live(console=console, auto_refresh=False) if not as_json else nullcontext() as live:
         while True:
             rollout = client.get(f"/rollouts/{number}")
-            live.update(_picture(rollout), refresh=True)
+            if live is not None:
+                live.update(_picture(rollout), refresh=True)
+            elif rollout["revision"] != revision:
+                revision = rollout["revision"]
+                console.out(json.dumps(rollout), highlight=False)
             if rollout["status"] in ENDED:
                 break
             time.sleep(POLL_S)

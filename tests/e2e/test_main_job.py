@@ -49,3 +49,19 @@ def test_a_first_version_that_fails_its_gate_is_removed_again(fleet: Fleet) -> N
     assert [part["restore_state"] for part in canaries] == ["REMOVED"]
     assert {part["state"] for part in rollout["deployments"] if part["stage"] == 2} == {"CANCELED"}
     fleet.wait_for_version(None)
+
+
+def test_a_device_that_could_not_install_its_first_version_is_not_waited_for(fleet: Fleet) -> None:
+    first = fleet.release(estimator="logistic", hyperparameters={"training_share": 0.3})
+    device = fleet.devices["cam-0"]
+    device.stop()
+    settings = device.state / "agent.toml"
+    settings.write_text(
+        settings.read_text().replace("reserve_free_bytes = 0", f"reserve_free_bytes = {2**49}")
+    )
+    device.start()
+    rollout = fleet.wait_for_status(fleet.roll_out(first, "all"), "ROLLED_BACK")
+    assert rollout["cause"]["code"] == "installs_failed"
+    part = next(part for part in rollout["deployments"] if part["device_id"] == "cam-0")
+    assert (part["state"], part["cause"]["code"], part["restore_state"]) == ("FAILED", "no_space", "REMOVED")
+    fleet.wait_for_version(None)

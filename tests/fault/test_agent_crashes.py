@@ -27,7 +27,8 @@ from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures
     open_broker_fixture,
     peer_fixture,
 )
-from tests.support.agent_peer import Peer, eventually
+from tests.support.agent_peer import Peer
+from tests.support.waiting import eventually
 
 ONE, TWO = build(1), build(2)
 BIG = build(3, padding_bytes=9 * CHUNK_SIZE_BYTES)

@@ -19,7 +19,8 @@ from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures
     make_device_fixture,
     peer_fixture,
 )
-from tests.support.agent_peer import Peer, eventually
+from tests.support.agent_peer import Peer
+from tests.support.waiting import eventually
 
 SOURCE = str(Path(__file__).parents[2])
 

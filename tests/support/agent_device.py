@@ -16,7 +16,7 @@ import msgspec
 
 from agent.enroll import enroll
 from tests.support.agent_bundles import MODEL
-from tests.support.agent_peer import eventually
+from tests.support.waiting import eventually
 
 FAST: dict[str, Any] = {
     "heartbeat_interval_s": 0.5,

@@ -47,18 +47,10 @@ from tests.support.agent_broker import AnyBroker
 from tests.support.agent_bundles import VARIANT, Bundle
 from tests.support.agent_repository import DirectorKey, Repository
 from tests.support.brokers import HOST
+from tests.support.waiting import eventually
 
 _T = TypeVar("_T")
 TIMEOUT_S = 20.0
-
-
-def eventually(condition: Callable[[], _T | None], timeout_s: float = TIMEOUT_S) -> _T:
-    """Return the first true value of a condition; fail if there is none in time."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.02)
-    return value
 
 
 class Peer:
