@@ -17,7 +17,8 @@ from fleet.drift.alarms import AlarmChange, FeatureDrift, advance_alarm, judge_d
 from fleet.drift.profile import ReferenceProfile, merge_profiles
 from fleet.protocol.errors import MusterError
 from fleet.protocol.messages import TelemetryWindow
-from hub.store.protocols import DeviceStore, DriftRow, DriftStore, RecordStore, StoredRecord
+from hub.store.protocols import DeviceStore, DriftStore, RecordStore
+from hub.store.rows import DriftRow, StoredRecord
 
 log = logging.getLogger(__name__)
 

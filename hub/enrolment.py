@@ -11,7 +11,8 @@ from fleet.protocol.errors import InvalidName
 from fleet.protocol.names import checked_name
 from fleet.protocol.topics import HUB_ACCOUNT
 from hub.broker.accounts import hash_password
-from hub.store.protocols import DeviceStore, NewDevice, TokenStore
+from hub.store.protocols import DeviceStore, TokenStore
+from hub.store.rows import NewDevice
 
 TOKEN_LIFETIME_S = 86400.0
 

@@ -6,7 +6,8 @@ from typing import Protocol
 
 from fleet.health import DeviceFacts, ModelOnDevice
 from fleet.protocol.messages import DeploymentReport
-from hub.store.protocols import DeviceRow, DeviceStore, DriftStore, RecordStore
+from hub.store.protocols import DeviceStore, DriftStore, RecordStore
+from hub.store.rows import DeviceRow
 
 PAGE = 1000
 

@@ -27,7 +27,8 @@ from hub.durable import make_folder, storage_error
 from hub.enrolment import secret_sha256
 from hub.settings import SETTINGS_FILE, Settings, read_settings, write_settings
 from hub.store.blobs import BlobFolder
-from hub.store.protocols import ApiToken, Role, TokenStore
+from hub.store.protocols import TokenStore
+from hub.store.rows import ApiToken, Role
 from hub.store.sqlite import SqliteStore
 from hub.trust.director import Director
 from hub.trust.image_repository import ImageRepository

@@ -31,7 +31,8 @@ from fleet.protocol.messages import (
 )
 from fleet.protocol.topics import Down, Up
 from fleet.protocol.windows import check_window
-from hub.store.protocols import DeadLetter, DeviceStore, IncomingRecord, RecordStore
+from hub.store.protocols import DeviceStore, RecordStore
+from hub.store.rows import DeadLetter, IncomingRecord
 from hub.tasks import TaskSet
 
 log = logging.getLogger(__name__)

@@ -31,14 +31,8 @@ from fleet.rollout.events import (
 )
 from fleet.rollout.plan import Plan, default_plan, rollback_plan
 from fleet.rollout.state import Kind, Rollout
-from hub.store.protocols import (
-    DeviceStore,
-    OrderChange,
-    RecordStore,
-    RolloutRow,
-    RolloutStore,
-    StoredRecord,
-)
+from hub.store.protocols import DeviceStore, RecordStore, RolloutStore
+from hub.store.rows import OrderChange, RolloutRow, StoredRecord
 
 log = logging.getLogger(__name__)
 

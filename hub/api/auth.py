@@ -11,7 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fleet.protocol.errors import NotAuthenticated, NotPermitted
 from hub.api.services import Hub
 from hub.enrolment import secret_sha256
-from hub.store.protocols import ApiToken, Role
+from hub.store.rows import ApiToken, Role
 
 _RANK = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
 _bearer = HTTPBearer(

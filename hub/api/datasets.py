@@ -16,7 +16,7 @@ from hub.api.auth import Operator, Viewer
 from hub.api.schemas import DatasetOut, Page
 from hub.api.services import Hub
 from hub.registry.datasets import register_dataset
-from hub.store.protocols import DatasetRow
+from hub.store.rows import DatasetRow
 
 router = APIRouter(tags=["datasets"])
 

@@ -22,7 +22,7 @@ from hub.api.schemas import (
 )
 from hub.api.services import Hub, HubServices
 from hub.health import device_facts
-from hub.store.protocols import DeviceRow, StoredRecord
+from hub.store.rows import DeviceRow, StoredRecord
 
 router = APIRouter(tags=["devices"])
 

@@ -21,7 +21,7 @@ from hub.api.schemas import (
 )
 from hub.api.services import Hub
 from hub.health import fleet_facts
-from hub.store.protocols import DriftRow, VersionTotals
+from hub.store.rows import DriftRow, VersionTotals
 
 router = APIRouter(tags=["fleet"])
 

@@ -11,7 +11,7 @@ from fleet.protocol.errors import InvalidInput
 from hub.api.auth import Admin, Operator, Viewer
 from hub.api.schemas import Name, Page, ProgressOut, TrainIn, VersionOut
 from hub.api.services import Hub, HubServices
-from hub.store.protocols import VersionRow
+from hub.store.rows import VersionRow
 
 router = APIRouter(tags=["models"])
 

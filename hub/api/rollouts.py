@@ -28,7 +28,7 @@ from hub.api.schemas import (
     StageOut,
 )
 from hub.api.services import Hub
-from hub.store.protocols import RolloutRow
+from hub.store.rows import RolloutRow
 
 router = APIRouter(tags=["rollouts"])
 

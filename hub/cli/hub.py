@@ -10,7 +10,7 @@ import typer
 
 from hub.cli.output import console
 from hub.settings import Settings
-from hub.store.protocols import Role
+from hub.store.rows import Role
 
 app = typer.Typer(help="Make and run a hub on this machine.", no_args_is_help=True)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from converters.dataset import read_dataset
 from fleet.protocol.names import checked_name
 from hub.store.blobs import BlobFolder
-from hub.store.protocols import DatasetRow, RegistryStore
+from hub.store.protocols import RegistryStore
+from hub.store.rows import DatasetRow
 
 
 def register_dataset(

@@ -18,7 +18,8 @@ from fleet.protocol.errors import Cause, Conflict, MusterError, NotFound
 from fleet.protocol.manifest import Manifest, decode_manifest, target_path
 from fleet.protocol.names import checked_name
 from hub.store.blobs import BlobFolder
-from hub.store.protocols import RegistryStore, VersionRow, VersionStatus
+from hub.store.protocols import RegistryStore
+from hub.store.rows import VersionRow, VersionStatus
 from hub.tasks import TaskSet
 from hub.training.estimators import check_hyperparameters
 from hub.training.job import Progress, TrainingJob, TrainingResult

@@ -6,7 +6,8 @@ import pytest
 
 from fleet.protocol.errors import NotFound
 from fleet.protocol.messages import ModelState, StateReport
-from hub.store.protocols import Desired, OrderChange, Store
+from hub.store.protocols import Store
+from hub.store.rows import Desired, OrderChange
 from tests.support.stores import CAPABILITIES, DIGEST, add_device, new_rollout, order
 
 STATE = StateReport(

@@ -6,7 +6,8 @@ from fleet.drift.alarms import AlarmState
 from fleet.drift.profile import FeatureCounts
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
-from hub.store.protocols import DeadLetter, DriftRow, RecordBody, Store
+from hub.store.protocols import Store
+from hub.store.rows import DeadLetter, DriftRow, RecordBody
 from tests.support.stores import add_device, incident, incoming, report, window
 
 

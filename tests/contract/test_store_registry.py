@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fleet.protocol.errors import Cause, Conflict, NotAuthenticated, NotFound
-from hub.store.protocols import ApiToken, Role, Store, VersionRow, VersionStatus
+from hub.store.protocols import Store
+from hub.store.rows import ApiToken, Role, VersionRow, VersionStatus
 from tests.support.stores import DIGEST, add_device, dataset_row, new_device
 
 

@@ -8,7 +8,8 @@ from fleet.protocol.errors import Conflict, NotFound
 from fleet.rollout.engine import step
 from fleet.rollout.events import Start
 from fleet.rollout.state import Rollout, Status
-from hub.store.protocols import OrderChange, RolloutRow, Store
+from hub.store.protocols import Store
+from hub.store.rows import OrderChange, RolloutRow
 from tests.support.stores import add_device, new_rollout, order
 
 

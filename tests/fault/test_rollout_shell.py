@@ -22,7 +22,7 @@ from fleet.rollout.events import Start
 from fleet.rollout.plan import Gate, Metric, MetricGate, Plan, Stage
 from fleet.rollout.state import Rollout
 from hub.rollouts import Rollouts
-from hub.store.protocols import IncomingRecord, OrderChange
+from hub.store.rows import IncomingRecord, OrderChange
 from hub.store.sqlite import SqliteStore
 from tests.support.agent_bundles import MODEL, Bundle, build
 from tests.support.stores import add_device, incoming

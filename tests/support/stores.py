@@ -9,7 +9,8 @@ from fleet.protocol.messages import Capabilities, DeploymentReport, Incident, Re
 from fleet.rollout.engine import create
 from fleet.rollout.plan import default_plan
 from fleet.rollout.state import Kind, Rollout
-from hub.store.protocols import DatasetRow, IncomingRecord, NewDevice, Store
+from hub.store.protocols import Store
+from hub.store.rows import DatasetRow, IncomingRecord, NewDevice
 
 DIGEST = "ab" * 32
 STREAM = "0123456789abcdef"

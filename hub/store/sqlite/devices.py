@@ -10,7 +10,7 @@ from sqlite_utils.db import NotFoundError
 from fleet.protocol.assignment import ModelOrder
 from fleet.protocol.errors import Conflict, NotAuthenticated, NotFound
 from fleet.protocol.messages import Capabilities, StateReport
-from hub.store.protocols import Desired, DeviceRow, NewDevice
+from hub.store.rows import Desired, DeviceRow, NewDevice
 from hub.store.sqlite.database import Part
 from hub.store.sqlite.migrations import table
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from hub.store.protocols import DriftRow
+from hub.store.rows import DriftRow
 from hub.store.sqlite.database import Part
 
 _READER = "drift"

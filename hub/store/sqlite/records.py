@@ -11,7 +11,7 @@ import sqlite_utils
 from fleet.protocol.errors import Cause
 from fleet.protocol.messages import DeploymentReport, Incident, TelemetryWindow
 from fleet.protocol.windows import merge_windows
-from hub.store.protocols import DeadLetter, IncomingRecord, RecordBody, StoredRecord, VersionTotals
+from hub.store.rows import DeadLetter, IncomingRecord, RecordBody, StoredRecord, VersionTotals
 from hub.store.sqlite.database import Part
 from hub.store.sqlite.migrations import table
 

@@ -9,7 +9,7 @@ import msgspec
 import sqlite_utils
 
 from fleet.protocol.errors import Cause, Conflict, NotFound
-from hub.store.protocols import DatasetRow, VersionRow, VersionStatus
+from hub.store.rows import DatasetRow, VersionRow, VersionStatus
 from hub.store.sqlite.database import Part
 from hub.store.sqlite.migrations import table
 

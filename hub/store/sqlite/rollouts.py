@@ -11,7 +11,7 @@ import sqlite_utils
 
 from fleet.protocol.errors import Conflict, NotFound
 from fleet.rollout.state import Rollout, Status, decode_rollout, encode_rollout
-from hub.store.protocols import OrderChange, RolloutRow
+from hub.store.rows import OrderChange, RolloutRow
 from hub.store.sqlite.database import Part
 from hub.store.sqlite.migrations import table
 

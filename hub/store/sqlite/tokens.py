@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from fleet.protocol.errors import Conflict
-from hub.store.protocols import ApiToken
+from hub.store.rows import ApiToken
 from hub.store.sqlite.database import Part
 from hub.store.sqlite.migrations import table
 

@@ -1,0 +1,192 @@
+"""What the store keeps and gives back, as plain values. Times are Unix seconds."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from fleet.drift.alarms import AlarmState, FeatureDrift
+from fleet.drift.profile import Profile
+from fleet.protocol.assignment import ModelOrder
+from fleet.protocol.errors import Cause
+from fleet.protocol.messages import (
+    Capabilities,
+    DeploymentReport,
+    Incident,
+    Record,
+    StateReport,
+    TelemetryWindow,
+)
+from fleet.rollout.state import Rollout
+
+RecordBody = DeploymentReport | Incident | TelemetryWindow
+
+
+class Role(StrEnum):
+    """What a person's API token allows: each role includes the ones before it."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+class ApiToken(msgspec.Struct, frozen=True):
+    """A person's token; the token itself is never stored."""
+
+    name: str
+    role: Role
+    created_at_s: float
+
+
+class DatasetRow(msgspec.Struct, frozen=True):
+    """A registered dataset; its file is the blob ``sha256``."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+    samples: int
+    feature_shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    created_at_s: float
+
+
+class VersionStatus(StrEnum):
+    """The life of a model version on the hub."""
+
+    TRAINING = "TRAINING"
+    REGISTERED = "REGISTERED"
+    RELEASED = "RELEASED"
+    FAILED = "FAILED"
+
+
+class VersionRow(msgspec.Struct, frozen=True):
+    """One version of a model.
+
+    Attributes:
+        status: TRAINING → REGISTERED → RELEASED, or FAILED.
+        manifest_sha256: The bundle; None until registered.
+        report: What training and conversion measured, as they wrote it.
+        cause: Why it failed.
+    """
+
+    model: str
+    version: int
+    status: VersionStatus
+    dataset: str
+    estimator: str
+    hyperparameters: dict[str, Any]
+    seed: int
+    created_at_s: float
+    manifest_sha256: str | None = None
+    report: dict[str, Any] | None = None
+    cause: Cause | None = None
+    released_at_s: float | None = None
+
+
+class NewDevice(msgspec.Struct, frozen=True):
+    """A device about to become a member."""
+
+    device_id: str
+    password_hash: str
+    attributes: dict[str, str]
+    capabilities: Capabilities
+
+
+class DeviceRow(msgspec.Struct, frozen=True):
+    """A member of the fleet.
+
+    Attributes:
+        sequence: Sequence number of its current assignment; 0 before the first.
+        accepted_sequence: Highest one that the device said it accepted.
+        reported: Its last heartbeat; None before the first.
+        last_seen_at_s: When the hub last heard from it.
+    """
+
+    device_id: str
+    attributes: dict[str, str]
+    capabilities: Capabilities
+    enrolled_at_s: float
+    online: bool
+    sequence: int
+    accepted_sequence: int
+    last_seen_at_s: float | None = None
+    reported: StateReport | None = None
+
+
+class Desired(msgspec.Struct, frozen=True):
+    """What a device should run, and under which sequence number it was last changed."""
+
+    sequence: int
+    orders: tuple[ModelOrder, ...]
+
+
+class OrderChange(msgspec.Struct, frozen=True):
+    """A change of one device's desired state: a new order for a model, or none to remove it."""
+
+    device_id: str
+    model: str
+    order: ModelOrder | None
+
+
+class StoredRecord(msgspec.Struct, frozen=True):
+    """A record as stored; ``position`` rises with every stored record of the whole fleet."""
+
+    position: int
+    device_id: str
+    received_at_s: float
+    body: RecordBody
+
+
+class IncomingRecord(msgspec.Struct, frozen=True):
+    """A record on its way into the store."""
+
+    device_id: str
+    received_at_s: float
+    record: Record
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A message that could not be taken in, kept with its cause."""
+
+    topic: str
+    received_at_s: float
+    cause: Cause
+    payload: bytes
+
+
+class VersionTotals(msgspec.Struct, frozen=True):
+    """Everything one device reported about one version, added up."""
+
+    device_id: str
+    model: str
+    version: int
+    totals: TelemetryWindow
+
+
+class RolloutRow(msgspec.Struct, frozen=True):
+    """A rollout and how far it has read the records."""
+
+    state: Rollout
+    position: int
+    created_at_s: float
+
+
+class DriftRow(msgspec.Struct, frozen=True):
+    """Drift bookkeeping of one device and version.
+
+    Attributes:
+        block: Counts since the last look.
+        predictions: How many predictions the block holds.
+        alarm: The alarm, and how many looks there were.
+        last_look: What the last look found, feature by feature.
+    """
+
+    device_id: str
+    model: str
+    version: int
+    block: Profile = {}
+    predictions: int = 0
+    alarm: AlarmState = AlarmState()
+    last_look: tuple[FeatureDrift, ...] = ()
