@@ -3,7 +3,7 @@
 A device has the first status of this table whose condition holds:
 
 =========  ==================================================================================================
-OFFLINE    it is not connected, or its last heartbeat is too old
+OFFLINE    it is not connected, or was not heard of for too long
 UNHEALTHY  for some model: its last deployment failed, or it runs another version than desired with no
            deployment under way, or the runtime fails too large a share of requests, or drift is alarmed
 UPDATING   for some model it runs another version than desired, and a deployment is under way
@@ -41,12 +41,12 @@ class HealthPolicy(msgspec.Struct, frozen=True):
     """Where the lines are drawn.
 
     Attributes:
-        heartbeat_timeout_s: An older heartbeat makes a device OFFLINE, whatever its connection says.
+        silence_limit_s: Silence for longer makes a device OFFLINE, whatever its connection says.
         maximum_error_share: Greatest share of failed requests of a healthy device.
         minimum_requests: Fewer requests say nothing about that share.
     """
 
-    heartbeat_timeout_s: float = 90.0
+    silence_limit_s: float
     maximum_error_share: float = 0.05
     minimum_requests: int = 20
 
@@ -60,8 +60,8 @@ class ModelOnDevice(msgspec.Struct, frozen=True):
         reported_version: What the device says it runs; None for nothing.
         deployment: State of its last deployment; None if there was none.
         cause: Why that failed.
-        predictions: Answers given recently.
-        errors: Requests that the runtime failed on, recently.
+        predictions: Answers that the version it runs has given, in all.
+        errors: Requests on which the runtime failed with it, in all.
         drifting: Features that the drift alarm names.
     """
 
@@ -81,13 +81,13 @@ class DeviceFacts(msgspec.Struct, frozen=True):
     Attributes:
         device_id: The device.
         connected: What its presence message said last.
-        heartbeat_s: Hub time of the last heartbeat; None if there was none.
+        last_seen_s: Hub time when the device was last heard of; None if never.
         models: What it runs, or should.
     """
 
     device_id: str
     connected: bool
-    heartbeat_s: float | None
+    last_seen_s: float | None
     models: tuple[ModelOnDevice, ...] = ()
 
 
@@ -113,8 +113,8 @@ class ModelHealth(msgspec.Struct, frozen=True):
         devices: How many devices run it or should.
         by_version: Devices by the version they report, `NO_VERSION` for none.
         as_desired: How many run what is desired.
-        predictions: Recent answers.
-        errors: Recent failed requests.
+        predictions: Answers, in all.
+        errors: Failed requests, in all.
         drifting: Devices whose drift alarm is raised, sorted.
     """
 
@@ -148,10 +148,7 @@ class FleetHealth(msgspec.Struct, frozen=True):
     unwell: tuple[DeviceHealth, ...]
 
 
-_DEFAULT = HealthPolicy()
-
-
-def device_health(facts: DeviceFacts, now_s: float, policy: HealthPolicy = _DEFAULT) -> DeviceHealth:
+def device_health(facts: DeviceFacts, now_s: float, policy: HealthPolicy) -> DeviceHealth:
     """Judge one device.
 
     Args:
@@ -189,7 +186,7 @@ def model_health(model: str, fleet: Iterable[DeviceFacts]) -> ModelHealth:
     )
 
 
-def fleet_health(fleet: Iterable[DeviceFacts], now_s: float, policy: HealthPolicy = _DEFAULT) -> FleetHealth:
+def fleet_health(fleet: Iterable[DeviceFacts], now_s: float, policy: HealthPolicy) -> FleetHealth:
     """Judge the whole fleet.
 
     Args:
@@ -218,10 +215,10 @@ def error_share(predictions: int, errors: int) -> float | None:
 def _absence(facts: DeviceFacts, now_s: float, policy: HealthPolicy) -> str:
     if not facts.connected:
         return "not connected"
-    if facts.heartbeat_s is None:
-        return "no heartbeat yet"
-    age_s = now_s - facts.heartbeat_s
-    return f"last heartbeat {age_s:.0f} s ago" if age_s > policy.heartbeat_timeout_s else ""
+    if facts.last_seen_s is None:
+        return "not heard of yet"
+    age_s = now_s - facts.last_seen_s
+    return f"last heard of {age_s:.0f} s ago" if age_s > policy.silence_limit_s else ""
 
 
 def _model_findings(model: ModelOnDevice, policy: HealthPolicy) -> list[tuple[HealthStatus, str]]:

@@ -17,6 +17,7 @@ from fleet.drift.alarms import AlarmChange, FeatureDrift, advance_alarm, judge_d
 from fleet.drift.profile import ReferenceProfile, merge_profiles
 from fleet.protocol.errors import MusterError
 from fleet.protocol.messages import TelemetryWindow
+from fleet.protocol.windows import contradiction
 from hub.store.protocols import DeviceStore, DriftStore, RecordStore
 from hub.store.rows import DriftRow, StoredRecord
 
@@ -65,7 +66,7 @@ class DriftWatch:
         changed: dict[_Key, DriftRow] = {}
         for record in records:
             window = record.body
-            if not isinstance(window, TelemetryWindow) or not window.profile:
+            if not isinstance(window, TelemetryWindow) or contradiction(window) is not None:
                 continue
             key = (record.device_id, window.model, window.version)
             row = changed.get(key) or known.get(key) or DriftRow(*key)

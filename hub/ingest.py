@@ -30,7 +30,7 @@ from fleet.protocol.messages import (
     Want,
 )
 from fleet.protocol.topics import Down, Up
-from fleet.protocol.windows import check_window
+from fleet.protocol.windows import check_window, contradiction
 from hub.store.protocols import DeviceStore, RecordStore
 from hub.store.rows import DeadLetter, IncomingRecord
 from hub.tasks import TaskSet
@@ -120,16 +120,13 @@ class Ingest:
                 f"{device_id} speaks protocol {hello.protocol}; this hub speaks {messages.PROTOCOL_VERSION}."
             )
         await asyncio.to_thread(self._store.hello, device_id, hello.capabilities, hello.sequence, time.time())
-        await self._compare(device_id, hello.sequence)
+        desired = await asyncio.to_thread(self._store.desired, device_id)
+        if desired.sequence > hello.sequence:
+            self._background.start(self._on_behind(device_id))
 
     async def _state(self, device_id: str, payload: bytes) -> None:
         report = messages.decode(payload, StateReport)
         await asyncio.to_thread(self._store.report, device_id, report, time.time())
-
-    async def _compare(self, device_id: str, accepted: int) -> None:
-        desired = await asyncio.to_thread(self._store.desired, device_id)
-        if desired.sequence > accepted:
-            self._background.start(self._on_behind(device_id))
 
     async def _presence(self, device_id: str, payload: bytes) -> None:
         presence = messages.decode(payload, Presence)
@@ -139,23 +136,27 @@ class Ingest:
         self._demand(device_id, messages.decode(payload, Want))
 
     async def _fetch(self, device_id: str, payload: bytes) -> None:
-        answer = self._answer(messages.decode(payload, FetchRequest))
+        answer = await asyncio.to_thread(self._answer, messages.decode(payload, FetchRequest))
         self._send(topics.down(device_id, Down.FILE), messages.encode(answer))
 
     async def _record(self, device_id: str, payload: bytes) -> None:
         record = messages.decode(payload, Record)
+        window = record.body if isinstance(record.body, TelemetryWindow) else None
         try:
-            if isinstance(record.body, TelemetryWindow):
-                manifest_sha256, reference = self._reference(record.body.model, record.body.version)
-                check_window(record.body, manifest_sha256, reference)
+            if window is not None:
+                check_window(window, *await asyncio.to_thread(self._reference, window.model, window.version))
         except (InvalidMessage, NotFound):
             self._acknowledge(device_id, record)
             raise
         incoming = IncomingRecord(device_id, time.time(), record)
         new = await asyncio.to_thread(self._store.add_records, [incoming])
         self._acknowledge(device_id, record)
-        if new:
-            self._on_records()
+        if not new:
+            return
+        self._on_records()
+        why = contradiction(window) if window is not None else None
+        if why is not None:  # kept as evidence, counted nowhere, and shown to people
+            raise InvalidMessage(f"The window contradicts itself: {why}.")
 
     def _acknowledge(self, device_id: str, record: Record) -> None:
         ack = Ack(record.stream, (record.number,))

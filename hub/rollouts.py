@@ -136,9 +136,7 @@ class Rollouts:
                 with self._lock:
                     self._advance(self._store.rollout(row.state.number))
             except Conflict:
-                log.info(
-                    "rollout changed meanwhile; it is advanced again", extra={"rollout": row.state.number}
-                )
+                log.info("Rollout %d changed meanwhile; it is advanced again.", row.state.number)
             except MusterError as error:
                 log.error("Rollout %d was not advanced: %s", row.state.number, error)  # noqa: TRY400  (ours; no trace needed)
 

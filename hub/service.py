@@ -181,7 +181,7 @@ class _Running:
             broker_access=self._broker_access,
             update_accounts=self._update_accounts,
             broker_connected=lambda: self._mqtt.connected,
-            published_bytes=lambda: self._publisher.counters.bytes_sent,
+            delivery=self._publisher.counters,
         )
 
     def _order_waits(self) -> None:

@@ -20,13 +20,15 @@ holds about the same share of it and no bin is wasted.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from fleet.protocol.errors import InvalidMessage
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class FeatureReference(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -61,8 +63,8 @@ class FeatureCounts(msgspec.Struct, omit_defaults=True):
         maximum: Largest value seen; None likewise.
     """
 
-    cells: list[int]
-    missing: int = 0
+    cells: list[Count]
+    missing: Count = 0
     minimum: float | None = None
     maximum: float | None = None
 

@@ -37,7 +37,7 @@ def merge_windows(left: TelemetryWindow, right: TelemetryWindow) -> TelemetryWin
 
 
 def check_window(window: TelemetryWindow, manifest_sha256: str, reference: ReferenceProfile) -> None:
-    """Check that a window can be true: of this bundle, in its layout, with counts that fit together.
+    """Check that a window is of this bundle and in its layout, so that it can be added to others of it.
 
     Args:
         window: What a device sent.
@@ -45,22 +45,34 @@ def check_window(window: TelemetryWindow, manifest_sha256: str, reference: Refer
         reference: The reference profile of that version.
 
     Raises:
-        InvalidMessage: It cannot be true.
+        InvalidMessage: It is not.
     """
     if window.manifest_sha256 != manifest_sha256:
         raise InvalidMessage(
             f"The window is of bundle {window.manifest_sha256[:12]}…; "
             f"{window.model} version {window.version} is {manifest_sha256[:12]}…."
         )
-    if window.correct > window.labelled:  # labels may come in a later window than their answers
-        raise InvalidMessage(
-            f"The window has {window.correct} correct of {window.labelled} labelled answers."
-        )
-    if window.ended_at_s < window.started_at_s:
-        raise InvalidMessage("The window ends before it starts.")
     cells = {feature.name: len(feature.cells) for feature in reference.features}
     for name, counts in window.profile.items():
         if len(counts.cells) != cells.get(name):
             raise InvalidMessage(f"The window has {len(counts.cells)} cells for {name!r:.80}.")
-        if counts.missing < 0 or min(counts.cells) < 0 or counts.total + counts.missing > window.predictions:
-            raise InvalidMessage(f"The window has impossible counts for {name!r:.80}.")
+
+
+def contradiction(window: TelemetryWindow) -> str | None:
+    """Return why the window cannot be true; None if it can.
+
+    Such a window counts for nothing. It is kept all the same, because a canary that talks nonsense is
+    evidence of its own kind, see `fleet.rollout.gates`.
+    """
+    if window.ended_at_s < window.started_at_s:
+        return "it ends before it starts"
+    if window.correct > window.labelled:  # labels may come in a later window than their answers
+        return f"{window.correct} of {window.labelled} labelled answers are correct"
+    durations, requests = sum(window.latency.values()), window.predictions + window.errors
+    if durations > requests:
+        return f"{durations} durations for {requests} requests"
+    for name, counts in window.profile.items():
+        counted = counts.total + counts.missing
+        if counted > window.predictions:
+            return f"{counted} values of {name!r:.80} for {window.predictions} answers"
+    return None

@@ -65,7 +65,7 @@ class Draft:
 
     def announce(self, kind: Happening, text: str) -> None:
         """Tell the operators of something that is not a decision of the rollout as a whole."""
-        self._commands.append(Announce(kind.value, text))
+        self._commands.append(Announce(kind, text))
 
     def decide(self, kind: Happening, text: str) -> None:
         """Tell the operators of a decision, and keep it in the history."""

@@ -1,8 +1,8 @@
 """What happens to a rollout (events) and what it wants done (commands).
 
-The shell stores an event, the state after it and the commands in one transaction, and only then acts on
-the commands. An `Assign` carries its deployment id as the idempotency key: carried out twice, it is one
-order. An `Announce` is a line of the operators' feed.
+The shell stores the state after an event and the orders in one transaction, and only then acts on them. An
+`Assign` carries its deployment id as the idempotency key: carried out twice, it is one order. An `Announce`
+is a line of the hub's log; decisions also stand in the rollout's history.
 """
 
 from __future__ import annotations
@@ -12,35 +12,36 @@ import msgspec
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
 from fleet.protocol.messages import TelemetryWindow
+from fleet.rollout.state import Happening
 
 
-class Start(msgspec.Struct, frozen=True, tag="start"):
+class Start(msgspec.Struct, frozen=True):
     """An operator starts the rollout."""
 
     by: str
 
 
-class Pause(msgspec.Struct, frozen=True, tag="pause"):
+class Pause(msgspec.Struct, frozen=True):
     """An operator holds it: no stage ends, orders already sent go on, harm still rolls back."""
 
     by: str
     reason: str
 
 
-class Resume(msgspec.Struct, frozen=True, tag="resume"):
+class Resume(msgspec.Struct, frozen=True):
     """An operator lets it go on; the stage's bake starts anew, its evidence stays."""
 
     by: str
 
 
-class Promote(msgspec.Struct, frozen=True, tag="promote"):
+class Promote(msgspec.Struct, frozen=True):
     """An operator ends the stage without the gate; recorded as an override."""
 
     by: str
     reason: str
 
 
-class Abort(msgspec.Struct, frozen=True, tag="abort"):
+class Abort(msgspec.Struct, frozen=True):
     """An operator ends the rollout for good.
 
     Attributes:
@@ -54,7 +55,7 @@ class Abort(msgspec.Struct, frozen=True, tag="abort"):
     roll_back: bool
 
 
-class Supersede(msgspec.Struct, frozen=True, tag="supersede"):
+class Supersede(msgspec.Struct, frozen=True):
     """Other orders for the same devices follow at once: end for good and send nothing more.
 
     An operator's rollback uses it, also on a rollout that is rolling back: the devices of both are the
@@ -65,7 +66,7 @@ class Supersede(msgspec.Struct, frozen=True, tag="supersede"):
     reason: str
 
 
-class DeploymentReported(msgspec.Struct, frozen=True, tag="deployment"):
+class DeploymentReported(msgspec.Struct, frozen=True):
     """A device reported where its deployment stands.
 
     Attributes:
@@ -83,20 +84,20 @@ class DeploymentReported(msgspec.Struct, frozen=True, tag="deployment"):
     cause: Cause | None = None
 
 
-class EvidenceObserved(msgspec.Struct, frozen=True, tag="evidence"):
+class EvidenceObserved(msgspec.Struct, frozen=True):
     """Telemetry arrived; each window is given exactly once."""
 
     windows: tuple[tuple[str, TelemetryWindow], ...]
 
 
-class Ticked(msgspec.Struct, frozen=True, tag="ticked"):
+class Ticked(msgspec.Struct, frozen=True):
     """Time passed. Once a second is enough; without it, timeouts and bake times end late."""
 
 
 Event = Start | Pause | Resume | Promote | Abort | Supersede | DeploymentReported | EvidenceObserved | Ticked
 
 
-class Assign(msgspec.Struct, frozen=True, tag="assign"):
+class Assign(msgspec.Struct, frozen=True):
     """Sign an assignment, under a higher sequence number, that has the device run this.
 
     Attributes:
@@ -110,15 +111,15 @@ class Assign(msgspec.Struct, frozen=True, tag="assign"):
     version: int | None
 
 
-class Announce(msgspec.Struct, frozen=True, tag="announce"):
+class Announce(msgspec.Struct, frozen=True):
     """Tell the operators.
 
     Attributes:
-        kind: One of `fleet.rollout.state.Happening`.
+        kind: What kind of thing happened.
         text: One sentence.
     """
 
-    kind: str
+    kind: Happening
     text: str
 
 

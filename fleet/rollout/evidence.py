@@ -20,9 +20,9 @@ from __future__ import annotations
 import msgspec
 
 from fleet.drift.features import CONFIDENCE_EDGES, OUTPUT_CONFIDENCE
-from fleet.drift.profile import FeatureCounts
 from fleet.protocol.latency import count_above
 from fleet.protocol.messages import TelemetryWindow
+from fleet.protocol.windows import contradiction
 from fleet.rollout.plan import Metric, MetricGate
 
 
@@ -84,19 +84,12 @@ class Evidence(msgspec.Struct, frozen=True):
         return cls(Arm.empty(metrics), Arm.empty(metrics))
 
 
-def contradiction(window: TelemetryWindow) -> str | None:
-    """Return why the window cannot be true; None if it can."""
-    if window.ended_at_s < window.started_at_s:
-        return "it ends before it starts"
-    if min(window.predictions, window.errors, window.correct, *window.latency.values()) < 0:
-        return "it has a negative count"
-    if window.correct > window.labelled:  # labels may come in a later window than their answers
-        return f"{window.correct} of {window.labelled} labelled answers are correct"
-    durations, requests = sum(window.latency.values()), window.predictions + window.errors
-    if durations > requests:
-        return f"{durations} durations for {requests} requests"
+def unusable(window: TelemetryWindow) -> str | None:
+    """Return why the window counts for nothing; None if it counts."""
     confidence = window.profile.get(OUTPUT_CONFIDENCE)
-    return None if confidence is None else _confidence_contradiction(confidence, window.predictions)
+    if confidence is not None and len(confidence.cells) != len(CONFIDENCE_EDGES) + 1:
+        return f"confidence has {len(confidence.cells)} cells in place of {len(CONFIDENCE_EDGES) + 1}"
+    return contradiction(window)
 
 
 def tally(window: TelemetryWindow, gate: MetricGate) -> Tally:
@@ -122,18 +115,9 @@ def observe(arm: Arm, window: TelemetryWindow, metrics: tuple[MetricGate, ...], 
         metrics: Of the gate.
         is_new: Whether the device has not contributed to the arm before.
     """
-    if contradiction(window) is not None:
+    if unusable(window) is not None:
         return msgspec.structs.replace(arm, unusable=arm.unusable + 1)
     return arm.plus(Arm(int(is_new), 1, 0, tuple(tally(window, gate) for gate in metrics)))
-
-
-def _confidence_contradiction(confidence: FeatureCounts, predictions: int) -> str | None:
-    if len(confidence.cells) != len(CONFIDENCE_EDGES) + 1:
-        return f"confidence has {len(confidence.cells)} cells in place of {len(CONFIDENCE_EDGES) + 1}"
-    if min(confidence.cells) < 0 or confidence.missing < 0:
-        return "confidence has a negative count"
-    counted = confidence.total + confidence.missing
-    return f"{counted} confidences for {predictions} answers" if counted > predictions else None
 
 
 def _unsure(window: TelemetryWindow, gate: MetricGate) -> Tally:

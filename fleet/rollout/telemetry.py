@@ -21,7 +21,7 @@ from fleet.protocol.messages import TelemetryWindow
 from fleet.rollout.deployments import Deployment
 from fleet.rollout.draft import Draft
 from fleet.rollout.events import EvidenceObserved
-from fleet.rollout.evidence import contradiction, observe
+from fleet.rollout.evidence import observe, unusable
 from fleet.rollout.state import Happening, Status
 
 
@@ -41,7 +41,7 @@ def take_windows(draft: Draft, event: EvidenceObserved) -> None:
             _count(draft, deployment, window, arm="control")
         else:
             continue
-        why = contradiction(window)
+        why = unusable(window)
         if why is not None:
             ignored.setdefault(device_id, []).append(why)
     for device_id, reasons in ignored.items():
@@ -78,5 +78,5 @@ def _count(draft: Draft, deployment: Deployment, window: TelemetryWindow, *, arm
     side = observe(side, window, draft.rollout.plan.gate.metrics, is_new=is_new)
     draft.change_stage(number, evidence=msgspec.structs.replace(evidence, **{arm: side}))
     draft.change(verdict=None)
-    if is_new and contradiction(window) is None:
+    if is_new and unusable(window) is None:
         draft.put(msgspec.structs.replace(deployment, counted_in=number))

@@ -6,13 +6,13 @@ import asyncio
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 
 from fleet.protocol.errors import MessageTooLarge
 from hub.api.auth import Operator, Viewer
+from hub.api.paging import Limit
 from hub.api.schemas import DatasetOut, Page
 from hub.api.services import Hub
 from hub.registry.datasets import register_dataset
@@ -34,9 +34,7 @@ async def add_dataset(name: str, request: Request, hub: Hub, _: Operator) -> Dat
 
 
 @router.get("/datasets")
-def list_datasets(
-    hub: Hub, _: Viewer, after: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100
-) -> Page[DatasetOut]:
+def list_datasets(hub: Hub, _: Viewer, after: str = "", limit: Limit = 100) -> Page[DatasetOut]:
     """List datasets by name."""
     rows = hub.store.datasets(after=after, limit=limit)
     return Page(items=[_out(row) for row in rows], next=rows[-1].name if len(rows) == limit else None)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
-from fleet.health import HealthPolicy, device_health
-from fleet.protocol.errors import InvalidInput
+from fleet.health import device_health
 from fleet.protocol.messages import DeploymentReport, Incident
 from hub.api.auth import Viewer
+from hub.api.paging import Limit, number_in
 from hub.api.schemas import (
     CauseOut,
     DeviceDetailOut,
@@ -28,9 +28,7 @@ router = APIRouter(tags=["devices"])
 
 
 @router.get("/devices")
-def list_devices(
-    hub: Hub, _: Viewer, after: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100
-) -> Page[DeviceOut]:
+def list_devices(hub: Hub, _: Viewer, after: str = "", limit: Limit = 100) -> Page[DeviceOut]:
     """List the devices of the fleet by id."""
     rows = hub.store.devices(after=after, limit=limit)
     items = [DeviceOut(**fields) for fields in _fields(hub, rows)]
@@ -59,15 +57,11 @@ def timeline(
     hub: Hub,
     _: Viewer,
     after: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    limit: Limit = 100,
 ) -> Page[TimelineEntryOut]:
     """Return what happened to a device, newest first: deployment reports and incidents."""
-    if after is not None and not (after.isascii() and after.isdigit()):
-        raise InvalidInput(
-            f"{after!r:.80} is not a page of a timeline.", remedy="Pass `next` of the last page."
-        )
     hub.store.device(device_id)
-    records = hub.store.timeline(device_id, before=int(after) if after else None, limit=limit)
+    records = hub.store.timeline(device_id, before=number_in(after), limit=limit)
     following = str(records[-1].position) if len(records) == limit else None
     return Page(items=[_entry(record) for record in records], next=following)
 
@@ -75,9 +69,8 @@ def timeline(
 def _fields(hub: HubServices, rows: list[DeviceRow]) -> list[dict[str, Any]]:
     if not rows:
         return []
-    policy = HealthPolicy(heartbeat_timeout_s=hub.settings.offline_after_s)
     now_s = time.time()
-    judged = [device_health(facts, now_s, policy) for facts in device_facts(hub.store, rows)]
+    judged = [device_health(facts, now_s, hub.health_policy) for facts in device_facts(hub.store, rows)]
     return [
         {
             "device_id": row.device_id,
@@ -124,5 +117,5 @@ def _entry(record: StoredRecord) -> TimelineEntryOut:
         version=report.version if report else None,
         deployment_id=report.deployment_id if report else None,
         state=report.state.value if report else None,
-        cause=CauseOut(code=body.cause.code, detail=body.cause.detail) if body.cause else None,
+        cause=CauseOut.of(body.cause),
     )

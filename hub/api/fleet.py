@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
-from fleet.health import HealthPolicy, fleet_health
+from fleet.health import fleet_health
 from fleet.protocol.latency import quantile_us
 from hub.api.auth import Viewer
+from hub.api.paging import Limit
 from hub.api.schemas import (
     CauseOut,
     DeadLetterOut,
     DriftOut,
     FeatureDriftOut,
     HealthOut,
+    ModelHealthOut,
     Page,
     TotalsOut,
+    UnwellOut,
 )
 from hub.api.services import Hub
 from hub.health import fleet_facts
@@ -30,14 +32,26 @@ router = APIRouter(tags=["fleet"])
 def health(hub: Hub, _: Viewer) -> HealthOut:
     """Return how the fleet is: devices by health, and by the version they run."""
     facts = fleet_facts(hub.store)
-    policy = HealthPolicy(heartbeat_timeout_s=hub.settings.offline_after_s)
-    judged = fleet_health(facts, time.time(), policy)
+    judged = fleet_health(facts, time.time(), hub.health_policy)
     return HealthOut(
         devices=judged.devices,
         online=sum(device.connected for device in facts),
         by_health={status.value: number for status, number in judged.by_status.items()},
-        by_version={model.model: model.by_version for model in judged.models},
-        drift_alarms=sum(len(model.drifting) for model in judged.models),
+        models=[
+            ModelHealthOut(
+                model=model.model,
+                devices=model.devices,
+                as_desired=model.as_desired,
+                by_version=model.by_version,
+                error_share=model.error_share,
+                drifting=list(model.drifting),
+            )
+            for model in judged.models
+        ],
+        unwell=[
+            UnwellOut(device_id=device.device_id, health=device.status.value, reasons=list(device.reasons))
+            for device in judged.unwell
+        ],
         refused_messages=hub.store.count_dead_letters(),
     )
 
@@ -49,9 +63,7 @@ def totals(hub: Hub, _: Viewer, model: str | None = None, device_id: str | None 
 
 
 @router.get("/fleet/dead-letters")
-def dead_letters(
-    hub: Hub, _: Viewer, limit: Annotated[int, Query(ge=1, le=1000)] = 100
-) -> Page[DeadLetterOut]:
+def dead_letters(hub: Hub, _: Viewer, limit: Limit = 100) -> Page[DeadLetterOut]:
     """Return the newest messages that could not be taken in, with their causes."""
     return Page(
         items=[
@@ -102,6 +114,7 @@ def _drift(row: DriftRow) -> DriftOut:
                 distance=look.distance,
                 threshold=look.threshold,
                 psi=look.psi,
+                total_variation=look.total_variation,
                 samples=look.samples,
             )
             for look in row.last_look

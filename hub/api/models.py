@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
 from fleet.protocol.errors import InvalidInput
 from hub.api.auth import Admin, Operator, Viewer
+from hub.api.paging import Limit
 from hub.api.schemas import Name, Page, ProgressOut, TrainIn, VersionOut
 from hub.api.services import Hub, HubServices
 from hub.store.rows import VersionRow
@@ -22,7 +21,7 @@ def list_versions(
     _: Viewer,
     model: str | None = None,
     after: str = "",
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    limit: Limit = 100,
 ) -> Page[VersionOut]:
     """List the versions of all models, or of one."""
     rows = hub.store.versions(model, after=_key(after), limit=limit)

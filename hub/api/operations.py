@@ -10,7 +10,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from fleet.health import HealthPolicy, fleet_health
+from fleet.health import fleet_health
+from fleet.protocol.errors import StorageError
 from hub.api.services import Hub, HubServices
 from hub.health import fleet_facts
 
@@ -19,10 +20,15 @@ router = APIRouter(tags=["operations"])
 
 @router.get("/healthz")
 def healthz(hub: Hub, response: Response) -> dict[str, bool]:
-    """Return 200 while the hub can serve devices, 503 while it is not connected to the broker."""
-    connected = hub.broker_connected()
-    response.status_code = 200 if connected else 503
-    return {"database": hub.store.last_position() >= 0, "broker": connected}
+    """Return 200 while the hub can serve devices, 503 while its database or broker fails it."""
+    try:
+        hub.store.last_position()
+        database = True
+    except StorageError:
+        database = False
+    broker = hub.broker_connected()
+    response.status_code = 200 if database and broker else 503
+    return {"database": database, "broker": broker}
 
 
 @router.get("/metrics")
@@ -41,8 +47,7 @@ class _HubCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         hub = self._hub
-        policy = HealthPolicy(heartbeat_timeout_s=hub.settings.offline_after_s)
-        judged = fleet_health(fleet_facts(hub.store), time.time(), policy)
+        judged = fleet_health(fleet_facts(hub.store), time.time(), hub.health_policy)
         devices = GaugeMetricFamily("muster_devices", "Devices by health.", labels=["health"])
         for status, number in judged.by_status.items():
             devices.add_metric([status.value], number)
@@ -61,6 +66,7 @@ class _HubCollector(Collector):
             "muster_broker_connected", "Whether the hub is connected to the broker.", hub.broker_connected()
         )
         yield GaugeMetricFamily("muster_rollouts_open", "Rollouts under way.", len(hub.store.open_rollouts()))
+        counters = hub.delivery
         yield CounterMetricFamily(
             "muster_messages_taken", "Messages of devices that were taken in.", hub.ingest.messages_taken
         )
@@ -68,5 +74,14 @@ class _HubCollector(Collector):
             "muster_messages_refused", "Messages that became dead letters.", hub.ingest.messages_refused
         )
         yield CounterMetricFamily(
-            "muster_blob_bytes_published", "Bytes of blobs published.", hub.published_bytes()
+            "muster_blob_bytes_published", "Bytes of blobs published.", counters.bytes_sent
         )
+        chunks = CounterMetricFamily("muster_chunks", "Chunks asked for, by outcome.", labels=["outcome"])
+        for outcome, number in (
+            ("sent", counters.chunks_sent),
+            ("failed", counters.failed_chunks),
+            ("limited", counters.limited_chunks),
+            ("dropped", counters.dropped_chunks),
+        ):
+            chunks.add_metric([outcome], number)
+        yield chunks

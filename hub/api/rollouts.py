@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
 from fleet.protocol.deployment import DeploymentState
-from fleet.protocol.errors import Cause, InvalidInput
 from fleet.rollout.events import Abort, Pause, Promote, Resume, Start
 from fleet.rollout.plan import decode_plan
 from fleet.rollout.state import Rollout
 from hub.api.auth import Operator, Viewer
+from hub.api.paging import Limit, number_in
 from hub.api.schemas import (
     AbortIn,
     ActionIn,
@@ -53,14 +53,10 @@ def list_rollouts(
     _: Viewer,
     model: str | None = None,
     after: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    limit: Limit = 100,
 ) -> Page[RolloutOut]:
     """List rollouts, newest first."""
-    if after is not None and not (after.isascii() and after.isdigit()):
-        raise InvalidInput(
-            f"{after!r:.80} is not a page of rollouts.", remedy="Pass `next` of the last page."
-        )
-    rows = hub.store.rollouts(model=model, before=int(after) if after else None, limit=limit)
+    rows = hub.store.rollouts(model=model, before=number_in(after), limit=limit)
     following = str(rows[-1].state.number) if len(rows) == limit else None
     return Page(items=[RolloutOut(**_fields(row)) for row in rows], next=following)
 
@@ -116,9 +112,9 @@ def _detail(row: RolloutRow) -> RolloutDetailOut:
             stage=part.stage + 1,
             previous_version=part.previous_version,
             state=part.attempt.state.value,
-            cause=_cause(part.attempt.cause),
+            cause=CauseOut.of(part.attempt.cause),
             restore_state=part.restore.state.value if part.restore else None,
-            restore_cause=_cause(part.restore.cause) if part.restore else None,
+            restore_cause=CauseOut.of(part.restore.cause) if part.restore else None,
         )
         for part in row.state.deployments
     ]
@@ -137,8 +133,9 @@ def _fields(row: RolloutRow) -> dict[str, Any]:
         "status": state.status.value,
         "stage": state.stage_index + 1,
         "stages": _stages(state),
-        "cause": _cause(state.cause),
+        "cause": CauseOut.of(state.cause),
         "verdict": state.verdict.sentence if state.verdict else None,
+        "pause_reason": state.pause_reason,
         "revision": state.revision,
         "created_at_s": row.created_at_s,
         "counts": dict(sorted(counts.items())),
@@ -173,7 +170,3 @@ def _stage_verdict(state: Rollout, number: int) -> str | None:
     if state.verdict is not None and state.verdict.stage == number:
         return state.verdict.outcome.value
     return None
-
-
-def _cause(cause: Cause | None) -> CauseOut | None:
-    return CauseOut(code=cause.code, detail=cause.detail) if cause else None

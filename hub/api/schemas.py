@@ -5,10 +5,11 @@ They are a contract of their own: what the store keeps may change without the AP
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fleet.protocol.errors import Cause
 from fleet.protocol.names import NAME_PATTERN
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -44,6 +45,11 @@ class CauseOut(Schema):
 
     code: str
     detail: str
+
+    @classmethod
+    def of(cls, cause: Cause | None) -> Self | None:
+        """Return a cause as the API shows it; None for none."""
+        return None if cause is None else cls(code=cause.code, detail=cause.detail)
 
 
 class DatasetOut(Schema):
@@ -242,6 +248,7 @@ class RolloutOut(Schema):
     stages: list[StageOut]
     cause: CauseOut | None
     verdict: str | None
+    pause_reason: str
     revision: int
     created_at_s: float
     counts: dict[str, int]
@@ -262,14 +269,33 @@ class HistoryOut(Schema):
     text: str
 
 
+class ModelHealthOut(Schema):
+    """One model across the fleet: ``as_desired`` devices run what they should."""
+
+    model: str
+    devices: int
+    as_desired: int
+    by_version: dict[str, int]
+    error_share: float | None
+    drifting: list[str]
+
+
+class UnwellOut(Schema):
+    """A device that is not well, and all the reasons."""
+
+    device_id: str
+    health: str
+    reasons: list[str]
+
+
 class HealthOut(Schema):
     """The fleet's health."""
 
     devices: int
     online: int
     by_health: dict[str, int]
-    by_version: dict[str, dict[str, int]]
-    drift_alarms: int
+    models: list[ModelHealthOut]
+    unwell: list[UnwellOut]
     refused_messages: int
 
 
@@ -281,6 +307,7 @@ class FeatureDriftOut(Schema):
     distance: float
     threshold: float
     psi: float
+    total_variation: float
     samples: int
 
 

@@ -8,7 +8,9 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from fleet.health import HealthPolicy
 from fleet.protocol.enrolment import BrokerAccess
+from hub.delivery.blobs import DeliveryCounters
 from hub.ingest import Ingest
 from hub.registry.models import Models
 from hub.rollouts import Rollouts
@@ -26,7 +28,7 @@ class HubServices:
         broker_access: Gives a device's way to the broker from user name, password and the host it reached.
         update_accounts: Makes the broker know the accounts that the store holds.
         broker_connected: Tells whether the hub is connected to the broker.
-        published_bytes: Tells how many bytes of blobs were published.
+        delivery: What was published, counted.
     """
 
     settings: Settings
@@ -39,7 +41,12 @@ class HubServices:
     broker_access: Callable[[str, str, str], BrokerAccess]
     update_accounts: Callable[[], Awaitable[None]]
     broker_connected: Callable[[], bool]
-    published_bytes: Callable[[], int]
+    delivery: DeliveryCounters
+
+    @property
+    def health_policy(self) -> HealthPolicy:
+        """Where the lines of health are drawn."""
+        return HealthPolicy(silence_limit_s=self.settings.offline_after_s)
 
 
 def _services(request: Request) -> HubServices:

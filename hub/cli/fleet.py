@@ -17,12 +17,18 @@ def health(context: typer.Context, as_json: JsonFlag = False) -> None:
         print_json(answer)
         return
     console.print(f"{answer['devices']} devices, {answer['online']} online")
-    for state, number in answer["by_health"].items():
-        console.print(f"  {state}: {number}")
-    for model, versions in answer["by_version"].items():
-        shares = ", ".join(f"version {version}: {number}" for version, number in versions.items())
-        console.print(f"{model}: {shares}")
-    console.print(f"drift alarms: {answer['drift_alarms']}; refused messages: {answer['refused_messages']}")
+    console.print(", ".join(f"{number} {health}" for health, number in answer["by_health"].items() if number))
+    for model in answer["models"]:
+        by_version = model["by_version"].items()
+        versions = ", ".join(f"{number} on version {version}" for version, number in by_version)
+        console.print(f"{model['model']}: {versions}; {model['as_desired']} of {model['devices']} as desired")
+        if model["drifting"]:
+            console.print(f"  drift alarm: {', '.join(model['drifting'])}")
+    columns = {"device_id": "device", "health": "health", "reasons": "because"}
+    if answer["unwell"]:
+        print_table(answer["unwell"], columns, as_json=False)
+    if answer["refused_messages"]:
+        console.print(f"{answer['refused_messages']} messages could not be taken in")
 
 
 @app.command()
@@ -46,6 +52,7 @@ def drift(context: typer.Context, as_json: JsonFlag = False) -> None:
         "distance": "KS distance",
         "threshold": "threshold",
         "psi": "PSI",
+        "total_variation": "total variation",
         "samples": "samples",
     }
     print_table(flat, columns, as_json=False)

@@ -184,7 +184,7 @@ def _picture(rollout: dict[str, Any]) -> Table:
     table = Table(
         title=f"{name} {rollout['status']}",
         title_justify="left",
-        caption="; ".join(filter(None, [(rollout["cause"] or {}).get("detail"), rollout["verdict"]])) or None,
+        caption="; ".join(filter(None, _captions(rollout))) or None,
         caption_justify="left",
     )
     for heading in ("stage", "devices", "succeeded", "failed", "verdict"):
@@ -199,6 +199,12 @@ def _picture(rollout: dict[str, Any]) -> Table:
             stage["verdict"] or "–",
         )
     return table
+
+
+def _captions(rollout: dict[str, Any]) -> tuple[str | None, ...]:
+    """Return why the rollout is where it is."""
+    cause = rollout["cause"]["detail"] if rollout["cause"] else None
+    return (cause, rollout["pause_reason"], rollout["verdict"] if not cause else None)
 
 
 def _read_plan(path: Path | None) -> Any:

@@ -17,6 +17,7 @@ from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
 
 NOW_S = 1000.0
+POLICY = HealthPolicy(silence_limit_s=90.0)
 GOOD = ModelOnDevice("digits", 2, 2, DeploymentState.SUCCEEDED, predictions=1000, errors=1)
 
 
@@ -24,27 +25,27 @@ def device(
     *models: ModelOnDevice,
     device_id: str = "cam-1",
     connected: bool = True,
-    heartbeat_s: float | None = NOW_S - 5.0,
+    last_seen_s: float | None = NOW_S - 5.0,
 ) -> DeviceFacts:
-    return DeviceFacts(device_id, connected, heartbeat_s, models)
+    return DeviceFacts(device_id, connected, last_seen_s, models)
 
 
 def test_a_device_that_does_what_it_should_is_healthy() -> None:
-    health = device_health(device(GOOD), NOW_S)
+    health = device_health(device(GOOD), NOW_S, POLICY)
     assert (health.status, health.reasons) == (HealthStatus.HEALTHY, ())
-    assert device_health(device(), NOW_S).status is HealthStatus.HEALTHY
+    assert device_health(device(), NOW_S, POLICY).status is HealthStatus.HEALTHY
 
 
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
         (device(GOOD, connected=False), "not connected"),
-        (device(GOOD, heartbeat_s=None), "no heartbeat yet"),
-        (device(GOOD, heartbeat_s=NOW_S - 91.0), "last heartbeat 91 s ago"),
+        (device(GOOD, last_seen_s=None), "not heard of yet"),
+        (device(GOOD, last_seen_s=NOW_S - 91.0), "last heard of 91 s ago"),
     ],
 )
 def test_a_device_that_is_not_heard_of_is_offline(facts: DeviceFacts, said: str) -> None:
-    health = device_health(facts, NOW_S)
+    health = device_health(facts, NOW_S, POLICY)
     assert (health.status, health.reasons) == (HealthStatus.OFFLINE, (said,))
 
 
@@ -84,23 +85,23 @@ def test_a_device_that_is_not_heard_of_is_offline(facts: DeviceFacts, said: str)
     ],
 )
 def test_each_thing_that_is_wrong_is_said(model: ModelOnDevice, status: HealthStatus, said: str) -> None:
-    health = device_health(device(model), NOW_S)
+    health = device_health(device(model), NOW_S, POLICY)
     assert (health.status, health.reasons) == (status, (said,))
 
 
 def test_few_requests_say_nothing_about_errors() -> None:
     few = ModelOnDevice("digits", 2, 2, predictions=0, errors=19)
-    assert device_health(device(few), NOW_S).status is HealthStatus.HEALTHY
-    assert device_health(device(few), NOW_S, HealthPolicy(minimum_requests=19)).reasons
+    assert device_health(device(few), NOW_S, POLICY).status is HealthStatus.HEALTHY
+    assert device_health(device(few), NOW_S, HealthPolicy(silence_limit_s=90.0, minimum_requests=19)).reasons
 
 
 def test_the_worst_decides_and_every_reason_is_kept() -> None:
     updating = ModelOnDevice("digits", 2, 1, DeploymentState.TRIAL)
     drifting = ModelOnDevice("faces", 1, 1, drifting=("input.mean",))
-    health = device_health(device(updating, drifting, connected=False), NOW_S)
+    health = device_health(device(updating, drifting, connected=False), NOW_S, POLICY)
     assert health.status is HealthStatus.OFFLINE
     assert len(health.reasons) == 3
-    assert device_health(device(updating, drifting), NOW_S).status is HealthStatus.UNHEALTHY
+    assert device_health(device(updating, drifting), NOW_S, POLICY).status is HealthStatus.UNHEALTHY
 
 
 FLEET = [
@@ -125,7 +126,7 @@ def test_a_model_is_added_up_over_its_devices() -> None:
 
 
 def test_a_fleet_is_counted_by_status_and_model() -> None:
-    health = fleet_health(FLEET, NOW_S)
+    health = fleet_health(FLEET, NOW_S, POLICY)
     assert health.devices == 4
     assert health.by_status == {
         HealthStatus.HEALTHY: 1,
@@ -138,5 +139,5 @@ def test_a_fleet_is_counted_by_status_and_model() -> None:
 
 
 def test_an_empty_fleet_is_counted_too() -> None:
-    health = fleet_health([], NOW_S)
+    health = fleet_health([], NOW_S, POLICY)
     assert health.devices == sum(health.by_status.values()) == 0

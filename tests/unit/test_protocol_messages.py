@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from fleet.drift.profile import FeatureCounts
 from fleet.protocol import messages
 from fleet.protocol.chunks import MAX_RANGES
 from fleet.protocol.errors import InvalidMessage, MessageTooLarge
@@ -140,3 +141,21 @@ def test_a_message_too_large_is_not_decoded() -> None:
 def test_bytes_made_to_hurt_are_refused(data: bytes, kind: type[msgspec.Struct]) -> None:
     with pytest.raises(InvalidMessage):
         decode(data, kind)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"errors": -1},
+        {"predictions": 2**60},
+        {"latency": {3: -1}},
+        {"latency": {500: 1}},
+        {"profile": {"output.class": FeatureCounts(cells=[1, -1])}},
+        {"profile": {"output.class": FeatureCounts(cells=[1], missing=-1)}},
+    ],
+)
+def test_impossible_counts_are_refused_while_decoding(changes: dict[str, Any]) -> None:
+    window = TelemetryWindow(1.0, 2.0, "digits", 1, "ab" * 32, "onnx-fp32")
+    body = msgspec.structs.replace(window, **changes)
+    with pytest.raises(InvalidMessage):
+        decode(encode(Record("0" * 16, 1, body)), Record)
