@@ -28,9 +28,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from fleet.protocol.enrolment import BrokerAccess
 from fleet.protocol.errors import BrokerUnavailable
-from fleet.protocol.messages import MAX_MESSAGE_SIZE_BYTES
+from fleet.protocol.messages import MAX_PACKET_SIZE_BYTES
 
-MAX_PACKET_SIZE_BYTES = MAX_MESSAGE_SIZE_BYTES + 1024
 KEEPALIVE_S = 30
 HANDSHAKE_TIMEOUT_S = 15.0
 QOS = 1

@@ -13,7 +13,7 @@ import msgspec
 from agent import durable
 from fleet.protocol.enrolment import BrokerAccess
 from fleet.protocol.errors import InvalidConfiguration, StorageCorrupt
-from fleet.protocol.messages import Name
+from fleet.protocol.names import Name
 
 FILE_NAME = "identity.json"
 

@@ -13,9 +13,10 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from agent.backoff import Backoff
-from agent.connection import MAX_PACKET_SIZE_BYTES, Connection, Handler, new_client
+from agent.connection import Connection, Handler, new_client
 from fleet.protocol.enrolment import BrokerAccess
 from fleet.protocol.errors import BrokerUnavailable, MessageTooLarge
+from fleet.protocol.messages import MAX_PACKET_SIZE_BYTES
 
 log = logging.getLogger(__name__)
 

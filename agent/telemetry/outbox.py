@@ -19,17 +19,15 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import msgspec
 
 from fleet.protocol.errors import InvalidMessage, NoSpace, StorageCorrupt, StorageError
-from fleet.protocol.messages import DeploymentReport, Incident, Record, TelemetryWindow
+from fleet.protocol.messages import Record, RecordBody, TelemetryWindow
 from fleet.protocol.windows import merge_windows
 
 log = logging.getLogger(__name__)
-
-Body: TypeAlias = DeploymentReport | Incident | TelemetryWindow
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outbox (stream TEXT NOT NULL);
@@ -93,7 +91,7 @@ class Outbox:
         count: int = self._database.execute("SELECT count(*) FROM record").fetchone()[0]
         return count
 
-    def put(self, *bodies: Body) -> None:
+    def put(self, *bodies: RecordBody) -> None:
         """Keep records, all or none, until they are acknowledged.
 
         Raises:
@@ -144,7 +142,7 @@ class Outbox:
         """Close the database."""
         self._database.close()
 
-    def _insert(self, body: Body) -> None:
+    def _insert(self, body: RecordBody) -> None:
         data = msgspec.msgpack.encode(body)
         bundle = f"{body.manifest_sha256}.{body.variant}" if isinstance(body, TelemetryWindow) else None
         self._database.execute("INSERT INTO record (bundle, body) VALUES (?, ?)", (bundle, data))
@@ -207,9 +205,9 @@ class Outbox:
             raise StorageError(f"The outbox cannot be written: {error}.") from error
 
 
-def _decode(body: bytes) -> Body:
+def _decode(body: bytes) -> RecordBody:
     try:
-        decoded: Body = msgspec.msgpack.decode(body, type=Body)
+        decoded: RecordBody = msgspec.msgpack.decode(body, type=RecordBody)
     except msgspec.DecodeError as error:
         raise InvalidMessage("A record in the outbox cannot be understood.") from error
     return decoded

@@ -16,13 +16,11 @@ import msgspec
 from fleet.drift.profile import ReferenceProfile
 from fleet.protocol.chunks import MAX_BLOB_SIZE_BYTES
 from fleet.protocol.errors import InvalidManifest, InvalidName, VariantUnsupported
-from fleet.protocol.names import EXACT_NAME_PATTERN, EXACT_SHA256_PATTERN, checked_name
+from fleet.protocol.names import Name, Sha256, checked_name
 
 MANIFEST_FORMAT = 1
 MAX_MANIFEST_SIZE_BYTES = 1024 * 1024
 
-Name = Annotated[str, msgspec.Meta(pattern=EXACT_NAME_PATTERN)]
-Sha256 = Annotated[str, msgspec.Meta(pattern=EXACT_SHA256_PATTERN)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_BLOB_SIZE_BYTES)]
 
 

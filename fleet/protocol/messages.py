@@ -8,7 +8,7 @@ devices can be updated one after the other.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
 
@@ -17,15 +17,16 @@ from fleet.protocol.chunks import MAX_RANGES
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause, InvalidMessage, MessageTooLarge
 from fleet.protocol.latency import LatencyCounts
-from fleet.protocol.names import EXACT_NAME_PATTERN, EXACT_SHA256_PATTERN
+from fleet.protocol.names import Name, Sha256
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_SIZE_BYTES = 256 * 1024
+MAX_PACKET_SIZE_BYTES = MAX_MESSAGE_SIZE_BYTES + 1024
+"""Largest MQTT packet that either side or a broker takes in: a message and what MQTT puts before it. That is
+5 bytes of header, 4 of lengths and numbers, and a topic, which with its names stays below 200."""
 FILE_PART_SIZE_BYTES = 64 * 1024
 """Most bytes of a trust metadata file in one answer."""
 
-Name = Annotated[str, msgspec.Meta(pattern=EXACT_NAME_PATTERN)]
-Sha256 = Annotated[str, msgspec.Meta(pattern=EXACT_SHA256_PATTERN)]
 Text = Annotated[str, msgspec.Meta(max_length=1024)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 UnixTime = Annotated[float, msgspec.Meta(ge=0, le=2**40)]
@@ -168,6 +169,10 @@ class TelemetryWindow(msgspec.Struct, tag="window"):
     profile: dict[Text, FeatureCounts] = msgspec.field(default_factory=dict)
 
 
+RecordBody: TypeAlias = DeploymentReport | Incident | TelemetryWindow
+"""What a record can hold; its tag says which."""
+
+
 class Record(msgspec.Struct, frozen=True):
     """One entry of the device's outbox: sent until acknowledged, stored by the hub exactly once.
 
@@ -179,7 +184,7 @@ class Record(msgspec.Struct, frozen=True):
 
     stream: Stream
     number: Count
-    body: DeploymentReport | Incident | TelemetryWindow
+    body: RecordBody
 
 
 class Ack(msgspec.Struct, frozen=True):

@@ -8,6 +8,9 @@ broker's own topic (``$…``), and needs no quoting anywhere.
 from __future__ import annotations
 
 import re
+from typing import Annotated
+
+import msgspec
 
 from fleet.protocol.errors import InvalidName
 
@@ -16,10 +19,14 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 EXACT_NAME_PATTERN = NAME_PATTERN.rstrip("$") + r"\Z"
 """For Python's `re`, and so for msgspec: there ``$`` alone would let a trailing newline through."""
 _NAME = re.compile(EXACT_NAME_PATTERN)
+Name = Annotated[str, msgspec.Meta(pattern=EXACT_NAME_PATTERN)]
+"""A name in a message or file: decoding it checks the rule."""
 
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
 EXACT_SHA256_PATTERN = SHA256_PATTERN.rstrip("$") + r"\Z"
 _SHA256 = re.compile(EXACT_SHA256_PATTERN)
+Sha256 = Annotated[str, msgspec.Meta(pattern=EXACT_SHA256_PATTERN)]
+"""A SHA-256 digest in lower-case hexadecimal, in a message or file."""
 
 
 def checked_name(value: str, kind: str) -> str:

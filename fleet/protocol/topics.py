@@ -3,7 +3,7 @@
 ========================================  ===========  ==================================================
 topic                                     direction    payload
 ========================================  ===========  ==================================================
-``muster/v1/d/{device}/up/hello``         device → hub  `Hello`: who I am, what I can run, what I hold
+``muster/v1/d/{device}/up/hello``         device → hub  `Hello`: what I can run, the newest order I know
 ``muster/v1/d/{device}/up/state``         device → hub  `StateReport`: heartbeat with the reported state
 ``muster/v1/d/{device}/up/record``        device → hub  `Record`: one durable event or telemetry window
 ``muster/v1/d/{device}/up/want``          device → hub  `Want`: chunks of a blob that are still missing
@@ -103,7 +103,7 @@ def parse_up(topic: str) -> tuple[str, Up]:
         InvalidName: The device id breaks the naming rule.
     """
     parts = topic.split("/")
-    if len(parts) != 6 or parts[:3] != ["muster", "v1", "d"] or parts[4] != "up":
+    if len(parts) != 6 or parts[:3] != [*ROOT.split("/"), "d"] or parts[4] != "up":
         raise InvalidMessage(f"Topic {topic!r:.120} is not one that devices publish to.")
     try:
         channel = Up(parts[5])

@@ -22,7 +22,7 @@ from amqtt.adapters import BufferReader, ReaderAdapter, WriterAdapter
 from amqtt.broker import Broker
 from amqtt.mqtt.connect import ConnectPacket
 
-from fleet.protocol.messages import MAX_MESSAGE_SIZE_BYTES
+from fleet.protocol.messages import MAX_PACKET_SIZE_BYTES
 from hub.broker.accounts import AccountsFile
 from hub.broker.permissions import may_publish
 
@@ -30,7 +30,6 @@ LISTENER = "gate"
 HANDSHAKE_TIMEOUT_S = 10.0
 STALL_TIMEOUT_S = 20.0
 MAX_CONNECT_SIZE_BYTES = 128 * 1024
-MAX_PACKET_SIZE_BYTES = MAX_MESSAGE_SIZE_BYTES + 1024
 _CONNECT, _PROTOCOL_3_1_1 = 1, b"\x00\x04MQTT\x04"
 _UNACCEPTABLE_PROTOCOL, _NOT_AUTHORIZED = 1, 5
 

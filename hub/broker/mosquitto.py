@@ -21,7 +21,7 @@ import subprocess
 from pathlib import Path
 
 from fleet.protocol.errors import BrokerUnavailable, InvalidConfiguration
-from fleet.protocol.messages import MAX_MESSAGE_SIZE_BYTES
+from fleet.protocol.messages import MAX_MESSAGE_SIZE_BYTES, MAX_PACKET_SIZE_BYTES
 from fleet.protocol.topics import HUB_ACCOUNT, device_may_publish, device_may_read
 from hub.durable import write_durably
 
@@ -30,7 +30,6 @@ FIRST_SOUND_VERSION = (2, 0, 21)
 
 INSTALL_HINT = "Install it: apt-get install mosquitto"
 _SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
-_MAX_PACKET_SIZE_BYTES = MAX_MESSAGE_SIZE_BYTES + 1024
 
 _SETTINGS = f"""\
 per_listener_settings false
@@ -42,7 +41,7 @@ autosave_interval 1
 max_queued_messages 100000
 max_queued_bytes 268435456
 max_inflight_messages 256
-max_packet_size {_MAX_PACKET_SIZE_BYTES}
+max_packet_size {MAX_PACKET_SIZE_BYTES}
 message_size_limit {MAX_MESSAGE_SIZE_BYTES}
 set_tcp_nodelay true
 connection_messages false

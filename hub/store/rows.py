@@ -11,17 +11,8 @@ from fleet.drift.alarms import AlarmState, FeatureDrift
 from fleet.drift.profile import Profile
 from fleet.protocol.assignment import ModelOrder
 from fleet.protocol.errors import Cause
-from fleet.protocol.messages import (
-    Capabilities,
-    DeploymentReport,
-    Incident,
-    Record,
-    StateReport,
-    TelemetryWindow,
-)
+from fleet.protocol.messages import Capabilities, Record, RecordBody, StateReport, TelemetryWindow
 from fleet.rollout.state import Rollout
-
-RecordBody = DeploymentReport | Incident | TelemetryWindow
 
 
 class Role(StrEnum):

@@ -17,7 +17,7 @@ import msgspec
 
 from converters.gate import VariantReport
 from fleet.protocol.errors import Cause
-from fleet.protocol.manifest import Name, Sha256
+from fleet.protocol.names import Name, Sha256
 
 FilePath = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]

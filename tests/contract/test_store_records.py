@@ -6,8 +6,9 @@ from fleet.drift.alarms import AlarmState
 from fleet.drift.profile import FeatureCounts
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
+from fleet.protocol.messages import RecordBody
 from hub.store.protocols import Store
-from hub.store.rows import DeadLetter, DriftRow, RecordBody
+from hub.store.rows import DeadLetter, DriftRow
 from tests.support.stores import add_device, incident, incoming, report, window
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from fleet.protocol.assignment import ModelOrder
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
-from fleet.protocol.messages import Capabilities, DeploymentReport, Incident, Record, TelemetryWindow
+from fleet.protocol.messages import (
+    Capabilities,
+    DeploymentReport,
+    Incident,
+    Record,
+    RecordBody,
+    TelemetryWindow,
+)
 from fleet.rollout.engine import create
 from fleet.rollout.plan import default_plan
 from fleet.rollout.state import Kind, Rollout
@@ -21,7 +28,6 @@ CAPABILITIES = Capabilities(
     memory_bytes=2**30,
     free_bytes=2**33,
 )
-TOKEN_SHA256 = "cd" * 32
 
 
 def add_device(store: Store, device_id: str) -> None:
@@ -65,9 +71,7 @@ def incident() -> Incident:
     return Incident(at_s=10.0, cause=Cause("no_space", "The disk is full."))
 
 
-def incoming(
-    device_id: str, number: int, body: DeploymentReport | Incident | TelemetryWindow, stream: str = STREAM
-) -> IncomingRecord:
+def incoming(device_id: str, number: int, body: RecordBody, stream: str = STREAM) -> IncomingRecord:
     """Return a record on its way into the store."""
     return IncomingRecord(device_id, 20.0, Record(stream, number, body))
 

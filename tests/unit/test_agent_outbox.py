@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.telemetry.incidents import INTERVAL_S, Incidents
-from agent.telemetry.outbox import Body, Outbox
+from agent.telemetry.outbox import Outbox
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause, NoSpace, SignatureInvalid
-from fleet.protocol.messages import DeploymentReport, Incident, TelemetryWindow
+from fleet.protocol.messages import DeploymentReport, Incident, RecordBody, TelemetryWindow
 
 PLENTY = 10**6
 
@@ -23,7 +23,7 @@ def report(deployment_id: str = "d-1") -> DeploymentReport:
     return DeploymentReport(1.0, deployment_id, "digits", 1, DeploymentState.SUCCEEDED)
 
 
-def bodies(outbox: Outbox) -> list[Body]:
+def bodies(outbox: Outbox) -> list[RecordBody]:
     return [outbox.record(entry).body for entry in outbox.take(10**6, beside=set())]
 
 
