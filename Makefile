@@ -57,4 +57,4 @@ lock: ## Resolve the dependencies anew, with hashes, for every Python and platfo
 		-o requirements/dev.lock
 
 clean: ## Remove what was built and installed here
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) build dist *.egg-info .import_linter_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

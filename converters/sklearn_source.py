@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 BLACK_OPERATORS = {"Scaler", "LinearClassifier", "LinearRegressor", "Normalizer", "Imputer"}
-LIBRARIES = ("scikit-learn", "skl2onnx", "onnx")
 
 
 def export_pipeline(pipeline: Pipeline, sample_shape: tuple[int, ...], classes: int) -> bytes:

@@ -79,6 +79,6 @@ class AssignmentSender:
             except Unavailable:
                 return
             except MusterError as error:
-                log.error("The assignment of %s was not sent: %s", device_id, error)  # noqa: TRY400  (ours; no trace needed)
+                log.error("The assignment of %s was not sent: %s", device_id, error)
         for device_id in self._sent.keys() - behind.keys():
             del self._sent[device_id]

@@ -14,8 +14,6 @@ from hub.broker.accounts import hash_password
 from hub.store.protocols import DeviceStore, TokenStore
 from hub.store.rows import NewDevice
 
-TOKEN_LIFETIME_S = 86400.0
-
 
 def secret_sha256(secret: str) -> str:
     """Return the hash under which a token's secret is stored.

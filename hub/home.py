@@ -35,7 +35,7 @@ from hub.trust.image_repository import ImageRepository
 from hub.trust.keys import KeyFolder, KeyRole
 
 ADDRESS_FILE = "address.json"
-FIRST_TOKEN = "admin"  # noqa: S105  (the token's name)
+FIRST_TOKEN = "admin"  # noqa: S105 - the token's name
 
 
 class Address(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ What paho leaves open is closed here:
 
 - paho acknowledges a message before the application has dealt with it. Here a message is acknowledged after
   the handler returned, so a hub that is killed in between gets it again from a broker that keeps sessions.
-- paho's own loop uses ``select`` and fails with more than 1,024 open files. `hub.mqtt_link` drives its socket
+- paho's own loop uses ``select`` and fails with more than 1,024 open files. `hub.connection` drives its socket
   from asyncio (epoll).
 - paho forgets its limit of messages in flight when it reconnects, and keeps a queue of its own in memory.
   Here every connection has a fresh paho client, and `HubMqtt.publish` holds the window: a message is either
@@ -25,7 +25,7 @@ from typing import NamedTuple
 import paho.mqtt.client as paho
 
 from fleet.protocol.errors import BrokerUnavailable
-from hub.mqtt_link import Link
+from hub.connection import Connection
 
 FIRST_BACKOFF_S, GREATEST_BACKOFF_S = 0.2, 15.0
 STABLE_AFTER_S = 10.0
@@ -34,17 +34,17 @@ STABLE_AFTER_S = 10.0
 MAX_WAITING_MESSAGES = 4096
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _Handler = Callable[[str, bytes], Awaitable[None]]
 
 
 class _Received(NamedTuple):
-    link: Link
+    connection: Connection
     message: paho.MQTTMessage
 
 
 class HubMqtt:
-    """The hub's connection to the broker, kept alive while `run` runs.
+    """The hub's way to the broker: one connection after the other while `run` runs.
 
     Args:
         host: The broker's host name or address.
@@ -76,7 +76,7 @@ class HubMqtt:
         self._window = asyncio.Semaphore(send_window)
         self._inbox: asyncio.Queue[_Received] = asyncio.Queue()
         self._inbox_bytes = 0
-        self._link: Link | None = None
+        self._connection: Connection | None = None
         self._up = asyncio.Event()
         self._last_failure = "the connection was not tried yet"
 
@@ -111,63 +111,63 @@ class HubMqtt:
         Raises:
             BrokerUnavailable: The broker did not acknowledge it in time. It may have arrived all the same.
         """
-        link: Link | None = None
+        connection: Connection | None = None
         try:
             async with asyncio.timeout(self._publish_timeout_s), self._window:
                 acknowledged = False
                 while not acknowledged:
                     await self._up.wait()
-                    link = self._link
-                    acknowledged = link is not None and await link.publish(topic, payload)
+                    connection = self._connection
+                    acknowledged = connection is not None and await connection.publish(topic, payload)
                     if not acknowledged:
-                        await asyncio.sleep(0)  # lets `_stay_connected` see that the link has ended
+                        await asyncio.sleep(0)  # lets `_stay_connected` see that the connection has ended
         except TimeoutError as error:
-            if link is not None and link is self._link:
-                link.close()  # a broker that stopped acknowledging; the message must not stay in paho's queue
+            if connection is not None and connection is self._connection:
+                connection.close()  # a broker that stopped acknowledging; the message must not stay in paho's queue
             raise self._unavailable() from error
 
     async def _stay_connected(self) -> None:
         loop = asyncio.get_running_loop()
         backoff_s = FIRST_BACKOFF_S
         while True:
-            link = Link(self._receive, self._send_window)
+            connection = Connection(self._receive, self._send_window)
             try:
-                await link.open(self._host, self._port, self._username, self._password)
+                await connection.open(self._host, self._port, self._username, self._password)
                 started_s = loop.time()
-                self._link = link
+                self._connection = connection
                 self._up.set()
-                self._last_failure = await link.closed()
+                self._last_failure = await connection.closed()
                 if loop.time() - started_s > STABLE_AFTER_S:
                     backoff_s = FIRST_BACKOFF_S
             except BrokerUnavailable as error:
                 self._last_failure = error.message
             finally:
                 self._up.clear()
-                self._link = None
-                link.close()
-            _log.warning("Not connected to the broker: %s", self._last_failure)
+                self._connection = None
+                connection.close()
+            log.warning("Not connected to the broker: %s", self._last_failure)
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, hides nothing
             backoff_s = min(2 * backoff_s, GREATEST_BACKOFF_S)
 
-    def _receive(self, link: Link, message: paho.MQTTMessage) -> None:
+    def _receive(self, connection: Connection, message: paho.MQTTMessage) -> None:
         if (
             self._inbox.qsize() >= MAX_WAITING_MESSAGES
             or self._inbox_bytes + len(message.payload) > MAX_WAITING_BYTES
         ):
-            link.close()  # unacknowledged, so it comes again; until then what waits is worked off
+            connection.close()  # unacknowledged, so it comes again; until then what waits is worked off
             return
         self._inbox_bytes += len(message.payload)
-        self._inbox.put_nowait(_Received(link, message))
+        self._inbox.put_nowait(_Received(connection, message))
 
     async def _handle_messages(self) -> None:
         while True:
-            link, message = await self._inbox.get()
+            connection, message = await self._inbox.get()
             self._inbox_bytes -= len(message.payload)
             try:
                 await self._on_message(message.topic, bytes(message.payload))
             except Exception:
-                _log.exception("A message on %s could not be handled.", message.topic)
-            link.acknowledge(message)
+                log.exception("A message on %s could not be handled", message.topic)
+            connection.acknowledge(message)
 
     def _unavailable(self) -> BrokerUnavailable:
         why = "it does not acknowledge" if self.connected else self._last_failure

@@ -30,6 +30,7 @@ from fleet.rollout.events import (
     Ticked,
 )
 from fleet.rollout.plan import Plan, default_plan, rollback_plan
+from fleet.rollout.removals import is_removed, open_removals
 from fleet.rollout.state import Kind, Rollout
 from hub.store.protocols import DeviceStore, RecordStore, RolloutStore
 from hub.store.rows import OrderChange, RolloutRow, StoredRecord
@@ -138,7 +139,7 @@ class Rollouts:
             except Conflict:
                 log.info("Rollout %d changed meanwhile; it is advanced again.", row.state.number)
             except MusterError as error:
-                log.error("Rollout %d was not advanced: %s", row.state.number, error)  # noqa: TRY400  (ours; no trace needed)
+                log.error("Rollout %d was not advanced: %s", row.state.number, error)
 
     def _advance(self, row: RolloutRow) -> None:
         while not row.state.status.is_final:
@@ -149,27 +150,16 @@ class Rollouts:
                 return
 
     def _removals(self, state: Rollout) -> list[Event]:
-        """Return the removals that devices' own states show to be done.
-
-        An order to remove a model is an assignment without it, and a device that never had the model has
-        nothing to report. Its state says it all the same.
-        """
-        if state.open_restores == 0:
-            return []
+        """Return the removals that devices' own states show to be done."""
         done: list[Event] = []
-        for part in state.deployments:
-            if part.restore is None or not part.restore.is_open or part.previous_version is not None:
-                continue
+        for part, restore in open_removals(state):
             device = self._store.device(part.device_id)
-            if device.reported is None or device.reported.sequence < device.sequence:
-                continue
-            if all(held.model != state.model or held.version is None for held in device.reported.models):
-                removed = DeploymentState.REMOVED
-                done.append(
-                    DeploymentReported(
-                        part.device_id, part.restore.deployment_id, removed, device.reported.at_s
-                    )
+            if device.reported and is_removed(state.model, sequence=device.sequence, report=device.reported):
+                at_s = device.reported.at_s
+                removed = DeploymentReported(
+                    part.device_id, restore.deployment_id, DeploymentState.REMOVED, at_s
                 )
+                done.append(removed)
         return done
 
     def _create(

@@ -220,7 +220,7 @@ class _Running:
                 await task
 
     async def _announce(self, server: uvicorn.Server) -> None:
-        while not server.started:  # noqa: ASYNC110  (uvicorn offers no event)
+        while not server.started:  # noqa: ASYNC110 - uvicorn offers no event
             await asyncio.sleep(0.02)
         host, port = server.servers[0].sockets[0].getsockname()[:2]
         address = Address(
@@ -239,7 +239,7 @@ class _Running:
             try:
                 await self._broker.wait()
             except BrokerUnavailable as error:
-                log.error("%s It is started again.", error)  # noqa: TRY400  (ours; no trace needed)
+                log.error("%s It is started again.", error)
             await asyncio.sleep(BROKER_RESTART_S)
             with contextlib.suppress(BrokerUnavailable):
                 self._broker = await _start_broker(self._home, self._broker.port, self._accounts)
@@ -280,7 +280,7 @@ def _guarded(work: Callable[[], object]) -> None:
     try:
         work()
     except MusterError as error:
-        log.error("%s", error)  # noqa: TRY400  (ours; no trace needed)
+        log.error("%s", error)
 
 
 def _first(errors: BaseExceptionGroup[MusterError]) -> MusterError:

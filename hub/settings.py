@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
 from fleet.protocol.errors import InvalidConfiguration
+from hub.broker.kinds import Choice
 from hub.durable import write_durably
 
 SETTINGS_FILE = "hub.toml"
-BrokerKind = Literal["auto", "embedded", "mosquitto"]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=10 * 365 * 86400)]
 
@@ -40,7 +40,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     http_host: str = "127.0.0.1"
     http_port: Port = 8300
-    broker: BrokerKind = "auto"
+    broker: Choice = "auto"
     mqtt_host: str = "127.0.0.1"
     mqtt_port: Port = 1883
     mqtt_public_host: str = ""

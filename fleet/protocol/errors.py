@@ -314,3 +314,8 @@ def all_errors(root: type[MusterError] = MusterError) -> Iterator[type[MusterErr
     yield root
     for child in root.__subclasses__():
         yield from all_errors(child)
+
+
+def error_of(code: str) -> type[MusterError]:
+    """Return the class with a code; the root of the tree for a code of another release."""
+    return next((kind for kind in all_errors() if kind.code == code), MusterError)

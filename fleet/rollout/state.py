@@ -11,7 +11,9 @@
        │                       PAUSED ── FAIL, Abort ─────→│  (aborted, new version kept)
        └───────────────────────────────────────────────────┴──────────────────────→ ABORTED
 
-The four on the right are final. A value of `Rollout` never changes: every step builds the next one.
+Besides, Supersede leads from every status but the final ones to ABORTED, and an operator's rollback that too
+many devices did not follow goes from RUNNING to FAILED. The four on the right are final. A value of `Rollout`
+never changes: every step builds the next one.
 """
 
 from __future__ import annotations
@@ -72,7 +74,6 @@ class CauseCode(StrEnum):
 class Happening(StrEnum):
     """Kinds of lines in a rollout's history and feed."""
 
-    CREATED = "created"
     STARTED = "started"
     STAGE_BEGAN = "stage_began"
     STAGE_PASSED = "stage_passed"

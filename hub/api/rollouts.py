@@ -144,17 +144,15 @@ def _fields(row: RolloutRow) -> dict[str, Any]:
 
 def _stages(state: Rollout) -> list[StageOut]:
     """Count each stage's outcomes; a stage that has not begun shows how many devices it will add."""
-    succeeded: Counter[int] = Counter()
-    failed: Counter[int] = Counter()
-    for part in state.deployments:
-        succeeded[part.stage] += part.attempt.state is DeploymentState.SUCCEEDED
-        failed[part.stage] += part.attempt.state.is_failure
+    succeeded = Counter(
+        part.stage for part in state.deployments if part.attempt.state is DeploymentState.SUCCEEDED
+    )
     starts = (0, *state.cohort_ends)
     return [
         StageOut(
             devices=end - starts[number],
             succeeded=succeeded[number],
-            failed=failed[number],
+            failed=state.stages[number].failed if number < len(state.stages) else 0,
             verdict=_stage_verdict(state, number),
         )
         for number, end in enumerate(state.cohort_ends)

@@ -53,7 +53,7 @@ def run() -> int:
     try:
         app()
     except MusterError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201  (a command line speaks on stderr)
+        print(f"error: {error} [{error.code}]", file=sys.stderr)  # noqa: T201 - a command line speaks on stderr
         return 1
     except KeyboardInterrupt:
         return 130

@@ -13,13 +13,11 @@ from fleet.protocol.errors import (
     HubUnavailable,
     InvalidConfiguration,
     MusterError,
-    all_errors,
+    error_of,
 )
 
 API = "/api/v1"
 TIMEOUT_S = 60.0
-
-_BY_CODE = {kind.code: kind for kind in all_errors()}
 
 
 class Connection:
@@ -139,7 +137,6 @@ class Client:
 def _error(response: httpx.Response) -> MusterError:
     try:
         problem = response.json()
-        kind = _BY_CODE.get(problem["code"], MusterError)
-        return kind(str(problem["detail"]), remedy=str(problem.get("remedy", "")))
+        return error_of(problem["code"])(str(problem["detail"]), remedy=str(problem.get("remedy", "")))
     except (ValueError, KeyError, TypeError):
         return HubUnavailable(f"The server answered {response.status_code} and is not a Muster hub.")

@@ -9,7 +9,7 @@ import msgspec
 import typer
 from rich.progress import Progress, TextColumn
 
-from fleet.protocol.errors import InvalidModel, ModelError, MusterError, all_errors
+from fleet.protocol.errors import InvalidModel, error_of
 from hub.cli.client import Client
 from hub.cli.output import JsonFlag, console, print_json, print_table
 
@@ -120,8 +120,7 @@ def wait_for_training(client: Client, version: dict[str, Any], *, show_progress:
             time.sleep(POLL_S)
             version = client.get(path)
     if cause := version["cause"]:
-        kinds: dict[str, type[MusterError]] = {kind.code: kind for kind in all_errors()}
-        raise kinds.get(cause["code"], ModelError)(cause["detail"])
+        raise error_of(cause["code"])(cause["detail"])
     return version
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from fleet.protocol.errors import MusterError
 from hub.demo.images import load_digits
-from hub.demo.stage import MODEL, Stage
+from hub.demo.stage import MODEL, Stage, StepFailed
 from hub.demo.story import Story
 
 
@@ -40,7 +40,7 @@ async def play(console: Console, *, device_count: int, seed: int, stay: bool) ->
     except asyncio.CancelledError:
         console.print("[yellow]Stopped.[/yellow]")
         return False
-    except MusterError as error:
+    except (StepFailed, MusterError) as error:
         keep_logs = True
         console.print(f"[red]    {error}[/red]")
         console.print(f"[red]The demo failed. Its logs are in {folder}.[/red]")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from hub import children
 
 STOP_TIMEOUT_S = 15.0
 LOG_TAIL_LINES = 8
@@ -29,11 +29,11 @@ class Process:
         self.log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "hub.broker.leash", "--", sys.executable, "-m", *arguments],
+                children.command("hub.leash", "--", *children.command(*arguments)),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **(environment or {})},
+                env={**children.environment(), **(environment or {})},
                 start_new_session=True,  # Ctrl-C is the demo's to handle
             )
 
@@ -69,8 +69,8 @@ def run_command(arguments: Sequence[str], *, environment: Mapping[str, str], tim
         subprocess.TimeoutExpired: It did not end in time.
     """
     done = subprocess.run(
-        [sys.executable, "-m", *arguments],
-        env={**os.environ, **environment},
+        children.command(*arguments),
+        env={**children.environment(), **environment},
         capture_output=True,
         text=True,
         timeout=timeout_s,

@@ -6,12 +6,12 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import msgspec
 
-from fleet.protocol.errors import HubUnavailable, MusterError
+from fleet.protocol.errors import HubUnavailable
 from hub.cli.client import Client
 from hub.demo.cameras import Camera
 from hub.demo.images import Digits
@@ -32,13 +32,9 @@ AGENT_SETTINGS = {
 }
 HUB_SETTINGS = {"rollout_tick_s": 0.3, "assignment_resend_s": 2.0, "offline_after_s": 15.0}
 
-Answer = TypeVar("Answer")
 
-
-class StepFailed(MusterError):
+class StepFailed(Exception):
     """A step of the story is not what the devices reported."""
-
-    code = "demo_step_failed"
 
 
 class Stage:

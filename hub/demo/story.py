@@ -37,15 +37,11 @@ class Findings:
 
     Attributes:
         accuracy: Held-out accuracy of each version's variants, as the hub measured it.
-        dirty: The cameras that got dirty.
         alarmed: The devices that the drift alarm named, with its evidence.
-        cause: Why version 3 was rolled back.
     """
 
     accuracy: dict[int, dict[str, float]] = field(default_factory=dict)
-    dirty: list[str] = field(default_factory=list)
     alarmed: dict[str, str] = field(default_factory=dict)
-    cause: str = ""
 
 
 class Story:
@@ -111,7 +107,6 @@ class Story:
         rollout = await self._ended(number, "ROLLED_BACK")
         cause = rollout["cause"]
         _expect(cause["code"] == "gate_failed", f"the cause is {cause['code']}, not the gate's verdict")
-        self.findings.cause = cause["detail"]
         await self._all_run(2)
         touched = {row["device_id"] for row in await self._totals() if row["version"] == 3}
         canaries = {part["device_id"] for part in rollout["deployments"] if part["stage"] == 1}
@@ -121,7 +116,6 @@ class Story:
     async def _dirty_lenses(self) -> None:
         ids = self._stage.device_ids
         dirty = sorted(ids[(self._stage.seed + step) % len(ids)] for step in (1, 1 + len(ids) // 2))
-        self.findings.dirty = dirty
         looks = {row["device_id"]: row["looks"] for row in await self._drift()}
         _expect(not await self._alarmed(), "a drift alarm was raised before any lens was dirty")
         for device_id in dirty:

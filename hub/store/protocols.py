@@ -210,7 +210,7 @@ class RecordStore(Protocol):
 
 
 class RolloutStore(Protocol):
-    """Rollouts: state, event and orders change in one transaction."""
+    """Rollouts: state, position and orders change in one transaction."""
 
     def create_rollout(self, build: Callable[[int], Rollout], now_s: float) -> RolloutRow:
         """Number and store a new rollout.

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 
-from fleet.protocol.errors import Cause, ModelError, MusterError, Unavailable, all_errors
+from fleet.protocol.errors import Cause, ModelError, MusterError, Unavailable, error_of
+from hub import children
 from hub.training.job import AnyLine, Progress, TrainingJob, TrainingResult
 
 WORKER = "hub.training.worker"
-SOURCE_ROOT = Path(__file__).parents[2]
 MAX_LINE_SIZE_BYTES = 1024 * 1024
 
 
@@ -55,17 +52,16 @@ async def run_training(
 
 def rebuilt(cause: Cause) -> MusterError:
     """Return the error of which this is the cause, in the class that its code names."""
-    by_code = {error.code: error for error in all_errors()}
-    return by_code.get(cause.code, MusterError)(cause.detail)
+    return error_of(cause.code)(cause.detail)
 
 
 async def _started() -> asyncio.subprocess.Process:
     try:
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", WORKER),
+            *children.command(WORKER),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env=_environment(),
+            env=children.environment(),
             limit=MAX_LINE_SIZE_BYTES,
             start_new_session=True,  # Ctrl-C in the hub's terminal reaches the hub, which then cancels
         )
@@ -99,12 +95,6 @@ async def _kill(process: asyncio.subprocess.Process) -> None:
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-
-
-def _environment() -> dict[str, str]:
-    """Let the process find our packages whatever its working folder is."""
-    paths = [str(SOURCE_ROOT), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
 def _ending(status: int) -> str:

@@ -10,7 +10,7 @@ import sqlite_utils
 
 from fleet.protocol.errors import Cause
 from fleet.protocol.messages import DeploymentReport, Incident, RecordBody, TelemetryWindow
-from fleet.protocol.windows import merge_windows
+from fleet.protocol.windows import contradiction, merge_windows
 from hub.store.rows import DeadLetter, IncomingRecord, StoredRecord, VersionTotals
 from hub.store.sqlite.database import Part
 from hub.store.sqlite.migrations import table
@@ -119,7 +119,7 @@ def _add_to_totals(db: sqlite_utils.Database, records: Iterable[IncomingRecord])
     sums: dict[tuple[str, str, int], TelemetryWindow] = {}
     for incoming in records:
         window = incoming.record.body
-        if isinstance(window, TelemetryWindow):
+        if isinstance(window, TelemetryWindow) and contradiction(window) is None:
             key = (incoming.device_id, window.model, window.version)
             known = sums.get(key) or _total(db, key)
             sums[key] = merge_windows(known, window) if known else window

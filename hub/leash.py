@@ -1,6 +1,6 @@
 """A leash: runs one command and ends it when standard input closes.
 
-``python -m hub.broker.leash -- command argument…``
+``python -m hub.leash -- command argument…``
 
 The hub holds the other end of the pipe. However the hub ends, be it by ``kill -9``, the kernel closes that
 end, and the command is told to stop, then killed. If the leash itself is killed, the kernel kills the command
@@ -59,5 +59,5 @@ def _stopped(child: subprocess.Popen[bytes]) -> int:
 
 if __name__ == "__main__":
     if len(sys.argv) < 3 or sys.argv[1] != "--":
-        sys.exit("usage: python -m hub.broker.leash -- command argument…")
+        sys.exit("usage: python -m hub.leash -- command argument…")
     sys.exit(abs(run(sys.argv[2:])))

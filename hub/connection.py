@@ -2,7 +2,7 @@
 
 paho calls back when it opens and closes its socket and when it has something to write; the event loop calls
 it when the socket is ready. There are no threads except for name lookup and TCP connect, which block in paho.
-A link is opened once and never again, so nothing of paho's memory outlives a connection.
+A connection is opened once and never again, so nothing of paho's memory outlives a connection.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KEEPALIVE_S = 30
 CONNECT_TIMEOUT_S = 10.0
 
 
-class Link:
+class Connection:
     """One connection: a paho client whose socket is served by asyncio. Never opened twice.
 
     Args:
@@ -32,7 +32,7 @@ class Link:
         window: Most messages in flight.
     """
 
-    def __init__(self, receive: Callable[[Link, paho.MQTTMessage], None], window: int) -> None:
+    def __init__(self, receive: Callable[[Connection, paho.MQTTMessage], None], window: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._receive = receive
         self._window = window

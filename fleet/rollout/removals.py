@@ -1,0 +1,36 @@
+"""Removals: orders that a device may have nothing to report about.
+
+An order to remove a model is an assignment without it, so it has no deployment id to echo, and a device that
+never had the model has nothing to do. What the device reports to hold says all the same when it is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fleet.protocol.messages import StateReport
+from fleet.rollout.deployments import Attempt, Deployment
+from fleet.rollout.state import Rollout
+
+
+def open_removals(rollout: Rollout) -> Iterator[tuple[Deployment, Attempt]]:
+    """Yield the deployments whose way back is a removal that was not confirmed, with that attempt."""
+    if rollout.open_restores == 0:
+        return
+    for deployment in rollout.deployments:
+        restore = deployment.restore
+        if restore is not None and restore.is_open and deployment.previous_version is None:
+            yield deployment, restore
+
+
+def is_removed(model: str, *, sequence: int, report: StateReport | None) -> bool:
+    """Tell whether a device's own state shows that it has the model no more.
+
+    Args:
+        model: Name of the model.
+        sequence: Of the assignment that leaves the model out, or of a later one.
+        report: The device's last state; None if there was none.
+    """
+    if report is None or report.sequence < sequence:
+        return False
+    return all(held.model != model or held.version is None for held in report.models)
