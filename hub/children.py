@@ -1,4 +1,4 @@
-"""How the hub's processes start others from the hub's own code: broker, training, the demo's hub and agents."""
+"""How child processes are started from our own code: the broker, trainings, the demo's hub and agents."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ PACKAGES_FOLDER = Path(__file__).parents[1]
 
 
 def command(module: str, *arguments: str) -> list[str]:
-    """Return the command line of ``python -m``; ``-P`` keeps the working folder's files from being imported."""
+    """Return the command line of ``python -m``; with ``-P`` nothing is imported from the working folder."""
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def environment() -> dict[str, str]:
-    """Return this process's environment, in which Python finds our packages whatever the working folder is."""
+    """Return this process's environment, where Python finds our packages whatever the working folder is."""
     paths = (str(PACKAGES_FOLDER), os.environ.get("PYTHONPATH", ""))
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}

@@ -4,8 +4,8 @@ What paho leaves open is closed here:
 
 - paho acknowledges a message before the application has dealt with it. Here a message is acknowledged after
   the handler returned, so a hub that is killed in between gets it again from a broker that keeps sessions.
-- paho's own loop uses ``select`` and fails with more than 1,024 open files. `hub.connection` drives its socket
-  from asyncio (epoll).
+- paho's own loop uses ``select`` and fails with more than 1,024 open files. `hub.connection` drives its
+  socket from asyncio (epoll).
 - paho forgets its limit of messages in flight when it reconnects, and keeps a queue of its own in memory.
   Here every connection has a fresh paho client, and `HubMqtt.publish` holds the window: a message is either
   acknowledged by the broker or its sender is told.
@@ -123,7 +123,8 @@ class HubMqtt:
                         await asyncio.sleep(0)  # lets `_stay_connected` see that the connection has ended
         except TimeoutError as error:
             if connection is not None and connection is self._connection:
-                connection.close()  # a broker that stopped acknowledging; the message must not stay in paho's queue
+                # The broker stopped acknowledging. The message must not stay in paho's queue.
+                connection.close()
             raise self._unavailable() from error
 
     async def _stay_connected(self) -> None:
@@ -166,7 +167,7 @@ class HubMqtt:
             try:
                 await self._on_message(message.topic, bytes(message.payload))
             except Exception:
-                log.exception("A message on %s could not be handled", message.topic)
+                log.exception("A message on %s could not be handled.", message.topic)
             connection.acknowledge(message)
 
     def _unavailable(self) -> BrokerUnavailable:

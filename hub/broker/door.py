@@ -26,17 +26,17 @@ from fleet.protocol.messages import MAX_PACKET_SIZE_BYTES
 from hub.broker.accounts import AccountsFile
 from hub.broker.permissions import may_publish
 
-LISTENER = "gate"
+LISTENER = "door"
 HANDSHAKE_TIMEOUT_S = 10.0
 STALL_TIMEOUT_S = 20.0
 MAX_CONNECT_SIZE_BYTES = 128 * 1024
 _CONNECT, _PROTOCOL_3_1_1 = 1, b"\x00\x04MQTT\x04"
 _UNACCEPTABLE_PROTOCOL, _NOT_AUTHORIZED = 1, 5
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
-class Gate:
+class Door:
     """Accepts connections for a broker.
 
     Args:
@@ -73,7 +73,7 @@ class Gate:
                 return
             await self._admit(connect, reader, writer)
         except (TimeoutError, OSError, asyncio.IncompleteReadError, _Refused) as error:
-            _log.info("A connection was ended: %r", error)
+            log.info("A connection was ended: %r.", error)
         finally:
             writer.close()
             with suppress(OSError):
@@ -154,7 +154,7 @@ class _PacketReader(ReaderAdapter):  # type: ignore[misc]  # amqtt is not typed
                 async with asyncio.timeout(self._silence_s):
                     self._packet = memoryview(await _read_packet(self._stream, MAX_PACKET_SIZE_BYTES))
             except (TimeoutError, OSError, asyncio.IncompleteReadError, _Refused) as error:
-                _log.info("A connection ends: %r", error)
+                log.info("A connection ends: %r.", error)
                 self._ended = True
         if self._ended or n > len(self._packet):  # a field that is longer than its packet
             self._ended = True

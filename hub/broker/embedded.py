@@ -24,11 +24,11 @@ from typing import Any
 from amqtt.broker import Broker
 from amqtt.contexts import BrokerConfig
 
-from hub.broker.gate import LISTENER, Gate
+from hub.broker.door import LISTENER, Door
 
 SESSION_EXPIRY_S = 24 * 3600
 _NO_TIMER_S = 10**9
-"""Added by amqtt to every keep-alive, so that only the gate's timer counts: amqtt's would end nothing."""
+"""Added by amqtt to every keep-alive, so that only the door's timer counts: amqtt's would end nothing."""
 
 
 class _Broker(Broker):  # type: ignore[misc]  # amqtt is not typed
@@ -53,11 +53,11 @@ async def serve(host: str, port: int, accounts_file: Path, commands: FileIO) -> 
     lines = await _lines(commands)
     broker = _Broker(_configuration(accounts_file))
     await broker.start()
-    gate = Gate(broker, accounts_file)
-    server = await gate.listen(host, port)
+    door = Door(broker, accounts_file)
+    server = await door.listen(host, port)
     while line := await lines.readline():
         if line.strip() == b"reload":
-            gate.drop_departed()
+            door.drop_departed()
     server.close()
 
 

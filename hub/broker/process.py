@@ -1,6 +1,6 @@
 """The broker as the hub runs it: a child process that starts, takes new accounts, and never outlives the hub.
 
-Both kinds hang on a pipe that the hub holds (see `hub.broker.leash`): when it closes, however the hub ended,
+Both kinds hang on a pipe that the hub holds (see `hub.leash`): when it closes, however the hub ended,
 the broker stops. Commands go down the same pipe. Nothing secret stands on a command line.
 
 When new accounts count cannot be seen from outside, so each accounts file also has the account ``_probe``
@@ -12,29 +12,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
-import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Literal
 
 from fleet.protocol.errors import BrokerUnavailable, StorageError
+from hub import children
 from hub.broker import mosquitto
 from hub.broker.accounts import hash_password, new_password, write_accounts
-from hub.broker.leash import RELOAD
+from hub.broker.kinds import Choice, Kind
 from hub.broker.probe import lets_in
 from hub.durable import make_folder, storage_error
+from hub.leash import RELOAD
 
-Kind = Literal["embedded", "mosquitto"]
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 8.0
 _PROBE = "_probe"
 _POLL_S = 0.05
-_PACKAGES = Path(__file__).parents[2]
 
 
 class Broker:
@@ -129,7 +126,7 @@ class Broker:
 
 
 async def start_broker(
-    kind: Literal["auto", "embedded", "mosquitto"],
+    kind: Choice,
     folder: Path,
     host: str,
     port: int,
@@ -138,7 +135,7 @@ async def start_broker(
     """Start a broker and wait until it lets accounts in.
 
     Args:
-        kind: ``auto`` takes Mosquitto if a sound version is installed, else the embedded broker.
+        kind: Which one, see `hub.broker.kinds`.
         folder: Where it keeps its files.
         host: Address to listen on.
         port: TCP port to listen on; 0 for any that is free.
@@ -184,7 +181,7 @@ async def _start_mosquitto(
     configuration = await asyncio.to_thread(
         mosquitto.write_configuration, folder, host, port, _accounts_file(folder)
     )
-    process = await _spawn(folder, "hub.broker.leash", "--", str(program), "-c", str(configuration))
+    process = await _spawn(folder, "hub.leash", "--", str(program), "-c", str(configuration))
     return Broker(
         process,
         folder,
@@ -198,20 +195,15 @@ async def _start_mosquitto(
 
 async def _spawn(folder: Path, module: str, *arguments: str) -> Process:
     """Start one of our modules with a pipe to it; a session of its own keeps Ctrl-C for the hub."""
-    path = os.pathsep.join(filter(None, (str(_PACKAGES), os.environ.get("PYTHONPATH"))))
     log = folder / "broker.log"
     try:
         with log.open("wb") as output:
             return await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                "-m",
-                module,
-                *arguments,
+                *children.command(module, *arguments),
                 stdin=PIPE,
                 stdout=DEVNULL,
                 stderr=output,
-                env={**os.environ, "PYTHONPATH": path},
+                env=children.environment(),
                 start_new_session=True,
             )
     except OSError as error:

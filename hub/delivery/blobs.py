@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fleet.protocol.chunks import chunk_count
 from fleet.protocol.errors import BrokerUnavailable, NotFound, StorageError
@@ -23,7 +22,7 @@ from hub.store.blobs import BlobFolder
 SENDERS = 8
 """Chunks on their way to the broker at the same time; with 64 KiB each, half a mebibyte of memory."""
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -33,7 +32,6 @@ class DeliveryCounters:
     Attributes:
         bytes_sent: Bytes of chunks that the broker acknowledged, counted once however many devices got them.
         chunks_sent: Their number.
-        bytes_by_blob: Bytes sent of each blob.
         unknown_wants: Requests for blobs that the hub does not have.
         limited_chunks: Chunks refused to a device that asked for its blob too often.
         dropped_chunks: Chunks refused because the queue was full.
@@ -42,7 +40,6 @@ class DeliveryCounters:
 
     bytes_sent: int = 0
     chunks_sent: int = 0
-    bytes_by_blob: Counter[str] = field(default_factory=Counter)
     unknown_wants: int = 0
     limited_chunks: int = 0
     dropped_chunks: int = 0
@@ -81,16 +78,7 @@ class BlobPublisher:
         try:
             size_bytes = self._blobs.size_bytes(want.sha256)
         except NotFound:
-            self.counters.unknown_wants += 1
-            if (
-                self.counters.unknown_wants.bit_count() == 1
-            ):  # the 1st, 2nd, 4th, 8th …: a flood stays readable
-                _log.warning(
-                    "%s asked for the unknown blob %s (%d such requests so far)",
-                    device_id,
-                    want.sha256,
-                    self.counters.unknown_wants,
-                )
+            self._count_unknown(device_id, want.sha256)
             return
         admission = self._queue.add(
             device_id, want.sha256, want.missing, chunks=chunk_count(size_bytes), now_s=_now_s()
@@ -99,6 +87,12 @@ class BlobPublisher:
         self.counters.dropped_chunks += admission.dropped
         if admission.queued:
             self._wake.set()
+
+    def _count_unknown(self, device_id: str, sha256: str) -> None:
+        self.counters.unknown_wants += 1
+        count = self.counters.unknown_wants
+        if count.bit_count() == 1:  # the 1st, 2nd, 4th, 8th …: a flood stays readable
+            log.warning("%s asked for the unknown blob %s, unknown request %d.", device_id, sha256, count)
 
     async def run(self) -> None:
         """Send chunks until cancelled."""
@@ -125,11 +119,10 @@ class BlobPublisher:
             self.counters.failed_chunks += 1
         except (NotFound, StorageError) as error:
             self.counters.failed_chunks += 1 + self._queue.discard(due.sha256)
-            _log.error("Blob %s cannot be delivered: %s", due.sha256, error)
+            log.error("Blob %s cannot be delivered: %s", due.sha256, error)
         else:
             self.counters.chunks_sent += 1
             self.counters.bytes_sent += len(data)
-            self.counters.bytes_by_blob[due.sha256] += len(data)
 
 
 def _now_s() -> float:

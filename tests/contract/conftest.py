@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from hub.broker.kinds import KINDS
 from hub.store.protocols import Store
 from hub.store.sqlite import SqliteStore
-from tests.support.brokers import KINDS, RunningBroker, running_broker
+from tests.support.brokers import RunningBroker, running_broker
 
 STORES: dict[str, Callable[[Path], Store]] = {"sqlite": lambda folder: SqliteStore(folder / "hub.db")}
 

@@ -11,7 +11,8 @@ import pytest
 
 from fleet.protocol.messages import MAX_MESSAGE_SIZE_BYTES
 from fleet.protocol.topics import HUB_ACCOUNT, Down, Up, device_subscription, down, up
-from tests.support.brokers import HOST, KINDS, Kind, RunningBroker, running_broker
+from hub.broker.kinds import KINDS, Kind
+from tests.support.brokers import HOST, RunningBroker, running_broker
 from tests.support.mqtt_client import Client, Refused
 
 DEADLINE_S = 15.0

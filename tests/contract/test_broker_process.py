@@ -18,9 +18,10 @@ import pytest
 from fleet.protocol.errors import BrokerUnavailable, InvalidName
 from fleet.protocol.topics import HUB_ACCOUNT, Down, device_subscription, down
 from hub.broker import mosquitto
+from hub.broker.kinds import KINDS, Kind
 from hub.broker.mosquitto import FIRST_SOUND_VERSION, mosquitto_version, version_warnings
 from hub.broker.process import start_broker
-from tests.support.brokers import HOST, KINDS, Kind, RunningBroker, require_mosquitto
+from tests.support.brokers import HOST, RunningBroker, require_mosquitto
 from tests.support.mqtt_client import Client
 
 DEADLINE_S = 15.0
@@ -205,7 +206,7 @@ def test_the_leash_ends_its_command_when_the_pipe_closes(stubborn: bool) -> None
     ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if stubborn else ""
     command = [sys.executable, "-c", f"{ignore}import time\nprint('up', flush=True)\ntime.sleep(600)"]
     leash = subprocess.Popen(
-        [sys.executable, "-m", "hub.broker.leash", "--", *command],
+        [sys.executable, "-m", "hub.leash", "--", *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=Path.cwd(),

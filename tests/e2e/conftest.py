@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.brokers import KINDS, require_mosquitto
+from hub.broker.kinds import KINDS
+from tests.support.brokers import require_mosquitto
 from tests.support.fleet import Fleet
 from tests.support.hub import HubProcess
 

@@ -12,9 +12,10 @@ import pytest
 from fleet.protocol.errors import BrokerUnavailable
 from fleet.protocol.messages import MAX_MESSAGE_SIZE_BYTES
 from fleet.protocol.topics import HUB_ACCOUNT, Down, Up, device_subscription, down, up
+from hub.broker.kinds import KINDS, Kind
 from hub.broker.process import start_broker
 from hub.mqtt import HubMqtt
-from tests.support.brokers import HOST, KINDS, Kind, RunningBroker, running_broker
+from tests.support.brokers import HOST, RunningBroker, running_broker
 from tests.support.mqtt_client import Client, Message
 
 TIMEOUT_S = 20.0

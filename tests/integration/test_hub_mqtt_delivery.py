@@ -13,11 +13,12 @@ import pytest
 from fleet.protocol.chunks import chunk_count
 from fleet.protocol.messages import Want, decode, encode
 from fleet.protocol.topics import HUB_ACCOUNT, Up, blob_subscription, parse_chunk, parse_up, up
+from hub.broker.kinds import KINDS, Kind
 from hub.delivery.blobs import BlobPublisher, DeliveryCounters
 from hub.delivery.queue import ChunkQueue
 from hub.mqtt import HubMqtt
 from hub.store.blobs import BlobFolder
-from tests.support.brokers import HOST, KINDS, Kind, RunningBroker, running_broker
+from tests.support.brokers import HOST, RunningBroker, running_broker
 from tests.support.mqtt_client import Client
 
 TIMEOUT_S = 30.0

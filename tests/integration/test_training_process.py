@@ -17,6 +17,7 @@ import pytest
 
 from converters.dataset import Dataset
 from fleet.protocol.errors import ModelError, Unavailable, all_errors
+from hub.children import PACKAGES_FOLDER
 from hub.training import runner
 from hub.training.job import TrainingJob, TrainingResult
 from hub.training.runner import rebuilt, run_training
@@ -31,7 +32,7 @@ def _worker(stdin: bytes) -> subprocess.CompletedProcess[bytes]:
         [sys.executable, "-m", "hub.training.worker"],
         input=stdin,
         capture_output=True,
-        cwd=runner.SOURCE_ROOT,
+        cwd=PACKAGES_FOLDER,
         timeout=60,
         check=False,
     )
@@ -59,7 +60,7 @@ def test_the_worker_speaks_json_lines(tmp_path: Path) -> None:
 
 def test_the_worker_loads_no_numpy_before_it_has_set_its_threads() -> None:
     code = "import sys, hub.training.worker; sys.exit('numpy' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=runner.SOURCE_ROOT, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], cwd=PACKAGES_FOLDER, check=True, timeout=60)
 
 
 def _is_alive(process_id: int) -> bool:
@@ -145,7 +146,7 @@ def test_a_training_process_ends_when_its_hub_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "job.json")],
         stdout=subprocess.PIPE,
-        cwd=runner.SOURCE_ROOT,
+        cwd=PACKAGES_FOLDER,
     ) as hub:
         assert hub.stdout is not None
         while hub.stdout.readline().strip() != b"train":

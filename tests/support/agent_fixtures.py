@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from hub.broker.kinds import KINDS
 from tests.support.agent_broker import OpenBroker
 from tests.support.agent_device import Device
 from tests.support.agent_peer import Peer
-from tests.support.brokers import KINDS, RunningBroker, running_broker
+from tests.support.brokers import RunningBroker, running_broker
 
 MakeDevice = Callable[..., Device]
 _numbers = count(1)

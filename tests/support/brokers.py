@@ -12,17 +12,16 @@ import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from fleet.protocol.topics import HUB_ACCOUNT
 from hub.broker.accounts import hash_password, new_password
+from hub.broker.kinds import Kind
 from hub.broker.mosquitto import find_mosquitto
 from hub.broker.process import Broker, start_broker
 
-Kind = Literal["embedded", "mosquitto"]
-KINDS: tuple[Kind, ...] = ("embedded", "mosquitto")
 HOST = "127.0.0.1"
 MOSQUITTO_IS_MISSING = "Mosquitto is missing, and these tests need it. Get it with: apt-get install mosquitto"
 _T = TypeVar("_T")
