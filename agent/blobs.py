@@ -41,15 +41,15 @@ class Partial:
     """A blob that is being received. Used by one thread at a time.
 
     Args:
-        directory: Where blobs are kept.
+        folder: Where blobs are kept.
         file: The blob's digest and size.
     """
 
-    def __init__(self, directory: Path, file: File) -> None:
+    def __init__(self, folder: Path, file: File) -> None:
         self._file = file
-        self._whole = directory / file.sha256
-        self._part = directory / f"{file.sha256}.part"
-        self._journal = directory / f"{file.sha256}.journal"
+        self._whole = folder / file.sha256
+        self._part = folder / f"{file.sha256}.part"
+        self._journal = folder / f"{file.sha256}.journal"
         self._held = self._read_journal()
 
     def missing(self) -> list[int]:
@@ -105,7 +105,7 @@ class Partial:
         with durable.storage_errors(self._part), self._part.open("rb") as stream:
             os.fsync(stream.fileno())
             self._part.replace(self._whole)
-            durable.sync_directory(self._whole.parent)
+            durable.sync_folder(self._whole.parent)
         durable.remove_file(self._journal)
 
     def discard(self) -> None:
@@ -130,16 +130,16 @@ class BlobStore:
     """The folder of blobs.
 
     Args:
-        directory: The folder; created if need be.
+        folder: Where they are; created if need be.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        durable.make_directory(directory)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        durable.make_folder(folder)
 
     def path(self, sha256: str) -> Path:
         """Return where a whole blob is, or would be."""
-        return self.directory / sha256
+        return self.folder / sha256
 
     def has(self, file: File) -> bool:
         """Tell whether a blob is here, whole; its bytes are hashed again, and removed if they are wrong.
@@ -157,7 +157,7 @@ class BlobStore:
 
     def partial(self, file: File) -> Partial:
         """Return what is here of a blob that is not whole."""
-        return Partial(self.directory, file)
+        return Partial(self.folder, file)
 
     def keep(self, digests: set[str]) -> None:
         """Remove every blob, whole or in part, but these.
@@ -165,8 +165,8 @@ class BlobStore:
         Raises:
             StorageError: One cannot be removed.
         """
-        with durable.storage_errors(self.directory):
-            for path in self.directory.iterdir():
+        with durable.storage_errors(self.folder):
+            for path in self.folder.iterdir():
                 if path.name.partition(".")[0] not in digests:
                     path.unlink(missing_ok=True)
 

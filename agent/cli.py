@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     enroll.add_argument("--hub", required=True, metavar="URL", help="the hub's address, http://host:port")
     enroll.add_argument(
-        "--state", required=True, type=Path, metavar="DIR", help="the agent's state folder, new"
+        "--state", required=True, type=Path, metavar="FOLDER", help="the agent's state folder, new"
     )
     enroll.add_argument("--id", required=True, metavar="NAME", help="the device's name in the fleet")
     enroll.add_argument("--token-file", type=Path, metavar="FILE", help="a file that holds the token")
@@ -68,11 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     enroll.set_defaults(command=_enroll)
 
     run = commands.add_parser("run", help="run the agent until it is told to stop")
-    run.add_argument("--state", required=True, type=Path, metavar="DIR", help="the state folder")
+    run.add_argument("--state", required=True, type=Path, metavar="FOLDER", help="the state folder")
     run.set_defaults(command=_run)
 
     status = commands.add_parser("status", help="show what the device runs")
-    status.add_argument("--state", required=True, type=Path, metavar="DIR", help="the state folder")
+    status.add_argument("--state", required=True, type=Path, metavar="FOLDER", help="the state folder")
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(command=_status)
     return parser

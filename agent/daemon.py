@@ -122,18 +122,25 @@ class Daemon:
         )
         self._host = Host()
         self._blobs = BlobStore(state / "blobs")
-        self._delivery = Delivery(device_id, self._link, self._blobs, settings, self._on_incident)
+        self._delivery = Delivery(
+            device_id,
+            self._link,
+            self._blobs,
+            settings,
+            on_incident=self._on_incident,
+            backoff=self._new_backoff,
+        )
         self._models = self._build_models()
         self._director = Director(state / "trust", device_id)
         self._orders = Orders(
             self._director,
             self._repository,
-            settings=settings,
+            refresh_interval_s=settings.trust_refresh_interval_s,
             apply=self._models.apply,
             on_incident=self._on_incident,
-            backoff=self._new_backoff,
+            backoff=self._new_backoff(),
         )
-        api = InferenceApi(self._host, lambda: self._models.are_ready(self._host))
+        api = InferenceApi(self._host, self._models.are_ready)
         self._server = HttpServer(
             settings.socket(state), api.respond, api.refuse, settings.request_limit_bytes
         )
@@ -188,7 +195,7 @@ class Daemon:
         await self._server.start()
         self._models.start()
         self._orders.start()
-        log.info("agent of %s started", self._identity.device_id)
+        log.info("The agent of %s started.", self._identity.device_id)
 
     async def _stop(self, tasks: list[asyncio.Task[None]]) -> None:
         """Keep what was counted, say goodbye to the broker, give everything back."""
@@ -202,14 +209,14 @@ class Daemon:
             task.cancel()
         await asyncio.wait(tasks, timeout=0.6)
         self._outbox.close()
-        log.info("agent of %s stopped", self._identity.device_id)
+        log.info("The agent of %s stopped.", self._identity.device_id)
 
     async def _lasting(self, task: Awaitable[None]) -> None:
         """Run one of the agent's tasks; if a fault of ours ends it, end the process for a clean new start."""
         try:
             await task
         except Exception:
-            log.exception("a part of the agent failed; it ends so that it can be started again")
+            log.exception("A part of the agent failed; it ends so that it can be started again.")
             signal.raise_signal(signal.SIGTERM)
 
     def _on_message(self, topic: str, payload: bytes, done: Done) -> None:
@@ -269,7 +276,7 @@ class Daemon:
                 pass
             self._changed.clear()
             if self._link.is_connected:
-                states = self._models.states(self._host)
+                states = self._models.states()
                 report = StateReport(time.time(), self._director.sequence, states, len(self._outbox))
                 with suppress(BrokerUnavailable):  # the next one tells the same
                     await self._publish(Up.STATE, report)
@@ -286,7 +293,7 @@ class Daemon:
             try:
                 self._outbox.put(*windows)
             except StorageError as error:
-                log.warning("telemetry is lost: %s", error)
+                log.warning("Telemetry is lost: %s", error)
 
     def _on_change(self) -> None:
         self._changed.set()

@@ -96,17 +96,17 @@ class _Receiver:
             StorageError: A chunk cannot be written.
         """
         clock = asyncio.get_running_loop().time
-        deadline, progress = clock() + timeout_s, False
+        deadline_s, progress = clock() + timeout_s, False
         self._interrupted = False
         while any(self._part.wants(number) for number in wanted):
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(deadline_s):
                     await self._arrived.wait()
             except TimeoutError:
                 break
             self._arrived.clear()
             if await self._write_batch():
-                deadline, progress = clock() + timeout_s, True
+                deadline_s, progress = clock() + timeout_s, True
             if self._interrupted:
                 break
         return progress
@@ -139,6 +139,7 @@ class Delivery:
         store: Where blobs are kept.
         settings: Timeouts, attempts and the reserve of free space.
         on_incident: Told of what a person may have to know.
+        backoff: Makes the waits between stalls of one blob.
     """
 
     def __init__(
@@ -147,13 +148,16 @@ class Delivery:
         link: Link,
         store: BlobStore,
         settings: Settings,
+        *,
         on_incident: Callable[[MusterError], None],
+        backoff: Callable[[], Backoff],
     ) -> None:
         self._want_topic = up(device_id, Up.WANT)
         self._link = link
         self._store = store
         self._settings = settings
         self._on_incident = on_incident
+        self._backoff = backoff
         self._receivers: dict[str, _Receiver] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._background: set[asyncio.Task[None]] = set()
@@ -207,7 +211,7 @@ class Delivery:
             task.add_done_callback(self._background.discard)
 
     def _check_space(self, needed_bytes: int) -> None:
-        free_bytes = shutil.disk_usage(self._store.directory).free
+        free_bytes = shutil.disk_usage(self._store.folder).free
         reserve_bytes = self._settings.reserve_free_bytes
         if needed_bytes and free_bytes < needed_bytes + reserve_bytes:
             raise NoSpace(
@@ -235,7 +239,7 @@ class Delivery:
             return
         receiver = self._receivers[file.sha256] = _Receiver(file, part)
         pattern = blob_subscription(file.sha256)
-        backoff = self._new_backoff()
+        backoff = self._backoff()
         try:
             while missing := part.missing():
                 await self._link.wait_connected()
@@ -263,8 +267,5 @@ class Delivery:
             raise DeliveryTimedOut(
                 f"Chunks of blob {file.sha256[:12]}… did not come, asked for {backoff.failures} times."
             )
-        log.warning("blob %s stalls; asking again in %.1f s", file.sha256[:12], wait_s)
+        log.warning("Blob %s stalls; it is asked for again in %.1f s.", file.sha256[:12], wait_s)
         await asyncio.sleep(wait_s)
-
-    def _new_backoff(self) -> Backoff:
-        return Backoff(self._settings.backoff_minimum_s, self._settings.backoff_maximum_s)

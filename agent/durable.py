@@ -2,7 +2,7 @@
 
 ::
 
-    write a temporary file → fsync it → rename it over the old one → fsync the directory
+    write a temporary file → fsync it → rename it over the old one → fsync the folder
 
 The rename is atomic (POSIX ``rename``); the first fsync keeps it from overtaking the data, the second makes
 it last. Everything that the agent must not lose is written here and nowhere else, and this is where the
@@ -48,7 +48,7 @@ def write_file(path: Path, data: bytes, *, mode: int = PUBLIC) -> None:
     """Replace a file's contents, all or nothing.
 
     Args:
-        path: The file; its directory exists.
+        path: The file; its folder exists.
         data: The new contents.
         mode: Permissions, in force before the first byte is written.
 
@@ -65,14 +65,14 @@ def write_file(path: Path, data: bytes, *, mode: int = PUBLIC) -> None:
                 stream.flush()
                 os.fsync(descriptor)
             temporary.replace(path)
-            sync_directory(path.parent)
+            sync_folder(path.parent)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
 
 
-def sync_directory(path: Path) -> None:
-    """Make the entries of a directory last."""
+def sync_folder(path: Path) -> None:
+    """Make the entries of a folder last."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -80,8 +80,8 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def make_directory(path: Path) -> None:
-    """Create a directory, with its parents, so that it lasts.
+def make_folder(path: Path) -> None:
+    """Create a folder, with its parents, so that it lasts.
 
     Raises:
         StorageError: It cannot be created.
@@ -89,7 +89,7 @@ def make_directory(path: Path) -> None:
     with storage_errors(path):
         if not path.is_dir():
             path.mkdir(parents=True, exist_ok=True)
-            sync_directory(path.parent)
+            sync_folder(path.parent)
 
 
 def remove_file(path: Path) -> None:
@@ -101,11 +101,11 @@ def remove_file(path: Path) -> None:
     with storage_errors(path):
         if path.exists():
             path.unlink()
-            sync_directory(path.parent)
+            sync_folder(path.parent)
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory with all it holds, if it is there.
+    """Remove a folder with all it holds, if it is there.
 
     Raises:
         StorageError: It cannot be removed.
@@ -113,4 +113,4 @@ def remove_tree(path: Path) -> None:
     with storage_errors(path):
         if path.exists():
             shutil.rmtree(path)
-            sync_directory(path.parent)
+            sync_folder(path.parent)

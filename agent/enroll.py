@@ -102,7 +102,7 @@ def _host(hub_url: str) -> str:
 
 def _prepare(state: Path) -> None:
     """Make sure that the state can be written before the token is spent."""
-    durable.make_directory(state)
+    durable.make_folder(state)
     if is_enrolled(state):
         raise Conflict(
             f"{state} belongs to a device that is enrolled already.",

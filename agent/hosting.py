@@ -82,7 +82,7 @@ class Hosted:
         """
         slot = self._slot
         try:
-            await self._call(lambda: run_self_test(self._model, slot.manifest, slot.variant, slot.directory))
+            await self._call(lambda: run_self_test(self._model, slot.manifest, slot.variant, slot.folder))
         except TimeoutError as error:
             raise SelfTestFailed(f"The self-test did not end in {self._timeout_s:.0f} s.") from error
 

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from fleet.protocol.errors import MusterError
+
 
 class JsonFormatter(logging.Formatter):
     """Formats a log entry as one line of JSON; a traceback is its last field."""
@@ -27,6 +29,11 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return msgspec.json.encode(entry).decode()
+
+
+def unexpected_failure() -> MusterError:
+    """Return the error that tells others of a fault of ours; what it was stands in the log alone."""
+    return MusterError("The agent failed unexpectedly; see its log.")
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:

@@ -111,7 +111,7 @@ class Link:
         try:
             await self._current().unsubscribe(pattern)
         except BrokerUnavailable:
-            log.debug("unsubscribed without a connection")
+            log.debug("Unsubscribed without a connection.")
 
     def _current(self) -> Connection:
         if self._connection is None:
@@ -128,13 +128,13 @@ class Link:
             for pattern in list(self._subscriptions):
                 await connection.subscribe(pattern)
             self._ready.set()
-            since = asyncio.get_running_loop().time()
-            log.info("connected to the broker at %s:%d", self._access.host, self._access.port)
+            since_s = asyncio.get_running_loop().time()
+            log.info("Connected to the broker at %s:%d.", self._access.host, self._access.port)
             await self._on_connected()
             await connection.lost
-            log.warning("lost the connection to the broker")
+            log.warning("Lost the connection to the broker.")
             # Two devices under one name throw each other out: a short connection does not count as success.
-            if asyncio.get_running_loop().time() - since >= LASTING_S:
+            if asyncio.get_running_loop().time() - since_s >= LASTING_S:
                 self._backoff.reset()
         except asyncio.CancelledError:
             await connection.close()

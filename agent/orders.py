@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable
 
 from agent.backoff import Backoff
-from agent.settings import Settings
 from agent.trust.director import Director
 from agent.trust.image_repository import ImageRepository
 from fleet.protocol.assignment import Assignment
@@ -33,10 +32,10 @@ class Orders:
     Args:
         director: Verifies them and remembers the last.
         repository: Says who the director is.
-        settings: How long the director's keys are believed without asking again.
+        refresh_interval_s: How long the director's keys are believed without asking again.
         apply: Carries an accepted assignment out.
-        on_incident: Told of those that are refused.
-        backoff: Makes the waits between attempts to reach the repository.
+        on_incident: Told of what is refused at the start, or after it waited for its signer.
+        backoff: The waits between attempts to reach the repository.
     """
 
     def __init__(
@@ -44,20 +43,20 @@ class Orders:
         director: Director,
         repository: ImageRepository,
         *,
-        settings: Settings,
+        refresh_interval_s: float,
         apply: Callable[[Assignment], None],
         on_incident: Callable[[MusterError], None],
-        backoff: Callable[[], Backoff],
+        backoff: Backoff,
     ) -> None:
         self._director = director
         self._repository = repository
-        self._refresh_interval_s = settings.trust_refresh_interval_s
+        self._refresh_interval_s = refresh_interval_s
         self._apply = apply
         self._on_incident = on_incident
-        self._backoff = backoff()
+        self._backoff = backoff
         self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING)
         self._wake = asyncio.Event()
-        self._refreshed_at: float | None = None
+        self._refreshed_at_s: float | None = None
 
     def start(self) -> None:
         """Go on with the last accepted assignment, verified again."""
@@ -74,17 +73,18 @@ class Orders:
         self._wake.set()
 
     def on_assignment(self, message: bytes) -> None:
-        """Take an assignment from the broker: accept it, refuse it, or keep it until its signer is known."""
-        try:
-            if self._director.is_last(message):
-                log.debug("the broker sent the last assignment again")
-            elif self._director.knows_signer(message):
-                self._accept(message)
-            else:
-                self._waiting.append(message)
-                self._wake.set()
-        except MusterError as error:
-            self._on_incident(error)
+        """Take an assignment from the broker: accept it, or keep it until its signer is known.
+
+        Raises:
+            MusterError: It is refused.
+        """
+        if self._director.is_last(message):
+            log.debug("The broker sent the last assignment again.")
+        elif self._director.knows_signer(message):
+            self._accept(message)
+        else:
+            self._waiting.append(message)
+            self._wake.set()
 
     async def run(self) -> None:
         """Refresh the director's keys when they are due, or when an assignment waits for them."""
@@ -95,7 +95,7 @@ class Orders:
                 continue
             try:
                 self._director.trust(await self._repository.director_keys())
-                self._refreshed_at = asyncio.get_running_loop().time()
+                self._refreshed_at_s = asyncio.get_running_loop().time()
                 self._backoff.reset()
             except Unavailable as error:
                 log.warning("%s", error)
@@ -111,10 +111,10 @@ class Orders:
                     self._on_incident(error)
 
     def _is_due(self) -> bool:
-        now = asyncio.get_running_loop().time()
-        return self._refreshed_at is None or now - self._refreshed_at >= self._refresh_interval_s
+        now_s = asyncio.get_running_loop().time()
+        return self._refreshed_at_s is None or now_s - self._refreshed_at_s >= self._refresh_interval_s
 
     def _accept(self, message: bytes) -> None:
         assignment = self._director.accept(message, now_s=time.time())
-        log.info("accepted assignment %d", assignment.sequence)
+        log.info("Accepted assignment %d.", assignment.sequence)
         self._apply(assignment)

@@ -11,6 +11,7 @@ import msgspec
 
 from agent.identity import read_identity
 from agent.life.store import LifeStore
+from agent.life.terms import model_state
 from agent.settings import read_settings
 from agent.trust.director import read_sequence
 from fleet.protocol.errors import StorageError
@@ -49,26 +50,15 @@ def read_status(state: Path) -> Status:
     identity = read_identity(state)
     socket_path = read_settings(state).socket(state)
     lives, _ = LifeStore(state / "life").load()
-    models = []
-    for model, stored in sorted(lives.items()):
-        serving = stored.life.serving
-        models.append(
-            ModelState(
-                model=model,
-                version=serving.version if serving else None,
-                manifest_sha256=serving.manifest_sha256 if serving else None,
-                variant=serving.variant if serving else None,
-                phase=stored.life.phase.value,
-                deployment_id=stored.life.deployment_id or None,
-            )
-        )
     return Status(
         device_id=identity.device_id,
         hub_url=identity.hub_url,
         running=_accepts(socket_path),
         sequence=read_sequence(state / "trust"),
         socket=str(socket_path),
-        models=tuple(models),
+        models=tuple(
+            model_state(model, stored.life, stored.life.serving) for model, stored in sorted(lives.items())
+        ),
         unacknowledged_records=_waiting_records(state / "outbox.sqlite"),
     )
 

@@ -70,8 +70,8 @@ class Step(NamedTuple):
 # Actions -----------------------------------------------------------------------------------------
 # Each returns the new state but for its phase, which the table sets, and the effects.
 
-_Action: TypeAlias = Callable[[Life, "Event"], Step]
-_Guard: TypeAlias = Callable[[Life, "Event"], bool]
+_Action: TypeAlias = Callable[[Life, Event], Step]
+_Guard: TypeAlias = Callable[[Life, Event], bool]
 
 
 def _changed(life: Life, **changes: object) -> Life:

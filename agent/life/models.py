@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from agent.blobs import BlobStore
-from agent.hosting import Host
 from agent.life.shell import ModelShell, Surroundings
 from agent.life.store import Stored
-from agent.life.terms import Life, Ordered, Release, Withdrawn
+from agent.life.terms import Life, Ordered, Release, Withdrawn, model_state
 from fleet.protocol.assignment import Assignment
 from fleet.protocol.errors import InvalidManifest, StorageCorrupt
 from fleet.protocol.messages import ModelState
@@ -21,7 +20,7 @@ class Models:
     """
 
     def __init__(self, around: Surroundings, blobs: BlobStore) -> None:
-        self._around = around._replace(clean=self.clean)
+        self._around = around
         self._blobs = blobs
         self._shells: dict[str, ModelShell] = {}
 
@@ -30,7 +29,7 @@ class Models:
         found, damaged = self._around.store.load()
         for error in damaged:
             self._around.on_incident(error)
-        self._shells = {model: ModelShell(model, stored, self._around) for model, stored in found.items()}
+        self._shells = {model: self._new_shell(model, stored) for model, stored in found.items()}
         for shell in list(self._shells.values()):
             shell.start()
 
@@ -38,38 +37,40 @@ class Models:
         """Begin to carry out an accepted assignment: new orders first, then removals."""
         for order in assignment.models:
             if order.model not in self._shells:
-                self._shells[order.model] = ModelShell(order.model, Stored(Life()), self._around)
+                self._shells[order.model] = self._new_shell(order.model, Stored(Life()))
             release = Release(order.version, order.manifest_sha256.hex(), order.variant)
             self._shells[order.model].handle(Ordered(order.deployment_id, release))
         ordered = {order.model for order in assignment.models}
         for model in [model for model in self._shells if model not in ordered]:
             self._shells[model].handle(Withdrawn())
 
-    def states(self, host: Host) -> tuple[ModelState, ...]:
+    def states(self) -> tuple[ModelState, ...]:
         """Return what the device holds of each model."""
-        states = []
-        for model, shell in sorted(self._shells.items()):
-            hosted = host.get(model)
-            release = hosted.release if hosted is not None else None
-            states.append(
-                ModelState(
-                    model=model,
-                    version=release.version if release else None,
-                    manifest_sha256=release.manifest_sha256 if release else None,
-                    variant=release.variant if release else None,
-                    phase=shell.life.phase.value,
-                    deployment_id=shell.life.deployment_id or None,
-                )
-            )
-        return tuple(states)
-
-    def are_ready(self, host: Host) -> bool:
-        """Tell whether every model that has a version to answer with answers."""
-        return all(
-            shell.life.serving is None or host.get(model) is not None for model, shell in self._shells.items()
+        return tuple(
+            model_state(model, shell.life, self._answering(model))
+            for model, shell in sorted(self._shells.items())
         )
 
-    def clean(self, model: str) -> None:
+    def are_ready(self) -> bool:
+        """Tell whether every model that has a version to answer with answers."""
+        return all(
+            shell.life.serving is None or self._answering(model) is not None
+            for model, shell in self._shells.items()
+        )
+
+    async def close(self) -> None:
+        """End every model's life in an orderly way, for now."""
+        for shell in list(self._shells.values()):
+            await shell.close()
+
+    def _new_shell(self, model: str, stored: Stored) -> ModelShell:
+        return ModelShell(model, stored, self._around, self._clean)
+
+    def _answering(self, model: str) -> Release | None:
+        hosted = self._around.host.get(model)
+        return None if hosted is None else hosted.release
+
+    def _clean(self, model: str) -> None:
         """Remove what a model no longer needs, and blobs that no model needs.
 
         Raises:
@@ -81,11 +82,6 @@ class Models:
         if life == Life():
             self._around.store.forget(model)
             del self._shells[model]
-
-    async def close(self) -> None:
-        """End every model's life in an orderly way, for now."""
-        for shell in list(self._shells.values()):
-            await shell.close()
 
     def _needed_blobs(self) -> set[str]:
         needed = set()

@@ -33,10 +33,11 @@ from agent.life.terms import (
     Work,
 )
 from agent.life.work import Workshop
+from agent.log import unexpected_failure
 from agent.settings import Settings
 from agent.telemetry.outbox import Outbox
 from agent.threads import run_to_end
-from fleet.protocol.errors import Cause, MusterError, StorageError
+from fleet.protocol.errors import MusterError, StorageError
 from fleet.protocol.messages import DeploymentReport
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,6 @@ class Surroundings(NamedTuple):
         settings: The agent's settings.
         on_change: Told after each change of state.
         on_incident: Told of what a person may have to know.
-        clean: Removes what no model needs; `Models` sets it.
     """
 
     store: LifeStore
@@ -67,7 +67,6 @@ class Surroundings(NamedTuple):
     settings: Settings
     on_change: Callable[[], None]
     on_incident: Callable[[MusterError], None]
-    clean: Callable[[str], None] = lambda _model: None
 
 
 class ModelShell:
@@ -77,12 +76,16 @@ class ModelShell:
         model: Its name.
         stored: Its state as it was written.
         around: What to work with.
+        clean: Removes from the disk what no model needs any more; may raise `StorageError`.
     """
 
-    def __init__(self, model: str, stored: Stored, around: Surroundings) -> None:
+    def __init__(
+        self, model: str, stored: Stored, around: Surroundings, clean: Callable[[str], None]
+    ) -> None:
         self.life: Life = stored.life
         self._model = model
         self._around = around
+        self._clean_disk = clean
         self._unsent = stored.reports
         self._work: asyncio.Task[None] | None = None
         self._loading: asyncio.Task[None] | None = None
@@ -106,7 +109,7 @@ class ModelShell:
             self._retry = asyncio.get_running_loop().call_later(RETRY_S, self.handle, event)
             return
         if step.life.phase is not self.life.phase:
-            log.info("%s: %s -> %s", self._model, self.life.phase, step.life.phase)
+            log.info("Model %s: %s -> %s.", self._model, self.life.phase, step.life.phase)
         self.life, self._unsent = step.life, reports
         self._send_reports()
         for effect in step.effects:
@@ -171,10 +174,8 @@ class ModelShell:
         except MusterError as error:
             event = Failed(life.deployment_id, error.cause())
         except Exception:
-            log.exception("%s: the work of %s failed unexpectedly", self._model, life.phase)
-            event = Failed(
-                life.deployment_id, Cause(MusterError.code, "The agent failed unexpectedly; see its log.")
-            )
+            log.exception("Model %s: the work of %s failed unexpectedly.", self._model, life.phase)
+            event = Failed(life.deployment_id, unexpected_failure().cause())
         self.handle(event)
 
     def _serve(self, release: Release | None) -> None:
@@ -223,7 +224,7 @@ class ModelShell:
         for release in list(self._ready):
             self._retire(self._ready.pop(release))
         try:
-            self._around.clean(self._model)
+            self._clean_disk(self._model)
         except StorageError as error:
             self._around.on_incident(error)
 
@@ -237,4 +238,4 @@ class ModelShell:
             try:
                 self._around.outbox.put(window)
             except StorageError as error:
-                log.warning("a telemetry window is lost: %s", error)
+                log.warning("A telemetry window is lost: %s", error)

@@ -34,30 +34,30 @@ class Slot(NamedTuple):
         release: What it is.
         manifest: Its description.
         variant: The variant that is installed.
-        directory: Where its files are.
+        folder: Where its files are.
     """
 
     release: Release
     manifest: Manifest
     variant: Variant
-    directory: Path
+    folder: Path
 
     @property
     def model_path(self) -> Path:
         """The model's file."""
-        return self.directory / self.variant.model_file.name
+        return self.folder / self.variant.model_file.name
 
 
 class Slots:
     """The folder of installed versions.
 
     Args:
-        directory: The folder.
+        folder: Where slots are.
         blobs: Where verified blobs come from.
     """
 
-    def __init__(self, directory: Path, blobs: BlobStore) -> None:
-        self._directory = directory
+    def __init__(self, folder: Path, blobs: BlobStore) -> None:
+        self._folder = folder
         self._blobs = blobs
 
     def held_manifest(self, model: str, release: Release) -> bytes | None:
@@ -77,7 +77,7 @@ class Slots:
             StorageError: It cannot be written.
         """
         staged = _staged(self._slot(model, release))
-        durable.make_directory(staged)
+        durable.make_folder(staged)
         durable.write_file(staged / MANIFEST_FILE, manifest)
 
     def files(self, model: str, release: Release) -> tuple[File, ...]:
@@ -111,9 +111,9 @@ class Slots:
                 raise StorageCorrupt(f"Blob {file.sha256[:12]}… is not here any more.")
             _link(self._blobs.path(file.sha256), staged / file.name)
         with durable.storage_errors(final):
-            durable.sync_directory(staged)
+            durable.sync_folder(staged)
             staged.replace(final)
-            durable.sync_directory(final.parent)
+            durable.sync_folder(final.parent)
         self.open(model, release)
 
     def open(self, model: str, release: Release) -> Slot:
@@ -122,13 +122,13 @@ class Slots:
         Raises:
             StorageCorrupt: It is not here, or its bytes are not what was installed.
         """
-        directory = self._slot(model, release)
+        folder = self._slot(model, release)
         manifest, variant = self._described(model, release)
         for file in manifest.files(variant):
-            path = directory / file.name
+            path = folder / file.name
             if not path.is_file() or file_sha256(path) != file.sha256:
                 raise StorageCorrupt(f"{model} version {release.version} is damaged on disk: {file.name}.")
-        return Slot(release, manifest, variant, directory)
+        return Slot(release, manifest, variant, folder)
 
     def keep(self, model: str, releases: frozenset[Release]) -> None:
         """Remove every slot of a model but these.
@@ -136,7 +136,7 @@ class Slots:
         Raises:
             StorageError: One cannot be removed.
         """
-        folder = self._directory / model
+        folder = self._folder / model
         names = {self._slot(model, release).name for release in releases}
         with durable.storage_errors(folder):
             found = sorted(folder.iterdir()) if folder.is_dir() else []
@@ -147,7 +147,7 @@ class Slots:
             durable.remove_tree(folder)
 
     def _slot(self, model: str, release: Release) -> Path:
-        return self._directory / model / f"{release.manifest_sha256}.{release.variant}"
+        return self._folder / model / f"{release.manifest_sha256}.{release.variant}"
 
     def _described(self, model: str, release: Release) -> tuple[Manifest, Variant]:
         data = self.held_manifest(model, release)

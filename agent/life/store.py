@@ -34,17 +34,17 @@ class LifeStore:
     """The folder of state files.
 
     Args:
-        directory: The folder.
+        folder: Where they are; created if need be.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def load(self) -> tuple[dict[str, Stored], list[StorageCorrupt]]:
         """Return the state of every model, and what is wrong with files that cannot be understood."""
         found: dict[str, Stored] = {}
         damaged: list[StorageCorrupt] = []
-        for path in sorted(self._directory.glob(f"*{SUFFIX}")):
+        for path in sorted(self._folder.glob(f"*{SUFFIX}")):
             try:
                 with durable.storage_errors(path):
                     found[path.name.removesuffix(SUFFIX)] = msgspec.json.decode(
@@ -62,9 +62,9 @@ class LifeStore:
         Raises:
             StorageError: It cannot be written; the state before stands.
         """
-        durable.make_directory(self._directory)
-        durable.write_file(self._directory / f"{model}{SUFFIX}", msgspec.json.encode(stored))
+        durable.make_folder(self._folder)
+        durable.write_file(self._folder / f"{model}{SUFFIX}", msgspec.json.encode(stored))
 
     def forget(self, model: str) -> None:
         """Remove the state of a model that the device no longer has."""
-        durable.remove_file(self._directory / f"{model}{SUFFIX}")
+        durable.remove_file(self._folder / f"{model}{SUFFIX}")

@@ -12,6 +12,7 @@ import msgspec
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
+from fleet.protocol.messages import ModelState
 
 
 class Phase(StrEnum):
@@ -79,6 +80,24 @@ class Life(msgspec.Struct, frozen=True):
     def installed(self) -> frozenset[Release]:
         """The versions that must stay on disk."""
         return frozenset(r for r in (self.active, self.previous, self.candidate) if r is not None)
+
+
+def model_state(model: str, life: Life, answering: Release | None) -> ModelState:
+    """Return what a device tells of a model.
+
+    Args:
+        model: Its name.
+        life: Its state.
+        answering: The version that answers; None if none does.
+    """
+    return ModelState(
+        model=model,
+        version=answering.version if answering else None,
+        manifest_sha256=answering.manifest_sha256 if answering else None,
+        variant=answering.variant if answering else None,
+        phase=life.phase.value,
+        deployment_id=life.deployment_id or None,
+    )
 
 
 class Ordered(msgspec.Struct, frozen=True):

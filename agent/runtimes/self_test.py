@@ -29,25 +29,25 @@ def profiled_output(manifest: Manifest) -> Tensor:
     raise SelfTestFailed("The model has no floating-point output to compare.")
 
 
-def run_self_test(model: LoadedModel, manifest: Manifest, variant: Variant, directory: Path) -> None:
+def run_self_test(model: LoadedModel, manifest: Manifest, variant: Variant, folder: Path) -> None:
     """Compare the model's answers to the golden inputs with the golden outputs.
 
     Args:
         model: The variant in memory.
         manifest: Describes the tensors.
         variant: States outputs and tolerance.
-        directory: Where the verified files of the bundle are.
+        folder: Where the verified files of the bundle are.
 
     Raises:
         SelfTestFailed: The answers differ, are not finite, or cannot be computed.
     """
-    inputs = golden_inputs(manifest, directory)
+    inputs = golden_inputs(manifest, folder)
     output = profiled_output(manifest)
     try:
         answers = model.infer({manifest.signature.inputs[0].name: inputs})[output.name]
     except InferenceFailed as error:
         raise SelfTestFailed(f"The golden inputs cannot be computed: {error}") from error
-    expected = _read(directory / variant.golden_outputs.name, np.dtype("<f4"), (manifest.golden_count, -1))
+    expected = _read(folder / variant.golden_outputs.name, np.dtype("<f4"), (manifest.golden_count, -1))
     answers = np.asarray(answers, dtype=np.float32).reshape(len(inputs), -1)
     if answers.shape != expected.shape:
         raise SelfTestFailed(f"The model answers with shape {answers.shape}, not {expected.shape}.")
@@ -61,7 +61,7 @@ def run_self_test(model: LoadedModel, manifest: Manifest, variant: Variant, dire
         )
 
 
-def golden_inputs(manifest: Manifest, directory: Path) -> NDArray[Any]:
+def golden_inputs(manifest: Manifest, folder: Path) -> NDArray[Any]:
     """Return the golden inputs, shape (golden_count, …).
 
     Raises:
@@ -75,7 +75,7 @@ def golden_inputs(manifest: Manifest, directory: Path) -> NDArray[Any]:
     except TypeError as error:
         raise SelfTestFailed(f"The input has an unknown element type {tensor.dtype!r:.40}.") from error
     shape = (manifest.golden_count, *tensor.shape[1:])
-    return _read(directory / manifest.golden_inputs.name, dtype, shape).astype(
+    return _read(folder / manifest.golden_inputs.name, dtype, shape).astype(
         np.dtype(tensor.dtype), copy=False
     )
 

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from agent.capabilities import agent_version
 from agent.hosting import Host
+from agent.log import unexpected_failure
 from agent.serving.http import Response
 from agent.serving.tensors import DATATYPES, RequestTensor, ResponseTensor, read_inputs, write_outputs
 from agent.telemetry.window import Counter
@@ -118,8 +119,8 @@ class InferenceApi:
         except MusterError as error:
             return self.refuse(error)
         except Exception:
-            log.exception("a request failed unexpectedly")
-            return self.refuse(MusterError("The agent failed unexpectedly; see its log."))
+            log.exception("A request failed unexpectedly.")
+            return self.refuse(unexpected_failure())
 
     def refuse(self, error: MusterError) -> Response:
         """Return the answer that tells of an error."""

@@ -92,7 +92,7 @@ class HttpServer:
         try:
             await _Conversation(reader, writer, self._limit_bytes).hold(self._respond, self._refuse)
         except (ConnectionError, TimeoutError, asyncio.CancelledError):
-            log.debug("a local connection ended early")
+            log.debug("A local connection ended early.")
         finally:
             self._connections.discard(task)
             writer.close()

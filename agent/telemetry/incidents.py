@@ -37,7 +37,7 @@ class Incidents:
     def report(self, error: MusterError) -> None:
         """Keep an incident about an error; never raises, for it is called while handling one."""
         now_s, code = self._clock(), error.code
-        log.warning("incident %s: %s", code, error)
+        log.warning("Incident %s: %s", code, error)
         if abs(now_s - self._last_s.get(code, -INTERVAL_S)) < INTERVAL_S:
             self._left_out[code] += 1
             return
@@ -47,4 +47,4 @@ class Incidents:
         try:
             self._outbox.put(Incident(now_s, Cause(code, detail)))
         except StorageError as full:
-            log.warning("the incident could not be kept: %s", full)
+            log.warning("The incident could not be kept: %s", full)

@@ -64,7 +64,7 @@ class Outbox:
             self._open(path)
         except sqlite3.DatabaseError as error:
             aside = path.with_name(path.name + ".damaged")
-            log.warning("the outbox is damaged (%s) and was put aside as %s", error, aside.name)
+            log.warning("The outbox is damaged (%s) and was put aside as %s.", error, aside.name)
             path.replace(aside)
             for suffix in ("-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -164,7 +164,7 @@ class Outbox:
                 number = self._database.execute(oldest).fetchone()[0]
                 if number is None:
                     break
-                log.warning("the outbox is over its budget: record %d is dropped", number)
+                log.warning("The outbox is over its budget: record %d is dropped.", number)
                 self._delete(number)
 
     def _merge_oldest(self) -> bool:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 class _Flight(NamedTuple):
     """A record that was sent and not acknowledged by the hub."""
 
-    due: float
+    due_s: float
     backoff: Backoff
 
 
@@ -81,14 +81,14 @@ class Sender:
                 continue
 
     async def _send_due(self) -> None:
-        now = asyncio.get_running_loop().time()
-        waiting = {number for number, flight in self._flights.items() if flight.due > now}
+        now_s = asyncio.get_running_loop().time()
+        waiting = {number for number, flight in self._flights.items() if flight.due_s > now_s}
         entries = self._outbox.take(max(0, self._settings.records_in_flight - len(waiting)), beside=waiting)
         sending: list[Awaitable[None]] = []
         for entry in entries:
             flight = self._flights.get(entry.number)
             backoff = flight.backoff if flight else self._new_backoff()
-            self._flights[entry.number] = _Flight(now + backoff.next_s(), backoff)
+            self._flights[entry.number] = _Flight(now_s + backoff.next_s(), backoff)
             sending.append(self._send(entry))
         await asyncio.gather(*sending)
 
@@ -96,14 +96,14 @@ class Sender:
         try:
             await self._link.publish(self._topic, encode(self._outbox.record(entry)))
         except BrokerUnavailable:
-            log.debug("record %d waits for the next connection", entry.number)
+            log.debug("Record %d waits for the next connection.", entry.number)
         except InvalidMessage as error:
             log.warning("%s", error)
 
     def _until_due_s(self) -> float:
-        now = asyncio.get_running_loop().time()
-        dues = (flight.due for flight in self._flights.values())
-        return max(0.01, min(dues, default=now + self._settings.resend_interval_s) - now)
+        now_s = asyncio.get_running_loop().time()
+        dues_s = (flight.due_s for flight in self._flights.values())
+        return max(0.01, min(dues_s, default=now_s + self._settings.resend_interval_s) - now_s)
 
     def _new_backoff(self) -> Backoff:
         # Backoff draws from the upper half of its first wait, so twice the interval makes it the least.

@@ -54,12 +54,12 @@ class Director:
     """Verifies assignments and remembers the last one.
 
     Args:
-        directory: Where keys and the last assignment are kept.
+        folder: Where keys and the last assignment are kept.
         device_id: This device.
     """
 
-    def __init__(self, directory: Path, device_id: str) -> None:
-        self._directory = directory
+    def __init__(self, folder: Path, device_id: str) -> None:
+        self._folder = folder
         self._device_id = device_id
         self._keys: dict[bytes, bytes] = {}
         self._last = b""
@@ -78,11 +78,11 @@ class Director:
                 cannot be told which are old.
             TrustError: The assignment does not verify (any more); its sequence number still counts.
         """
-        durable.make_directory(self._directory)
-        keys = _read(self._directory / KEYS_FILE)
+        durable.make_folder(self._folder)
+        keys = _read(self._folder / KEYS_FILE)
         if keys is not None:
             self._keys = decode_director_keys(keys).by_id()
-        stored = _read(self._directory / ACCEPTED_FILE)
+        stored = _read(self._folder / ACCEPTED_FILE)
         if stored is None:
             return None
         try:
@@ -106,9 +106,9 @@ class Director:
             StorageError: They cannot be kept.
         """
         if keys.by_id() != self._keys:
-            durable.write_file(self._directory / KEYS_FILE, encode_director_keys(keys))
+            durable.write_file(self._folder / KEYS_FILE, encode_director_keys(keys))
             self._keys = keys.by_id()
-            log.info("the director has %d key(s)", len(self._keys))
+            log.info("The director has %d key(s).", len(self._keys))
 
     def is_last(self, message: bytes) -> bool:
         """Tell whether these are the very bytes accepted last: brokers deliver messages twice at times."""
@@ -140,7 +140,7 @@ class Director:
         assignment = self._verified(message)
         check_acceptable(assignment, device_id=self._device_id, last_sequence=self.sequence, now_s=now_s)
         accepted = _Accepted(assignment.sequence, message)
-        durable.write_file(self._directory / ACCEPTED_FILE, msgspec.msgpack.encode(accepted))
+        durable.write_file(self._folder / ACCEPTED_FILE, msgspec.msgpack.encode(accepted))
         self.sequence, self._last = assignment.sequence, message
         return assignment
 
@@ -156,9 +156,9 @@ class Director:
         return decode_assignment(envelope.payload)
 
 
-def read_sequence(directory: Path) -> int:
+def read_sequence(folder: Path) -> int:
     """Return the highest sequence number accepted; 0 if there is none or it is damaged."""
-    stored = _read(directory / ACCEPTED_FILE)
+    stored = _read(folder / ACCEPTED_FILE)
     try:
         return msgspec.msgpack.decode(stored, type=_Accepted).sequence if stored else 0
     except msgspec.DecodeError:

@@ -49,17 +49,17 @@ class ImageRepository:
     cancelled leaves its thread running.
 
     Args:
-        directory: Where trusted metadata is kept.
+        folder: Where trusted metadata is kept.
         root: The root metadata that enrolment pinned.
         fetcher: Brings the files.
     """
 
-    def __init__(self, directory: Path, root: bytes, fetcher: FetcherInterface) -> None:
-        self._directory = directory
+    def __init__(self, folder: Path, root: bytes, fetcher: FetcherInterface) -> None:
+        self._folder = folder
         self._root = root
         self._fetcher = fetcher
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="image-repository")
-        durable.make_directory(directory / "root_history")
+        durable.make_folder(folder / "root_history")
 
     async def director_keys(self) -> DirectorKeys:
         """Refresh the metadata and return the keys that may sign assignments.
@@ -113,7 +113,7 @@ class ImageRepository:
     def _updater(self) -> Iterator[Updater]:
         with tempfile.TemporaryDirectory(prefix="muster-target-") as downloads:
             yield _DurableUpdater(
-                metadata_dir=str(self._directory),
+                metadata_dir=str(self._folder),
                 metadata_base_url="metadata/",
                 target_dir=downloads,
                 target_base_url="targets/",

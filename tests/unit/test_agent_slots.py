@@ -86,7 +86,7 @@ def test_only_what_is_kept_stays(tmp_path: Path) -> None:
     assert disk.slots.held_manifest(MODEL, one) is None
     assert disk.slots.open(MODEL, two)
     shared = TWO.manifest.golden_inputs.sha256
-    assert {path.name for path in disk.blobs.directory.iterdir()} == set(TWO.blobs)
+    assert {path.name for path in disk.blobs.folder.iterdir()} == set(TWO.blobs)
     assert shared in ONE.blobs
     disk.slots.keep(MODEL, frozenset())
     assert not disk.folder.exists()
