@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import typer
 
 from fleet.protocol.errors import (
     HubUnavailable,
@@ -63,6 +64,12 @@ class Connection:
                 remedy="Set MUSTER_TOKEN or MUSTER_TOKEN_FILE; `muster hub init` printed the first token.",
             )
         return token
+
+
+def client_of(context: typer.Context) -> Client:
+    """Return the client of the command that runs."""
+    connection: Connection = context.obj
+    return connection.client()
 
 
 class Client:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from hub.cli.output import JsonFlag, console, print_json, print_table
+from hub.cli.client import client_of
+from hub.cli.output import JsonFlag, console, print_table, show
 
 app = typer.Typer(help="Register and list datasets.", no_args_is_help=True)
 
@@ -20,15 +21,16 @@ def add(
     as_json: JsonFlag = False,
 ) -> None:
     """Check a dataset and register it with its digest."""
-    dataset = context.obj.client().upload(f"/datasets/{name}", file)
-    if as_json:
-        print_json(dataset)
-    else:
-        console.print(f"{name}: {dataset['samples']} samples, SHA-256 {dataset['sha256']}")
+    dataset = client_of(context).upload(f"/datasets/{name}", file)
+    show(dataset, as_json=as_json, draw=_print)
 
 
 @app.command("list")
 def list_(context: typer.Context, as_json: JsonFlag = False) -> None:
     """List the registered datasets."""
     columns = {"name": "name", "samples": "samples", "feature_shape": "shape", "sha256": "SHA-256"}
-    print_table(context.obj.client().pages("/datasets"), columns, as_json=as_json)
+    print_table(client_of(context).pages("/datasets"), columns, as_json=as_json)
+
+
+def _print(dataset: dict[str, Any]) -> None:
+    console.print(f"{dataset['name']}: {dataset['samples']} samples, SHA-256 {dataset['sha256']}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from hub.cli.output import JsonFlag, ago, console, print_json, print_table
+from hub.cli.client import client_of
+from hub.cli.output import JsonFlag, ago, console, print_table, show
 
 app = typer.Typer(help="Invite, list and show devices.", no_args_is_help=True)
 
@@ -18,17 +19,14 @@ def token(
     as_json: JsonFlag = False,
 ) -> None:
     """Make a one-time token with which one device can enrol."""
-    answer = context.obj.client().post("/enrolment-tokens", {"lifetime_s": hours * 3600})
-    if as_json:
-        print_json(answer)
-    else:
-        console.out(answer["token"], highlight=False)
+    answer = client_of(context).post("/enrolment-tokens", {"lifetime_s": hours * 3600})
+    show(answer, as_json=as_json, draw=lambda made: console.out(made["token"], highlight=False))
 
 
 @app.command("list")
 def list_(context: typer.Context, as_json: JsonFlag = False) -> None:
     """List the devices of the fleet."""
-    rows = list(context.obj.client().pages("/devices"))
+    rows = list(client_of(context).pages("/devices"))
     if not as_json:
         for row in rows:
             row["runs"] = ", ".join(f"{m['model']} {m['version']}" for m in row["models"]) or None
@@ -43,27 +41,30 @@ def list_(context: typer.Context, as_json: JsonFlag = False) -> None:
     print_table(rows, columns, as_json=as_json)
 
 
-@app.command()
-def show(
+@app.command("show")
+def show_device(
     context: typer.Context,
     device_id: Annotated[str, typer.Argument()],
     as_json: JsonFlag = False,
 ) -> None:
     """Show one device: what it runs, what it should run, and what happened to it."""
-    client = context.obj.client()
+    client = client_of(context)
     device = client.get(f"/devices/{device_id}")
-    timeline = client.get(f"/devices/{device_id}/timeline", limit=20)["items"]
-    if as_json:
-        print_json({**device, "timeline": timeline})
-        return
-    console.print(f"[bold]{device_id}[/bold] {device['health']}, seen {ago(device['last_seen_at_s'])}")
+    device["timeline"] = client.get(f"/devices/{device_id}/timeline", limit=20)["items"]
+    show(device, as_json=as_json, draw=_print)
+
+
+def _print(device: dict[str, Any]) -> None:
+    console.print(
+        f"[bold]{device['device_id']}[/bold] {device['health']}, seen {ago(device['last_seen_at_s'])}"
+    )
     for reason in device["reasons"]:
         console.print(f"  {reason}")
     columns = {"model": "model", "version": "version", "variant": "variant", "phase": "phase"}
     print_table(device["models"], columns, as_json=False, title="runs")
     columns = {"model": "model", "version": "version", "variant": "variant", "deployment_id": "deployment"}
     print_table(device["desired"], columns, as_json=False, title="should run")
-    for entry in timeline:
+    for entry in device["timeline"]:
         entry["why"] = entry["cause"]["detail"] if entry["cause"] else None
     columns = {
         "received_at_s": "when",
@@ -73,4 +74,4 @@ def show(
         "state": "state",
         "why": "why",
     }
-    print_table(timeline, columns, as_json=False, title="timeline")
+    print_table(device["timeline"], columns, as_json=False, title="timeline")

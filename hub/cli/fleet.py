@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
-from hub.cli.output import JsonFlag, console, print_json, print_table
+from hub.cli.client import client_of
+from hub.cli.output import JsonFlag, console, print_table, show
 
 app = typer.Typer(help="Ask how the fleet is.", no_args_is_help=True)
 
@@ -12,10 +15,16 @@ app = typer.Typer(help="Ask how the fleet is.", no_args_is_help=True)
 @app.command()
 def health(context: typer.Context, as_json: JsonFlag = False) -> None:
     """Show the fleet's health."""
-    answer = context.obj.client().get("/fleet/health")
-    if as_json:
-        print_json(answer)
-        return
+    show(client_of(context).get("/fleet/health"), as_json=as_json, draw=_print_health)
+
+
+@app.command()
+def drift(context: typer.Context, as_json: JsonFlag = False) -> None:
+    """Show the last look at drift, for each device and feature."""
+    show(list(client_of(context).pages("/drift")), as_json=as_json, draw=_print_drift)
+
+
+def _print_health(answer: dict[str, Any]) -> None:
     console.print(f"{answer['devices']} devices, {answer['online']} online")
     console.print(", ".join(f"{number} {health}" for health, number in answer["by_health"].items() if number))
     for model in answer["models"]:
@@ -31,13 +40,7 @@ def health(context: typer.Context, as_json: JsonFlag = False) -> None:
         console.print(f"{answer['refused_messages']} messages could not be taken in")
 
 
-@app.command()
-def drift(context: typer.Context, as_json: JsonFlag = False) -> None:
-    """Show the last look at drift, for each device and feature."""
-    rows = list(context.obj.client().pages("/drift"))
-    if as_json:
-        print_json(rows)
-        return
+def _print_drift(rows: list[dict[str, Any]]) -> None:
     flat = [
         {"device_id": row["device_id"], "model": row["model"], "version": row["version"], **feature}
         for row in rows

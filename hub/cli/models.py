@@ -10,8 +10,8 @@ import typer
 from rich.progress import Progress, TextColumn
 
 from fleet.protocol.errors import InvalidModel, error_of
-from hub.cli.client import Client
-from hub.cli.output import JsonFlag, console, print_json, print_table
+from hub.cli.client import Client, client_of
+from hub.cli.output import JsonFlag, console, print_table, show
 
 app = typer.Typer(help="Train, list, show and release model versions.", no_args_is_help=True)
 
@@ -32,7 +32,7 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train a version, convert, quantize, evaluate and register it. Waits until it is done."""
-    client: Client = context.obj.client()
+    client = client_of(context)
     version = client.post(
         f"/models/{model}/versions",
         {
@@ -44,10 +44,7 @@ def train(
         },
     )
     version = wait_for_training(client, version, show_progress=not as_json)
-    if as_json:
-        print_json(version)
-    else:
-        _print_version(version)
+    show(version, as_json=as_json, draw=_print_version)
 
 
 @app.command("list")
@@ -65,22 +62,19 @@ def list_(
         "dataset": "dataset",
         "created_at_s": "created",
     }
-    print_table(context.obj.client().pages("/models", model=model), columns, as_json=as_json)
+    print_table(client_of(context).pages("/models", model=model), columns, as_json=as_json)
 
 
-@app.command()
-def show(
+@app.command("show")
+def show_version(
     context: typer.Context,
     model: Annotated[str, typer.Argument()],
     version: Annotated[int, typer.Argument(min=1)],
     as_json: JsonFlag = False,
 ) -> None:
     """Show one version."""
-    row = context.obj.client().get(f"/models/{model}/versions/{version}")
-    if as_json:
-        print_json(row)
-    else:
-        _print_version(row)
+    row = client_of(context).get(f"/models/{model}/versions/{version}")
+    show(row, as_json=as_json, draw=_print_version)
 
 
 @app.command()
@@ -91,11 +85,8 @@ def release(
     as_json: JsonFlag = False,
 ) -> None:
     """Sign a registered version into the image repository, so that it can be rolled out."""
-    row = context.obj.client().post(f"/models/{model}/versions/{version}/release")
-    if as_json:
-        print_json(row)
-    else:
-        console.print(f"{model} version {version} is {row['status']}")
+    row = client_of(context).post(f"/models/{model}/versions/{version}/release")
+    show(row, as_json=as_json, draw=_print_version)
 
 
 def wait_for_training(client: Client, version: dict[str, Any], *, show_progress: bool) -> dict[str, Any]:

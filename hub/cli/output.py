@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +19,20 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON in place of a
 def print_json(value: Any) -> None:
     """Print a value as indented JSON."""
     console.out(json.dumps(value, indent=2), highlight=False)
+
+
+def show(value: Any, *, as_json: bool, draw: Callable[[Any], None]) -> None:
+    """Show an answer of the API.
+
+    Args:
+        value: As the API gave it.
+        as_json: Print it whole, as JSON.
+        draw: Shows it to people.
+    """
+    if as_json:
+        print_json(value)
+    else:
+        draw(value)
 
 
 def print_table(

@@ -13,13 +13,14 @@ from rich.live import Live
 from rich.table import Table
 
 from fleet.protocol.errors import InvalidPlan
-from hub.cli.client import Client
-from hub.cli.output import JsonFlag, console, print_json, print_table
+from fleet.rollout.state import FINAL
+from hub.cli.client import client_of
+from hub.cli.output import JsonFlag, console, print_table, show
 
 app = typer.Typer(help="Bring versions to devices, in stages.", no_args_is_help=True)
 
 POLL_S = 0.5
-ENDED = frozenset({"SUCCEEDED", "ABORTED", "ROLLED_BACK", "FAILED"})
+ENDED = frozenset(status.value for status in FINAL)
 
 Number = Annotated[int, typer.Argument(min=1, help="The rollout's number.")]
 Reason = Annotated[str, typer.Option(help="Why, for the history.")]
@@ -39,7 +40,7 @@ def create(
     as_json: JsonFlag = False,
 ) -> None:
     """Create a rollout; it moves nothing until it is started."""
-    client: Client = context.obj.client()
+    client = client_of(context)
     body = {
         "model": model,
         "version": version,
@@ -70,26 +71,22 @@ def list_(
         "counts": "devices",
         "created_at_s": "created",
     }
-    print_table(context.obj.client().pages("/rollouts", model=model), columns, as_json=as_json)
+    print_table(client_of(context).pages("/rollouts", model=model), columns, as_json=as_json)
 
 
 @app.command()
 def status(context: typer.Context, number: Number, as_json: JsonFlag = False) -> None:
     """Show where a rollout is and why."""
-    client: Client = context.obj.client()
+    client = client_of(context)
     rollout = client.get(f"/rollouts/{number}")
-    if as_json:
-        print_json(rollout)
-        return
-    console.print(_picture(rollout))
-    for line in client.get(f"/rollouts/{number}/history")["items"]:
-        console.print(f"  {time.strftime('%H:%M:%S', time.localtime(line['at_s']))}  {line['text']}")
+    rollout["history"] = client.get(f"/rollouts/{number}/history")["items"]
+    show(rollout, as_json=as_json, draw=_print_status)
 
 
 @app.command()
 def watch(context: typer.Context, number: Number, as_json: JsonFlag = False) -> None:
     """Follow a rollout until it ends; exit code 0 only if it succeeded. JSON: a line for each change."""
-    client: Client = context.obj.client()
+    client = client_of(context)
     revision = -1
     with Live(console=console, auto_refresh=False) if not as_json else nullcontext() as live:
         while True:
@@ -156,7 +153,7 @@ def rollback(
     as_json: JsonFlag = False,
 ) -> None:
     """Bring every device of a model back to an older version, now."""
-    client: Client = context.obj.client()
+    client = client_of(context)
     rollout = client.post("/rollbacks", {"model": model, "to": to, "reason": reason})
     if wait:
         with console.status(f"rolling {model} back to version {to}"):
@@ -169,14 +166,17 @@ def rollback(
 
 
 def _act(context: typer.Context, number: int, action: str, body: dict[str, Any], *, as_json: bool) -> None:
-    _print(context.obj.client().post(f"/rollouts/{number}/{action}", body), as_json=as_json)
+    _print(client_of(context).post(f"/rollouts/{number}/{action}", body), as_json=as_json)
 
 
 def _print(rollout: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print_json(rollout)
-    else:
-        console.print(_picture(rollout))
+    show(rollout, as_json=as_json, draw=lambda shown: console.print(_picture(shown)))
+
+
+def _print_status(rollout: dict[str, Any]) -> None:
+    console.print(_picture(rollout))
+    for line in rollout["history"]:
+        console.print(f"  {time.strftime('%H:%M:%S', time.localtime(line['at_s']))}  {line['text']}")
 
 
 def _picture(rollout: dict[str, Any]) -> Table:
