@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-PACKAGES_FOLDER = Path(__file__).parents[1]
+_PACKAGES_FOLDER = Path(__file__).parents[1]
 """What holds our packages: a source tree, or where they were installed."""
 
 
@@ -17,5 +17,5 @@ def command(module: str, *arguments: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Return this process's environment, where Python finds our packages whatever the working folder is."""
-    paths = (str(PACKAGES_FOLDER), os.environ.get("PYTHONPATH", ""))
+    paths = (str(_PACKAGES_FOLDER), os.environ.get("PYTHONPATH", ""))
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}

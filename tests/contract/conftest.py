@@ -1,4 +1,4 @@
-"""Each test of a contract runs on every implementation: brokers here, stores here."""
+"""Each test of a contract runs on every implementation: stores here, brokers in `tests.conftest`."""
 
 from __future__ import annotations
 
@@ -7,21 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hub.broker.kinds import KINDS
 from hub.store.protocols import Store
 from hub.store.sqlite import SqliteStore
-from tests.support.brokers import RunningBroker, running_broker
 
 STORES: dict[str, Callable[[Path], Store]] = {"sqlite": lambda folder: SqliteStore(folder / "hub.db")}
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def broker(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningBroker]:
-    """A broker that the tests of one module share; each makes accounts of its own."""
-    with running_broker(request.param, tmp_path_factory.mktemp("broker")) as running:
-        yield running
 
 
 @pytest.fixture(params=STORES)

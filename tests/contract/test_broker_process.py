@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,22 +20,11 @@ from hub.broker import mosquitto
 from hub.broker.kinds import KINDS, Kind
 from hub.broker.mosquitto import FIRST_SOUND_VERSION, mosquitto_version, version_warnings
 from hub.broker.process import start_broker
-from tests.support.brokers import HOST, RunningBroker, require_mosquitto
+from tests.support.brokers import HOST, RunningBroker, listens, require_mosquitto
 from tests.support.mqtt_client import Client
+from tests.support.waiting import eventually
 
 DEADLINE_S = 15.0
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0
-
-
-def _wait_until(condition: Callable[[], bool], message: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, message
-        time.sleep(0.02)
 
 
 def _children(pid: int) -> list[int]:
@@ -89,9 +77,9 @@ def test_a_broker_does_not_outlive_a_hub_that_was_killed(hub: subprocess.Popen[b
     with hub:
         assert hub.stdout is not None
         port = int(hub.stdout.readline())
-        assert _listens(port)
+        assert listens(port)
         hub.kill()
-    _wait_until(lambda: not _listens(port), "the broker outlived the hub")
+    eventually(lambda: not listens(port), "the broker has ended with its hub")
 
 
 def test_a_hub_sees_that_its_broker_ended_and_nothing_remains(hub: subprocess.Popen[bytes]) -> None:
@@ -101,7 +89,7 @@ def test_a_hub_sees_that_its_broker_ended_and_nothing_remains(hub: subprocess.Po
         for child in _children(hub.pid):  # the leash of Mosquitto, or the embedded broker itself
             os.kill(child, signal.SIGKILL)
         assert hub.wait(DEADLINE_S) != 0
-    _wait_until(lambda: not _listens(port), "the broker outlived its leash")
+    eventually(lambda: not listens(port), "the broker has ended with its leash")
 
 
 def test_a_port_in_use_is_said_at_once(kind: Kind, tmp_path: Path) -> None:
@@ -124,7 +112,7 @@ def test_stopping_twice_does_no_harm(kind: Kind, tmp_path: Path) -> None:
             await broker.update_accounts({})
         return broker.port
 
-    assert not _listens(asyncio.run(story()))
+    assert not listens(asyncio.run(story()))
 
 
 def test_an_unusable_account_name_changes_nothing(kind: Kind, tmp_path: Path) -> None:
@@ -184,10 +172,10 @@ def test_mosquitto_forgets_no_session_when_it_is_killed(tmp_path: Path) -> None:
         for number in range(20):
             hub.publish(down(device, Down.ACK), b"message %d" % number)
         saved = tmp_path / "mosquitto.db"
-        _wait_until(lambda: saved.exists() and b"message 19" in saved.read_bytes(), "nothing was saved")
+        eventually(lambda: saved.exists() and b"message 19" in saved.read_bytes(), "the queue is saved")
         for pid in _processes_with(str(tmp_path / "mosquitto.conf")):
             os.kill(pid, signal.SIGKILL)
-    _wait_until(lambda: not _listens(broker.port), "it was not killed")
+    eventually(lambda: not listens(broker.port), "Mosquitto was killed")
     broker.stop()
 
     async def again() -> list[bytes]:
@@ -219,4 +207,4 @@ def test_the_leash_ends_its_command_when_the_pipe_closes(stubborn: bool) -> None
     leash.stdin.close()
     leash.wait(DEADLINE_S)
     leash.stdout.close()
-    _wait_until(lambda: not Path(f"/proc/{child}").exists(), "the command outlived its leash")
+    eventually(lambda: not Path(f"/proc/{child}").exists(), "the command has ended with its leash")

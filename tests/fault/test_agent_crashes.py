@@ -6,6 +6,7 @@ After each the device must answer with a version that it verified, and say what 
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import time
 from pathlib import Path
@@ -22,8 +23,8 @@ from tests.support.agent_bundles import build
 from tests.support.agent_device import SAMPLE, Device
 from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures by name
     MakeDevice,
-    broker_fixture,
     make_device_fixture,
+    mosquitto_fixture,
     open_broker_fixture,
     peer_fixture,
 )
@@ -40,6 +41,16 @@ def settled(peer: Peer, device: Device) -> None:
     device.start()
     peer.assign(device.id, (ONE, "d-1"))
     peer.wait_report("d-1", S.SUCCEEDED)
+
+
+def restart_with(device: Device, name: str, value: float) -> None:
+    """Start a device again with another value of one setting."""
+    device.stop()
+    path = device.state / "agent.toml"
+    text, changes = re.subn(rf"(?m)^{name} = .*$", f"{name} = {value}", path.read_text("utf-8"))
+    assert changes == 1
+    path.write_text(text, "utf-8")
+    device.start()
 
 
 def phase_on_disk(device: Device) -> str:
@@ -150,14 +161,9 @@ def test_a_device_killed_again_and_again_ends_on_a_verified_version(
 
 
 def test_three_crashes_in_trial_roll_back_before_loading(peer: Peer, make_device: MakeDevice) -> None:
-    device = make_device(trial_s=60.0)
-    device_settings = device.state / "agent.toml"
-    slow = device_settings.read_text("utf-8")
-    device_settings.write_text(slow.replace("trial_s = 60.0", "trial_s = 0.3"), "utf-8")
+    device = make_device()
     settled(peer, device)
-    device.stop()
-    device_settings.write_text(slow, "utf-8")
-    device.start()
+    restart_with(device, "trial_s", 60.0)
     peer.release(TWO)
     peer.assign(device.id, (TWO, "d-2"))
     device.wait_version(2)
@@ -174,15 +180,10 @@ def test_three_crashes_in_trial_roll_back_before_loading(peer: Peer, make_device
 
 def test_a_trial_rolls_back_without_the_network(peer: Peer, make_device: MakeDevice) -> None:
     """The hub is gone when version 2 begins to answer NaN; the report comes when the hub does."""
-    device = make_device(trial_s=60.0)
+    device = make_device()
     nan = build(2, negative_gives_nan=True)
-    settings = device.state / "agent.toml"
-    slow = settings.read_text("utf-8")
-    settings.write_text(slow.replace("trial_s = 60.0", "trial_s = 0.3"), "utf-8")
     settled(peer, device)
-    device.stop()
-    settings.write_text(slow, "utf-8")
-    device.start()
+    restart_with(device, "trial_s", 60.0)
     peer.release(nan)
     peer.assign(device.id, (nan, "d-2"))
     peer.wait_report("d-2", S.TRIAL)
@@ -243,14 +244,7 @@ def test_an_oversized_packet_costs_one_connection_and_is_not_offered_again(
 def test_too_little_space_is_told_before_a_byte_is_fetched(peer: Peer, make_device: MakeDevice) -> None:
     device = make_device()
     settled(peer, device)
-    device.stop()
-    settings = device.state / "agent.toml"
-    reserve = shutil.disk_usage(device.state).free * 2
-    settings.write_text(
-        settings.read_text("utf-8").replace("reserve_free_bytes = 0", f"reserve_free_bytes = {reserve}"),
-        "utf-8",
-    )
-    device.start()
+    restart_with(device, "reserve_free_bytes", shutil.disk_usage(device.state).free * 2)
     device.wait_version(1)
     peer.release(TWO)
     peer.wants.clear()

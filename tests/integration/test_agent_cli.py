@@ -15,8 +15,8 @@ from fleet.protocol.deployment import DeploymentState as S
 from tests.support.agent_bundles import build
 from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures by name
     MakeDevice,
-    broker_fixture,
     make_device_fixture,
+    mosquitto_fixture,
     peer_fixture,
 )
 from tests.support.agent_peer import Peer

@@ -7,7 +7,6 @@ from tests.support.agent_bundles import build, expected_class
 from tests.support.agent_device import SAMPLE
 from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures by name
     MakeDevice,
-    each_broker_fixture,
     make_device_fixture,
     peer_fixture,
 )

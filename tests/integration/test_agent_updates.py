@@ -10,7 +10,6 @@ from tests.support.agent_bundles import VARIANT, build
 from tests.support.agent_device import SAMPLE
 from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures by name
     MakeDevice,
-    each_broker_fixture,
     make_device_fixture,
     peer_fixture,
 )

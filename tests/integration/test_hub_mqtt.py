@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -15,19 +15,12 @@ from fleet.protocol.topics import HUB_ACCOUNT, Down, Up, device_subscription, do
 from hub.broker.kinds import KINDS, Kind
 from hub.broker.process import start_broker
 from hub.mqtt import HubMqtt
-from tests.support.brokers import HOST, RunningBroker, running_broker
+from tests.support.brokers import HOST, RunningBroker
 from tests.support.mqtt_client import Client, Message
+from tests.support.waiting import eventually_async
 
 TIMEOUT_S = 20.0
 Handler = Callable[[str, bytes], Awaitable[None]]
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def broker(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningBroker]:
-    with running_broker(request.param, tmp_path_factory.mktemp("broker")) as running:
-        yield running
 
 
 @asynccontextmanager
@@ -143,9 +136,7 @@ def test_the_hub_reconnects_when_the_broker_returns(kind: Kind, tmp_path: Path) 
         accounts = broker.hashes()
         async with connected_hub(broker, keep) as hub:
             await asyncio.to_thread(broker.stop)
-            async with asyncio.timeout(TIMEOUT_S):
-                while hub.connected:  # noqa: ASYNC110 - from outside, the state can only be looked at
-                    await asyncio.sleep(0.01)
+            await eventually_async(lambda: not hub.connected, "the hub saw that its broker is gone")
             sending = asyncio.create_task(
                 hub.publish(down(device, Down.ACK), b"sent while the broker was away")
             )

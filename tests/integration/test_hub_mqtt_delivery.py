@@ -20,6 +20,7 @@ from hub.mqtt import HubMqtt
 from hub.store.blobs import BlobFolder
 from tests.support.brokers import HOST, RunningBroker, running_broker
 from tests.support.mqtt_client import Client
+from tests.support.waiting import eventually_async
 
 TIMEOUT_S = 30.0
 BLOB = random.Random(1).randbytes(1_500_000)
@@ -55,6 +56,9 @@ async def _story(
         running = [asyncio.create_task(part.run()) for part in (hub, publisher)]
         await hub.wait_connected(TIMEOUT_S)
         received = await asyncio.gather(*(asyncio.to_thread(_fetch, device, sha256) for device in devices))
+        await eventually_async(  # devices can have the last chunk before the hub has its acknowledgement
+            lambda: publisher.counters.chunks_sent >= chunk_count(len(BLOB)), "every chunk is acknowledged"
+        )
         for task in running:
             task.cancel()
             with suppress(asyncio.CancelledError):

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import msgspec
@@ -17,22 +16,23 @@ import pytest
 
 from converters.dataset import Dataset
 from fleet.protocol.errors import ModelError, Unavailable, all_errors
-from hub.children import PACKAGES_FOLDER
+from hub import children
 from hub.training import runner
 from hub.training.job import TrainingJob, TrainingResult
 from hub.training.runner import rebuilt, run_training
 from hub.training.train import STEPS
 from tests.support.digits import digits_job
+from tests.support.waiting import eventually
 
 DEADLINE_S = 30.0
 
 
 def _worker(stdin: bytes) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [sys.executable, "-m", "hub.training.worker"],
+        children.command(runner.WORKER),
         input=stdin,
         capture_output=True,
-        cwd=PACKAGES_FOLDER,
+        env=children.environment(),
         timeout=60,
         check=False,
     )
@@ -60,7 +60,7 @@ def test_the_worker_speaks_json_lines(tmp_path: Path) -> None:
 
 def test_the_worker_loads_no_numpy_before_it_has_set_its_threads() -> None:
     code = "import sys, hub.training.worker; sys.exit('numpy' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=PACKAGES_FOLDER, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], env=children.environment(), check=True, timeout=60)
 
 
 def _is_alive(process_id: int) -> bool:
@@ -146,17 +146,14 @@ def test_a_training_process_ends_when_its_hub_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "job.json")],
         stdout=subprocess.PIPE,
-        cwd=PACKAGES_FOLDER,
+        env=children.environment(),
     ) as hub:
         assert hub.stdout is not None
         while hub.stdout.readline().strip() != b"train":
             assert hub.poll() is None
         (process_id,) = _children(hub.pid)
         hub.kill()
-    deadline_s = time.monotonic() + DEADLINE_S
-    while _is_alive(process_id):
-        assert time.monotonic() < deadline_s, "the training outlived its hub"
-        time.sleep(0.05)
+    eventually(lambda: not _is_alive(process_id), "the training has ended with its hub")
 
 
 def test_every_error_of_the_tree_survives_the_way_back() -> None:

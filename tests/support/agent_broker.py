@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import Protocol
 
-from tests.support.brokers import HOST, require_mosquitto
+from tests.support.brokers import HOST, listens, require_mosquitto
+from tests.support.waiting import eventually
 
 
 class AnyBroker(Protocol):
@@ -54,12 +53,7 @@ class OpenBroker:
         """Start it and wait until it listens."""
         command = [str(require_mosquitto()), "-c", str(self._settings)]
         self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection((HOST, self.port), timeout=1):
-                return
-            assert time.monotonic() < deadline, "Mosquitto does not listen"
-            time.sleep(0.02)
+        eventually(lambda: listens(self.port), "Mosquitto listens")
 
     def stop(self) -> None:
         """End it."""

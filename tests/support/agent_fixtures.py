@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from hub.broker.kinds import KINDS
 from tests.support.agent_broker import OpenBroker
 from tests.support.agent_device import Device
 from tests.support.agent_peer import Peer
@@ -20,18 +19,9 @@ _numbers = count(1)
 
 
 @pytest.fixture(scope="module", name="broker")
-def broker_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
-    """A Mosquitto that the tests of one module share."""
+def mosquitto_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
+    """Mosquitto alone, in place of each kind of broker, where the broker is not what is tested."""
     with running_broker("mosquitto", tmp_path_factory.mktemp("broker")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module", name="broker", params=KINDS)
-def each_broker_fixture(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningBroker]:
-    """Each kind of broker in turn, in place of Mosquitto alone."""
-    with running_broker(request.param, tmp_path_factory.mktemp("broker")) as running:
         yield running
 
 

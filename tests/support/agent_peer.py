@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import paho.mqtt.client as paho
@@ -48,9 +48,6 @@ from tests.support.agent_bundles import VARIANT, Bundle
 from tests.support.agent_repository import DirectorKey, Repository
 from tests.support.brokers import HOST
 from tests.support.waiting import eventually
-
-_T = TypeVar("_T")
-TIMEOUT_S = 20.0
 
 
 class Peer:

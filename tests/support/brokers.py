@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import socket
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,12 @@ def require_mosquitto() -> Path:
     if os.environ.get("CI"):
         pytest.fail(MOSQUITTO_IS_MISSING, pytrace=False)
     pytest.skip(MOSQUITTO_IS_MISSING)
+
+
+def listens(port: int) -> bool:
+    """Tell whether a process listens on a TCP port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
 
 
 class RunningBroker:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -33,6 +34,12 @@ def registered_part() -> Dataset:
 def field_part() -> Dataset:
     """Return the 597 images that only devices see."""
     return digits().take(np.arange(1200, 1797))
+
+
+def flattened(dataset: Dataset) -> Dataset:
+    """Return the dataset with each image as one row of numbers, as the cameras send them."""
+    flat = np.ascontiguousarray(dataset.features.reshape(len(dataset), -1))
+    return Dataset(flat, dataset.labels, dataset.classes)
 
 
 def transposed(dataset: Dataset) -> Dataset:
@@ -66,7 +73,7 @@ def digits_job(folder: Path, dataset: Dataset | None = None, **changes: object) 
     """
     path = folder / "digits.npz"
     write_dataset(path, dataset or registered_part())
-    fields: dict[str, object] = {
+    fields: dict[str, Any] = {
         "dataset_path": str(path),
         "dataset": "digits",
         "dataset_sha256": file_sha256(path),
@@ -79,4 +86,4 @@ def digits_job(folder: Path, dataset: Dataset | None = None, **changes: object) 
         "maximum_int8_drop": 0.02,
         "output_folder": str(folder / "bundle"),
     }
-    return TrainingJob(**{**fields, **changes})  # type: ignore[arg-type]
+    return TrainingJob(**{**fields, **changes})

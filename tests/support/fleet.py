@@ -7,13 +7,9 @@ import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from converters.dataset import Dataset, write_dataset
-from hub.cli.models import wait_for_training
 from hub.demo.cameras import Camera
 from tests.support.agent_device import Device
-from tests.support.digits import field_part, registered_part
+from tests.support.digits import field_part, flattened
 from tests.support.hub import HubProcess
 from tests.support.waiting import eventually
 
@@ -43,7 +39,6 @@ class Fleet:
 
     def __init__(self, hub: HubProcess, folder: Path, count: int) -> None:
         self.hub = hub
-        self._folder = folder
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="cameras", daemon=True)
         self._shooting: list[Any] = []
@@ -53,7 +48,7 @@ class Fleet:
             token = hub.client.post("/enrolment-tokens")["token"]
             device = Device(Invitation(hub.url, token), folder, f"cam-{number}")
             self.devices[device.id] = device
-            self.cameras[device.id] = Camera(device.socket, MODEL, _flat(field_part()), seed=number)
+            self.cameras[device.id] = Camera(device.socket, MODEL, flattened(field_part()), seed=number)
 
     def start(self) -> None:
         """Start every agent and camera."""
@@ -82,14 +77,7 @@ class Fleet:
 
     def release(self, **training: Any) -> int:
         """Train and release the next version of the model; return its number."""
-        client = self.hub.client
-        if not client.get("/datasets")["items"]:
-            write_dataset(self._folder / "digits.npz", _flat(registered_part()))
-            client.upload("/datasets/digits", self._folder / "digits.npz")
-        version = client.post(f"/models/{MODEL}/versions", {"dataset": "digits", "seed": 7, **training})
-        number: int = wait_for_training(client, version, show_progress=False)["version"]
-        client.post(f"/models/{MODEL}/versions/{number}/release")
-        return number
+        return self.hub.train_and_release(MODEL, **{"seed": 7, **training})
 
     def roll_out(self, version: int, *devices: int | str) -> int:
         """Create and start a rollout in stages; return its number."""
@@ -136,8 +124,3 @@ class Fleet:
     def answered_predictions(self) -> int:
         """Return how many predictions the cameras got."""
         return sum(sum(camera.answers_by_version.values()) for camera in self.cameras.values())
-
-
-def _flat(dataset: Dataset) -> Dataset:
-    flat = np.ascontiguousarray(dataset.features.reshape(len(dataset), -1))
-    return Dataset(flat, dataset.labels, dataset.classes)

@@ -12,9 +12,13 @@ from typing import Any, Self
 
 import msgspec
 
+from converters.dataset import write_dataset
 from hub.cli.client import Client
+from hub.cli.models import wait_for_training
 from hub.home import ADDRESS_FILE, Address
 from hub.settings import read_settings, write_settings
+from tests.support.brokers import listens
+from tests.support.digits import flattened, registered_part
 from tests.support.waiting import eventually
 
 START_TIMEOUT_S = 60.0
@@ -101,7 +105,23 @@ class HubProcess:
         assert self._process is not None
         self._process.send_signal(signal.SIGKILL)
         self._process.wait(10.0)
-        _wait_until_port_is_free(self.address.mqtt_port)
+        eventually(lambda: not listens(self.address.mqtt_port), "the broker has ended with its hub")
+
+    def train_and_release(self, model: str, **training: Any) -> int:
+        """Train the next version of a model on dataset ``digits``, release it and return its number.
+
+        Args:
+            model: Its name.
+            training: What the API takes beside the dataset.
+        """
+        if not self.client.get("/datasets")["items"]:
+            path = self.home.with_name("digits.npz")
+            write_dataset(path, flattened(registered_part()))
+            self.client.upload("/datasets/digits", path)
+        version = self.client.post(f"/models/{model}/versions", {"dataset": "digits", **training})
+        number: int = wait_for_training(self.client, version, show_progress=False)["version"]
+        self.client.post(f"/models/{model}/versions/{number}/release")
+        return number
 
     def muster(self, *arguments: str, check: bool = True) -> str:
         """Run a ``muster`` command and return what it printed, errors included if it may fail."""
@@ -125,14 +145,3 @@ class HubProcess:
         if self._process.poll() is not None:
             raise AssertionError(f"The hub has ended:\n{(self.home / 'hub.log').read_text()[-2000:]}")
         return (self.home / ADDRESS_FILE).exists()
-
-
-def _wait_until_port_is_free(port: int) -> None:
-    """Wait until the broker that was on the hub's leash has ended."""
-    import socket
-
-    def is_free() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) != 0
-
-    eventually(is_free, f"port {port} is free", timeout_s=20.0)

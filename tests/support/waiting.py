@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -26,4 +27,15 @@ def eventually(
     while not (value := condition()):
         assert time.monotonic() < deadline_s, f"not so within {timeout_s:g} s: {what}"
         time.sleep(POLL_S)
+    return value
+
+
+async def eventually_async(
+    condition: Callable[[], _T | None], what: str = "the condition holds", *, timeout_s: float = TIMEOUT_S
+) -> _T:
+    """Do the same as `eventually` while the event loop goes on."""
+    deadline_s = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline_s, f"not so within {timeout_s:g} s: {what}"
+        await asyncio.sleep(POLL_S)
     return value

@@ -31,7 +31,7 @@ def main() -> int:
         _check_absent(python, folder)
         _check_hub_command_explains(python, folder)
         _run_agent(python, folder)
-    print("wheel check: the agent runs from the base package alone")  # noqa: T201
+    print("wheel check: the agent runs from the base package alone")  # noqa: T201 - this is a command
     return 0
 
 

@@ -21,9 +21,9 @@ from hub.delivery.queue import ChunkQueue
 from hub.store.blobs import BlobFolder
 from hub.trust.image_repository import ImageRepository
 from hub.trust.keys import KeyFolder
+from tests.support.waiting import eventually_async
 
 DATA = bytes(i * 11 % 253 for i in range(2 * CHUNK_SIZE_BYTES + 5))
-TIMEOUT_S = 10.0
 
 
 class Wire:
@@ -52,12 +52,6 @@ def _run(blobs: BlobFolder, wire: Wire, story: Callable[[BlobPublisher], Awaitab
     return asyncio.run(main())
 
 
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(TIMEOUT_S):
-        while not condition():  # noqa: ASYNC110 - a counter can only be looked at
-            await asyncio.sleep(0.005)
-
-
 def test_devices_that_want_the_same_blob_get_it_once(tmp_path: Path) -> None:
     blobs, wire = BlobFolder(tmp_path), Wire()
     sha256 = blobs.put(DATA)
@@ -65,7 +59,7 @@ def test_devices_that_want_the_same_blob_get_it_once(tmp_path: Path) -> None:
     async def story(publisher: BlobPublisher) -> None:
         for device in range(8):
             publisher.want(f"cam-{device}", Want(sha256, ((0, 3),)))
-        await _until(lambda: publisher.counters.chunks_sent == 3)
+        await eventually_async(lambda: publisher.counters.chunks_sent == 3)
 
     counters = _run(blobs, wire, story).counters
     assert [wire.sent[chunk(sha256, i)] for i in range(3)] == [
@@ -82,7 +76,7 @@ def test_an_unknown_blob_is_counted_and_ignored(tmp_path: Path) -> None:
         for _ in range(3):
             publisher.want("cam-1", Want("0" * 64, ((0, 3),)))
         publisher.want("cam-1", Want(sha256, ((2, 1),)))
-        await _until(lambda: publisher.counters.chunks_sent == 1)
+        await eventually_async(lambda: publisher.counters.chunks_sent == 1)
 
     assert _run(blobs, wire, story).counters.unknown_wants == 3
     assert list(wire.sent) == [chunk(sha256, 2)]
@@ -95,10 +89,10 @@ def test_without_a_broker_chunks_are_forgotten_until_they_are_asked_for_again(tm
 
     async def story(publisher: BlobPublisher) -> None:
         publisher.want("cam-1", Want(sha256, ((0, 3),)))
-        await _until(lambda: publisher.counters.failed_chunks == 3)
+        await eventually_async(lambda: publisher.counters.failed_chunks == 3)
         wire.cut = False
         publisher.want("cam-1", Want(sha256, ((0, 3),)))
-        await _until(lambda: publisher.counters.chunks_sent == 3)
+        await eventually_async(lambda: publisher.counters.chunks_sent == 3)
 
     assert _run(blobs, wire, story).counters.bytes_sent == len(DATA)
 
@@ -113,7 +107,8 @@ def test_a_damaged_blob_is_not_sent_and_stops_no_other(tmp_path: Path) -> None:
     async def story(publisher: BlobPublisher) -> None:
         publisher.want("cam-1", Want(damaged, ((0, 3),)))
         publisher.want("cam-1", Want(sound, ((0, 1),)))
-        await _until(lambda: publisher.counters.chunks_sent == 1 and publisher.counters.failed_chunks == 3)
+        counters = publisher.counters
+        await eventually_async(lambda: (counters.chunks_sent, counters.failed_chunks) == (1, 3))
 
     _run(blobs, wire, story)
     assert wire.sent == {chunk(sound, 0): [b"sound"]}

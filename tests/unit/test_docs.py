@@ -1,4 +1,4 @@
-"""The reference is complete: every command, option, route, setting, metric and error code stands in it."""
+"""The reference is complete: every command, option, route, setting and error code stands in it."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tuf.api.exceptions import RepositoryError
@@ -44,7 +45,7 @@ def repository(tmp_path: Path, keys: KeyFolder) -> ImageRepository:
 
 
 def _versions(repository: ImageRepository) -> tuple[int, int, int]:
-    def signed(name: str) -> dict[str, object]:
+    def signed(name: str) -> dict[str, Any]:
         data = repository.read(f"metadata/{name}.json")
         assert data is not None
         found = json.loads(data)["signed"]
@@ -52,8 +53,8 @@ def _versions(repository: ImageRepository) -> tuple[int, int, int]:
         return found
 
     timestamp = signed("timestamp")
-    snapshot_version = timestamp["meta"]["snapshot.json"]["version"]  # type: ignore[index]
-    targets_version = signed(f"{snapshot_version}.snapshot")["meta"]["targets.json"]["version"]  # type: ignore[index]
+    snapshot_version = timestamp["meta"]["snapshot.json"]["version"]
+    targets_version = signed(f"{snapshot_version}.snapshot")["meta"]["targets.json"]["version"]
     version = timestamp["version"]
     assert isinstance(version, int)
     return version, snapshot_version, targets_version
