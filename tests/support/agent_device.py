@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -108,13 +109,11 @@ class Device:
 
     def stop(self) -> float:
         """End the agent in an orderly way; return how long it took, in seconds."""
-        import time
-
         assert self._process is not None
-        start = time.monotonic()
+        started_s = time.monotonic()
         self._process.send_signal(signal.SIGTERM)
         assert self._process.wait(10) == 0
-        return time.monotonic() - start
+        return time.monotonic() - started_s
 
     def is_running(self) -> bool:
         """Whether the process lives."""

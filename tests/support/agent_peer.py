@@ -184,9 +184,8 @@ class Peer:
     def back(self) -> None:
         """Come to the broker."""
         ready = threading.Event()
-        client = self._client = paho.Client(
-            CallbackAPIVersion.VERSION2, HUB_ACCOUNT
-        )  # paho's cannot be used twice
+        # A client of paho's cannot be used twice.
+        client = self._client = paho.Client(CallbackAPIVersion.VERSION2, HUB_ACCOUNT)
         client.username_pw_set(HUB_ACCOUNT, self._broker.passwords[HUB_ACCOUNT])
         client.reconnect_delay_set(1, 1)
         client.on_connect = lambda connected, *_: connected.subscribe(HUB_SUBSCRIPTION, qos=1)
