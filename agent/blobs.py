@@ -116,7 +116,9 @@ class Partial:
 
     def _read_journal(self) -> set[int]:
         with durable.storage_errors(self._journal):
-            if not self._part.exists() or not self._journal.exists():
+            if not self._part.exists():  # numbers from before would vouch for holes of the next part
+                self._journal.unlink(missing_ok=True)
+            if not self._journal.exists():
                 return set()
             data = self._journal.read_bytes()
             whole = len(data) - len(data) % _NUMBER.size

@@ -21,6 +21,8 @@ from fleet.protocol.enrolment import MAX_ENROLMENT_SIZE_BYTES
 from fleet.protocol.errors import InvalidConfiguration, MusterError
 
 TOKEN_VARIABLE = "MUSTER_ENROLMENT_TOKEN"  # noqa: S105 - the variable's name
+FAILED = 1
+"""Exit code of an agent that a fault of its own ended: whoever supervises it starts it again."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,12 +116,12 @@ def _run(given: argparse.Namespace) -> int:
     lock = lock_state(given.state)
     log_to_stderr()
 
-    async def live() -> None:
-        await Daemon(given.state).run()
+    async def live() -> bool:
+        return await Daemon(given.state).run()
 
     loop = asyncio.new_event_loop()
     try:
-        loop.run_until_complete(live())
+        is_orderly = loop.run_until_complete(live())
     except MusterError:
         loop.close()
         raise
@@ -128,7 +130,7 @@ def _run(given: argparse.Namespace) -> int:
     logging.shutdown()
     sys.stderr.flush()
     os.close(lock)
-    os._exit(0)
+    os._exit(0 if is_orderly else FAILED)
 
 
 def _status(given: argparse.Namespace) -> int:

@@ -109,7 +109,7 @@ class Daemon:
             on_error=self._on_incident,
             backoff=self._new_backoff(),
         )
-        self._sender = Sender(device_id, self._outbox, self._link, settings)
+        self._sender = Sender(device_id, self._outbox, self._link, settings, on_incident=self._on_incident)
         self._files = FileClient(
             partial(self._link.publish, up(device_id, Up.FETCH)),
             self._link.wait_connected,
@@ -145,18 +145,23 @@ class Daemon:
             settings.socket(state), api.respond, api.refuse, settings.request_limit_bytes
         )
         self._changed = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._failed = False
+        self._told_damage: MusterError | None = None
         self._topics = {down(device_id, channel): channel for channel in Down}
 
-    async def run(self) -> None:
-        """Run until SIGTERM or SIGINT, then end in an orderly way.
+    async def run(self) -> bool:
+        """Run until SIGTERM or SIGINT, or a fault of ours, then end in an orderly way.
+
+        Returns:
+            Whether it ended because it was told to; else it should be started again.
 
         Raises:
             MusterError: The agent cannot start.
         """
-        stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for signal_number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signal_number, stop.set)
+            loop.add_signal_handler(signal_number, self._ended.set)
         await self._start()
         tasks = [
             asyncio.ensure_future(self._lasting(task))
@@ -170,9 +175,10 @@ class Daemon:
             )
         ]
         try:
-            await stop.wait()
+            await self._ended.wait()
         finally:
             await self._stop(tasks)
+        return not self._failed
 
     def _build_models(self) -> Models:
         slots = Slots(self._state / "models", self._blobs)
@@ -190,8 +196,7 @@ class Daemon:
 
     async def _start(self) -> None:
         """Let what is installed answer, then begin to carry out the last assignment."""
-        if self._outbox.damage is not None:
-            self._incidents.report(self._outbox.damage)
+        self._tell_damage()
         await self._server.start()
         self._models.start()
         self._orders.start()
@@ -217,7 +222,8 @@ class Daemon:
             await task
         except Exception:
             log.exception("A part of the agent failed; it ends so that it can be started again.")
-            signal.raise_signal(signal.SIGTERM)
+            self._failed = True
+            self._ended.set()
 
     def _on_message(self, topic: str, payload: bytes, done: Done) -> None:
         """Take a message from the broker to the part it is for."""
@@ -277,15 +283,31 @@ class Daemon:
             self._changed.clear()
             if self._link.is_connected:
                 states = self._models.states()
-                report = StateReport(time.time(), self._director.sequence, states, len(self._outbox))
+                report = StateReport(time.time(), self._director.sequence, states, self._waiting_records())
                 with suppress(BrokerUnavailable):  # the next one tells the same
                     await self._publish(Up.STATE, report)
 
     async def _close_windows(self) -> None:
         while True:
             await asyncio.sleep(self._settings.telemetry_interval_s)
+            self._tell_damage()
             self._keep_windows()
             self._sender.wake()
+
+    def _tell_damage(self) -> None:
+        """Tell of a damaged outbox, whenever it was found."""
+        damage = self._outbox.damage
+        if damage is not None and damage is not self._told_damage:
+            self._told_damage = damage
+            self._on_incident(damage)
+
+    def _waiting_records(self) -> int:
+        """Return how many records wait; 0 while the outbox cannot be read."""
+        try:
+            return len(self._outbox)
+        except StorageError as error:
+            log.warning("%s", error)
+            return 0
 
     def _keep_windows(self) -> None:
         windows = self._host.close_windows(time.time())

@@ -18,9 +18,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
+from weakref import WeakValueDictionary
 
 from agent.backoff import Backoff
 from agent.blobs import BlobStore, Partial
@@ -159,7 +159,7 @@ class Delivery:
         self._on_incident = on_incident
         self._backoff = backoff
         self._receivers: dict[str, _Receiver] = {}
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._background: set[asyncio.Task[None]] = set()
 
     def on_connected(self) -> None:
@@ -199,7 +199,8 @@ class Delivery:
                 missing[file.sha256] = file
         self._check_space(sum(self._store.partial(file).missing_bytes for file in missing.values()))
         for file in missing.values():
-            async with self._locks[file.sha256]:  # another model may need the same blob
+            lock = self._locks.setdefault(file.sha256, asyncio.Lock())
+            async with lock:  # another model may need the same blob
                 if not await run_to_end(partial(self._store.has, file)):
                     await self._fetch(file, self._store.partial(file))
 

@@ -86,10 +86,12 @@ def make_folder(path: Path) -> None:
     Raises:
         StorageError: It cannot be created.
     """
+    if path.is_dir():
+        return
+    make_folder(path.parent)
     with storage_errors(path):
-        if not path.is_dir():
-            path.mkdir(parents=True, exist_ok=True)
-            sync_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
 
 
 def remove_file(path: Path) -> None:

@@ -13,6 +13,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from agent.backoff import Backoff
 from agent.trust.director import Director
@@ -56,13 +57,15 @@ class Orders:
         self._backoff = backoff
         self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING)
         self._wake = asyncio.Event()
-        self._refreshed_at_s: float | None = None
+        self._due_s: float | None = None  # when to refresh; at the first occasion if None
+        self._is_verified = True  # whether the assignment found at the start verified
 
     def start(self) -> None:
         """Go on with the last accepted assignment, verified again."""
         try:
             assignment = self._director.load()
         except MusterError as error:
+            self._is_verified = False
             self._on_incident(error)
             return
         if assignment is not None:
@@ -89,20 +92,21 @@ class Orders:
     async def run(self) -> None:
         """Refresh the director's keys when they are due, or when an assignment waits for them."""
         while True:
-            await self._wake.wait()
-            self._wake.clear()
+            await self._wait()
             if not self._waiting and not self._is_due():
                 continue
             try:
                 self._director.trust(await self._repository.director_keys())
-                self._refreshed_at_s = asyncio.get_running_loop().time()
+                self._due_s = asyncio.get_running_loop().time() + self._refresh_interval_s
                 self._backoff.reset()
+                self._verify_again()
             except Unavailable as error:
                 log.warning("%s", error)
                 await asyncio.sleep(self._backoff.next_s())
                 self._wake.set()
                 continue
             except MusterError as error:
+                self._due_s = asyncio.get_running_loop().time() + self._backoff.next_s()
                 self._on_incident(error)
             while self._waiting:
                 try:
@@ -110,11 +114,29 @@ class Orders:
                 except MusterError as error:
                     self._on_incident(error)
 
+    async def _wait(self) -> None:
+        """Wait for an occasion, or until a refresh is due."""
+        try:
+            async with asyncio.timeout_at(self._due_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        self._wake.clear()
+
     def _is_due(self) -> bool:
-        now_s = asyncio.get_running_loop().time()
-        return self._refreshed_at_s is None or now_s - self._refreshed_at_s >= self._refresh_interval_s
+        return self._due_s is None or asyncio.get_running_loop().time() >= self._due_s
+
+    def _verify_again(self) -> None:
+        """Carry out what was found at the start and could not be verified for want of keys."""
+        if not self._is_verified:
+            self._is_verified = True
+            with suppress(MusterError):  # told at the start
+                self._apply(self._director.last_assignment())
 
     def _accept(self, message: bytes) -> None:
+        if self._director.repeats_last(message):
+            log.debug("The hub sent the last orders again.")
+            return
         assignment = self._director.accept(message, now_s=time.time())
         log.info("Accepted assignment %d.", assignment.sequence)
         self._apply(assignment)

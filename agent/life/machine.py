@@ -42,6 +42,7 @@ from agent.life.terms import (
     Life,
     Ordered,
     Phase,
+    Release,
     Report,
     Rest,
     Restarted,
@@ -78,28 +79,39 @@ def _changed(life: Life, **changes: object) -> Life:
     return msgspec.structs.replace(life, **changes)
 
 
-def _canceled(life: Life) -> Effects:
-    """End the update that is going on, for a newer order."""
-    if life.candidate is None:
-        return ()
-    report = Report(life.deployment_id, life.candidate.version, DeploymentState.CANCELED)
-    return (Rest(), Serve(life.active), report) if life.phase is Phase.TRIAL else (Rest(), report)
+def _take_order(life: Life, order: Ordered, state: DeploymentState, candidate: Release | None) -> Step:
+    """End the update that is going on, and begin with a newer order and its first report.
+
+    A hub that was set back to a copy of its store may give a deployment id twice. The first deployment is
+    then not reported as canceled: the hub would take that for the end of the second.
+    """
+    ended: Effects = ()
+    if life.candidate is not None:
+        ended = (Rest(), Serve(life.active)) if life.phase is Phase.TRIAL else (Rest(),)
+        if life.deployment_id != order.deployment_id:
+            canceled = Report(life.deployment_id, life.candidate.version, DeploymentState.CANCELED)
+            ended = (*ended, canceled)
+    taken = _changed(
+        life,
+        deployment_id=order.deployment_id,
+        ordered=order.release,
+        candidate=candidate,
+        crashes=0,
+        running=False,
+    )
+    return Step(taken, (*ended, Report(order.deployment_id, order.release.version, state)))
 
 
 def _begin(life: Life, event: Event) -> Step:
     assert isinstance(event, Ordered)
-    report = Report(event.deployment_id, event.release.version, DeploymentState.DOWNLOADING)
-    begun = _changed(
-        life, deployment_id=event.deployment_id, candidate=event.release, crashes=0, running=False
-    )
-    return Step(begun, (*_canceled(life), report, Work()))
+    begun, effects = _take_order(life, event, DeploymentState.DOWNLOADING, event.release)
+    return Step(begun, (*effects, Work()))
 
 
 def _have_it(life: Life, event: Event) -> Step:
     assert isinstance(event, Ordered)
-    report = Report(event.deployment_id, event.release.version, DeploymentState.SUCCEEDED)
-    done = _changed(life, deployment_id=event.deployment_id, candidate=None, crashes=0, running=False)
-    return Step(done, (*_canceled(life), report, Clean()))
+    done, effects = _take_order(life, event, DeploymentState.SUCCEEDED, None)
+    return Step(done, (*effects, Clean()))
 
 
 def _remove(life: Life, event: Event) -> Step:
@@ -202,7 +214,10 @@ def _always(life: Life, event: Event) -> bool:
 
 
 def _new(life: Life, event: Event) -> bool:
-    return isinstance(event, Ordered) and event.deployment_id != life.deployment_id
+    """Tell whether this is not the last order once more; its id alone does not say so, see `_take_order`."""
+    if not isinstance(event, Ordered):
+        return False
+    return event.deployment_id != life.deployment_id or life.ordered not in {event.release, None}
 
 
 def _new_and_active(life: Life, event: Event) -> bool:

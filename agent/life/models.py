@@ -76,10 +76,11 @@ class Models:
         Raises:
             StorageError: Something cannot be removed.
         """
-        life = self._shells[model].life
+        shell = self._shells[model]
+        life = shell.life
         self._around.slots.keep(model, life.installed)
         self._blobs.keep(self._needed_blobs())
-        if life == Life():
+        if life == Life() and not shell.has_unsent_reports:
             self._around.store.forget(model)
             del self._shells[model]
 

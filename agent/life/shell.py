@@ -1,7 +1,10 @@
 """Carrying out what the update machine says, for each model: the shell around `agent.life.machine`.
 
 For every event: advance, write the new state down, put its reports into the outbox, then carry out its
-other effects. If the state cannot be written, nothing has happened, and the event is tried again later.
+other effects. If the state cannot be written, nothing has happened: the event waits, with those that come
+after it, and is tried again later. Of orders and removals only the latest waits: assignments are complete,
+so it stands for all before it. Two things do not wait for the disk, because they need nothing written: a
+step that leaves the state as it was, and letting the committed version answer after a start or a failure.
 """
 
 from __future__ import annotations
@@ -9,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
 from agent.hosting import Host, Hosted, load
-from agent.life.machine import advance
+from agent.life.machine import Step, advance
 from agent.life.slots import Slots
 from agent.life.store import LifeStore, Stored
 from agent.life.terms import (
@@ -23,6 +27,7 @@ from agent.life.terms import (
     Event,
     Failed,
     Life,
+    Ordered,
     Phase,
     Release,
     Report,
@@ -30,6 +35,7 @@ from agent.life.terms import (
     Restarted,
     Serve,
     Stopped,
+    Withdrawn,
     Work,
 )
 from agent.life.work import Workshop
@@ -87,48 +93,75 @@ class ModelShell:
         self._around = around
         self._clean_disk = clean
         self._unsent = stored.reports
+        self._unwritten: deque[Event] = deque()
         self._work: asyncio.Task[None] | None = None
         self._loading: asyncio.Task[None] | None = None
+        self._coming: Release | None = None  # what is being loaded
         self._ready: dict[Release, Hosted] = {}  # in memory and not answering
         self._retry: asyncio.TimerHandle | None = None
+
+    @property
+    def has_unsent_reports(self) -> bool:
+        """Whether something is still to be told that is written with the state alone."""
+        return bool(self._unsent)
 
     def start(self) -> None:
         """Go on from the written state."""
         self.handle(Restarted())
 
     def handle(self, event: Event) -> None:
-        """Take an event through the machine and carry out what follows."""
-        step = advance(self.life, event)
-        if step.life == self.life and not step.effects:
-            return
-        reports = (*self._unsent, *(effect for effect in step.effects if isinstance(effect, Report)))
-        try:
-            self._around.store.save(self._model, Stored(step.life, reports))
-        except StorageError as error:
-            self._around.on_incident(error)
-            self._retry = asyncio.get_running_loop().call_later(RETRY_S, self.handle, event)
-            return
-        if step.life.phase is not self.life.phase:
-            log.info("Model %s: %s -> %s.", self._model, self.life.phase, step.life.phase)
-        self.life, self._unsent = step.life, reports
-        self._send_reports()
-        for effect in step.effects:
-            self._carry_out(effect)
-        self._around.on_change()
+        """Take an event through the machine and carry out what follows, after those that still wait."""
+        if isinstance(event, Ordered | Withdrawn):
+            kept = [waiting for waiting in self._unwritten if not isinstance(waiting, Ordered | Withdrawn)]
+            self._unwritten = deque(kept)
+        self._unwritten.append(event)
+        self._go_on()
 
     async def close(self) -> None:
         """End in an orderly way: a trial that is going on does not count this as a crash."""
-        if self._retry is not None:
-            self._retry.cancel()
         self.handle(Stopped())
         tasks = [task for task in (self._work, self._loading) if task is not None and not task.done()]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=0.3)
+        if self._retry is not None:
+            self._retry.cancel()
         for hosted in (*self._ready.values(), self._around.host.put(self._model, None)):
             if hosted is not None:
                 self._retire(hosted)
+
+    def _go_on(self) -> None:
+        """Take the events that wait, in their order, as far as the disk allows."""
+        while self._unwritten:
+            event = self._unwritten[0]
+            step = advance(self.life, event)
+            if not self._write(step):
+                if isinstance(event, Restarted | Failed):
+                    self._stop_work()
+                    self._serve(self.life.active)
+                self._retry_later()
+                return
+            self._unwritten.popleft()
+            if step.effects:
+                for effect in step.effects:
+                    self._carry_out(effect)
+                self._around.on_change()
+
+    def _write(self, step: Step) -> bool:
+        """Write what a step changes down; tell whether it is written."""
+        new = tuple(effect for effect in step.effects if isinstance(effect, Report))
+        if step.life != self.life or new:
+            try:
+                self._around.store.save(self._model, Stored(step.life, (*self._unsent, *new)))
+            except StorageError as error:
+                self._around.on_incident(error)
+                return False
+        if step.life.phase is not self.life.phase:
+            log.info("Model %s: %s -> %s.", self._model, self.life.phase, step.life.phase)
+        self.life, self._unsent = step.life, (*self._unsent, *new)
+        self._send_reports()
+        return True
 
     def _send_reports(self) -> None:
         if not self._unsent:
@@ -141,10 +174,26 @@ class ModelShell:
                     for r in self._unsent
                 )
             )
-            self._unsent = ()
-            self._around.store.save(self._model, Stored(self.life))
-        except StorageError as error:  # the reports stay with the state and go with the next step
+        except StorageError as error:  # the reports stay with the state
             log.warning("%s", error)
+            self._retry_later()
+            return
+        self._unsent = ()
+        try:
+            self._around.store.save(self._model, Stored(self.life))
+        except StorageError as error:  # after a crash they would be told twice, which does no harm
+            log.warning("%s", error)
+
+    def _retry_later(self) -> None:
+        if self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._send_reports()
+        self._go_on()
+        if self.life == Life() and not self._unwritten:
+            self._clean()  # a model that was removed stays until that is told
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
@@ -181,6 +230,8 @@ class ModelShell:
     def _serve(self, release: Release | None) -> None:
         """Let a version answer: at once if it is in memory, else as soon as it is loaded."""
         if self._loading is not None:
+            if self._coming == release and not self._loading.done():
+                return
             self._loading.cancel()
             self._loading = None
         current = self._around.host.get(self._model)
@@ -191,6 +242,7 @@ class ModelShell:
         elif release in self._ready:
             self._swap(self._ready.pop(release))
         else:
+            self._coming = release
             self._loading = asyncio.ensure_future(self._load(release))
 
     async def _load(self, release: Release) -> None:

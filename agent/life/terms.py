@@ -61,6 +61,7 @@ class Life(msgspec.Struct, frozen=True):
         candidate: The one that an update is about.
         crashes: How often the process ended while the candidate ran.
         running: Whether the candidate may be running: a start that finds this set counts a crash.
+        ordered: The version of the order; None in states that were written before this was kept.
     """
 
     phase: Phase = Phase.IDLE
@@ -70,6 +71,7 @@ class Life(msgspec.Struct, frozen=True):
     candidate: Release | None = None
     crashes: int = 0
     running: bool = False
+    ordered: Release | None = None
 
     @property
     def serving(self) -> Release | None:

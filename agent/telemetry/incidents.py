@@ -43,8 +43,10 @@ class Incidents:
             return
         left_out = self._left_out.pop(code, 0)
         detail = str(error)[:MAX_DETAIL_LENGTH] + (f" ({left_out} more like it before.)" if left_out else "")
-        self._last_s[code] = now_s
         try:
             self._outbox.put(Incident(now_s, Cause(code, detail)))
         except StorageError as full:
+            self._left_out[code] = left_out + 1
             log.warning("The incident could not be kept: %s", full)
+        else:
+            self._last_s[code] = now_s

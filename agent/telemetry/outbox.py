@@ -9,6 +9,9 @@ Over its byte budget the outbox gives up the least first:
 1. the two oldest windows of one version that were never sent become one, by addition;
 2. the oldest windows are dropped;
 3. the oldest of the other records are dropped.
+
+While the file cannot be used, nothing is taken in or given out; what callers do about it is theirs.
+`agent.telemetry.database` tells when a file is given up as damaged.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from fleet.protocol.errors import InvalidMessage, NoSpace, StorageCorrupt, StorageError
+from agent.telemetry.database import Database
+from fleet.protocol.errors import InvalidMessage, StorageCorrupt, StorageError
 from fleet.protocol.messages import Record, RecordBody, TelemetryWindow
 from fleet.protocol.windows import merge_windows
 
@@ -38,7 +42,6 @@ CREATE TABLE IF NOT EXISTS record (
     sent INTEGER NOT NULL DEFAULT 0
 );
 """
-_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 
 
 class Entry(NamedTuple):
@@ -46,49 +49,51 @@ class Entry(NamedTuple):
 
     number: int
     body: bytes
+    stream: str
 
 
 class Outbox:
     """The records that the hub has not acknowledged.
 
     Args:
-        path: The database file; a damaged one is put aside and a new one begun.
+        path: The database file. If it cannot be opened now, it is tried again whenever it is needed.
         budget_bytes: How large all bodies together may grow.
     """
 
     def __init__(self, path: Path, budget_bytes: int) -> None:
         self._budget_bytes = budget_bytes
-        self.damage: StorageCorrupt | None = None
-        """Set if the file was damaged when it was opened."""
+        self._size_bytes = 0
+        self.stream = ""
+        """The name of the file's numbers; empty before it could be opened."""
+        self._database = Database(path, self._prepare)
         try:
-            self._open(path)
-        except sqlite3.DatabaseError as error:
-            aside = path.with_name(path.name + ".damaged")
-            log.warning("The outbox is damaged (%s) and was put aside as %s.", error, aside.name)
-            path.replace(aside)
-            for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            self.damage = StorageCorrupt(
-                "The outbox was damaged; records that the hub did not have are lost."
-            )
-            self._open(path)
+            with self._database.use():
+                pass
+        except StorageError as error:
+            log.warning("The outbox cannot be opened now: %s", error)
 
-    def _open(self, path: Path) -> None:
-        self._database = sqlite3.connect(path, isolation_level=None)
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = FULL")
-        self._database.executescript(_SCHEMA)
-        row = self._database.execute("SELECT stream FROM outbox").fetchone()
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.executescript(_SCHEMA)
+        row = connection.execute("SELECT stream FROM outbox").fetchone()
         if row is None:
             row = (secrets.token_hex(8),)
-            self._database.execute("INSERT INTO outbox VALUES (?)", row)
-        self.stream: str = row[0]
-        self._size_bytes: int = self._database.execute(
-            "SELECT coalesce(sum(length(body)), 0) FROM record"
-        ).fetchone()[0]
+            connection.execute("INSERT INTO outbox VALUES (?)", row)
+        (size_bytes,) = connection.execute("SELECT coalesce(sum(length(body)), 0) FROM record").fetchone()
+        self.stream, self._size_bytes = row[0], size_bytes
+
+    @property
+    def damage(self) -> StorageCorrupt | None:
+        """What is lost since the start because the file was damaged; None if it never was."""
+        return self._database.damage
 
     def __len__(self) -> int:
-        count: int = self._database.execute("SELECT count(*) FROM record").fetchone()[0]
+        """Return how many records there are.
+
+        Raises:
+            StorageError: The file cannot be read.
+        """
+        with self._database.use() as connection:
+            count: int = connection.execute("SELECT count(*) FROM record").fetchone()[0]
         return count
 
     def put(self, *bodies: RecordBody) -> None:
@@ -97,11 +102,11 @@ class Outbox:
         Raises:
             StorageError: They cannot be written.
         """
-        with self._transaction():
+        with self._transaction() as connection:
             for body in bodies:
-                self._insert(body)
+                self._insert(connection, body)
             if self._size_bytes > self._budget_bytes:
-                self._shrink()
+                self._shrink(connection)
 
     def take(self, limit: int, *, beside: set[int]) -> list[Entry]:
         """Return the oldest records to send, and mark them as sent.
@@ -111,21 +116,26 @@ class Outbox:
             beside: Numbers to leave out.
 
         Raises:
-            StorageError: They cannot be marked, so must not be sent.
+            StorageError: They cannot be read, or not be marked and so must not be sent.
         """
-        rows = self._database.execute(
-            "SELECT number, body, sent FROM record ORDER BY number LIMIT ?", (limit + len(beside),)
-        ).fetchall()
-        chosen = [(Entry(number, body), sent) for number, body, sent in rows if number not in beside][:limit]
-        fresh = [(entry.number,) for entry, sent in chosen if not sent]
+        with self._database.use() as connection:
+            rows = connection.execute(
+                "SELECT number, body, sent FROM record ORDER BY number LIMIT ?", (limit + len(beside),)
+            ).fetchall()
+        rows = [row for row in rows if row[0] not in beside][:limit]
+        fresh = [(number,) for number, _, sent in rows if not sent]
         if fresh:
-            with self._transaction():
-                self._database.executemany("UPDATE record SET sent = 1 WHERE number = ?", fresh)
-        return [entry for entry, _ in chosen]
+            with self._transaction() as connection:
+                connection.executemany("UPDATE record SET sent = 1 WHERE number = ?", fresh)
+        return [Entry(number, body, self.stream) for number, body, _ in rows]
 
     def record(self, entry: Entry) -> Record:
-        """Return an entry in the form that is sent."""
-        return Record(self.stream, entry.number, _decode(entry.body))
+        """Return an entry in the form that is sent.
+
+        Raises:
+            InvalidMessage: Its bytes are damaged.
+        """
+        return Record(entry.stream, entry.number, _decode(entry.body))
 
     def acknowledge(self, stream: str, numbers: tuple[int, ...]) -> None:
         """Forget records that the hub has; those of another stream are not ours.
@@ -133,43 +143,43 @@ class Outbox:
         Raises:
             StorageError: It cannot be written.
         """
-        if stream == self.stream:
-            with self._transaction():
+        with self._transaction() as connection:
+            if stream == self.stream:
                 for number in numbers:
-                    self._delete(number)
+                    self._delete(connection, number)
 
     def close(self) -> None:
         """Close the database."""
         self._database.close()
 
-    def _insert(self, body: RecordBody) -> None:
+    def _insert(self, connection: sqlite3.Connection, body: RecordBody) -> None:
         data = msgspec.msgpack.encode(body)
         bundle = f"{body.manifest_sha256}.{body.variant}" if isinstance(body, TelemetryWindow) else None
-        self._database.execute("INSERT INTO record (bundle, body) VALUES (?, ?)", (bundle, data))
+        connection.execute("INSERT INTO record (bundle, body) VALUES (?, ?)", (bundle, data))
         self._size_bytes += len(data)
 
-    def _delete(self, number: int) -> None:
-        row = self._database.execute(
+    def _delete(self, connection: sqlite3.Connection, number: int) -> None:
+        row = connection.execute(
             "DELETE FROM record WHERE number = ? RETURNING length(body)", (number,)
         ).fetchone()
         if row is not None:
             self._size_bytes -= row[0]
 
-    def _shrink(self) -> None:
-        while self._size_bytes > self._budget_bytes and self._merge_oldest():
+    def _shrink(self, connection: sqlite3.Connection) -> None:
+        while self._size_bytes > self._budget_bytes and self._merge_oldest(connection):
             pass
         for kind in ("bundle IS NOT NULL", "bundle IS NULL"):
             while self._size_bytes > self._budget_bytes:
                 oldest = f"SELECT min(number) FROM record WHERE {kind}"  # noqa: S608 - one of two texts above
-                number = self._database.execute(oldest).fetchone()[0]
+                number = connection.execute(oldest).fetchone()[0]
                 if number is None:
                     break
                 log.warning("The outbox is over its budget: record %d is dropped.", number)
-                self._delete(number)
+                self._delete(connection, number)
 
-    def _merge_oldest(self) -> bool:
+    def _merge_oldest(self, connection: sqlite3.Connection) -> bool:
         """Add the two oldest windows of one version that were never sent; tell whether there were two."""
-        rows = self._database.execute(
+        rows = connection.execute(
             "SELECT number, body FROM record WHERE sent = 0 AND bundle = ("
             " SELECT bundle FROM record WHERE sent = 0 AND bundle IS NOT NULL"
             " GROUP BY bundle HAVING count(*) > 1 ORDER BY min(number) LIMIT 1) ORDER BY number LIMIT 2"
@@ -177,37 +187,41 @@ class Outbox:
         if len(rows) < 2:
             return False
         (older, left), (newer, right) = rows
-        windows = [_decode(left), _decode(right)]
-        assert isinstance(windows[0], TelemetryWindow)
-        assert isinstance(windows[1], TelemetryWindow)
-        merged = msgspec.msgpack.encode(merge_windows(windows[0], windows[1]))
-        self._database.execute("UPDATE record SET body = ? WHERE number = ?", (merged, newer))
-        self._size_bytes += len(merged) - len(right)
-        self._delete(older)
+        try:
+            merged = msgspec.msgpack.encode(merge_windows(_decode_window(left), _decode_window(right)))
+        except InvalidMessage as error:  # one of them; the older is the one to give up in any case
+            log.warning("Record %d is dropped: %s", older, error)
+        else:
+            connection.execute("UPDATE record SET body = ? WHERE number = ?", (merged, newer))
+            self._size_bytes += len(merged) - len(right)
+        self._delete(connection, older)
         return True
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        size_bytes = self._size_bytes
-        try:
-            self._database.execute("BEGIN IMMEDIATE")
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._database.use() as connection:
+            size_bytes = self._size_bytes
+            connection.execute("BEGIN IMMEDIATE")
             try:
-                yield
-                self._database.execute("COMMIT")
+                yield connection
+                connection.execute("COMMIT")
             except BaseException:
                 self._size_bytes = size_bytes
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise
-        except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _FULL:
-                raise NoSpace("There is no space left for the outbox.", remedy="Free some space.") from error
-            raise StorageError(f"The outbox cannot be written: {error}.") from error
+
+
+def _decode_window(body: bytes) -> TelemetryWindow:
+    decoded = _decode(body)
+    if not isinstance(decoded, TelemetryWindow):
+        raise InvalidMessage("A window in the outbox is something else.")
+    return decoded
 
 
 def _decode(body: bytes) -> RecordBody:
     try:
         decoded: RecordBody = msgspec.msgpack.decode(body, type=RecordBody)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidMessage("A record in the outbox cannot be understood.") from error
     return decoded

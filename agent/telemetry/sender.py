@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from agent.backoff import Backoff
 from agent.mqtt import Link
 from agent.settings import Settings
 from agent.telemetry.outbox import Entry, Outbox
-from fleet.protocol.errors import BrokerUnavailable, InvalidMessage, StorageError
+from fleet.protocol.errors import BrokerUnavailable, InvalidMessage, MusterError, StorageCorrupt, StorageError
 from fleet.protocol.messages import Ack, decode, encode
 from fleet.protocol.topics import Up, up
 
@@ -33,13 +33,23 @@ class Sender:
         outbox: Where records are.
         link: The way to the broker.
         settings: How many at once, and when again.
+        on_incident: Told of a record that is lost.
     """
 
-    def __init__(self, device_id: str, outbox: Outbox, link: Link, settings: Settings) -> None:
+    def __init__(
+        self,
+        device_id: str,
+        outbox: Outbox,
+        link: Link,
+        settings: Settings,
+        *,
+        on_incident: Callable[[MusterError], None],
+    ) -> None:
         self._topic = up(device_id, Up.RECORD)
         self._outbox = outbox
         self._link = link
         self._settings = settings
+        self._on_incident = on_incident
         self._flights: dict[int, _Flight] = {}
         self._wake = asyncio.Event()
 
@@ -86,19 +96,28 @@ class Sender:
         entries = self._outbox.take(max(0, self._settings.records_in_flight - len(waiting)), beside=waiting)
         sending: list[Awaitable[None]] = []
         for entry in entries:
+            try:
+                message = encode(self._outbox.record(entry))
+            except InvalidMessage as error:
+                self._give_up(entry, error)
+                continue
             flight = self._flights.get(entry.number)
             backoff = flight.backoff if flight else self._new_backoff()
             self._flights[entry.number] = _Flight(now_s + backoff.next_s(), backoff)
-            sending.append(self._send(entry))
+            sending.append(self._send(entry.number, message))
         await asyncio.gather(*sending)
 
-    async def _send(self, entry: Entry) -> None:
+    async def _send(self, number: int, message: bytes) -> None:
         try:
-            await self._link.publish(self._topic, encode(self._outbox.record(entry)))
+            await self._link.publish(self._topic, message)
         except BrokerUnavailable:
-            log.debug("Record %d waits for the next connection.", entry.number)
-        except InvalidMessage as error:
-            log.warning("%s", error)
+            log.debug("Record %d waits for the next connection.", number)
+
+    def _give_up(self, entry: Entry, error: InvalidMessage) -> None:
+        """Drop a record whose bytes are damaged: it can never be sent, and would hold a place for ever."""
+        self._outbox.acknowledge(entry.stream, (entry.number,))
+        self._on_incident(StorageCorrupt(f"Record {entry.number} of the outbox is lost. {error}"))
+        self._wake.set()
 
     def _until_due_s(self) -> float:
         now_s = asyncio.get_running_loop().time()

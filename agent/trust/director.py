@@ -7,7 +7,8 @@
 Nothing right of a check is touched before it holds. What is accepted is one file, ``assignment.accepted``,
 with the message as it was signed and its sequence number: written in one step before anything is done about
 it, so that no crash makes the device take an older assignment, or forget the one it said it has. At
-start-up the signature is verified again.
+start-up it is read before anything else, and the signature is verified again. If it cannot be read, nothing
+is accepted any more. The director's keys are no such memory: lost ones are asked for anew.
 """
 
 from __future__ import annotations
@@ -31,10 +32,13 @@ from fleet.protocol.assignment import (
 from fleet.protocol.director import DirectorKeys, decode_director_keys, encode_director_keys
 from fleet.protocol.errors import (
     AssignmentForOtherDevice,
+    InvalidInput,
     MessageTooLarge,
+    MusterError,
     SignatureInvalid,
     StorageCorrupt,
     StorageError,
+    TrustError,
 )
 
 log = logging.getLogger(__name__)
@@ -76,25 +80,28 @@ class Director:
         Raises:
             StorageCorrupt: The file is damaged. No assignment will be accepted from now on, because it
                 cannot be told which are old.
-            TrustError: The assignment does not verify (any more); its sequence number still counts.
+            TrustError: The assignment does not verify (any more, or before the keys are fetched anew); its
+                sequence number still counts.
+            InvalidInput: The assignment is signed nonsense; its sequence number still counts.
         """
-        durable.make_folder(self._folder)
-        keys = _read(self._folder / KEYS_FILE)
-        if keys is not None:
-            self._keys = decode_director_keys(keys).by_id()
-        stored = _read(self._folder / ACCEPTED_FILE)
-        if stored is None:
-            return None
         try:
-            accepted = msgspec.msgpack.decode(stored, type=_Accepted)
-        except msgspec.DecodeError as error:
-            self._damage = StorageCorrupt(
-                "The last accepted assignment is damaged, so newer ones cannot be told from older ones.",
-                remedy="Enrol the device again.",
-            )
-            raise self._damage from error
-        self.sequence, self._last = accepted.sequence, accepted.message
-        assignment = self._verified(accepted.message)
+            accepted = _read_accepted(self._folder)
+        except StorageCorrupt as error:
+            self._damage = error
+            raise
+        if accepted is not None:
+            self.sequence, self._last = accepted.sequence, accepted.message
+        self._keys = _read_keys(self._folder)
+        return self.last_assignment() if accepted is not None else None
+
+    def last_assignment(self) -> Assignment:
+        """Return the last accepted assignment, verified with the keys that are trusted now.
+
+        Raises:
+            TrustError: It does not verify.
+            InvalidInput: It is signed nonsense.
+        """
+        assignment = self._verified(self._last)
         if assignment.device_id != self._device_id:
             raise AssignmentForOtherDevice("The stored assignment is for another device.")
         return assignment
@@ -106,13 +113,37 @@ class Director:
             StorageError: They cannot be kept.
         """
         if keys.by_id() != self._keys:
+            durable.make_folder(self._folder)
             durable.write_file(self._folder / KEYS_FILE, encode_director_keys(keys))
             self._keys = keys.by_id()
             log.info("The director has %d key(s).", len(self._keys))
 
     def is_last(self, message: bytes) -> bool:
         """Tell whether these are the very bytes accepted last: brokers deliver messages twice at times."""
-        return message == self._last
+        return bool(message) and message == self._last
+
+    def repeats_last(self, message: bytes) -> bool:
+        """Tell whether a message has the orders accepted last, signed anew: the hub repeats them.
+
+        Args:
+            message: The bytes received.
+
+        Returns:
+            True if nothing but the times of issue and expiry differs from the last accepted assignment.
+
+        Raises:
+            TrustError: Its signature does not hold.
+            InvalidInput: The bytes are too many, or signed nonsense.
+        """
+        if self._damage is not None or not self._last:
+            return False
+        again = self._verified(message)
+        try:
+            last = self.last_assignment()
+        except MusterError:
+            return False  # what cannot be verified is not compared with
+        times = {"issued_at_s": last.issued_at_s, "expires_at_s": last.expires_at_s}
+        return msgspec.structs.replace(again, **times) == last
 
     def knows_signer(self, message: bytes) -> bool:
         """Tell whether the key that a message names is known; if not, fresh metadata may vouch for it.
@@ -158,11 +189,37 @@ class Director:
 
 def read_sequence(folder: Path) -> int:
     """Return the highest sequence number accepted; 0 if there is none or it is damaged."""
-    stored = _read(folder / ACCEPTED_FILE)
     try:
-        return msgspec.msgpack.decode(stored, type=_Accepted).sequence if stored else 0
-    except msgspec.DecodeError:
+        accepted = _read_accepted(folder)
+    except StorageCorrupt:
         return 0
+    return 0 if accepted is None else accepted.sequence
+
+
+def _read_accepted(folder: Path) -> _Accepted | None:
+    """Return the last accepted assignment; None if there is none.
+
+    Raises:
+        StorageCorrupt: The file cannot be read or understood.
+    """
+    try:
+        stored = _read(folder / ACCEPTED_FILE)
+        return None if stored is None else msgspec.msgpack.decode(stored, type=_Accepted)
+    except (StorageError, msgspec.DecodeError) as error:
+        raise StorageCorrupt(
+            "The last accepted assignment is damaged, so newer ones cannot be told from older ones.",
+            remedy="Enrol the device again.",
+        ) from error
+
+
+def _read_keys(folder: Path) -> dict[bytes, bytes]:
+    """Return the director's keys by their ids; none if they are damaged: they are then fetched again."""
+    try:
+        stored = _read(folder / KEYS_FILE)
+        return {} if stored is None else decode_director_keys(stored).by_id()
+    except (StorageError, InvalidInput, TrustError) as error:
+        log.warning("The director's keys are damaged and will be fetched again: %s", error)
+        return {}
 
 
 def _opened(message: bytes) -> cose.Envelope:
@@ -174,8 +231,5 @@ def _opened(message: bytes) -> cose.Envelope:
 
 
 def _read(path: Path) -> bytes | None:
-    try:
-        with durable.storage_errors(path):
-            return path.read_bytes() if path.exists() else None
-    except StorageError as error:
-        raise StorageCorrupt(f"{path.name} cannot be read.") from error
+    with durable.storage_errors(path):
+        return path.read_bytes() if path.exists() else None

@@ -33,6 +33,8 @@ from fleet.protocol.manifest import MAX_MANIFEST_SIZE_BYTES, manifest_sha256, ta
 
 _T = TypeVar("_T")
 _HASH = "sha256"
+DOWNLOADS_FOLDER = "downloads"
+"""Where targets are while they are verified; emptied at every start."""
 
 
 class _DurableUpdater(Updater):
@@ -56,10 +58,12 @@ class ImageRepository:
 
     def __init__(self, folder: Path, root: bytes, fetcher: FetcherInterface) -> None:
         self._folder = folder
+        self._downloads = folder / DOWNLOADS_FOLDER
         self._root = root
         self._fetcher = fetcher
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="image-repository")
         durable.make_folder(folder / "root_history")
+        durable.remove_tree(self._downloads)  # of a process that was killed
 
     async def director_keys(self) -> DirectorKeys:
         """Refresh the metadata and return the keys that may sign assignments.
@@ -111,7 +115,8 @@ class ImageRepository:
 
     @contextmanager
     def _updater(self) -> Iterator[Updater]:
-        with tempfile.TemporaryDirectory(prefix="muster-target-") as downloads:
+        durable.make_folder(self._downloads)
+        with tempfile.TemporaryDirectory(dir=self._downloads) as downloads:
             yield _DurableUpdater(
                 metadata_dir=str(self._folder),
                 metadata_base_url="metadata/",

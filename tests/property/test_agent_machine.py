@@ -69,12 +69,21 @@ class AnyLife(RuleBasedStateMachine):
         self.orders += 1
         self.play(Ordered(f"d-{self.orders}", release(version)))
 
-    @rule(version=VERSIONS)
-    def order_again(self, version: int) -> None:
-        if self.life.deployment_id:
+    @rule()
+    def order_again(self) -> None:
+        if self.life.ordered is not None:
             before = self.life
-            self.play(Ordered(before.deployment_id, release(version)))
+            self.play(Ordered(before.deployment_id, self.life.ordered))
             assert self.life == before
+
+    @rule(version=VERSIONS)
+    def order_another_version_under_the_same_id(self, version: int) -> None:
+        before = self.life
+        if before.ordered not in {release(version), None}:
+            self.ends.pop(before.deployment_id, None)  # what ended is another deployment
+            self.play(Ordered(before.deployment_id, release(version)))
+            assert self.life.ordered == release(version)
+            assert self.life.candidate == (None if release(version) == before.active else release(version))
 
     @rule(kind=WORK)
     def work_succeeds(self, kind: type[Fetched]) -> None:

@@ -131,7 +131,8 @@ def test_the_same_order_again_changes_nothing(phase: Phase) -> None:
         life = advance(at(Phase.TRIAL), Failed("d-2", CAUSE)).life
     elif phase is Phase.REJECTED:
         life = advance(at(Phase.TESTING), Failed("d-2", CAUSE)).life
-    assert advance(life, Ordered(life.deployment_id, TWO)) == (life, ())
+    assert life.ordered is not None
+    assert advance(life, Ordered(life.deployment_id, life.ordered)) == (life, ())
 
 
 def test_a_version_that_failed_may_be_ordered_anew() -> None:
