@@ -11,16 +11,27 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from fleet.protocol.assignment import Assignment
 from fleet.protocol.errors import MusterError, Unavailable
 from fleet.protocol.topics import Down, down
 from hub.store.protocols import DeviceStore
+from hub.store.rows import Desired
 from hub.trust.director import Director
 
 log = logging.getLogger(__name__)
 
 Publish = Callable[[str, bytes], Awaitable[None]]
+
+
+class _Sent(NamedTuple):
+    """An assignment that was sent: sent again as the same bytes, so that a device knows it for the same."""
+
+    sequence: int
+    issued_s: float
+    message: bytes
+    sent_s: float = 0.0
 
 
 class AssignmentSender:
@@ -42,7 +53,7 @@ class AssignmentSender:
         self._publish = publish
         self._lifetime_s = lifetime_s
         self._resend_s = resend_s
-        self._sent: dict[str, tuple[int, float]] = {}
+        self._sent: dict[str, _Sent] = {}
 
     async def send(self, device_id: str) -> None:
         """Send the device its current assignment now.
@@ -55,24 +66,21 @@ class AssignmentSender:
         if desired.sequence == 0:
             return
         now_s = time.time()
-        message = self._director.sign(
-            Assignment(
-                device_id=device_id,
-                sequence=desired.sequence,
-                issued_at_s=int(now_s),
-                expires_at_s=int(now_s + self._lifetime_s),
-                models=desired.orders,
-            )
-        )
-        self._sent[device_id] = (desired.sequence, now_s)
-        await self._publish(down(device_id, Down.ASSIGNMENT), message)
+        sent = self._sent.get(device_id)
+        if sent is None or sent.sequence != desired.sequence or now_s - sent.issued_s > self._lifetime_s / 2:
+            sent = _Sent(desired.sequence, now_s, self._signed(device_id, desired, now_s))
+        self._sent[device_id] = sent._replace(sent_s=now_s)
+        await self._publish(down(device_id, Down.ASSIGNMENT), sent.message)
 
     async def send_due(self) -> None:
-        """Send every assignment that is new, or was not accepted for a while."""
+        """Send connected devices every assignment that is new, or was not accepted for a while.
+
+        A device that is away gets its assignment when it announces itself: one, not a queue of them.
+        """
         behind = await asyncio.to_thread(self._store.behind)
         for device_id, sequence in behind.items():
-            sent_sequence, sent_at_s = self._sent.get(device_id, (0, 0.0))
-            if sequence == sent_sequence and time.time() - sent_at_s < self._resend_s:
+            sent = self._sent.get(device_id)
+            if sent and sent.sequence == sequence and time.time() - sent.sent_s < self._resend_s:
                 continue
             try:
                 await self.send(device_id)
@@ -82,3 +90,14 @@ class AssignmentSender:
                 log.error("The assignment of %s was not sent: %s", device_id, error)
         for device_id in self._sent.keys() - behind.keys():
             del self._sent[device_id]
+
+    def _signed(self, device_id: str, desired: Desired, now_s: float) -> bytes:
+        return self._director.sign(
+            Assignment(
+                device_id=device_id,
+                sequence=desired.sequence,
+                issued_at_s=int(now_s),
+                expires_at_s=int(now_s + self._lifetime_s),
+                models=desired.orders,
+            )
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import Awaitable, Callable
@@ -68,6 +69,7 @@ async def enrol(
         raise InvalidName(f"{HUB_ACCOUNT!r} is the hub's own name.", remedy="Enrol under another name.")
     password = secrets.token_urlsafe(32)
     device = NewDevice(device_id, hash_password(password), request.attributes, request.capabilities)
-    store.enrol(device, token_sha256=secret_sha256(request.secret), now_s=now_s)
+    token_sha256 = secret_sha256(request.secret)
+    await asyncio.to_thread(store.enrol, device, token_sha256=token_sha256, now_s=now_s)
     await update_accounts()
     return EnrolmentAnswer(device_id, broker(device_id, password), root)

@@ -10,6 +10,7 @@
     <home>/blobs/       manifests and the files of bundles, by SHA-256; any device may ask for them
     <home>/broker/      the MQTT broker's configuration and accounts
     <home>/address.json where the hub is reached; only while it runs
+    <home>/alive        when the hub was last at work: its time of change
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from hub.trust.image_repository import ImageRepository
 from hub.trust.keys import KeyFolder, KeyRole
 
 ADDRESS_FILE = "address.json"
+ALIVE_FILE = "alive"
 FIRST_TOKEN = "admin"  # noqa: S105 - the token's name
 
 

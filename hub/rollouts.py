@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -28,12 +29,13 @@ from fleet.rollout.events import (
     Start,
     Supersede,
     Ticked,
+    WasAway,
 )
 from fleet.rollout.plan import Plan, default_plan, rollback_plan
 from fleet.rollout.removals import is_removed, open_removals
 from fleet.rollout.state import Kind, Rollout
 from hub.store.protocols import DeviceStore, RecordStore, RolloutStore
-from hub.store.rows import OrderChange, RolloutRow, StoredRecord
+from hub.store.rows import OrderChange, RolloutRow, StoredRecord, Superseded
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +87,7 @@ class Rollouts:
             InvalidPlan: The plan cannot be carried out with these devices, or there are none.
         """
         members = [self._store.device(d).device_id for d in devices] if devices is not None else self._all()
-        return self._create(
+        creation = self._creation(
             model,
             version,
             kind=Kind.UPDATE,
@@ -93,6 +95,7 @@ class Rollouts:
             devices=members,
             seed=seed,
         )
+        return self._store.create_rollout(creation, time.time())
 
     def roll_back(self, model: str, to: int, *, by: str, reason: str) -> RolloutRow:
         """Bring every device that should run another version of the model to an older one, at once.
@@ -105,17 +108,29 @@ class Rollouts:
             InvalidPlan: Every device should run it already.
         """
         self._released(model, to)
-        members = [d for d, version in self._store.desired_versions(model).items() if version != to]
-        if not members:
-            raise InvalidPlan(
-                f"No device runs another version of {model} than {to}: there is nothing to roll back."
+        why = f"rolled back to version {to}" + (f": {reason}" if reason else "")
+        with self._lock:
+            in_the_way = [row for row in self._store.open_rollouts() if row.state.model == model]
+            superseded = [
+                Superseded(self._stepped(row.state, [Supersede(by=by, reason=why)])[0], row.state.revision)
+                for row in in_the_way
+            ]
+            members = [d for d, version in self._store.desired_versions(model).items() if version != to]
+            if not members:
+                raise InvalidPlan(
+                    f"No device runs another version of {model} than {to}: there is nothing to roll back."
+                )
+            creation = self._creation(
+                model, to, kind=Kind.ROLLBACK, plan=rollback_plan(), devices=members, seed=0
             )
-        for row in self._store.open_rollouts():
-            if row.state.model == model:
-                why = f"rolled back to version {to}" + (f": {reason}" if reason else "")
-                self.act(row.state.number, Supersede(by=by, reason=why))
-        row = self._create(model, to, kind=Kind.ROLLBACK, plan=rollback_plan(), devices=members, seed=0)
-        return self.act(row.state.number, Start(by=by))
+            row = self._store.begin_rollback(
+                lambda number: self._stepped(creation(number), [Start(by=by)]),
+                superseded=superseded,
+                position=self._store.last_position(),
+                now_s=time.time(),
+            )
+        self._on_orders()
+        return row
 
     def act(self, number: int, event: Event) -> RolloutRow:
         """Carry out an operator's word.
@@ -126,9 +141,21 @@ class Rollouts:
         """
         with self._lock:
             row = self._store.rollout(number)
-            # What was reported before the start is not about this rollout.
-            position = self._store.last_position() if isinstance(event, Start) else row.position
+            position = row.position
+            if isinstance(event, Start):
+                # What was reported before the start is not about this rollout, and devices go back to what
+                # they should run now, not to what they ran when it was created.
+                position = self._store.last_position()
+                event = Start(event.by, dict(self._store.desired_versions(row.state.model)))
             return self._apply(row, [event], position)
+
+    def excuse(self, duration_s: float) -> None:
+        """Tell every rollout under way that the hub was away for so long."""
+        log.warning("The hub was away for %.0f s; no deadline counts that.", duration_s)
+        for row in self._store.open_rollouts():
+            with self._lock:
+                row = self._store.rollout(row.state.number)  # noqa: PLW2901 - as it is under the lock
+                self._apply(row, [WasAway(duration_s)], row.position)
 
     def advance(self) -> None:
         """Feed every rollout under way the records that it has not seen, and the time."""
@@ -162,9 +189,10 @@ class Rollouts:
                 done.append(removed)
         return done
 
-    def _create(
+    def _creation(
         self, model: str, version: int, *, kind: Kind, plan: Plan, devices: Sequence[str], seed: int
-    ) -> RolloutRow:
+    ) -> Callable[[int], Rollout]:
+        """Return what makes the rollout of a number."""
         digest, _ = self._released(model, version)
         previous = self._store.desired_versions(model)
         now_s = time.time()
@@ -182,22 +210,11 @@ class Rollouts:
                 now_s=now_s,
             )
 
-        return self._store.create_rollout(build, now_s)
+        return build
 
     def _apply(self, row: RolloutRow, events: Iterable[Event], position: int) -> RolloutRow:
         """Step through the events and store the outcome, with the orders, in one transaction."""
-        state, changes = row.state, list[OrderChange]()
-        waiting = list(events)
-        while waiting:
-            state, commands = engine.step(state, waiting.pop(0), time.time())
-            for command in commands:
-                if isinstance(command, Assign):
-                    try:
-                        changes.append(self._order(state.model, command))
-                    except VariantUnsupported as error:
-                        waiting.insert(0, _refusal(command, error))
-                else:
-                    log.info("Rollout %d: %s", state.number, command.text)
+        state, changes = self._stepped(row.state, events)
         if state.revision != row.state.revision or position != row.position:
             self._store.apply_step(
                 state, previous_revision=row.state.revision, position=position, changes=changes
@@ -205,6 +222,22 @@ class Rollouts:
         if changes:
             self._on_orders()
         return RolloutRow(state=state, position=position, created_at_s=row.created_at_s)
+
+    def _stepped(self, state: Rollout, events: Iterable[Event]) -> tuple[Rollout, list[OrderChange]]:
+        """Return the state after the events, and the orders that follow."""
+        changes: list[OrderChange] = []
+        waiting = deque(events)
+        while waiting:
+            state, commands = engine.step(state, waiting.popleft(), time.time())
+            for command in commands:
+                if isinstance(command, Assign):
+                    try:
+                        changes.append(self._order(state.model, command))
+                    except VariantUnsupported as error:
+                        waiting.appendleft(_refusal(command, error))
+                else:
+                    log.info("Rollout %d: %s", state.number, command.text)
+        return state, changes
 
     def _order(self, model: str, command: Assign) -> OrderChange:
         if command.version is None:

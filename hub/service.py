@@ -35,7 +35,8 @@ from hub.delivery.blobs import BlobPublisher
 from hub.delivery.files import answer_fetch
 from hub.drift import DriftWatch
 from hub.durable import write_durably
-from hub.home import ADDRESS_FILE, Address, Home, open_home
+from hub.heartbeat import Heartbeat
+from hub.home import ADDRESS_FILE, ALIVE_FILE, Address, Home, open_home
 from hub.ingest import Ingest
 from hub.mqtt import HubMqtt
 from hub.registry.models import Models
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 BROKER_START_TIMEOUT_S = 30.0
 BROKER_RESTART_S = 2.0
 RENEWAL_S = 3600.0
+AWAY_AFTER_S = 10.0
+"""A longer gap between two looks at the fleet means that the hub was off or asleep, or its clock was set."""
 
 
 def serve(home: Path) -> None:
@@ -117,6 +120,8 @@ class _Running:
         self._broker = broker
         self._accounts = accounts
         self._loop = asyncio.get_running_loop()
+        self._heartbeat = Heartbeat(home.folder / ALIVE_FILE)
+        self._accounts_lock = asyncio.Lock()
         self._judge = asyncio.Event()
         self._orders = asyncio.Event()
         self._models = Models(store, home.datasets, home.blobs, home.repository)
@@ -241,11 +246,13 @@ class _Running:
             except BrokerUnavailable as error:
                 log.error("%s It is started again.", error)
             await asyncio.sleep(BROKER_RESTART_S)
-            with contextlib.suppress(BrokerUnavailable):
-                self._broker = await _start_broker(self._home, self._broker.port, self._accounts)
+            async with self._accounts_lock:
+                with contextlib.suppress(MusterError):
+                    self._broker = await _start_broker(self._home, self._broker.port, self._accounts)
 
     async def _update_accounts(self) -> None:
-        await self._broker.update_accounts(await asyncio.to_thread(self._accounts.current))
+        async with self._accounts_lock:  # or an older list of accounts could be written over a newer one
+            await self._broker.update_accounts(await asyncio.to_thread(self._accounts.current))
 
     def _broker_access(self, username: str, password: str, reached_host: str) -> BrokerAccess:
         host = self._home.settings.mqtt_public_host or reached_host
@@ -253,14 +260,25 @@ class _Running:
 
     async def _send_orders(self) -> None:
         while True:
-            await self._sender.send_due()
+            try:
+                await self._sender.send_due()
+            except MusterError as error:
+                log.error("%s", error)
             await self._woken(self._orders)
 
     async def _judge_fleet(self) -> None:
+        """Judge rollouts and drift; time in which the hub did not is excused first, see `Rollouts.excuse`."""
+        await self._mqtt.wait_connected(BROKER_START_TIMEOUT_S)
         while True:
+            await asyncio.to_thread(_guarded, self._excuse_absence)
             await asyncio.to_thread(_guarded, self._rollouts.advance)
             await asyncio.to_thread(_guarded, self._drift.advance)
             await self._woken(self._judge)
+
+    def _excuse_absence(self) -> None:
+        away_s = self._heartbeat.beat()
+        if away_s > AWAY_AFTER_S:
+            self._rollouts.excuse(away_s)
 
     async def _renew_metadata(self) -> None:
         while True:
@@ -276,11 +294,13 @@ class _Running:
 
 
 def _guarded(work: Callable[[], object]) -> None:
-    """Do work that is done again soon; what it raises is for the log."""
+    """Do work that is done again soon; what it raises is for the log, and must not end the hub."""
     try:
         work()
     except MusterError as error:
         log.error("%s", error)
+    except Exception:
+        log.exception("Something failed that should not; it is tried again.")
 
 
 def _first(errors: BaseExceptionGroup[MusterError]) -> MusterError:

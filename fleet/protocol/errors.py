@@ -49,9 +49,11 @@ that says what to do. Exceptions of other libraries are converted once, where th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
+
+MAX_DETAIL_LENGTH = 2000
 
 
 class Cause(msgspec.Struct, frozen=True):
@@ -62,8 +64,8 @@ class Cause(msgspec.Struct, frozen=True):
         detail: One sentence for people.
     """
 
-    code: str
-    detail: str
+    code: Annotated[str, msgspec.Meta(max_length=64)]
+    detail: Annotated[str, msgspec.Meta(max_length=MAX_DETAIL_LENGTH)]
 
 
 class MusterError(Exception):
@@ -86,7 +88,7 @@ class MusterError(Exception):
 
     def cause(self) -> Cause:
         """Return this error in the form that is stored and sent."""
-        return Cause(self.code, str(self))
+        return Cause(self.code, str(self)[:MAX_DETAIL_LENGTH])
 
 
 class InvalidInput(MusterError):

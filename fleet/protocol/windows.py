@@ -7,6 +7,9 @@ from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.latency import merge_latency
 from fleet.protocol.messages import TelemetryWindow
 
+MAX_REQUESTS_PER_S = 1e6
+"""More cannot be: a device that claims more would outweigh all others in a comparison."""
+
 
 def merge_windows(left: TelemetryWindow, right: TelemetryWindow) -> TelemetryWindow:
     """Return the window that covers both.
@@ -69,6 +72,8 @@ def contradiction(window: TelemetryWindow) -> str | None:
     if window.correct > window.labelled:  # labels may come in a later window than their answers
         return f"{window.correct} of {window.labelled} labelled answers are correct"
     durations, requests = sum(window.latency.values()), window.predictions + window.errors
+    if requests > MAX_REQUESTS_PER_S * (1.0 + window.ended_at_s - window.started_at_s):
+        return f"{requests} requests in {window.ended_at_s - window.started_at_s:.1f} s"
     if durations > requests:
         return f"{durations} durations for {requests} requests"
     for name, counts in window.profile.items():

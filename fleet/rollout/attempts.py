@@ -1,7 +1,9 @@
 """Orders to devices and what becomes of them: the way forward, the way back, and time running out.
 
 An attempt is ordered once, moves forward only, and ends once. A way forward that does not end in SUCCEEDED
-is followed by an order back at once, so that what the hub desires is what the device runs.
+is followed by an order back at once, so that what the hub desires is what the device runs. An operator's
+rollback is the exception: nobody is ordered back to the version that it leaves, and a device that could not
+follow keeps its order and follows when it can.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from fleet.protocol.errors import Cause
 from fleet.rollout.deployments import Attempt, Deployment
 from fleet.rollout.draft import Draft
 from fleet.rollout.events import DeploymentReported
-from fleet.rollout.state import CauseCode, Happening
+from fleet.rollout.state import CauseCode, Happening, Kind
 
 _DEPLOYMENT_ID = re.compile(r"r([0-9]{1,15})-([0-9]{1,9})([fb])\Z", re.ASCII)
 
@@ -97,7 +99,7 @@ def expire(draft: Draft) -> None:
     """
     timeout_s = draft.rollout.plan.deployment_timeout_s
     for number, stage in enumerate(draft.rollout.stages):
-        if stage.open > 0 and draft.now_s >= stage.started_s + timeout_s:
+        if stage.open > 0 and draft.now_s >= stage.started_s + stage.excused_s + timeout_s:
             end = draft.rollout.cohort_ends[number]
             for index in range(end - stage.size, end):
                 deployment = draft.deployment(index)
@@ -106,6 +108,20 @@ def expire(draft: Draft) -> None:
     deadline_s = draft.rollout.restore_deadline_s
     if draft.rollout.open_restores > 0 and deadline_s is not None and draft.now_s >= deadline_s:
         _expire_restores(draft, timeout_s)
+
+
+def forgive_restores(draft: Draft, duration_s: float) -> None:
+    """Move the deadlines of the ways back."""
+    deadline_s = draft.rollout.restore_deadline_s
+    if draft.rollout.open_restores == 0 or deadline_s is None:
+        return
+    for index in range(len(draft.rollout.deployments)):
+        deployment = draft.deployment(index)
+        restore = deployment.restore
+        if restore is not None and restore.is_open and restore.ordered_s is not None:
+            restore = msgspec.structs.replace(restore, ordered_s=restore.ordered_s + duration_s)
+            draft.put(msgspec.structs.replace(deployment, restore=restore))
+    draft.change(restore_deadline_s=deadline_s + duration_s)
 
 
 def _expire_restores(draft: Draft, timeout_s: float) -> None:
@@ -156,10 +172,12 @@ def _end_forward(draft: Draft, deployment: Deployment, state: DeploymentState, c
     )
     draft.put(deployment)
     draft.change_stage(deployment.stage, open=stage.open - 1, failed=stage.failed + (not succeeded))
+    draft.change(verdict=None)
     if not succeeded:
         assert cause is not None
         draft.announce(Happening.DEPLOYMENT_FAILED, f"{deployment.device_id}: {state}, {cause.detail}")
-        order_back(draft, deployment)
+        if draft.rollout.kind is not Kind.ROLLBACK:
+            order_back(draft, deployment)
 
 
 def _advance_restore(

@@ -14,6 +14,7 @@ Abort              ends       ends       ends         Conflict        Conflict
 Supersede          ends       ends       ends         ends            Conflict
 DeploymentReport.  -          taken      taken        taken           -
 EvidenceObserved   -          taken      taken        -               -
+WasAway            -          forgives   forgives     forgives        -
 Ticked             -          rules      rules        rules           -
 =================  =========  =========  ===========  ==============  =======
 
@@ -45,6 +46,7 @@ from fleet.rollout.events import (
     Start,
     Supersede,
     Ticked,
+    WasAway,
 )
 from fleet.rollout.plan import Plan, check_plan
 from fleet.rollout.state import CauseCode, Happening, Kind, Rollout, Status
@@ -82,10 +84,9 @@ def create(
     """
     check_plan(plan)
     _check_kind(kind, plan)
-    targets = [device_id for device_id, previous in devices.items() if previous != version]
-    if not targets:
-        raise InvalidPlan(f"There is no device to bring {model} version {version} to.")
-    ends = cohort_ends(plan.stages, len(targets))
+    ends, deployments = _cohorts(
+        number=number, version=version, plan=plan, seed=seed, devices=devices, now_s=now_s
+    )
     return Rollout(
         number=number,
         kind=kind,
@@ -96,16 +97,7 @@ def create(
         seed=seed,
         created_s=now_s,
         cohort_ends=ends,
-        deployments=Deployments.of(
-            Deployment(
-                index=index,
-                device_id=device_id,
-                stage=bisect.bisect_right(ends, index),
-                previous_version=devices[device_id],
-                attempt=Attempt(attempts.forward_id(number, index), DeploymentState.QUEUED, now_s),
-            )
-            for index, device_id in enumerate(ordered(seed, targets))
-        ),
+        deployments=deployments,
     )
 
 
@@ -119,6 +111,7 @@ def step(rollout: Rollout, event: Event, now_s: float) -> tuple[Rollout, tuple[C
 
     Raises:
         Conflict: An operator asks for what the rollout's status does not allow.
+        InvalidPlan: At the start there is nobody left to bring the version to.
     """
     draft = Draft(rollout, now_s)
     match event:
@@ -138,14 +131,59 @@ def step(rollout: Rollout, event: Event, now_s: float) -> tuple[Rollout, tuple[C
             attempts.take_report(draft, event)
         case EvidenceObserved():
             telemetry.take_windows(draft, event)
+        case WasAway():
+            rules.forgive(draft, event.duration_s)
         case Ticked():
             pass
     rules.settle(draft)
     return draft.finished()
 
 
+def _cohorts(
+    *,
+    number: int,
+    version: int,
+    plan: Plan,
+    seed: int,
+    devices: Mapping[str, int | None],
+    now_s: float,
+) -> tuple[tuple[int, ...], Deployments]:
+    """Put the devices that do not run the version into stages.
+
+    Raises:
+        InvalidPlan: There is nobody, or the plan does not fit so many devices.
+    """
+    targets = [device_id for device_id, previous in devices.items() if previous != version]
+    if not targets:
+        raise InvalidPlan(f"There is no device to bring version {version} to.")
+    ends = cohort_ends(plan.stages, len(targets))
+    deployments = Deployments.of(
+        Deployment(
+            index=index,
+            device_id=device_id,
+            stage=bisect.bisect_right(ends, index),
+            previous_version=devices[device_id],
+            attempt=Attempt(attempts.forward_id(number, index), DeploymentState.QUEUED, now_s),
+        )
+        for index, device_id in enumerate(ordered(seed, targets))
+    )
+    return ends, deployments
+
+
 def _start(draft: Draft, event: Start) -> None:
+    rollout = draft.rollout
     _require(draft, "started", Status.CREATED)
+    if event.running is not None:
+        devices = {part.device_id: event.running.get(part.device_id) for part in rollout.deployments}
+        ends, deployments = _cohorts(
+            number=rollout.number,
+            version=rollout.version,
+            plan=rollout.plan,
+            seed=rollout.seed,
+            devices=devices,
+            now_s=draft.now_s,
+        )
+        draft.change(cohort_ends=ends, deployments=deployments)
     draft.change(status=Status.RUNNING)
     draft.decide(Happening.STARTED, f"Started by {event.by}.")
     rules.begin_stage(draft)

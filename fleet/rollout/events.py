@@ -16,9 +16,16 @@ from fleet.rollout.state import Happening
 
 
 class Start(msgspec.Struct, frozen=True):
-    """An operator starts the rollout."""
+    """An operator starts the rollout.
+
+    Attributes:
+        by: Who.
+        running: For each device of the rollout the version that it should run now, None for none: what it
+            goes back to. None to leave what was true when the rollout was created.
+    """
 
     by: str
+    running: dict[str, int | None] | None = None
 
 
 class Pause(msgspec.Struct, frozen=True):
@@ -90,11 +97,32 @@ class EvidenceObserved(msgspec.Struct, frozen=True):
     windows: tuple[tuple[str, TelemetryWindow], ...]
 
 
+class WasAway(msgspec.Struct, frozen=True):
+    """The hub was away and heard nothing: the time that passed is nobody's fault, and no deadline counts it.
+
+    Attributes:
+        duration_s: How long.
+    """
+
+    duration_s: float
+
+
 class Ticked(msgspec.Struct, frozen=True):
     """Time passed. Once a second is enough; without it, timeouts and bake times end late."""
 
 
-Event = Start | Pause | Resume | Promote | Abort | Supersede | DeploymentReported | EvidenceObserved | Ticked
+Event = (
+    Start
+    | Pause
+    | Resume
+    | Promote
+    | Abort
+    | Supersede
+    | DeploymentReported
+    | EvidenceObserved
+    | WasAway
+    | Ticked
+)
 
 
 class Assign(msgspec.Struct, frozen=True):

@@ -11,6 +11,9 @@ ERROR         -                  the evidence cannot be judged: most of the cana
                                  themselves, or a stored tally has more bad samples than samples
 ============  =================  ==========================================================================
 
+Evidence of earlier stages' canaries goes on counting, but no stage passes on it alone: `HEARD_SHARE` of the
+devices that the stage added must have been heard of.
+
 The gate fails if any metric fails, else is in error, else inconclusive if any metric is, else passes. A
 difference within the margin, however certain, never rolls back; one above it, however small a sample shows
 it, never passes. Either mistake, at any of the rollout's looks, stages and metrics, has a probability of
@@ -34,6 +37,9 @@ import msgspec
 from fleet.rollout.confidence import Interval, difference_interval, proportion_interval
 from fleet.rollout.evidence import Arm, Evidence, Tally
 from fleet.rollout.plan import Metric, MetricGate, Plan
+
+HEARD_SHARE = 0.5
+"""Least share of a stage's devices that must have been heard of: the silent ones could all be harmed."""
 
 MINIMUM_UNUSABLE = 3
 """So many contradicting windows, if they are the greater part, make the evidence unusable."""
@@ -98,13 +104,17 @@ class Verdict(msgspec.Struct, frozen=True):
     metrics: tuple[MetricVerdict, ...]
 
 
-def judge(plan: Plan, stages: tuple[Evidence, ...], *, has_control: bool) -> Verdict:
+def judge(
+    plan: Plan, stages: tuple[Evidence, ...], *, has_control: bool, heard: int, expected: int
+) -> Verdict:
     """Judge the last of the stages that have begun.
 
     Args:
         plan: Of the rollout.
         stages: Evidence of each stage that has begun.
         has_control: Whether devices that run another version have not been sent this one yet.
+        heard: How many of the devices that the stage added have reported telemetry.
+        expected: How many of them run the version.
     """
     number = len(stages) - 1
     if any(_is_impossible(tally) for e in stages for tally in (*e.canary.tallies, *e.control.tallies)):
@@ -121,6 +131,9 @@ def judge(plan: Plan, stages: tuple[Evidence, ...], *, has_control: bool) -> Ver
             "telemetry windows of the canaries contradict themselves"
         )
         return Verdict(Outcome.ERROR, number, sentence, metrics)
+    if outcome is Outcome.PASS and metrics and heard < HEARD_SHARE * expected:
+        sentence = f"INCONCLUSIVE: telemetry came from {heard:,} of the stage's {expected:,} devices"
+        return Verdict(Outcome.INCONCLUSIVE, number, sentence, metrics)
     deciding = [metric.sentence for metric in metrics if metric.outcome is outcome]
     return Verdict(
         outcome, number, f"{outcome.value}: {'; '.join(deciding) or 'only installs are judged'}", metrics

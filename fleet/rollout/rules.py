@@ -117,6 +117,20 @@ def withdraw(draft: Draft, cause: Cause) -> None:
     _end(draft, Status.ABORTED, cause)
 
 
+def forgive(draft: Draft, duration_s: float) -> None:
+    """Move every deadline by the time that the hub was away."""
+    if draft.rollout.status.is_final:
+        return
+    for number, stage in enumerate(draft.rollout.stages):
+        bake_s = stage.bake_started_s
+        draft.change_stage(
+            number,
+            excused_s=stage.excused_s + duration_s,
+            bake_started_s=None if bake_s is None else bake_s + duration_s,
+        )
+    attempts.forgive_restores(draft, duration_s)
+
+
 def _protect(draft: Draft) -> None:
     """Rules 2 and 3."""
     rollout = draft.rollout
@@ -216,8 +230,14 @@ def _verdict(draft: Draft) -> Verdict:
     """Return the verdict on the current stage, judged anew if evidence came since."""
     rollout = draft.rollout
     if rollout.verdict is None:
-        stages = tuple(stage.evidence for stage in rollout.stages)
-        draft.change(verdict=judge(rollout.plan, stages, has_control=rollout.controls > 0))
+        verdict = judge(
+            rollout.plan,
+            tuple(stage.evidence for stage in rollout.stages),
+            has_control=rollout.controls > 0,
+            heard=draft.stage.heard,
+            expected=draft.stage.size - draft.stage.failed,
+        )
+        draft.change(verdict=verdict)
     assert draft.rollout.verdict is not None
     return draft.rollout.verdict
 

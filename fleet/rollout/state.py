@@ -112,6 +112,8 @@ class StageProgress(msgspec.Struct, frozen=True):
         bake_started_s: When its last deployment ended, or the rollout was resumed; None before.
         ended_s: When it passed or was overridden; None before.
         overridden: Whether an operator ended it in place of the gate.
+        heard: How many of the devices that it added have reported usable telemetry of the version.
+        excused_s: Time since it began in which the hub was away; it counts for no deadline.
     """
 
     size: int
@@ -122,6 +124,8 @@ class StageProgress(msgspec.Struct, frozen=True):
     bake_started_s: float | None = None
     ended_s: float | None = None
     overridden: bool = False
+    heard: int = 0
+    excused_s: float = 0.0
 
 
 class Rollout(msgspec.Struct, frozen=True):

@@ -80,3 +80,5 @@ def _count(draft: Draft, deployment: Deployment, window: TelemetryWindow, *, arm
     draft.change(verdict=None)
     if is_new and unusable(window) is None:
         draft.put(msgspec.structs.replace(deployment, counted_in=number))
+        if deployment.stage == number:
+            draft.change_stage(number, heard=draft.stage.heard + 1)

@@ -11,10 +11,12 @@ import msgspec
 from fastapi import APIRouter, Request
 
 from fleet.protocol.errors import MessageTooLarge
+from fleet.protocol.names import checked_name
 from hub.api.auth import Operator, Viewer
 from hub.api.paging import Limit
 from hub.api.schemas import DatasetOut, Page
 from hub.api.services import Hub
+from hub.durable import storage_error
 from hub.registry.datasets import register_dataset
 from hub.store.rows import DatasetRow
 
@@ -24,12 +26,16 @@ router = APIRouter(tags=["datasets"])
 @router.put("/datasets/{name}", status_code=201)
 async def add_dataset(name: str, request: Request, hub: Hub, _: Operator) -> DatasetOut:
     """Register a dataset: the body is the ``.npz`` file. The same bytes again change nothing."""
-    with tempfile.TemporaryDirectory(prefix="muster-upload-") as folder:
-        file = Path(folder) / "dataset.npz"
-        await _receive(request, file, hub.settings.maximum_upload_bytes)
-        row = await asyncio.to_thread(
-            register_dataset, hub.store, hub.datasets, name=name, file=file, now_s=time.time()
-        )
+    checked_name(name, "dataset name")
+    try:
+        with tempfile.TemporaryDirectory(prefix="muster-upload-") as folder:
+            file = Path(folder) / "dataset.npz"
+            await _receive(request, file, hub.settings.maximum_upload_bytes)
+            row = await asyncio.to_thread(
+                register_dataset, hub.store, hub.datasets, name=name, file=file, now_s=time.time()
+            )
+    except OSError as error:
+        raise storage_error(Path(tempfile.gettempdir()), error) from error
     return _out(row)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
@@ -13,6 +14,8 @@ from fleet.protocol import errors
 from fleet.protocol.errors import MusterError
 
 PROBLEM_TYPE = "application/problem+json"
+
+log = logging.getLogger(__name__)
 
 _STATUS: tuple[tuple[type[MusterError], HTTPStatus], ...] = (
     # The most specific classes first.
@@ -76,6 +79,16 @@ def install(app: FastAPI) -> None:
         code = errors.NotFound.code if status is HTTPStatus.NOT_FOUND else errors.InvalidInput.code
         return problem(status, code=code, detail=str(error.detail))
 
+    async def of_nobody(_: Request, error: Exception) -> JSONResponse:
+        log.error("A request failed that should not have.", exc_info=error)
+        return problem(
+            HTTPStatus.INTERNAL_SERVER_ERROR,
+            code=MusterError.code,
+            detail="The hub failed on this request.",
+            remedy="Its log says why.",
+        )
+
     app.add_exception_handler(MusterError, of_ours)
+    app.add_exception_handler(Exception, of_nobody)
     app.add_exception_handler(RequestValidationError, of_the_request)
     app.add_exception_handler(HTTPException, of_the_framework)

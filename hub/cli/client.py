@@ -136,9 +136,12 @@ class Client:
                 f"The hub at {self._url} does not answer ({type(error).__name__}).",
                 remedy="Is `muster hub serve` running there? Set MUSTER_URL if it is elsewhere.",
             ) from error
-        if response.is_success:
-            return response.json() if response.content else None
-        raise _error(response)
+        if not response.is_success:
+            raise _error(response)
+        try:
+            return response.json()
+        except ValueError as error:
+            raise _no_hub(response) from error
 
 
 def _error(response: httpx.Response) -> MusterError:
@@ -146,4 +149,8 @@ def _error(response: httpx.Response) -> MusterError:
         problem = response.json()
         return error_of(problem["code"])(str(problem["detail"]), remedy=str(problem.get("remedy", "")))
     except (ValueError, KeyError, TypeError):
-        return HubUnavailable(f"The server answered {response.status_code} and is not a Muster hub.")
+        return _no_hub(response)
+
+
+def _no_hub(response: httpx.Response) -> HubUnavailable:
+    return HubUnavailable(f"The server answered {response.status_code} and is not a Muster hub.")

@@ -34,15 +34,16 @@ async def play(console: Console, *, device_count: int, seed: int, stay: bool) ->
     """
     folder = Path(tempfile.mkdtemp(prefix="muster-demo-"))  # short, because socket paths are
     stage = Stage(folder, load_digits(seed), device_count, seed)
-    keep_logs = False
+    keep_logs = True
     try:
         await _play(console, stage, stay=stay)
+        keep_logs = False
     except asyncio.CancelledError:
+        keep_logs = False
         console.print("[yellow]Stopped.[/yellow]")
         return False
-    except (StepFailed, MusterError) as error:
-        keep_logs = True
-        console.print(f"[red]    {error}[/red]")
+    except StepFailed as error:
+        console.print(f"[red]{error}[/red]")
         console.print(f"[red]The demo failed. Its logs are in {folder}.[/red]")
         return False
     finally:
@@ -85,7 +86,10 @@ async def _steps(console: Console, stage: Stage, story: Story) -> list[_Step]:
             console.print(f"[bold]{number}. {title}[/bold]")
             task = progress.add_task(f"step {number} of {len(story.steps)}")
             started_s = time.monotonic()
-            await step()
+            try:
+                await step()
+            except (StepFailed, MusterError) as error:
+                raise StepFailed(f"Step {number} ({title}) failed: {error}") from error
             duration_s = time.monotonic() - started_s
             before_bytes, published_bytes = published_bytes, await _published_bytes(stage)
             done.append(_Step(title, duration_s, published_bytes - before_bytes))

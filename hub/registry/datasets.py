@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from converters.dataset import read_dataset
-from fleet.protocol.names import checked_name
 from hub.store.blobs import BlobFolder
 from hub.store.protocols import RegistryStore
 from hub.store.rows import DatasetRow
@@ -19,16 +18,14 @@ def register_dataset(
     Args:
         store: Keeps what is known of it.
         blobs: Keeps its bytes.
-        name: Its name.
+        name: Its name, checked.
         file: Where its bytes are now.
         now_s: Unix time.
 
     Raises:
-        InvalidName: The name cannot be used.
         InvalidDataset: The file is not a usable dataset.
         Conflict: The name stands for other bytes.
     """
-    checked_name(name, "dataset name")
     dataset = read_dataset(file)
     row = DatasetRow(
         name=name,

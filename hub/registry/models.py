@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import tempfile
 import time
 from collections.abc import Mapping
@@ -14,7 +15,15 @@ import msgspec
 
 from converters.folder import read_bundle
 from fleet.drift.profile import ReferenceProfile
-from fleet.protocol.errors import Cause, Conflict, MusterError, NotFound
+from fleet.protocol.errors import (
+    MAX_DETAIL_LENGTH,
+    Cause,
+    Conflict,
+    ModelError,
+    MusterError,
+    NotFound,
+    StorageError,
+)
 from fleet.protocol.manifest import Manifest, decode_manifest, target_path
 from fleet.protocol.names import checked_name
 from hub.store.blobs import BlobFolder
@@ -28,6 +37,11 @@ from hub.trust.image_repository import ImageRepository
 
 MAXIMUM_INT8_DROP = 0.02
 """Greatest loss of accuracy with which a quantized variant is packed."""
+
+TRAINING_LIMIT_S = 3600.0
+FAIL_RETRY_S = 10.0
+
+log = logging.getLogger(__name__)
 
 
 class Models:
@@ -48,6 +62,7 @@ class Models:
         self._blobs = blobs
         self._repository = repository
         self._trainings = TaskSet()
+        self._one_at_a_time = asyncio.Semaphore(1)
         self._progress: dict[tuple[str, int], Progress] = {}
         self._manifest = functools.lru_cache(maxsize=256)(self._read_manifest)
 
@@ -166,12 +181,33 @@ class Models:
     async def _train(self, job: TrainingJob) -> None:
         key = (job.model, job.version)
         try:
-            with tempfile.TemporaryDirectory(prefix="muster-training-") as folder:
-                await self._train_into(Path(folder), job)
+            async with self._one_at_a_time, asyncio.timeout(TRAINING_LIMIT_S):
+                with tempfile.TemporaryDirectory(prefix="muster-training-") as folder:
+                    await self._train_into(Path(folder), job)
+        except TimeoutError:
+            await self._fail(
+                key, Cause(ModelError.code, f"The training took longer than {TRAINING_LIMIT_S:g} s.")
+            )
         except MusterError as error:
-            await asyncio.to_thread(self._store.fail_version, *key, error.cause())
+            await self._fail(key, error.cause())
+        except Exception as error:
+            log.exception("The training of %s version %d failed.", *key)
+            await self._fail(
+                key, Cause(MusterError.code, f"The training failed: {error}"[:MAX_DETAIL_LENGTH])
+            )
         finally:
             self._progress.pop(key, None)
+
+    async def _fail(self, key: tuple[str, int], cause: Cause) -> None:
+        """Say that a training failed, again and again if need be: it must not look as if it went on."""
+        while True:
+            try:
+                await asyncio.to_thread(self._store.fail_version, *key, cause)
+            except StorageError as error:
+                log.error("%s", error)
+                await asyncio.sleep(FAIL_RETRY_S)
+            else:
+                return
 
     async def _train_into(self, folder: Path, job: TrainingJob) -> None:
         job = msgspec.structs.replace(job, output_folder=str(folder))

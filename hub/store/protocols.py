@@ -32,6 +32,7 @@ from hub.store.rows import (
     OrderChange,
     RolloutRow,
     StoredRecord,
+    Superseded,
     VersionRow,
     VersionTotals,
 )
@@ -116,6 +117,9 @@ class DeviceStore(Protocol):
     def enrol(self, device: NewDevice, *, token_sha256: str, now_s: float) -> None:
         """Use up the token and add the device.
 
+        Until the device was first heard of, the same token enrols the same device again, with another
+        password: the answer to the first time may have been lost.
+
         Raises:
             NotAuthenticated: The token is unknown, used or expired.
             Conflict: The name is taken.
@@ -163,7 +167,7 @@ class DeviceStore(Protocol):
         ...
 
     def behind(self) -> dict[str, int]:
-        """Return the devices that have not accepted their current assignment, and its sequence number."""
+        """Return the connected devices that have not accepted their current assignment, and its number."""
         ...
 
 
@@ -239,6 +243,27 @@ class RolloutStore(Protocol):
         Raises:
             Conflict: The stored rollout no longer has ``previous_revision``, or the step starts it while
                 another rollout of the model is under way.
+        """
+        ...
+
+    def begin_rollback(
+        self,
+        build: Callable[[int], tuple[Rollout, Sequence[OrderChange]]],
+        *,
+        superseded: Sequence[Superseded],
+        position: int,
+        now_s: float,
+    ) -> RolloutRow:
+        """Put rollouts aside and begin another with its orders, all at once: there is no moment between.
+
+        Args:
+            build: Makes the new rollout, already started, and its orders from its number.
+            superseded: The rollouts that are put aside.
+            position: From where the new rollout reads the records.
+            now_s: Unix time.
+
+        Raises:
+            Conflict: One of the rollouts was changed by someone else, or another one is under way.
         """
         ...
 

@@ -164,6 +164,13 @@ class RolloutRow(msgspec.Struct, frozen=True):
     created_at_s: float
 
 
+class Superseded(msgspec.Struct, frozen=True):
+    """A rollout that a rollback puts aside: its last state, and the revision that it follows."""
+
+    state: Rollout
+    previous_revision: int
+
+
 class DriftRow(msgspec.Struct, frozen=True):
     """Drift bookkeeping of one device and version.
 

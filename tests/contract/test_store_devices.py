@@ -83,6 +83,8 @@ def test_a_device_is_behind_until_it_accepted_the_sequence_number(store: Store) 
     add_device(store, "cam-1")
     add_device(store, "cam-2")
     _apply(store, OrderChange("cam-1", "digits", order(1)))
+    assert store.behind() == {}, "a device that is away is told when it announces itself"
+    store.set_online("cam-1", True, 60.0)
     assert store.behind() == {"cam-1": 1}
     store.hello("cam-1", CAPABILITIES, 1, 70.0)
     assert store.behind() == {}

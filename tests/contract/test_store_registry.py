@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from fleet.protocol.errors import Cause, Conflict, NotAuthenticated, NotFound
@@ -44,6 +45,19 @@ def test_a_refused_enrolment_does_not_use_up_the_token(store: Store) -> None:
     with pytest.raises(Conflict):
         store.enrol(new_device("cam-1"), token_sha256="secret", now_s=50.0)
     store.enrol(new_device("cam-2"), token_sha256="secret", now_s=51.0)
+
+
+def test_an_enrolment_whose_answer_was_lost_can_be_repeated(store: Store) -> None:
+    store.add_enrolment_token("secret", created_at_s=0.0, expires_at_s=100.0)
+    store.enrol(new_device("cam-1"), token_sha256="secret", now_s=50.0)
+    again = msgspec.structs.replace(new_device("cam-1"), password_hash="another")
+    store.enrol(again, token_sha256="secret", now_s=51.0)
+    assert store.password_hashes() == {"cam-1": "another"}
+    with pytest.raises(NotAuthenticated):
+        store.enrol(again, token_sha256="secret", now_s=100.0)
+    store.set_online("cam-1", True, 60.0)
+    with pytest.raises(NotAuthenticated):
+        store.enrol(again, token_sha256="secret", now_s=61.0)
 
 
 def test_a_dataset_name_stands_for_its_bytes_for_ever(store: Store) -> None:

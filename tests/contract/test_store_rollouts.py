@@ -6,10 +6,10 @@ import pytest
 
 from fleet.protocol.errors import Conflict, NotFound
 from fleet.rollout.engine import step
-from fleet.rollout.events import Start
+from fleet.rollout.events import Start, Supersede
 from fleet.rollout.state import Rollout, Status
 from hub.store.protocols import Store
-from hub.store.rows import OrderChange, RolloutRow
+from hub.store.rows import OrderChange, RolloutRow, Superseded
 from tests.support.stores import add_device, new_rollout, order
 
 
@@ -65,3 +65,27 @@ def test_only_one_rollout_of_a_model_is_under_way(store: Store) -> None:
             _started(second.state), previous_revision=second.state.revision, position=0, changes=[]
         )
     assert store.rollout(second.state.number).state.status is Status.CREATED
+
+
+def test_a_rollback_puts_aside_and_begins_at_once_or_not_at_all(store: Store) -> None:
+    add_device(store, "cam-1")
+    row = _created(store)
+    running = _started(row.state)
+    store.apply_step(running, previous_revision=row.state.revision, position=0, changes=[])
+    aside = step(running, Supersede(by="ana", reason="trouble"), 3.0)[0]
+    change = OrderChange("cam-1", "digits", order(1))
+
+    def build(number: int) -> tuple[Rollout, list[OrderChange]]:
+        return _started(new_rollout(number)), [change]
+
+    with pytest.raises(Conflict):
+        store.begin_rollback(build, superseded=[Superseded(aside, 99)], position=4, now_s=3.0)
+    assert store.rollout(1).state == running
+    assert store.desired("cam-1").sequence == 0
+    begun = store.begin_rollback(
+        build, superseded=[Superseded(aside, running.revision)], position=4, now_s=3.0
+    )
+    assert store.rollout(1).state.status is Status.ABORTED
+    assert store.rollout(begun.state.number) == begun
+    assert begun.position == 4
+    assert store.desired("cam-1").sequence == 1

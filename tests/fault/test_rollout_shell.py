@@ -7,6 +7,7 @@ for the orders that the store holds.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from itertools import count
@@ -18,9 +19,10 @@ import pytest
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Conflict
 from fleet.protocol.messages import DeploymentReport, ModelState, StateReport, TelemetryWindow
-from fleet.rollout.events import Start
+from fleet.rollout.events import Start, Supersede
 from fleet.rollout.plan import Gate, Metric, MetricGate, Plan, Stage
-from fleet.rollout.state import Rollout
+from fleet.rollout.state import Rollout, Status
+from hub.heartbeat import Heartbeat
 from hub.rollouts import Rollouts
 from hub.store.rows import IncomingRecord, OrderChange
 from hub.store.sqlite import SqliteStore
@@ -200,3 +202,40 @@ def test_wherever_the_hub_dies_the_end_is_the_same(tmp_path: Path, wrong: int) -
             path = tmp_path / f"{dies_at}-{after_commit}.db"
             outcome, _ = _outcome(path, wrong, dies_at, after_commit=after_commit)
             assert outcome == expected, f"the hub died at write {dies_at}, after the commit: {after_commit}"
+
+
+def test_a_rollback_reaches_every_device_of_the_rollout_that_it_supersedes(tmp_path: Path) -> None:
+    scenario = Scenario(tmp_path / "hub.db", wrong=4)
+    try:
+        scenario.run()
+        back = scenario.rollouts.roll_back(MODEL, 1, by="ana", reason="a test")
+        assert {part.device_id for part in back.state.deployments} == set(DEVICES)
+        forth = scenario.rollouts.create(MODEL, 2, plan=PLAN, devices=None, seed=0)
+        scenario.rollouts.act(back.state.number, Supersede(by="ana", reason="make room"))
+        scenario.rollouts.act(forth.state.number, Start(by="ana"))
+        again = scenario.rollouts.roll_back(MODEL, 1, by="ana", reason="a test")
+        assert scenario.store.rollout(forth.state.number).state.status is Status.ABORTED
+        wanted = scenario.store.desired_versions(MODEL)
+        assert set(wanted.values()) == {1}
+        assert {part.previous_version for part in again.state.deployments} == {2}
+    finally:
+        scenario.close()
+
+
+def test_a_hub_that_was_away_times_nobody_out(tmp_path: Path) -> None:
+    heartbeat = Heartbeat(tmp_path / "alive")
+    assert heartbeat.beat() == 0.0
+    os.utime(tmp_path / "alive", (time.time() - 1e7, time.time() - 1e7))
+    away_s = heartbeat.beat()
+    assert away_s == pytest.approx(1e7, abs=60.0)
+    assert heartbeat.beat() < 60.0
+    scenario = Scenario(tmp_path / "hub.db", wrong=4)
+    try:
+        row = scenario.rollouts.create(MODEL, 1, plan=PLAN, devices=None, seed=0)
+        started = scenario.rollouts.act(row.state.number, Start(by="ana"))
+        scenario.rollouts.excuse(away_s)
+        [stage] = scenario.store.rollout(row.state.number).state.stages
+        assert stage.excused_s == away_s
+        assert stage.started_s == started.state.stages[0].started_s
+    finally:
+        scenario.close()

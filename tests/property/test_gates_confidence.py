@@ -76,7 +76,7 @@ def test_a_metric_passes_and_fails_exactly_where_its_interval_says(
     canary: Tally, control: Tally, has_control: bool
 ) -> None:
     evidence = Evidence(Arm(1, 1, 0, (canary,)), Arm(7, 7, 0, (control,)))
-    metric = judge(plan(), (evidence,), has_control=has_control).metrics[0]
+    metric = judge(plan(), (evidence,), has_control=has_control, heard=1, expected=1).metrics[0]
     arms = (canary, control) if has_control else (canary,)
     enough = all(tally.total >= LABELS.minimum_samples for tally in arms)
     assert metric.bound == (LABELS.margin if has_control else LABELS.limit)
@@ -94,7 +94,7 @@ def first_verdict(canary_rate: float, control_rate: float, rng: np.random.Genera
             Arm(1, look, 0, (Tally(int(canary[0]), int(canary[1])),)),
             Arm(7, 7 * look, 0, (Tally(int(control[0]), int(control[1])),)),
         )
-        outcome = judge(plan(), (evidence,), has_control=True).outcome
+        outcome = judge(plan(), (evidence,), has_control=True, heard=1, expected=1).outcome
         if outcome in {Outcome.PASS, Outcome.FAIL}:
             return outcome, int(canary[1])
     return Outcome.INCONCLUSIVE, int(canary[1])

@@ -30,7 +30,7 @@ from fleet.rollout.events import (
     Ticked,
 )
 from fleet.rollout.plan import OnInconclusive, rollback_plan
-from fleet.rollout.state import Happening, Kind, Rollout, Status, decode_rollout, encode_rollout
+from fleet.rollout.state import FINAL, Happening, Kind, Rollout, Status, decode_rollout, encode_rollout
 from tests.support.rollouts import LABELS, NEW, OLD, plan, window
 
 STATES = st.sampled_from(DeploymentState)
@@ -198,7 +198,16 @@ class RolloutMachine(RuleBasedStateMachine):
                     deployment.restore is not None
                     or attempt.state is DeploymentState.SUCCEEDED
                     or self.superseded
+                    or self.rollout.kind is Kind.ROLLBACK
                 )
+
+    @invariant()
+    def an_emergency_exit_leads_nobody_back(self) -> None:
+        if self.rollout.kind is Kind.ROLLBACK and self.rollout.status not in {
+            Status.ROLLING_BACK,
+            *FINAL,
+        }:
+            assert all(deployment.restore is None for deployment in self.rollout.deployments)
 
     @invariant()
     def once_ended_every_deployment_has_one_outcome(self) -> None:

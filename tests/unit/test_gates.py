@@ -25,7 +25,9 @@ def arm(*tallies: tuple[int, int], devices: int = 1, unusable: int = 0, windows:
 
 
 def verdict(canary: Arm, control: Arm, the_plan: Plan | None = None, *, has_control: bool = True) -> Verdict:
-    return judge(the_plan or plan(), (Evidence(canary, control),), has_control=has_control)
+    return judge(
+        the_plan or plan(), (Evidence(canary, control),), has_control=has_control, heard=1, expected=1
+    )
 
 
 def test_harm_is_said_with_the_numbers_that_show_it() -> None:
@@ -103,7 +105,7 @@ def test_once_everybody_is_a_canary_the_earlier_controls_count() -> None:
         Evidence(arm((15, 500)), arm((15, 500), devices=4)),
         Evidence(arm((350, 500), devices=8), arm((0, 0), devices=0)),
     )
-    said = judge(plan(), stages, has_control=False)
+    said = judge(plan(), stages, has_control=False, heard=1, expected=1)
     assert said.outcome is Outcome.FAIL
     assert said.metrics[0].basis is Basis.EARLIER
     assert said.metrics[0].control == Tally(30, 1000)
@@ -115,7 +117,7 @@ def test_earlier_controls_that_said_too_little_leave_the_limit() -> None:
         Evidence(arm((15, 500)), arm((1, 99), devices=7)),
         Evidence(arm((15, 500), devices=8), arm((0, 0), devices=0)),
     )
-    assert judge(plan(), stages, has_control=False).metrics[0].basis is Basis.LIMIT
+    assert judge(plan(), stages, has_control=False, heard=1, expected=1).metrics[0].basis is Basis.LIMIT
 
 
 def test_controls_that_are_silent_are_waited_for() -> None:
@@ -157,3 +159,13 @@ def test_installs_fail_above_the_share(failed: int, size: int, share: float, fai
 def test_a_verdict_is_stored_without_loss() -> None:
     said = verdict(arm((570, 800)), arm((168, 5600)))
     assert msgspec.json.decode(msgspec.json.encode(said), type=Verdict) == said
+
+
+def test_a_stage_does_not_pass_while_most_of_its_devices_are_silent() -> None:
+    evidence = (Evidence(arm((15, 500)), arm((105, 3500), devices=7)),)
+    silent = judge(plan(), evidence, has_control=True, heard=1, expected=4)
+    assert silent.outcome is Outcome.INCONCLUSIVE
+    assert "1 of the stage's 4 devices" in silent.sentence
+    assert judge(plan(), evidence, has_control=True, heard=2, expected=4).outcome is Outcome.PASS
+    harmful = (Evidence(arm((400, 500)), arm((105, 3500), devices=7)),)
+    assert judge(plan(), harmful, has_control=True, heard=0, expected=4).outcome is Outcome.FAIL

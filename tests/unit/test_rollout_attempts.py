@@ -6,10 +6,7 @@ import pytest
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause, Conflict
-from fleet.rollout.events import (
-    DeploymentReported,
-    Promote,
-)
+from fleet.rollout.events import DeploymentReported, Promote, Start, WasAway
 from fleet.rollout.plan import rollback_plan
 from fleet.rollout.state import CauseCode, Kind, Status
 from tests.support.rollouts import DEVICES, Campaign, assigned, plan
@@ -173,12 +170,34 @@ def test_a_rollback_is_not_rolled_back_when_a_device_does_not_follow() -> None:
     assert campaign.status() is Status.RUNNING
     for deployment in others:
         campaign.report(deployment, DeploymentState.SUCCEEDED)
-    campaign.report(unlucky, DeploymentState.SUCCEEDED, back=True)
     assert campaign.status() is Status.FAILED
     assert unlucky.device_id in campaign.cause().detail
-    assert [o for o in campaign.orders() if o[1].endswith("b")] == [
-        (unlucky.device_id, f"r7-{unlucky.index}b", 2)
-    ]
+    assert [order for order in campaign.orders() if order[1].endswith("b")] == []
+
+
+def test_the_time_that_the_hub_was_away_counts_for_no_deadline() -> None:
+    campaign = Campaign(plan("all", maximum_bake_s=60.0))
+    campaign.now_s += 1e6
+    campaign.do(WasAway(1e6))
+    assert campaign.status() is Status.RUNNING
+    campaign.wait(99.0)
+    assert campaign.status() is Status.RUNNING
+    campaign.wait(1.0)
+    assert campaign.status() is Status.ROLLING_BACK
+    campaign.now_s += 1e6
+    campaign.do(WasAway(1e6))
+    assert campaign.status() is Status.ROLLING_BACK
+    campaign.wait(100.0)
+    assert campaign.status() is Status.FAILED
+
+
+def test_what_a_device_goes_back_to_is_what_it_ran_at_the_start() -> None:
+    campaign = Campaign(plan("all"), devices=dict.fromkeys(DEVICES), started=False)
+    running: dict[str, int | None] = {**dict.fromkeys(DEVICES, 1), "cam-3": 2}
+    campaign.do(Start("ann", running))
+    assert "cam-3" not in {deployment.device_id for deployment in campaign.rollout.deployments}
+    assert {deployment.previous_version for deployment in campaign.rollout.deployments} == {1}
+    assert len(campaign.orders()) == len(DEVICES) - 1
 
 
 def test_each_way_back_has_its_own_deadline() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import sqlite_utils
 from sqlite_utils.db import NotFoundError
 
 from fleet.protocol.assignment import ModelOrder
@@ -32,10 +33,8 @@ class SqliteDevices(Part):
                 [device.device_id, now_s, token_sha256, now_s],
             )
             if used.rowcount != 1:
-                raise NotAuthenticated(
-                    "The enrolment token is unknown, used or expired.",
-                    remedy="Make a new one with `muster device token`.",
-                )
+                _enrol_again(db, device, token_sha256, now_s)
+                return
             if db.execute("SELECT 1 FROM devices WHERE device_id = ?", [device.device_id]).fetchone():
                 raise Conflict(
                     f"There is a device {device.device_id!r} already.", remedy="Enrol under another name."
@@ -120,9 +119,9 @@ class SqliteDevices(Part):
         return orders
 
     def behind(self) -> dict[str, int]:
-        """Return the devices that have not accepted their current assignment, and its sequence number."""
+        """Return the connected devices that have not accepted their current assignment, and its number."""
         rows = self._database.rows(
-            "SELECT device_id, sequence FROM devices WHERE accepted_sequence < sequence"
+            "SELECT device_id, sequence FROM devices WHERE online AND accepted_sequence < sequence"
         )
         return {row["device_id"]: row["sequence"] for row in rows}
 
@@ -138,6 +137,20 @@ def _no_device(device_id: str) -> NotFound:
     return NotFound(
         f"There is no device {device_id!r:.80}.", remedy="`muster device list` shows those there are."
     )
+
+
+def _enrol_again(db: sqlite_utils.Database, device: NewDevice, token_sha256: str, now_s: float) -> None:
+    """Give a device another password if the answer to its enrolment may have been lost."""
+    renewed = db.execute(
+        "UPDATE devices SET password_hash = ? WHERE device_id = ? AND last_seen_at_s IS NULL AND EXISTS"
+        " (SELECT 1 FROM enrolment_tokens WHERE secret_sha256 = ? AND used_by = ? AND expires_at_s > ?)",
+        [device.password_hash, device.device_id, token_sha256, device.device_id, now_s],
+    )
+    if renewed.rowcount != 1:
+        raise NotAuthenticated(
+            "The enrolment token is unknown, used or expired.",
+            remedy="Make a new one with `muster device token`.",
+        )
 
 
 def _json(value: Any) -> str:

@@ -11,7 +11,7 @@ import sqlite_utils
 
 from fleet.protocol.errors import Conflict, NotFound
 from fleet.rollout.state import Rollout, Status, decode_rollout, encode_rollout
-from hub.store.rows import OrderChange, RolloutRow
+from hub.store.rows import OrderChange, RolloutRow, Superseded
 from hub.store.sqlite.database import Part
 from hub.store.sqlite.migrations import table
 
@@ -22,12 +22,8 @@ class SqliteRollouts(Part):
     def create_rollout(self, build: Callable[[int], Rollout], now_s: float) -> RolloutRow:
         """Number and store a new rollout, see `hub.store.protocols.RolloutStore.create_rollout`."""
         with self._database.writing() as db:
-            number = db.execute("SELECT coalesce(max(number), 0) + 1 FROM rollouts").fetchone()[0]
-            state = build(number)
-            with _one_under_way(state.model):
-                table(db, "rollouts").insert(
-                    {"number": number, "created_at_s": now_s, "position": 0, **_state_columns(state)}
-                )
+            state = build(_next_number(db))
+            _insert(db, state, position=0, now_s=now_s)
         return RolloutRow(state=state, position=0, created_at_s=now_s)
 
     def apply_step(
@@ -39,21 +35,29 @@ class SqliteRollouts(Part):
         changes: Sequence[OrderChange],
     ) -> None:
         """Store a step, see `hub.store.protocols.RolloutStore.apply_step`."""
-        columns = {**_state_columns(state), "position": position}
         with self._database.writing() as db:
-            with _one_under_way(state.model):
-                updated = db.execute(
-                    "UPDATE rollouts SET model = ?, status = ?, is_open = ?, revision = ?, state = ?,"
-                    " position = ? WHERE number = ? AND revision = ?",
-                    [*columns.values(), state.number, previous_revision],
-                )
-            if updated.rowcount != 1:
-                raise Conflict(
-                    f"Rollout {state.number} was changed by someone else at the same time.",
-                    remedy="Look at its status and try again.",
-                )
+            _update(db, state, previous_revision)
+            db.execute("UPDATE rollouts SET position = ? WHERE number = ?", [position, state.number])
             for change in changes:
                 _change_order(db, change)
+
+    def begin_rollback(
+        self,
+        build: Callable[[int], tuple[Rollout, Sequence[OrderChange]]],
+        *,
+        superseded: Sequence[Superseded],
+        position: int,
+        now_s: float,
+    ) -> RolloutRow:
+        """Put rollouts aside for another, see `hub.store.protocols.RolloutStore.begin_rollback`."""
+        with self._database.writing() as db:
+            for aside in superseded:
+                _update(db, aside.state, aside.previous_revision)
+            state, changes = build(_next_number(db))
+            _insert(db, state, position=position, now_s=now_s)
+            for change in changes:
+                _change_order(db, change)
+        return RolloutRow(state=state, position=position, created_at_s=now_s)
 
     def rollout(self, number: int) -> RolloutRow:
         """Return a rollout; raises `NotFound`."""
@@ -93,6 +97,30 @@ def _one_under_way(model: str) -> Generator[None]:
             f"Another rollout of {model} is under way.",
             remedy="Wait until it ends, or abort it with `muster rollout abort`.",
         ) from error
+
+
+def _next_number(db: sqlite_utils.Database) -> int:
+    return int(db.execute("SELECT coalesce(max(number), 0) + 1 FROM rollouts").fetchone()[0])
+
+
+def _insert(db: sqlite_utils.Database, state: Rollout, *, position: int, now_s: float) -> None:
+    columns = {"number": state.number, "created_at_s": now_s, "position": position, **_state_columns(state)}
+    with _one_under_way(state.model):
+        table(db, "rollouts").insert(columns)
+
+
+def _update(db: sqlite_utils.Database, state: Rollout, previous_revision: int) -> None:
+    with _one_under_way(state.model):
+        updated = db.execute(
+            "UPDATE rollouts SET model = ?, status = ?, is_open = ?, revision = ?, state = ?"
+            " WHERE number = ? AND revision = ?",
+            [*_state_columns(state).values(), state.number, previous_revision],
+        )
+    if updated.rowcount != 1:
+        raise Conflict(
+            f"Rollout {state.number} was changed by someone else at the same time.",
+            remedy="Look at its status and try again.",
+        )
 
 
 def _change_order(db: sqlite_utils.Database, change: OrderChange) -> None:
