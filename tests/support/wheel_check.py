@@ -1,7 +1,8 @@
 """Proves that a device needs the base package only: builds the wheel, installs it, runs the agent from it.
 
-The agent is enrolled with a real hub, which runs from this repository's environment, and must come online. It
-runs outside the repository, in an environment that has none of the hub's packages.
+The agent is enrolled with a real hub, which runs from this repository's environment, and must download,
+verify, test and commit a model. It runs outside the repository, in an environment that has none of the hub's
+packages.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tests.support.hub import HubProcess
@@ -76,6 +77,7 @@ def _check_hub_command_explains(python: Path, folder: Path) -> None:
 
 
 def _run_agent(python: Path, folder: Path) -> None:
+    """Enrol, connect, and install a model that the device itself has tested and tried."""
     from tests.support.hub import HubProcess
     from tests.support.waiting import eventually
 
@@ -84,20 +86,28 @@ def _run_agent(python: Path, folder: Path) -> None:
         token = hub.client.post("/enrolment-tokens")["token"]
         environment = {**os.environ, "MUSTER_ENROLMENT_TOKEN": token}
         enroll = [agent, "enroll", "--hub", hub.url, "--id", "device-1", "--state", state]
-        _run(enroll, cwd=folder, environment=environment)
+        _run([*enroll, "--setting", "trial_s=1"], cwd=folder, environment=environment)
         process = subprocess.Popen([agent, "run", "--state", state], cwd=folder)
         try:
-            eventually(lambda: _is_online(hub, process), "the agent is online", timeout_s=TIMEOUT_S)
+            eventually(lambda: _device(hub, process)["online"], "the agent is online", timeout_s=TIMEOUT_S)
+            hub.train_and_release("digits", estimator="logistic")
+            number = hub.client.post("/rollouts", {"model": "digits", "version": 1})["number"]
+            hub.client.post(f"/rollouts/{number}/start")
+            eventually(
+                lambda: [m["phase"] for m in _device(hub, process)["models"]] == ["COMMITTED"],
+                "the agent has committed the model",
+                timeout_s=TIMEOUT_S,
+            )
         finally:
             process.terminate()
             process.wait(TIMEOUT_S)
 
 
-def _is_online(hub: HubProcess, process: subprocess.Popen[bytes]) -> bool:
+def _device(hub: HubProcess, process: subprocess.Popen[bytes]) -> dict[str, Any]:
     if process.poll() is not None:
         raise SystemExit("The agent has ended.")
-    online: bool = hub.client.get("/devices/device-1")["online"]
-    return online
+    row: dict[str, Any] = hub.client.get("/devices/device-1")
+    return row
 
 
 def _run(command: list[str], *, cwd: Path = ROOT, environment: dict[str, str] | None = None) -> str:
