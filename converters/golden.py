@@ -63,9 +63,8 @@ def choose_golden_inputs(
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == held_out.labels
-    doubt = np.where(
-        right, confidence, confidence + 1.0
-    )  # a wrong answer only where a class has no right one
+    # A wrong answer is chosen only where a class has no right one.
+    doubt = np.where(right, confidence, confidence + 1.0)
     of_class = [
         int(indices[doubt[indices].argmin()])
         for label in range(len(held_out.classes))

@@ -65,9 +65,8 @@ class Rollouts:
         self._store = store
         self._released = released
         self._on_orders = on_orders
-        self._lock = (
-            threading.Lock()
-        )  # operators and time take turns, so that neither finds the other's change
+        # Operators and time take turns, so that neither finds the other's change.
+        self._lock = threading.Lock()
 
     def create(
         self, model: str, version: int, *, plan: Plan | None, devices: Sequence[str] | None, seed: int
