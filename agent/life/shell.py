@@ -190,10 +190,11 @@ class ModelShell:
 
     def _try_again(self) -> None:
         self._retry = None
-        self._send_reports()
+        if self._unsent:
+            self._send_reports()
+            if self.life == Life() and not self._unsent and not self._unwritten:
+                self._clean()  # a model that was removed stays until that is told
         self._go_on()
-        if self.life == Life() and not self._unwritten:
-            self._clean()  # a model that was removed stays until that is told
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
