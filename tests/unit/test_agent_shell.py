@@ -51,9 +51,15 @@ class OfflineDevice:
             on_error=self.incidents.append,
             backoff=_backoff(),
         )
+
+        async def wait_connected() -> None:
+            self._asked = True
+            await link.wait_connected()
+
+        self._asked = False
         files = FileClient(
             lambda data: link.publish("dev-1", data),
-            link.wait_connected,
+            wait_connected,
             timeout_s=1,
             attempts=1,
             backoff=_backoff,
@@ -70,6 +76,13 @@ class OfflineDevice:
         )
         self.models = Models(around, blobs)
         self.models.start()
+
+    async def close(self) -> None:
+        """End it, when the repository's thread waits for the event loop and not on its way to it."""
+        if self.deployment() is not None:
+            await eventually_async(lambda: self._asked)
+        await self.models.close()
+        self.outbox.close()
 
     def _tell(self, error: MusterError) -> None:
         self.incidents.append(error)
@@ -109,8 +122,7 @@ def play(tmp_path: Path, story: Callable[[OfflineDevice, SmallDisk], Awaitable[N
             try:
                 await story(device, disk)
             finally:
-                await device.models.close()
-                device.outbox.close()
+                await device.close()
 
     asyncio.run(run())
 
