@@ -55,10 +55,13 @@ class Database:
                 self._connection = self._open()
             yield self._connection
         except sqlite3.Error as error:
-            if self._connection is not None and (_is_damage(error) or self._connection.in_transaction):
-                self.close()
-            if _is_damage(error):
-                raise self._put_aside(error) from error
+            if self._connection is not None:
+                if _is_damage(error):
+                    self._put_aside(error)
+                if _is_damage(error) or self._connection.in_transaction:
+                    self.close()
+            if self.damage is not None and _is_damage(error):
+                raise self.damage from error
             if _code(error) in _FULL:
                 raise NoSpace("There is no space left for the outbox.", remedy="Free some space.") from error
             raise StorageError(f"The outbox cannot be used: {error}.") from error
@@ -77,7 +80,6 @@ class Database:
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
                 raise
-            self._put_aside(error)
             return self._connect()
 
     def _connect(self) -> sqlite3.Connection:
@@ -86,15 +88,19 @@ class Database:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             self._prepare(connection)
-        except BaseException:
-            connection.close()
+        except BaseException as error:
+            try:
+                if isinstance(error, sqlite3.Error) and _is_damage(error):
+                    self._put_aside(error)
+            finally:
+                connection.close()
             raise
         return connection
 
-    def _put_aside(self, error: sqlite3.Error) -> StorageCorrupt:
+    def _put_aside(self, error: sqlite3.Error) -> None:
+        """Make room for a new file. Comes before closing: SQLite deletes a log when it closes its file."""
         log.warning("The outbox is damaged (%s) and was put aside as %s.", error, self._move_aside())
         self.damage = StorageCorrupt("The outbox was damaged; records that the hub did not have are lost.")
-        return self.damage
 
     def _move_aside(self) -> str:
         """Give the file and its log a name that nothing has, and return it."""
