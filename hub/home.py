@@ -11,12 +11,16 @@
     <home>/broker/      the MQTT broker's configuration and accounts
     <home>/address.json where the hub is reached; only while it runs
     <home>/alive        when the hub was last at work: its time of change
+    <home>/lock         held by the hub that runs on the folder
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import secrets
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +41,7 @@ from hub.trust.keys import KeyFolder, KeyRole
 
 ADDRESS_FILE = "address.json"
 ALIVE_FILE = "alive"
+LOCK_FILE = "lock"
 FIRST_TOKEN = "admin"  # noqa: S105 - the token's name
 
 
@@ -90,9 +95,9 @@ def create_home(folder: Path, settings: Settings) -> str:
         Conflict: The folder is a hub's already.
         StorageError: Something cannot be written.
     """
-    if (folder / SETTINGS_FILE).exists():
-        raise Conflict(f"{folder} is a hub's folder already.", remedy="Run it with `muster hub serve`.")
     try:
+        if (folder / SETTINGS_FILE).exists():
+            raise Conflict(f"{folder} is a hub's folder already.", remedy="Run it with `muster hub serve`.")
         make_folder(folder)
         folder.chmod(0o700)
     except OSError as error:
@@ -110,6 +115,26 @@ def create_home(folder: Path, settings: Settings) -> str:
         store.close()
     write_settings(folder, settings)
     return token
+
+
+@contextlib.contextmanager
+def only_here(folder: Path) -> Generator[None]:
+    """Hold a hub's folder: no second hub may run on it.
+
+    Raises:
+        Conflict: A hub runs on it.
+        StorageError: The lock file cannot be used.
+    """
+    try:
+        lock = (folder / LOCK_FILE).open("ab")
+    except OSError as error:
+        raise storage_error(folder / LOCK_FILE, error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Conflict(f"Another hub runs on {folder}.", remedy="Stop it first.") from error
+        yield
 
 
 def open_home(folder: Path) -> Home:

@@ -97,14 +97,14 @@ class Rollouts:
         return self._store.create_rollout(creation, time.time())
 
     def roll_back(self, model: str, to: int, *, by: str, reason: str) -> RolloutRow:
-        """Bring every device that should run another version of the model to an older one, at once.
+        """Bring every device that should run a newer version of the model to an older one, at once.
 
         A rollout of the model that is under way is superseded: this is the emergency exit.
 
         Raises:
             NotFound: There is no such version.
             Conflict: It was not released.
-            InvalidPlan: Every device should run it already.
+            InvalidPlan: No device should run a newer one: this way, without a gate, leads back only.
         """
         self._released(model, to)
         why = f"rolled back to version {to}" + (f": {reason}" if reason else "")
@@ -114,10 +114,11 @@ class Rollouts:
                 Superseded(self._stepped(row.state, [Supersede(by=by, reason=why)])[0], row.state.revision)
                 for row in in_the_way
             ]
-            members = [d for d, version in self._store.desired_versions(model).items() if version != to]
+            members = [d for d, version in self._store.desired_versions(model).items() if version > to]
             if not members:
                 raise InvalidPlan(
-                    f"No device runs another version of {model} than {to}: there is nothing to roll back."
+                    f"No device runs a newer version of {model} than {to}: there is nothing to roll back.",
+                    remedy="To bring a newer version, create a rollout: it is judged by a gate.",
                 )
             creation = self._creation(
                 model, to, kind=Kind.ROLLBACK, plan=rollback_plan(), devices=members, seed=0

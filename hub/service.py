@@ -36,11 +36,12 @@ from hub.delivery.files import answer_fetch
 from hub.drift import DriftWatch
 from hub.durable import write_durably
 from hub.heartbeat import Heartbeat
-from hub.home import ADDRESS_FILE, ALIVE_FILE, Address, Home, open_home
+from hub.home import ADDRESS_FILE, ALIVE_FILE, Address, Home, only_here, open_home
 from hub.ingest import Ingest
 from hub.mqtt import HubMqtt
 from hub.registry.models import Models
 from hub.rollouts import Rollouts
+from hub.settings import read_settings
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +59,20 @@ def serve(home: Path) -> None:
         MusterError: It cannot start, or a part of it failed for good.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    read_settings(home)  # before anything is written to a folder that is no hub's
+    with only_here(home):
+        _serve_alone(home)
+
+
+def _serve_alone(home: Path) -> None:
     opened = open_home(home)
     try:
         asyncio.run(_serve(opened))
-    except* MusterError as errors:
-        raise _first(errors) from None
+    except BaseExceptionGroup as errors:
+        ours = errors.subgroup(MusterError)
+        if ours is None:
+            raise
+        raise _first(ours) from errors
     finally:
         (home / ADDRESS_FILE).unlink(missing_ok=True)
         opened.store.close()
@@ -303,6 +313,6 @@ def _guarded(work: Callable[[], object]) -> None:
         log.exception("Something failed that should not; it is tried again.")
 
 
-def _first(errors: BaseExceptionGroup[MusterError]) -> MusterError:
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     first = errors.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first

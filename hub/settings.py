@@ -16,6 +16,7 @@ from hub.broker.kinds import Choice
 from hub.durable import write_durably
 
 SETTINGS_FILE = "hub.toml"
+Host = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=10 * 365 * 86400)]
 
@@ -38,10 +39,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         maximum_upload_bytes: Largest dataset that the API takes.
     """
 
-    http_host: str = "127.0.0.1"
+    http_host: Host = "127.0.0.1"
     http_port: Port = 8300
     broker: Choice = "auto"
-    mqtt_host: str = "127.0.0.1"
+    mqtt_host: Host = "127.0.0.1"
     mqtt_port: Port = 1883
     mqtt_public_host: str = ""
     assignment_lifetime_s: Seconds = 7 * 86400.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI
 
 from hub.api import datasets, devices, enrolment, errors, fleet, models, operations, rollouts
+from hub.api.limits import BodyLimit
 from hub.api.schemas import Problem
 from hub.api.services import HubServices
 
@@ -28,6 +29,7 @@ def make_app(services: HubServices) -> FastAPI:
     )
     app.state.services = services
     errors.install(app)
+    app.add_middleware(BodyLimit)
     api = APIRouter(prefix=PREFIX)
     for module in (datasets, models, enrolment, devices, rollouts, fleet):
         api.include_router(module.router)

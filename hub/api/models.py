@@ -7,7 +7,7 @@ from fastapi import APIRouter
 
 from fleet.protocol.errors import InvalidInput
 from hub.api.auth import Admin, Operator, Viewer
-from hub.api.paging import Limit
+from hub.api.paging import Limit, Number
 from hub.api.schemas import Name, Page, ProgressOut, TrainIn, VersionOut
 from hub.api.services import Hub, HubServices
 from hub.store.rows import VersionRow
@@ -44,13 +44,13 @@ async def train(model: Name, body: TrainIn, hub: Hub, _: Operator) -> VersionOut
 
 
 @router.get("/models/{model}/versions/{version}")
-def show_version(model: str, version: int, hub: Hub, _: Viewer) -> VersionOut:
+def show_version(model: str, version: Number, hub: Hub, _: Viewer) -> VersionOut:
     """Show one version."""
     return _out(hub, hub.store.version(model, version))
 
 
 @router.post("/models/{model}/versions/{version}/release")
-def release(model: str, version: int, hub: Hub, _: Admin) -> VersionOut:
+def release(model: str, version: Number, hub: Hub, _: Admin) -> VersionOut:
     """Sign a registered version into the image repository, so that it can be rolled out."""
     return _out(hub, hub.models.release(model, version))
 

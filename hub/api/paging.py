@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Query
+from fastapi import Path, Query
 
 from fleet.protocol.errors import InvalidInput
 
+MAX_NUMBER = 2**53
+"""Numbers above it are exact neither in JSON's clients nor, from 2^63 on, in the database."""
+
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most items on the page.")]
+
+Number = Annotated[int, Path(ge=1, le=MAX_NUMBER)]
 
 
 def number_in(after: str | None) -> int | None:

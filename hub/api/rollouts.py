@@ -13,7 +13,7 @@ from fleet.rollout.events import Abort, Pause, Promote, Resume, Start
 from fleet.rollout.plan import decode_plan
 from fleet.rollout.state import Rollout
 from hub.api.auth import Operator, Viewer
-from hub.api.paging import Limit, number_in
+from hub.api.paging import Limit, Number, number_in
 from hub.api.schemas import (
     AbortIn,
     ActionIn,
@@ -21,6 +21,7 @@ from hub.api.schemas import (
     DeploymentOut,
     HistoryOut,
     Page,
+    PromoteIn,
     RollbackIn,
     RolloutDetailOut,
     RolloutIn,
@@ -62,44 +63,44 @@ def list_rollouts(
 
 
 @router.get("/rollouts/{number}")
-def show(number: int, hub: Hub, _: Viewer) -> RolloutDetailOut:
+def show(number: Number, hub: Hub, _: Viewer) -> RolloutDetailOut:
     """Show a rollout with every device's part."""
     return _detail(hub.store.rollout(number))
 
 
 @router.get("/rollouts/{number}/history")
-def history(number: int, hub: Hub, _: Viewer) -> Page[HistoryOut]:
+def history(number: Number, hub: Hub, _: Viewer) -> Page[HistoryOut]:
     """Return every decision about a rollout, oldest first."""
     entries = hub.store.rollout(number).state.history
     return Page(items=[HistoryOut(**msgspec.to_builtins(entry)) for entry in entries])
 
 
 @router.post("/rollouts/{number}/start")
-def start(number: int, hub: Hub, caller: Operator) -> RolloutDetailOut:
+def start(number: Number, hub: Hub, caller: Operator) -> RolloutDetailOut:
     """Start a rollout."""
     return _detail(hub.rollouts.act(number, Start(by=caller.name)))
 
 
 @router.post("/rollouts/{number}/pause")
-def pause(number: int, body: ActionIn, hub: Hub, caller: Operator) -> RolloutDetailOut:
+def pause(number: Number, body: ActionIn, hub: Hub, caller: Operator) -> RolloutDetailOut:
     """Hold a rollout where it is."""
     return _detail(hub.rollouts.act(number, Pause(by=caller.name, reason=body.reason)))
 
 
 @router.post("/rollouts/{number}/resume")
-def resume(number: int, hub: Hub, caller: Operator) -> RolloutDetailOut:
+def resume(number: Number, hub: Hub, caller: Operator) -> RolloutDetailOut:
     """Let a paused rollout go on."""
     return _detail(hub.rollouts.act(number, Resume(by=caller.name)))
 
 
 @router.post("/rollouts/{number}/promote")
-def promote(number: int, body: ActionIn, hub: Hub, caller: Operator) -> RolloutDetailOut:
+def promote(number: Number, body: PromoteIn, hub: Hub, caller: Operator) -> RolloutDetailOut:
     """Go on to the next stage without the gate's word; recorded as an override."""
     return _detail(hub.rollouts.act(number, Promote(by=caller.name, reason=body.reason)))
 
 
 @router.post("/rollouts/{number}/abort")
-def abort(number: int, body: AbortIn, hub: Hub, caller: Operator) -> RolloutDetailOut:
+def abort(number: Number, body: AbortIn, hub: Hub, caller: Operator) -> RolloutDetailOut:
     """End a rollout for good; keep what was installed, or bring it back."""
     event = Abort(by=caller.name, reason=body.reason, roll_back=body.roll_back)
     return _detail(hub.rollouts.act(number, event))

@@ -189,7 +189,7 @@ class RolloutIn(Schema):
     """A rollout to create. Without a plan, the default one is used."""
 
     model: Name
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1, le=2**53)]
     plan: dict[str, Any] | None = None
     devices: list[Name] | None = Field(default=None, description="The devices to reach; null for all.")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -199,7 +199,7 @@ class RollbackIn(Schema):
     """Bring every device of a model back to an older version."""
 
     model: Name
-    to: Annotated[int, Field(ge=1)]
+    to: Annotated[int, Field(ge=1, le=2**53)]
     reason: str = ""
 
 
@@ -207,6 +207,12 @@ class ActionIn(Schema):
     """An operator's word on a rollout."""
 
     reason: Annotated[str, Field(max_length=500)] = ""
+
+
+class PromoteIn(Schema):
+    """An override needs a reason."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
 
 
 class AbortIn(ActionIn):

@@ -123,8 +123,11 @@ class Client:
         after: str | None = None
         while True:
             page = self.get(path, after=after, **parameters)
-            yield from page["items"]
-            after = page["next"]
+            try:
+                items, after = page["items"], page["next"]
+            except (KeyError, TypeError) as error:
+                raise HubUnavailable(f"The server at {self._url} is not a Muster hub.") from error
+            yield from items
             if after is None:
                 return
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fleet.protocol.names import checked_name
 from hub.cli.client import client_of
 from hub.cli.output import JsonFlag, console, print_table, show
 
@@ -21,6 +22,7 @@ def add(
     as_json: JsonFlag = False,
 ) -> None:
     """Check a dataset and register it with its digest."""
+    checked_name(name, "dataset name")  # or it would not be one step of the path
     dataset = client_of(context).upload(f"/datasets/{name}", file)
     show(dataset, as_json=as_json, draw=_print)
 

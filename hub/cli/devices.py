@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fleet.protocol.names import checked_name
 from hub.cli.client import client_of
 from hub.cli.output import JsonFlag, ago, console, print_table, show
 
@@ -49,6 +50,7 @@ def show_device(
 ) -> None:
     """Show one device: what it runs, what it should run, and what happened to it."""
     client = client_of(context)
+    checked_name(device_id, "device id")  # or it would not be one step of the path
     device = client.get(f"/devices/{device_id}")
     device["timeline"] = client.get(f"/devices/{device_id}/timeline", limit=20)["items"]
     show(device, as_json=as_json, draw=_print)

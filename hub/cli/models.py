@@ -10,6 +10,7 @@ import typer
 from rich.progress import Progress, TextColumn
 
 from fleet.protocol.errors import InvalidModel, error_of
+from fleet.protocol.names import checked_name
 from hub.cli.client import Client, client_of
 from hub.cli.output import JsonFlag, console, print_table, show
 
@@ -34,7 +35,7 @@ def train(
     """Train a version, convert, quantize, evaluate and register it. Waits until it is done."""
     client = client_of(context)
     version = client.post(
-        f"/models/{model}/versions",
+        _path(model),
         {
             "dataset": dataset,
             "estimator": estimator,
@@ -73,7 +74,7 @@ def show_version(
     as_json: JsonFlag = False,
 ) -> None:
     """Show one version."""
-    row = client_of(context).get(f"/models/{model}/versions/{version}")
+    row = client_of(context).get(f"{_path(model)}/{version}")
     show(row, as_json=as_json, draw=_print_version)
 
 
@@ -85,7 +86,7 @@ def release(
     as_json: JsonFlag = False,
 ) -> None:
     """Sign a registered version into the image repository, so that it can be rolled out."""
-    row = client_of(context).post(f"/models/{model}/versions/{version}/release")
+    row = client_of(context).post(f"{_path(model)}/{version}/release")
     show(row, as_json=as_json, draw=_print_version)
 
 
@@ -113,6 +114,11 @@ def wait_for_training(client: Client, version: dict[str, Any], *, show_progress:
     if cause := version["cause"]:
         raise error_of(cause["code"])(cause["detail"])
     return version
+
+
+def _path(model: str) -> str:
+    """Return the path of a model's versions; the name is checked, or it would not be one step of the path."""
+    return f"/models/{checked_name(model, 'model name')}/versions"
 
 
 def _parameter(text: str) -> tuple[str, int | float | str | bool]:

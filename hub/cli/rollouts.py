@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.live import Live
 from rich.table import Table
@@ -204,15 +205,18 @@ def _picture(rollout: dict[str, Any]) -> Table:
 def _captions(rollout: dict[str, Any]) -> tuple[str | None, ...]:
     """Return why the rollout is where it is."""
     cause = rollout["cause"]["detail"] if rollout["cause"] else None
-    return (cause, rollout["pause_reason"], rollout["verdict"] if not cause else None)
+    if rollout["status"] == "PAUSED":
+        return (f"paused: {rollout['pause_reason']} Resume, promote or abort it.",)
+    return (cause or rollout["verdict"],)
 
 
-def _read_plan(path: Path | None) -> Any:
+def _read_plan(path: Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
     try:
-        return json.loads(path.read_bytes())
+        plan: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except OSError as error:
         raise InvalidPlan(f"The plan {path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidPlan(f"The plan {path} is not JSON: {error}.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidPlan(f"The plan {path} is not a JSON object: {error}.") from error
+    return plan

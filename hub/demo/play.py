@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import signal
 import tempfile
@@ -136,8 +137,15 @@ async def _closing_tables(stage: Stage, story: Story, steps: list[_Step]) -> Gro
 async def _stay(console: Console, stage: Stage, told_to_stop: asyncio.Event) -> None:
     assert stage.address is not None
     console.print(f"The hub is at {stage.address.url}, its documentation at {stage.address.url}/api/v1/docs.")
+    console.print("Look around from another terminal, in this folder:")
+    console.out("    . .venv/bin/activate")
+    console.out(f"    export MUSTER_URL={stage.address.url} MUSTER_TOKEN={stage.token}")
+    console.out("    muster fleet health; muster rollout list; muster device show camera-01")
     console.print(f"The state of hub and agents is in {stage.folder}. Ctrl-C stops everything.")
-    await told_to_stop.wait()
+    while not told_to_stop.is_set():
+        stage.check()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(told_to_stop.wait(), 1.0)
 
 
 async def _published_bytes(stage: Stage) -> int:

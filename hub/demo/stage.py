@@ -143,15 +143,28 @@ class Stage:
                 answer = None
             if answer:
                 return answer
-            for process in self._processes:
-                if process.has_ended:
-                    raise StepFailed(f"{process.name} has ended. Its last words:\n{process.last_words()}")
-            for task in self._shooting:
-                if task.done():
-                    task.result()  # raises what ended the camera
+            self.check()
             if time.monotonic() > deadline_s:
                 raise StepFailed(f"After {timeout_s:g} s it is still not so that {what}.")
             await asyncio.sleep(POLL_S)
+
+    def check(self) -> None:
+        """Check that everything still runs.
+
+        Raises:
+            StepFailed: A process has ended, or a camera.
+        """
+        for process in self._processes:
+            if process.has_ended:
+                raise StepFailed(f"{process.name} has ended. Its last words:\n{process.last_words()}")
+        for task in self._shooting:
+            if task.done():
+                task.result()  # raises what ended the camera
+
+    @property
+    def token(self) -> str:
+        """The admin's token."""
+        return self._token
 
     async def close(self) -> None:
         """Stop cameras, agents and hub, in this order."""

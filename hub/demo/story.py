@@ -190,6 +190,7 @@ class Story:
         said = 0
         deadline_s = time.monotonic() + 2 * SLOW_S
         while True:
+            self._stage.check()
             history = (await self._stage.ask(f"/rollouts/{number}/history"))["items"]
             for entry in history[said:]:
                 self._say(f"rollout {number}: {entry['text']}")

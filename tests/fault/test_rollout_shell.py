@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from fleet.protocol.deployment import DeploymentState
-from fleet.protocol.errors import Conflict
+from fleet.protocol.errors import Conflict, InvalidPlan
 from fleet.protocol.messages import DeploymentReport, ModelState, StateReport, TelemetryWindow
 from fleet.rollout.events import Start, Supersede
 from fleet.rollout.plan import Gate, Metric, MetricGate, Plan, Stage
@@ -218,6 +218,8 @@ def test_a_rollback_reaches_every_device_of_the_rollout_that_it_supersedes(tmp_p
         wanted = scenario.store.desired_versions(MODEL)
         assert set(wanted.values()) == {1}
         assert {part.previous_version for part in again.state.deployments} == {2}
+        with pytest.raises(InvalidPlan):
+            scenario.rollouts.roll_back(MODEL, 2, by="ana", reason="not back but forth")
     finally:
         scenario.close()
 

@@ -229,3 +229,27 @@ def test_an_unreleased_version_cannot_be_rolled_out(hub: HubProcess) -> None:
     _expect_problem(_call(hub, "POST", f"{path}/release", json={}), 409, "conflict")
     response = _call(hub, "POST", "/api/v1/rollouts", json={"model": "strict", "version": 1})
     _expect_problem(response, 409, "conflict")
+
+
+@pytest.mark.parametrize("token", [None, "admin"])
+def test_a_request_that_is_too_large_is_refused_before_it_is_parsed(
+    hub: HubProcess, token: str | None
+) -> None:
+    for content in (b"0" * 2_000_000, iter([b"[" * 100_000] * 20)):
+        response = _call(hub, "POST", "/api/v1/rollouts", token=token, content=content)
+        _expect_problem(response, 413, "message_too_large")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", f"/rollouts/{10**20}", None),
+        ("GET", f"/models/digits/versions/{10**25}", None),
+        ("GET", f"/rollouts?after={10**23}", None),
+        ("POST", "/rollouts", {"model": "digits", "version": 10**20}),
+        ("POST", "/rollbacks", {"model": "digits", "to": 10**20}),
+        ("POST", "/rollouts/1/promote", {"reason": ""}),
+    ],
+)
+def test_a_number_beyond_all_bounds_is_refused(hub: HubProcess, method: str, path: str, body: Any) -> None:
+    _expect_problem(_call(hub, method, f"/api/v1{path}", json=body), 422, "invalid_input")

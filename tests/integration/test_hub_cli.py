@@ -44,6 +44,10 @@ def _expect_one_line(done: subprocess.CompletedProcess[str]) -> str:
         ("device", "show", "nobody"),
         ("dataset", "add", "x", "/no/such/file"),
         ("rollback", "digits", "--to", "99"),
+        ("device", "show", ""),
+        ("device", "show", "x?limit=1"),
+        ("model", "show", "../models", "1"),
+        ("rollout", "status", str(10**20)),
         ("rollout", "create", "digits", "1", "--plan", "/no/such/plan"),
     ],
 )
@@ -113,3 +117,31 @@ def test_the_admin_token_is_printed_once_and_the_folder_is_private(tmp_path: Pat
     assert (tmp_path / "home").stat().st_mode & 0o077 == 0
     for key in (tmp_path / "home" / "keys").iterdir():
         assert key.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("plan", ['{"stages": NaN}', '{"deployment_timeout_s": 1e999}', "null", "[]", "{"])
+def test_a_plan_that_is_no_json_object_is_refused(hub: HubProcess, tmp_path: Path, plan: str) -> None:
+    (tmp_path / "plan.json").write_text(plan)
+    arguments = ("rollout", "create", "digits", "1", "--plan", str(tmp_path / "plan.json"))
+    _expect_one_line(_muster(*arguments, MUSTER_URL=hub.url, MUSTER_TOKEN=hub.token))
+
+
+def test_a_second_hub_does_not_run_on_the_folder(hub: HubProcess) -> None:
+    assert "[conflict]" in _expect_one_line(_muster("hub", "serve", "--home", str(hub.home)))
+
+
+def test_a_hub_that_cannot_listen_says_so(hub: HubProcess, tmp_path: Path) -> None:
+    home = str(tmp_path / "home")
+    port = hub.url.rpartition(":")[2]
+    made = _muster(
+        "hub", "init", "--home", home, "--http-port", port, "--mqtt-port", "0", "--broker", "embedded"
+    )
+    assert made.returncode == 0
+    done = _muster("hub", "serve", "--home", home)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert port in done.stderr.splitlines()[-1]
+
+
+def test_a_hub_is_not_made_where_one_may_not_write() -> None:
+    _expect_one_line(_muster("hub", "init", "--home", "/proc/no-such-folder/hub"))
