@@ -11,7 +11,7 @@ from fleet.protocol.enrolment import BrokerAccess, EnrolmentAnswer, EnrolmentReq
 from fleet.protocol.errors import InvalidName
 from fleet.protocol.names import checked_name
 from fleet.protocol.topics import HUB_ACCOUNT
-from hub.broker.accounts import hash_password
+from hub.broker.accounts import hash_password, new_password
 from hub.store.protocols import DeviceStore, TokenStore
 from hub.store.rows import NewDevice
 
@@ -67,7 +67,7 @@ async def enrol(
     device_id = checked_name(request.device_id, "device id")
     if device_id == HUB_ACCOUNT:
         raise InvalidName(f"{HUB_ACCOUNT!r} is the hub's own name.", remedy="Enrol under another name.")
-    password = secrets.token_urlsafe(32)
+    password = new_password()
     device = NewDevice(device_id, hash_password(password), request.attributes, request.capabilities)
     token_sha256 = secret_sha256(request.secret)
     await asyncio.to_thread(store.enrol, device, token_sha256=token_sha256, now_s=now_s)

@@ -99,7 +99,7 @@ class Ingest:
         """Take in one message; returns when it is stored or given up with a dead letter.
 
         Raises:
-            StorageError: It could not be stored; it must not be acknowledged.
+            StorageError: It could not be stored; a record is then sent again by its device.
         """
         try:
             device_id, channel = topics.parse_up(topic)

@@ -309,7 +309,7 @@ def _guarded(work: Callable[[], object]) -> None:
         work()
     except MusterError as error:
         log.error("%s", error)
-    except Exception:
+    except Exception:  # whatever it is, the fleet's other work must go on
         log.exception("Something failed that should not; it is tried again.")
 
 

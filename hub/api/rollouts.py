@@ -44,7 +44,7 @@ def create(body: RolloutIn, hub: Hub, _: Operator) -> RolloutDetailOut:
 
 @router.post("/rollbacks", status_code=201)
 def roll_back(body: RollbackIn, hub: Hub, caller: Operator) -> RolloutDetailOut:
-    """Bring every device of a model back to an older version, now; a rollout under way is superseded."""
+    """Bring every device that runs a newer version back to an older one; what is under way is superseded."""
     return _detail(hub.rollouts.roll_back(body.model, body.to, by=caller.name, reason=body.reason))
 
 

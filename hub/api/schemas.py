@@ -196,7 +196,7 @@ class RolloutIn(Schema):
 
 
 class RollbackIn(Schema):
-    """Bring every device of a model back to an older version."""
+    """Bring every device that runs a newer version of a model back to an older one."""
 
     model: Name
     to: Annotated[int, Field(ge=1, le=2**53)]

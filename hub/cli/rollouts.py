@@ -153,7 +153,7 @@ def rollback(
     wait: Annotated[bool, typer.Option(help="Wait until every device is back.")] = True,
     as_json: JsonFlag = False,
 ) -> None:
-    """Bring every device of a model back to an older version, now."""
+    """Bring every device that runs a newer version of a model back to an older one, now."""
     client = client_of(context)
     rollout = client.post("/rollbacks", {"model": model, "to": to, "reason": reason})
     if wait:

@@ -190,7 +190,7 @@ class Models:
             )
         except MusterError as error:
             await self._fail(key, error.cause())
-        except Exception as error:
+        except Exception as error:  # whatever it is, the version must not look as if it were in training
             log.exception("The training of %s version %d failed.", *key)
             await self._fail(
                 key, Cause(MusterError.code, f"The training failed: {error}"[:MAX_DETAIL_LENGTH])
