@@ -32,6 +32,7 @@ that says what to do. Exceptions of other libraries are converted once, where th
     │   └── DigestMismatch           bytes that are not the bytes that were promised
     ├── ModelError                   a model does not do what its bundle says
     │   ├── ConversionFailed
+    │   │   └── UnsupportedOperator  a node of the graph has no counterpart in the target
     │   ├── AccuracyTooLow
     │   ├── VariantUnsupported       no runtime on this device can run the variant
     │   ├── SelfTestFailed           golden inputs gave other outputs
@@ -233,6 +234,12 @@ class ConversionFailed(ModelError):
     """A trained model could not be turned into a variant."""
 
     code = "conversion_failed"
+
+
+class UnsupportedOperator(ConversionFailed):
+    """A node of the graph has no counterpart in the target's format."""
+
+    code = "unsupported_operator"
 
 
 class AccuracyTooLow(ModelError):
