@@ -243,12 +243,12 @@ class Rollouts:
         if command.version is None:
             return OrderChange(command.device_id, model, None)
         digest, manifest = self._released(model, command.version)
-        runtimes = self._store.device(command.device_id).capabilities.runtimes
+        capabilities = self._store.device(command.device_id).capabilities
         order = ModelOrder(
             model=model,
             version=command.version,
             manifest_sha256=bytes.fromhex(digest),
-            variant=choose_variant(manifest, runtimes).name,
+            variant=choose_variant(manifest, capabilities).name,
             deployment_id=command.deployment_id,
         )
         return OrderChange(command.device_id, model, order)

@@ -8,17 +8,18 @@ It carries no clock time: the same inputs give the same bytes.
 from __future__ import annotations
 
 import hashlib
-import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 from fleet.drift.profile import ReferenceProfile
 from fleet.protocol.chunks import MAX_BLOB_SIZE_BYTES
 from fleet.protocol.errors import InvalidManifest, InvalidName, VariantUnsupported
+from fleet.protocol.messages import Capabilities
 from fleet.protocol.names import Name, Sha256, checked_name
+from fleet.protocol.requirement import RuntimeRequirement, suitable_runtime
 
-MANIFEST_FORMAT = 1
+MANIFEST_FORMAT = 2
 MAX_MANIFEST_SIZE_BYTES = 1024 * 1024
 
 Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_BLOB_SIZE_BYTES)]
@@ -38,49 +39,77 @@ class File(msgspec.Struct, frozen=True):
     size_bytes: Size
 
 
-class Tensor(msgspec.Struct, frozen=True):
+class Tensor(msgspec.Struct, frozen=True, omit_defaults=True):
     """One input or output of the model.
 
     Attributes:
         name: The tensor's name in the graph.
-        dtype: NumPy's name of the element type, such as ``float32``.
+        dtype: NumPy's name of the element type, such as ``float32``; ``str`` for text.
         shape: Size of each dimension; -1 for the batch.
+        columns: Names of the columns of a table, shape (-1, K); empty where they have none.
+        missing: Whether values may be missing (NaN), because the model fills them in itself.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    columns: tuple[str, ...] = ()
+    missing: bool = False
+
+
+Task = Literal["classification", "regression", "anomaly", "reconstruction", "clustering"]
+"""What a model's first output is.
+
+==================  =========================================================================================
+``classification``  a number for each class, shape (N, C): the greatest names the class
+``regression``      the values asked for, shape (N, T); also embeddings and whatever else has no other name
+``anomaly``         a score for each sample, shape (N, 1): the lower, the stranger
+``reconstruction``  the input again, in its shape: the greater the difference, the stranger
+``clustering``      the distance to each centre, shape (N, K): the least names the cluster
+==================  =========================================================================================
+"""
 
 
 class Signature(msgspec.Struct, frozen=True):
-    """What the model takes and gives, and what its classes are called."""
-
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    classes: tuple[str, ...]
-
-
-class Requirement(msgspec.Struct, frozen=True):
-    """What a device must have to run a variant.
+    """What the model takes and gives.
 
     Attributes:
-        runtime: Name of the runtime: ``onnxruntime``.
-        minimum_version: Lowest version of it that runs the variant.
+        inputs: What it takes.
+        outputs: What it gives; `Task` says what the first is.
+        classes: Names of the classes, of a classification.
+        task: What it is for.
     """
 
-    runtime: Name
-    minimum_version: str
+    inputs: Annotated[tuple[Tensor, ...], msgspec.Meta(min_length=1)]
+    outputs: Annotated[tuple[Tensor, ...], msgspec.Meta(min_length=1)]
+    classes: tuple[str, ...] = ()
+    task: Task = "classification"
+
+
+Metric = Literal["accuracy", "agreement", "r2", "auroc"]
+"""How a variant is judged; for each, 1 is perfect.
+
+=============  ==============================================================================================
+``accuracy``   share of samples whose class is the label
+``agreement``  share of samples to which the source gives the same class or cluster
+``r2``         1 - Σ(answer - truth)² / Σ(truth - mean)², against the targets, or the source's answers where
+               there are none
+``auroc``      area under the receiver operating characteristic of the anomaly score (Fawcett 2006)
+=============  ==============================================================================================
+"""
 
 
 class Evaluation(msgspec.Struct, frozen=True):
     """How a variant did on samples that training did not see.
 
     Attributes:
-        accuracy: Share of correct answers, 0 to 1.
+        metric: What was measured.
+        value: The result, 1 at best.
         samples: Number of samples.
     """
 
-    accuracy: float
+    metric: Metric
+    value: float
     samples: int
 
 
@@ -89,7 +118,7 @@ class Variant(msgspec.Struct, frozen=True):
 
     Attributes:
         name: Unique within the bundle, such as ``onnx-int8``.
-        precision: ``fp32`` or ``int8``.
+        precision: ``fp32``, ``fp16``, ``int8`` or ``int4``.
         requirement: What a device must have.
         model_file: The model itself.
         golden_outputs: Raw little-endian float32 outputs for the golden inputs, shape (count, …).
@@ -99,7 +128,7 @@ class Variant(msgspec.Struct, frozen=True):
 
     name: Name
     precision: str
-    requirement: Requirement
+    requirement: RuntimeRequirement
     model_file: File
     golden_outputs: File
     golden_tolerance: float
@@ -139,7 +168,8 @@ class Manifest(msgspec.Struct, frozen=True):
         model: Name of the model.
         version: Number of the version, from 1.
         signature: Inputs, outputs, classes.
-        golden_inputs: Raw little-endian inputs of the self-test, shape (golden_count, …).
+        golden_inputs: Inputs of the self-test, a file for each input in the signature's order: numbers raw
+            and little-endian, shape (golden_count, …); text as `fleet.protocol.text` lays it out.
         golden_count: How many there are.
         variants: The builds, best first as the hub prefers them.
         reference: The reference profile for drift.
@@ -150,7 +180,7 @@ class Manifest(msgspec.Struct, frozen=True):
     model: Name
     version: Annotated[int, msgspec.Meta(ge=1)]
     signature: Signature
-    golden_inputs: File
+    golden_inputs: tuple[File, ...]
     golden_count: Annotated[int, msgspec.Meta(ge=1)]
     variants: Annotated[tuple[Variant, ...], msgspec.Meta(min_length=1)]
     reference: ReferenceProfile
@@ -169,7 +199,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     def files(self, variant: Variant) -> tuple[File, ...]:
         """Return every file that a device needs to install the variant."""
-        return (*variant.files, self.golden_inputs)
+        return (*variant.files, *self.golden_inputs)
 
 
 def target_path(model: str, version: int) -> str:
@@ -208,33 +238,27 @@ def manifest_sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def choose_variant(manifest: Manifest, runtimes: dict[str, str]) -> Variant:
+def choose_variant(manifest: Manifest, device: Capabilities) -> Variant:
     """Choose the first variant, in the manifest's order of preference, that a device can run.
 
     Args:
         manifest: The version's description.
-        runtimes: The device's runtimes and their versions.
+        device: What the device can run.
 
     Raises:
-        VariantUnsupported: There is none.
+        VariantUnsupported: There is none; the message says for each why not.
     """
+    reasons = []
     for variant in manifest.variants:
-        version = runtimes.get(variant.requirement.runtime)
-        if version and version_key(version) >= version_key(variant.requirement.minimum_version):
+        try:
+            suitable_runtime(variant.requirement, device)
+        except VariantUnsupported as error:
+            reasons.append(f"{variant.name}: {error}")
+        else:
             return variant
-    needs = ", ".join(
-        sorted({f"{v.requirement.runtime}>={v.requirement.minimum_version}" for v in manifest.variants})
-    )
-    has = ", ".join(f"{name} {version}" for name, version in sorted(runtimes.items())) or "none"
     raise VariantUnsupported(
-        f"{manifest.model} version {manifest.version} needs one of {needs}; the device has {has}."
+        f"The device can run no variant of {manifest.model} version {manifest.version}. {' '.join(reasons)}"
     )
-
-
-def version_key(version: str) -> tuple[int, ...]:
-    """Return the leading numbers of a version text, for comparing: "1.20.1rc1" gives (1, 20, 1)."""
-    leading = re.match(r"\d+(?:\.\d+)*", version)
-    return tuple(int(part) for part in leading.group().split(".")) if leading else ()
 
 
 def _check_consistent(manifest: Manifest) -> None:
@@ -242,6 +266,8 @@ def _check_consistent(manifest: Manifest) -> None:
     names = [variant.name for variant in manifest.variants]
     if len(set(names)) != len(names):
         raise InvalidManifest("The manifest has two variants of one name.")
+    if len(manifest.golden_inputs) != len(manifest.signature.inputs):
+        raise InvalidManifest("The manifest does not have golden inputs for each of the model's inputs.")
     for variant in manifest.variants:
         files = [file.name for file in manifest.files(variant)]
         try:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fleet.drift.features import (
     CONFIDENCE_EDGES,
+    FEATURES_OF_TASK,
     INPUT_CONTRAST,
     INPUT_MEAN,
     OUTPUT_CLASS,
@@ -128,7 +129,7 @@ def test_categorical_references_have_a_cell_for_the_unseen() -> None:
 def test_features_of_predictions() -> None:
     inputs = np.array([[[0.0, 2.0], [0.0, 2.0]], [[5.0, 5.0], [5.0, 5.0]]], dtype=np.float32)
     probabilities = np.array([[0.25, 0.75], [0.5, 0.5]], dtype=np.float32)
-    values = extract(inputs, probabilities)
+    values = extract(FEATURES_OF_TASK["classification"], inputs, probabilities)
     assert values[OUTPUT_CLASS].tolist() == [1, 0]
     assert values[OUTPUT_CONFIDENCE].tolist() == [0.75, 0.5]
     assert values[INPUT_MEAN].tolist() == [1.0, 5.0]
@@ -139,7 +140,7 @@ def test_counting_the_reference_sample_gives_the_reference() -> None:
     random = np.random.RandomState(1)
     inputs = random.uniform(size=(300, 8, 8)).astype(np.float32)
     probabilities = random.dirichlet(np.ones(10), 300).astype(np.float32)
-    reference = build_reference(inputs, probabilities)
+    reference = build_reference("classification", inputs, probabilities)
     counted = count_block(reference, inputs, probabilities)
     assert {f.name: list(f.cells) for f in reference.features} == {n: c.cells for n, c in counted.items()}
     by_name = {feature.name: feature for feature in reference.features}
@@ -151,5 +152,5 @@ def test_counting_the_reference_sample_gives_the_reference() -> None:
 def test_a_profile_stays_small_on_the_wire() -> None:
     random = np.random.RandomState(2)
     inputs, probabilities = random.uniform(size=(500, 64)), random.dirichlet(np.ones(10), 500)
-    profile = count_block(build_reference(inputs, probabilities), inputs, probabilities)
+    profile = count_block(build_reference("classification", inputs, probabilities), inputs, probabilities)
     assert len(msgspec.msgpack.encode(profile)) < 400
