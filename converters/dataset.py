@@ -118,7 +118,7 @@ def read_dataset(path: Path, *, sha256: str | None = None) -> Dataset:
         DigestMismatch: It is not the file that was registered.
         InvalidDataset: It is not a dataset.
     """
-    with _opened(path) as stream:
+    with opened(path) as stream:
         if sha256 is not None and (found := hashlib.file_digest(stream, "sha256").hexdigest()) != sha256:
             raise DigestMismatch(f"The dataset file has SHA-256 {found}; {sha256} was registered.")
         arrays = read_arrays(stream, ARRAYS)
@@ -173,7 +173,7 @@ def file_sha256(path: Path) -> str:
     Raises:
         NotFound: There is no such file.
     """
-    with _opened(path) as stream:
+    with opened(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -200,7 +200,13 @@ def split_stratified(dataset: Dataset, *, share: float, seed: int) -> Split:
     return Split(dataset.take(np.flatnonzero(chosen)), dataset.take(np.flatnonzero(~chosen)))
 
 
-def _opened(path: Path) -> BufferedReader:
+def opened(path: Path) -> BufferedReader:
+    """Open a dataset file for reading.
+
+    Raises:
+        NotFound: There is no such file.
+        InvalidDataset: It cannot be opened.
+    """
     try:
         return path.open("rb")
     except FileNotFoundError as error:

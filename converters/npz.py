@@ -49,12 +49,12 @@ _READABLE_DTYPE = re.compile(r"[<>|=]?(?:[iu][1248]|f[248])\Z|[<>=]U[1-9]\d{0,2}
 _EARLIEST_DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def read_arrays(stream: BinaryIO, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Read exactly the named arrays from an ``.npz`` file.
+def read_arrays(stream: BinaryIO, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Read arrays from an ``.npz`` file.
 
     Args:
         stream: The opened, seekable file.
-        names: The arrays that it must hold, and no others.
+        names: The arrays that it must hold, and no others; None for whichever it holds.
 
     Raises:
         InvalidDataset: It is no such file, is damaged, or declares more than the limits allow.
@@ -121,10 +121,12 @@ def _check_end_of_archive(stream: BinaryIO) -> None:
     stream.seek(0)
 
 
-def _checked_members(archive: zipfile.ZipFile, names: Sequence[str]) -> dict[str, zipfile.ZipInfo]:
+def _checked_members(archive: zipfile.ZipFile, names: Sequence[str] | None) -> dict[str, zipfile.ZipInfo]:
     infos = archive.infolist()
     found = sorted(info.filename for info in infos)
-    if found != sorted(f"{name}.npy" for name in names):
+    if names is None:
+        names = [name.removesuffix(".npy") for name in found]
+    if len(set(found)) != len(found) or found != sorted(f"{name}.npy" for name in names):
         raise InvalidDataset(
             f"The file holds {', '.join(map(ascii, found)) or 'nothing'}; a dataset holds {', '.join(names)}."
         )

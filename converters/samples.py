@@ -1,0 +1,245 @@
+"""Samples: what a conversion calibrates quantization with and judges every variant by.
+
+They come from a dataset file (see `converters.dataset`) or from arrays. Compared with a dataset for training
+they may lack labels, have columns of text, targets in place of classes, or an array for each of several inputs:
+
+==============  ======================  ======================================================================
+array           dtype, shape            meaning
+==============  ======================  ======================================================================
+``features``    numbers, (N, …)         for the model's input of numbers
+``categories``  text, (N, M)            for its input of text
+``labels``      integers, (N,)          number of each sample's class; of an anomaly 1, of a normal sample 0
+``classes``     text, (C,)              what the classes are called; only with labels
+``targets``     numbers, (N, T)         the values that a regression should give
+*any other*     numbers or text, (N,…)  for the input of that name
+==============  ======================  ======================================================================
+
+All random choices come from `numpy.random.RandomState`, whose streams never change (NEP 19).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.dataset import opened
+from converters.npz import read_arrays
+from fleet.protocol.errors import DigestMismatch, InvalidDataset
+from fleet.protocol.manifest import Signature, Tensor
+
+Inputs = dict[str, NDArray[Any]]
+"""A batch: an array for each input of a model, by the tensor's name."""
+
+FEATURES = "features"
+CATEGORIES = "categories"
+_TRUTH = ("labels", "classes", "targets")
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Samples, with what is known of the right answers.
+
+    Attributes:
+        arrays: Inputs by the name of the dataset's array, each of shape (N, …): float32, or text as objects.
+        labels: int64, shape (N,); None where there are none.
+        classes: Names of the classes; empty without labels, or where they have no names.
+        targets: float32, shape (N, T); None where there are none.
+        sha256: Digest of the file that they came from; empty for arrays.
+    """
+
+    arrays: Mapping[str, NDArray[Any]]
+    labels: NDArray[np.int64] | None = None
+    classes: tuple[str, ...] = ()
+    targets: NDArray[np.float32] | None = None
+    sha256: str = field(default="")
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def take(self, indices: NDArray[np.intp]) -> Samples:
+        """Return the samples with these indices, shape (M,), in their order."""
+        return replace(
+            self,
+            arrays={name: array[indices] for name, array in self.arrays.items()},
+            labels=None if self.labels is None else self.labels[indices],
+            targets=None if self.targets is None else self.targets[indices],
+        )
+
+
+def read_samples(path: Path, *, sha256: str | None = None) -> Samples:
+    """Read samples from a dataset file.
+
+    Args:
+        path: The file.
+        sha256: Its digest in hexadecimal, checked before anything is parsed; None where none is known yet.
+
+    Raises:
+        NotFound: There is no such file.
+        DigestMismatch: It is not the file that was registered.
+        InvalidDataset: It does not hold samples.
+    """
+    with opened(path) as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if sha256 not in (None, found):
+            raise DigestMismatch(f"The dataset file has SHA-256 {found}; {sha256} was registered.")
+        arrays = read_arrays(stream)
+    return checked_samples(arrays, sha256=found)
+
+
+def checked_samples(arrays: Mapping[str, NDArray[Any]], *, sha256: str = "") -> Samples:
+    """Return samples of these arrays, laid out as at the head of this file, if they make any.
+
+    Args:
+        arrays: By name.
+        sha256: Digest of the file that they came from.
+
+    Raises:
+        InvalidDataset: They do not; the message says what is wrong with them.
+    """
+    inputs = {name: _checked_input(name, array) for name, array in arrays.items() if name not in _TRUTH}
+    counts = {name: len(array) for name, array in arrays.items() if name != "classes" and array.ndim}
+    if not inputs or len(set(counts.values())) != 1 or 0 in counts.values():
+        described = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+        raise InvalidDataset(
+            f"The dataset needs arrays of equally many samples, one of them an input; it has {described}."
+        )
+    classes = tuple(str(name) for name in arrays["classes"].ravel()) if "classes" in arrays else ()
+    labels = _checked_labels(arrays["labels"], classes) if "labels" in arrays else None
+    targets = _checked_input("targets", arrays["targets"]) if "targets" in arrays else None
+    if targets is not None:
+        if targets.dtype != np.float32 or not np.isfinite(targets).all():
+            raise InvalidDataset("targets must be finite numbers.")
+        targets = targets.reshape(len(targets), -1)
+    return Samples(inputs, labels, classes, targets, sha256)
+
+
+def bind(samples: Samples, signature: Signature) -> Inputs:
+    """Return the samples in the form that a model takes.
+
+    Args:
+        samples: N of them.
+        signature: The model's.
+
+    Returns:
+        An array of shape (N, …) for each input, of its type.
+
+    Raises:
+        InvalidDataset: An input has no array, or the array's shape or values do not suit it.
+    """
+    return {tensor.name: _bound(samples, tensor, signature) for tensor in signature.inputs}
+
+
+def split(samples: Samples, *, share: float, seed: int) -> tuple[Samples, Samples]:
+    """Draw a share of the samples, of every class alike where there are labels.
+
+    Args:
+        samples: At least two.
+        share: Greater than 0, less than 1; each part gets at least one sample.
+        seed: 0 to 2^32 - 1.
+
+    Returns:
+        The share, and the rest, both in the samples' order.
+
+    Raises:
+        InvalidDataset: There are fewer than two samples.
+    """
+    if len(samples) < 2:
+        raise InvalidDataset("One sample cannot be split into a part for calibration and one for judging.")
+    random = np.random.RandomState(seed)
+    strata = np.zeros(len(samples), dtype=np.int64) if samples.labels is None else samples.labels
+    chosen = np.zeros(len(samples), dtype=bool)
+    for stratum in np.unique(strata):
+        members = random.permutation(np.flatnonzero(strata == stratum))
+        chosen[members[: round(share * len(members))]] = True
+    if chosen.all() or not chosen.any():
+        chosen[0] = not chosen[0]
+    return samples.take(np.flatnonzero(chosen)), samples.take(np.flatnonzero(~chosen))
+
+
+def evenly_spaced(inputs: Inputs, limit: int) -> Inputs:
+    """Return at most ``limit`` samples of a batch, evenly spaced over it."""
+    count = len(next(iter(inputs.values())))
+    indices = np.linspace(0, count - 1, min(count, limit)).astype(np.intp)
+    return {name: array[indices] for name, array in inputs.items()}
+
+
+def _checked_input(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    if array.ndim == 0:
+        raise InvalidDataset(f"{name} is a single value, not an array of samples.")
+    if array.dtype.kind in "UO":
+        if not all(isinstance(value, str) for value in array.ravel()):
+            raise InvalidDataset(f"{name} holds values that are neither numbers nor text.")
+        return array.astype(object)
+    if array.dtype.kind not in "iufb":
+        raise InvalidDataset(f"{name} has dtype {array.dtype}; numbers or text are needed.")
+    if array.dtype.kind in "iu" and name not in {FEATURES, "targets"}:
+        return np.ascontiguousarray(array)
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused
+        converted = np.ascontiguousarray(array, dtype=np.float32)
+    if np.isinf(converted).any():
+        raise InvalidDataset(f"{name} has values that are infinite in float32.")
+    return converted
+
+
+def _checked_labels(labels: NDArray[Any], classes: tuple[str, ...]) -> NDArray[np.int64]:
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise InvalidDataset(
+            f"labels has shape {labels.shape} and dtype {labels.dtype}; integers are needed."
+        )
+    if (labels < 0).any() or (classes and (labels >= len(classes)).any()):
+        raise InvalidDataset(f"labels has numbers outside 0 to {len(classes) - 1 if classes else '…'}.")
+    return labels.astype(np.int64)
+
+
+def _bound(samples: Samples, tensor: Tensor, signature: Signature) -> NDArray[Any]:
+    array = samples.arrays.get(tensor.name)
+    if array is None:
+        text = tensor.dtype == "str"
+        alike = [other for other in signature.inputs if (other.dtype == "str") == text]
+        array = samples.arrays.get(CATEGORIES if text else FEATURES) if len(alike) == 1 else None
+    if array is None:
+        raise InvalidDataset(
+            f"The dataset has no array for the model's input {tensor.name!r}; it has"
+            f" {', '.join(samples.arrays)}.",
+            remedy=f"Add an array named {tensor.name!r} of shape (N, {_sizes(tensor)}).",
+        )
+    if (array.dtype == object) != (tensor.dtype == "str"):
+        raise InvalidDataset(f"Input {tensor.name!r} takes {tensor.dtype}; the dataset has {array.dtype}.")
+    bound = _shaped(array, tensor)
+    if tensor.dtype == "str":
+        return bound
+    if not tensor.missing and bound.dtype.kind == "f" and (bad := _first_missing(bound)) is not None:
+        raise InvalidDataset(
+            f"Sample {bad} of the dataset has missing values (NaN), and input {tensor.name!r} takes none.",
+            remedy="Fill or remove them, or put an imputer into the model.",
+        )
+    return bound.astype(tensor.dtype)
+
+
+def _shaped(array: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
+    sizes = tensor.shape[1:]
+    if len(sizes) == array.ndim - 1 and all(
+        w in (-1, s) for w, s in zip(sizes, array.shape[1:], strict=True)
+    ):
+        return array
+    if -1 not in sizes and int(np.prod(sizes)) == int(np.prod(array.shape[1:])):
+        return array.reshape(len(array), *sizes)  # the same elements, such as images kept as rows
+    raise InvalidDataset(
+        f"Input {tensor.name!r} takes samples of shape ({_sizes(tensor)}); the dataset's have"
+        f" {array.shape[1:]}."
+    )
+
+
+def _first_missing(array: NDArray[Any]) -> int | None:
+    bad = np.flatnonzero(np.isnan(array.reshape(len(array), -1)).any(axis=1))
+    return int(bad[0]) if bad.size else None
+
+
+def _sizes(tensor: Tensor) -> str:
+    return ", ".join("?" if size == -1 else str(size) for size in tensor.shape[1:])

@@ -1,0 +1,1 @@
+"""TFLite without TensorFlow: write, quantize, inspect and run ``.tflite`` files."""
