@@ -1,4 +1,8 @@
-"""Run an ONNX model on samples with onnxruntime, the runtime that devices use, and count right answers."""
+"""How good answers are: one number for each task, 1 at best.
+
+The number is taken against the truth where the samples carry it (labels, targets; of a reconstruction the
+input itself), and against the source's own answers where they do not. See `fleet.protocol.manifest.Metric`.
+"""
 
 from __future__ import annotations
 
@@ -7,53 +11,112 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.dataset import Dataset
-from converters.graph import INPUT, OUTPUT
-from fleet.protocol.errors import ConversionFailed
-from fleet.protocol.manifest import Evaluation
-
-BATCH = 256
+from converters.samples import Inputs, Samples
+from fleet.protocol.errors import InvalidDataset
+from fleet.protocol.manifest import Evaluation, Metric, Signature
 
 
-def answer(model: bytes, inputs: NDArray[np.float32], *, optimize: bool = True) -> NDArray[np.float32]:
-    """Return the model's probabilities, shape (N, C).
+def choices(task: str, answers: NDArray[Any]) -> NDArray[np.int64] | None:
+    """Return the class or cluster that each answer names, shape (N,); None where the task names none.
 
     Args:
-        model: An ONNX model as `converters.graph.tidy` makes it, or quantized from one.
-        inputs: Shape (N, …).
-        optimize: Let the runtime fuse operators, as devices do.
+        task: See `fleet.protocol.manifest.Task`.
+        answers: Shape (N, C).
+    """
+    if task == "classification":
+        return answers.argmax(axis=1).astype(np.int64)
+    if task == "clustering":
+        return answers.argmin(axis=1).astype(np.int64)
+    return None
+
+
+def strangeness(task: str, answers: NDArray[Any], inputs: Inputs) -> NDArray[np.float64] | None:
+    """Return how strange each sample is, shape (N,), greater being stranger; None for other tasks.
+
+    Args:
+        task: See `fleet.protocol.manifest.Task`.
+        answers: Shape (N, …).
+        inputs: What was answered; a reconstruction is compared with the first.
+    """
+    if task == "anomaly":
+        return -answers.reshape(len(answers), -1)[:, 0].astype(np.float64)
+    if task == "reconstruction":
+        given = next(iter(inputs.values())).reshape(len(answers), -1).astype(np.float64)
+        return np.asarray(np.square(given - answers.reshape(len(answers), -1)).mean(axis=1))
+    return None
+
+
+def evaluate(
+    signature: Signature,
+    answers: NDArray[Any],
+    *,
+    samples: Samples,
+    inputs: Inputs,
+    source_answers: NDArray[Any],
+) -> Evaluation:
+    """Judge answers.
+
+    Args:
+        signature: Says what the model is for.
+        answers: Shape (N, …).
+        samples: N samples, with what is known of the truth.
+        inputs: The same samples as the model takes them.
+        source_answers: What the source answers to them, the shape of ``answers``.
 
     Raises:
-        ConversionFailed: The runtime cannot load or run the model, or it answers with something else than
-            finite numbers.
+        InvalidDataset: The truth does not suit the model, or cannot tell good answers from bad ones.
     """
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1  # a different split over threads would be a different order of additions
-    if not optimize:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        answers = [_run(session, inputs[i : i + BATCH]) for i in range(0, len(inputs), BATCH)]
-    except Exception as error:  # onnxruntime's errors have no root of their own
-        raise ConversionFailed(f"onnxruntime cannot run the converted model: {error}.") from error
-    probabilities = np.concatenate(answers)
-    if not np.isfinite(probabilities).all():
-        raise ConversionFailed("The model answers with values that are not finite.")
-    return probabilities
+    metric, value = _measured(signature, answers, samples, inputs, source_answers)
+    return Evaluation(metric=metric, value=value, samples=len(samples))
 
 
-def evaluate(probabilities: NDArray[np.float32], held_out: Dataset) -> Evaluation:
-    """Return how many of the answers are right.
+def _measured(
+    signature: Signature,
+    answers: NDArray[Any],
+    samples: Samples,
+    inputs: Inputs,
+    source_answers: NDArray[Any],
+) -> tuple[Metric, float]:
+    task = signature.task
+    chosen = choices(task, answers)
+    if task == "classification" and samples.labels is not None:
+        if samples.labels.max() >= answers.shape[1]:
+            raise InvalidDataset(
+                f"The dataset has the label {samples.labels.max()}; the model knows {answers.shape[1]} classes."
+            )
+        return "accuracy", float((chosen == samples.labels).mean())
+    if chosen is not None:
+        return "agreement", float((chosen == choices(task, source_answers)).mean())
+    strange = strangeness(task, answers, inputs)
+    if strange is not None and samples.labels is not None:
+        return "auroc", _auroc(strange, samples.labels)
+    if task == "regression" and samples.targets is not None:
+        return "r2", _r2(answers, samples.targets)
+    truth = next(iter(inputs.values())) if task == "reconstruction" else source_answers
+    return "r2", _r2(answers, truth)
 
-    Args:
-        probabilities: The answers to the held-out samples, shape (N, C).
-        held_out: Samples that training did not see, N of them.
-    """
-    right = probabilities.argmax(axis=1) == held_out.labels
-    return Evaluation(accuracy=float(right.mean()), samples=len(held_out))
+
+def _auroc(strange: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    if set(np.unique(labels)) != {0, 1}:
+        raise InvalidDataset(
+            "To judge anomalies, labels must be 0 (normal) and 1 (anomaly), and both must occur.",
+            remedy="Leave the labels out to judge by the source's own answers.",
+        )
+    return float(roc_auc_score(labels, strange))
 
 
-def _run(session: Any, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(session.run([OUTPUT], {INPUT: batch})[0], dtype=np.float32)
+def _r2(answers: NDArray[Any], truth: NDArray[Any]) -> float:
+    wanted = truth.reshape(len(truth), -1).astype(np.float64)
+    given = answers.reshape(len(answers), -1).astype(np.float64)
+    if wanted.shape != given.shape:
+        raise InvalidDataset(
+            f"The dataset has {wanted.shape[1]} targets for a sample; the model gives {given.shape[1]} values."
+        )
+    spread = float(np.square(wanted - wanted.mean(axis=0)).sum())
+    if spread == 0.0:
+        raise InvalidDataset(
+            "All samples have the same truth, so they cannot tell good answers from bad ones."
+        )
+    return 1.0 - float(np.square(wanted - given).sum()) / spread

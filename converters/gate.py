@@ -1,74 +1,103 @@
-"""The accuracy gate: which variants may be packed, and the report that says why.
+"""The gate: which variants are sound enough to be packed.
 
-The fp32 model is the yardstick. If it is below the demanded accuracy there is nothing to release. A
-quantized variant is packed if it reaches the demanded accuracy too and loses no more against fp32 than is
-allowed, on the same held-out samples. A gate that is not a number lets nothing pass.
+A float variant must give the source's own numbers, within a tolerance (parity); a quantized one must do the
+job as well, within a drop of the metric. Both are taken on the same held-out samples. What is not a number
+lets nothing pass.
+
+Parity is the greatest absolute difference to the source over all samples and elements, divided by the
+source's greatest absolute answer where that is over 1. A tree is a step function: a feature that float32
+rounds to the other side of a threshold changes the answer by a step, in the exact arithmetic of either side.
+So of a model with trees `DISCONTINUOUS_SHARE` of the samples may differ by more; the metric judges those.
 """
 
 from __future__ import annotations
 
-import msgspec
+from typing import Any
 
-from fleet.protocol.errors import AccuracyTooLow
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fleet.protocol.errors import AccuracyTooLow, ConversionFailed
 from fleet.protocol.manifest import Evaluation
 
+DISCONTINUOUS_SHARE = 0.01
 
-class AccuracyGate(msgspec.Struct, frozen=True):
+
+class Gate(msgspec.Struct, frozen=True):
     """What is demanded.
 
     Attributes:
-        minimum_accuracy: Least share of right answers, 0 to 1, of every variant.
-        maximum_drop: Greatest loss of accuracy against fp32, 0 to 1, of a quantized variant.
+        maximum_drop: Greatest loss of the metric against the source, of every variant.
+        minimum: Least value of the metric, of the source and of every variant; None demands none.
     """
 
-    minimum_accuracy: float
-    maximum_drop: float
+    maximum_drop: float = 0.01
+    minimum: float | None = None
 
-    def check_fp32(self, fp32: Evaluation) -> None:
-        """Let the fp32 model pass.
+    def check_source(self, source: Evaluation) -> None:
+        """Let the source pass: if it is not good enough, there is nothing to convert.
 
         Raises:
-            AccuracyTooLow: It does not reach the demanded accuracy.
+            AccuracyTooLow: It does not reach what is demanded.
         """
-        if not fp32.accuracy >= self.minimum_accuracy:
+        if self.minimum is not None and not source.value >= self.minimum:
             raise AccuracyTooLow(
-                f"The model is right in {fp32.accuracy:.2%} of {fp32.samples} held-out samples;"
-                f" {self.minimum_accuracy:.2%} are demanded.",
+                f"The model's {source.metric} is {source.value:.4f} on {source.samples} held-out samples;"
+                f" {self.minimum:.4f} is demanded.",
                 remedy="Train with more samples or another estimator, or demand less.",
             )
 
-    def check_quantized(self, quantized: Evaluation, fp32: Evaluation) -> None:
-        """Let a quantized variant pass.
+    def check_metric(self, variant: Evaluation, source: Evaluation) -> None:
+        """Let a variant pass.
 
         Raises:
-            AccuracyTooLow: It loses too much, or does not reach the demanded accuracy.
+            AccuracyTooLow: It loses too much, or does not reach what is demanded.
         """
-        drop = fp32.accuracy - quantized.accuracy
+        drop = source.value - variant.value
         if not drop <= self.maximum_drop:
             raise AccuracyTooLow(
-                f"Accuracy falls by {drop:.2%} against fp32; {self.maximum_drop:.2%} are allowed."
+                f"The {variant.metric} falls by {drop:.4f} to {variant.value:.4f};"
+                f" a drop of {self.maximum_drop:.4f} is allowed."
             )
-        if not quantized.accuracy >= self.minimum_accuracy:
+        if self.minimum is not None and not variant.value >= self.minimum:
             raise AccuracyTooLow(
-                f"Accuracy is {quantized.accuracy:.2%}; {self.minimum_accuracy:.2%} are demanded."
+                f"The {variant.metric} is {variant.value:.4f}; {self.minimum:.4f} is demanded."
             )
 
 
-class VariantReport(msgspec.Struct, frozen=True):
-    """What became of one variant.
+def check_parity(parity: float, tolerance: float) -> None:
+    """Let a float variant pass.
 
-    Attributes:
-        name: Name of the variant.
-        packed: Whether it is in the bundle.
-        reason: Why it is not; empty if it is.
-        size_bytes: Size of its model; None if it could not be made.
-        evaluation: How it did; None likewise.
-        golden_tolerance: Tolerance of its self-test; None if it is not in the bundle.
+    Args:
+        parity: See `parity`.
+        tolerance: Greatest that passes.
+
+    Raises:
+        ConversionFailed: Its numbers are not the source's.
     """
+    if not parity <= tolerance:
+        raise ConversionFailed(f"Answers differ from the source's by {parity:.3g}; {tolerance:g} is allowed.")
 
-    name: str
-    packed: bool
-    reason: str = ""
-    size_bytes: int | None = None
-    evaluation: Evaluation | None = None
-    golden_tolerance: float | None = None
+
+def parity(answers: NDArray[Any], source_answers: NDArray[Any], *, discontinuous: bool = False) -> float:
+    """Return how far answers are from the source's, see the head of this file.
+
+    Args:
+        answers: Shape (N, …).
+        source_answers: Of the same shape.
+        discontinuous: Leave out the `DISCONTINUOUS_SHARE` of the samples that differ most.
+
+    Raises:
+        ConversionFailed: The shapes differ.
+    """
+    if answers.shape != source_answers.shape:
+        raise ConversionFailed(
+            f"The variant answers with shape {answers.shape}, the source with {source_answers.shape}."
+        )
+    wanted = source_answers.reshape(len(source_answers), -1).astype(np.float64)
+    differences = np.abs(answers.reshape(len(answers), -1) - wanted).max(axis=1)
+    scale = max(1.0, float(np.abs(wanted).max()))
+    if discontinuous:
+        differences = np.sort(differences)[: len(differences) - int(DISCONTINUOUS_SHARE * len(differences))]
+    return float(differences.max()) / scale

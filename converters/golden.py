@@ -1,39 +1,37 @@
 """Golden inputs: the self-test that a device runs on its own runtime before it trusts a version.
 
-Which inputs. For each class the right answer that the model is least sure of, because probabilities near
-0 or 1 hide faults and undecided ones show them. Then the surest answer of all, and the two corners of the
-training data (each element at its least, and at its greatest), where quantized activations saturate.
+Which inputs. Of a classification, for each class the right answer that the model is least sure of, because
+probabilities near 0 or 1 hide faults and undecided ones show them; then the surest answer of all. Of any other
+task, samples at evenly spaced ranks of the answer, from the least to the greatest. Then the corners of the
+calibration data (each number at its least, and at its greatest), where quantized activations saturate; text
+is taken from the first and the last sample. Where values may be missing, a sample that lacks one.
 
 Which tolerance. Processors and releases of a runtime differ in the order of additions and in fused operators.
-A dot product of n terms, computed in any order, is the exact dot product for weights that are changed by at
-most γ = n·u / (1 - n·u), relatively, u = 2⁻²⁴ being the unit roundoff (Higham, "Accuracy and Stability of
-Numerical Algorithms", 2nd ed., section 3.1). In an int8 model products of integers are exact everywhere (see
-`converters.quantize`), but a value close to the border of two quantization steps may fall to the other side.
-So every float constant of the graph is changed by random amounts, again and again, and the greatest change of
-the answers is measured. The amounts go up to `REACH`·γ: whatever a real difference of γ could push over a
-border is then pushed in most draws. The tolerance is `SAFETY` times the greatest change, and at least `FLOOR`
-for the exponential function of the softmax. A model that needs more than `MAX_TOLERANCE` cannot be tested in
-this way and is not packed.
+The runtime's `rounding` says how far answers may move by that; the tolerance is `SAFETY` times as much, and at
+least `FLOOR` for the exponential function of a softmax, both for answers of about 1 and in proportion for
+greater ones. A model that needs more than `MAX_TOLERANCE` cannot be tested in this way and is not packed.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.dataset import Dataset
-from converters.evaluate import answer
+from converters.evaluate import choices, strangeness
+from converters.runtimes.runtime import Runtime, Session
+from converters.samples import Inputs, Samples
 from fleet.protocol.errors import ConversionFailed
+from fleet.protocol.manifest import Signature
 
 MAX_GOLDEN_SIZE_BYTES = 1024**2
 """Golden inputs travel to every device: classes are dropped, the last first, where all do not fit."""
 
-UNIT_ROUNDOFF = 2.0**-24
-DRAWS = 16
-REACH = 16.0
+RANKS = 8
+"""Samples of a task that has no classes."""
+
 SAFETY = 2.0
 FLOOR = 1e-5
 MAX_TOLERANCE = 0.05
@@ -43,7 +41,7 @@ class Expected(NamedTuple):
     """What one variant has to answer.
 
     Attributes:
-        outputs: float32, shape (count, C).
+        outputs: float32, shape (count, …).
         tolerance: Greatest absolute difference that passes.
     """
 
@@ -52,49 +50,54 @@ class Expected(NamedTuple):
 
 
 def choose_golden_inputs(
-    held_out: Dataset, probabilities: NDArray[np.float32], training: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Choose the inputs, shape (count, …).
+    signature: Signature,
+    held_out: Inputs,
+    answers: NDArray[Any],
+    samples: Samples,
+    calibration: Inputs,
+) -> Inputs:
+    """Choose the inputs, count of them.
 
     Args:
-        held_out: N samples to choose from.
-        probabilities: The fp32 model's answers to them, shape (N, C).
-        training: Samples of training, for the corners, shape (M, …).
+        signature: What the model takes and gives.
+        held_out: N samples to choose from, as the model takes them.
+        answers: The source's answers to them, shape (N, …).
+        samples: The same samples, with their labels.
+        calibration: Samples for the corners.
     """
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == held_out.labels
-    # A wrong answer is chosen only where a class has no right one.
-    doubt = np.where(right, confidence, confidence + 1.0)
-    of_class = [
-        int(indices[doubt[indices].argmin()])
-        for label in range(len(held_out.classes))
-        if (indices := np.flatnonzero(held_out.labels == label)).size
-    ]
-    corners = np.stack([training.min(axis=0), training.max(axis=0)])
-    samples = held_out.features[[int(confidence.argmax()), *of_class]]
-    chosen = np.concatenate([corners, samples])
-    return chosen[: max(1, MAX_GOLDEN_SIZE_BYTES // chosen[0].nbytes)]
+    indices = _telling(signature, held_out, answers, samples)
+    for tensor in signature.inputs:
+        if tensor.missing:
+            gaps = np.isnan(held_out[tensor.name].reshape(len(answers), -1)).any(axis=1)
+            indices = [*np.flatnonzero(gaps)[:1].tolist(), *indices]
+    chosen = {
+        tensor.name: np.concatenate([_corners(calibration[tensor.name]), held_out[tensor.name][indices]])
+        for tensor in signature.inputs
+    }
+    return _within_size(chosen)
 
 
-def expected_outputs(model: bytes, inputs: NDArray[np.float32], *, seed: int) -> Expected:
+def expected_outputs(
+    runtime: Runtime, session: Session, model: bytes, signature: Signature, golden: Inputs, *, seed: int
+) -> Expected:
     """Return what a variant answers, and how far other processors may be from it.
 
     Args:
-        model: The variant's ONNX model.
-        inputs: The golden inputs, shape (count, …).
-        seed: Of the random changes, 0 to 2^32 - 1.
+        runtime: What runs it.
+        session: The variant, loaded.
+        model: Its bytes.
+        signature: What it takes and gives.
+        golden: The golden inputs.
+        seed: Of random changes, 0 to 2^32 - 1.
 
     Raises:
         ConversionFailed: The answers depend on rounding so much that no tolerance is of use.
     """
-    outputs = answer(model, inputs)
-    spread = float(np.abs(answer(model, inputs, optimize=False) - outputs).max())
-    random = np.random.RandomState(seed)
-    for _ in range(DRAWS):
-        changed = answer(_with_rounding_noise(model, random), inputs)
-        spread = max(spread, float(np.abs(changed - outputs).max()))
-    tolerance = max(FLOOR, SAFETY * spread)
-    if tolerance > MAX_TOLERANCE:
+    outputs = np.asarray(session.run(golden), dtype=np.float32)
+    scale = max(1.0, float(np.abs(outputs).max()))
+    spread = runtime.rounding(model, signature, golden, seed)
+    tolerance = max(FLOOR * scale, SAFETY * spread)
+    if not tolerance <= MAX_TOLERANCE * scale:
         raise ConversionFailed(
             f"Rounding alone changes the model's golden outputs by {spread:.3g}; a self-test with a tolerance"
             f" of {tolerance:.3g} would prove nothing.",
@@ -103,23 +106,37 @@ def expected_outputs(model: bytes, inputs: NDArray[np.float32], *, seed: int) ->
     return Expected(outputs, _rounded_up(tolerance))
 
 
-def _with_rounding_noise(model: bytes, random: np.random.RandomState) -> bytes:
-    """Return the model with every float constant changed relatively by up to `REACH`·γ."""
-    import onnx
-    from onnx import TensorProto, numpy_helper
+def _telling(signature: Signature, held_out: Inputs, answers: NDArray[Any], samples: Samples) -> list[int]:
+    """Return the numbers of the samples that tell most."""
+    task = signature.task
+    if (chosen := choices(task, answers)) is not None:
+        sure = answers.max(axis=1) if task == "classification" else -answers.min(axis=1)
+        labels = chosen if task != "classification" or samples.labels is None else samples.labels
+        # A wrong answer is chosen only where a class has no right one.
+        doubt = np.where(chosen == labels, sure, sure + np.ptp(sure) + 1.0)
+        of_class = [int(members[doubt[members].argmin()]) for members in _by_class(labels)]
+        return [int(sure.argmax()), *of_class]
+    strange = strangeness(task, answers, held_out)
+    rank_by = answers.reshape(len(answers), -1).mean(axis=1) if strange is None else strange
+    order = np.argsort(rank_by, kind="stable")
+    return [int(order[i]) for i in np.linspace(0, len(order) - 1, min(RANKS, len(order))).astype(int)]
 
-    changed = onnx.load_from_string(model)
-    weights = [tensor.dims for tensor in changed.graph.initializer if len(tensor.dims) > 1]
-    terms = max((math.prod(dims) // min(dims) for dims in weights), default=1)  # a bound for every layout
-    noise = REACH * terms * UNIT_ROUNDOFF / (1.0 - terms * UNIT_ROUNDOFF)
-    for tensor in changed.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT:
-            exact = numpy_helper.to_array(tensor)
-            noisy = np.asarray(
-                exact * random.uniform(1.0 - noise, 1.0 + noise, exact.shape), dtype=np.float32
-            )
-            tensor.CopyFrom(numpy_helper.from_array(noisy, tensor.name))
-    return bytes(changed.SerializeToString())
+
+def _by_class(labels: NDArray[np.int64]) -> list[NDArray[np.intp]]:
+    return [np.flatnonzero(labels == label) for label in np.unique(labels)]
+
+
+def _corners(values: NDArray[Any]) -> NDArray[Any]:
+    if values.dtype == object:
+        return values[[0, -1]]
+    # fmin and fmax pass over missing values; a column without any value stays missing.
+    return np.stack([np.fmin.reduce(values, axis=0), np.fmax.reduce(values, axis=0)])
+
+
+def _within_size(chosen: Inputs) -> Inputs:
+    sample_size_bytes = sum(array[:1].nbytes for array in chosen.values())
+    count = max(1, MAX_GOLDEN_SIZE_BYTES // max(1, sample_size_bytes))
+    return {name: array[:count] for name, array in chosen.items()}
 
 
 def _rounded_up(value: float) -> float:

@@ -1,7 +1,7 @@
 """Samples: what a conversion calibrates quantization with and judges every variant by.
 
 They come from a dataset file (see `converters.dataset`) or from arrays. Compared with a dataset for training
-they may lack labels, have columns of text, targets in place of classes, or an array for each of several inputs:
+they may lack labels, have columns of text, targets in place of classes, or an array for each input:
 
 ==============  ======================  ======================================================================
 array           dtype, shape            meaning

@@ -17,6 +17,10 @@ from fleet.protocol.manifest import Signature
 
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 
+PARITY_TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2}
+"""By precision; see `converters.gate.parity` for what is compared. 2^-24 and 2^-11 are the unit roundoffs (IEEE
+754), and sums of some hundred terms lose two digits more."""
+
 
 @dataclass(frozen=True, eq=False)
 class Work:
@@ -50,6 +54,7 @@ class Target:
         calibrated: Whether it needs samples to be built.
         build: Returns the model's bytes; the same work gives the same bytes.
             Raises ConversionFailed, or its subclass UnsupportedOperator, where the model has no such form.
+        as_it_is: Whether it is the source itself, which nothing was done to.
     """
 
     name: str
@@ -58,8 +63,9 @@ class Target:
     file_name: str
     calibrated: bool
     build: Callable[[Work], bytes]
+    as_it_is: bool = False
 
     @property
-    def quantized(self) -> bool:
-        """Whether it is judged by its metric rather than by numeric parity."""
-        return self.precision in {"int8", "int4"}
+    def parity_tolerance(self) -> float | None:
+        """How far its numbers may be from the source's; None where the metric alone judges."""
+        return PARITY_TOLERANCE["fp32"] if self.as_it_is else PARITY_TOLERANCE.get(self.precision)

@@ -1,0 +1,127 @@
+"""The conversion: one trained model in, a judged variant for each target out.
+
+::
+
+    open the source ─► draw the samples ─► judge the source ─► for each target: build, run, judge
+                                                                    │ int8 loses too much, keep_float="auto"
+                                                                    ▼
+                    report ◄─ bundle ◄─ golden inputs ◄─ time ◄─ find the layers to keep in float
+
+What cannot be opened, or is not good enough itself, raises. What a single target cannot do goes into that
+variant's report, and the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from converters.bundle import Bundle, Identity
+from converters.gate import Gate
+from converters.latency import measure_latency
+from converters.mixed_precision import layer_errors_of, with_fewest_float
+from converters.pack import pack
+from converters.prepare import prepare
+from converters.report import Report, make_report
+from converters.samples import Samples
+from converters.source import Source
+from converters.sources import open_source
+from converters.target import CalibrationMethod, Work
+from converters.targets import chosen_targets
+from converters.variant import build_variant
+
+KeepFloat = Collection[str] | Literal["auto"]
+
+
+@dataclass(frozen=True, eq=False)
+class Conversion:
+    """What `convert` returns.
+
+    Attributes:
+        report: What became of each variant.
+        models: The models that passed, by variant.
+        file_names: What each is called in a bundle, by variant.
+        bundle: The variants that passed, with golden inputs and reference profile, ready to be registered;
+            None without samples, or if none passed.
+    """
+
+    report: Report
+    models: Mapping[str, bytes]
+    file_names: Mapping[str, str]
+    bundle: Bundle | None
+
+
+def convert(
+    source: Source | Path | str | Any,
+    *,
+    targets: Sequence[str] | None = None,
+    samples: Samples | Path | None = None,
+    held_out: Samples | Path | None = None,
+    gate: Gate | None = None,
+    method: CalibrationMethod = "minmax",
+    keep_float: KeepFloat = (),
+    sensitivity: bool = False,
+    seed: int = 0,
+    identity: Identity | None = None,
+    on_step: Callable[[str, int, int], None] = lambda _step, _done, _of: None,
+    **opening: Any,
+) -> Conversion:
+    """Convert a trained model for the runtimes of a fleet, and judge each variant against it.
+
+    Args:
+        source: A fitted scikit-learn estimator, a PyTorch module, the path of a model's file or MLflow folder,
+            or what `converters.sources.open_source` returned.
+        targets: Names of `converters.targets.TARGETS`; None for all that suit the source.
+        samples: Samples, or the path of a dataset file, see `converters.samples`: to calibrate with and, where
+            ``held_out`` is None, to judge by; the seed then says which serve for what. Where both are None,
+            float variants are judged on made-up samples, and there are no quantized ones and no bundle.
+        held_out: Samples to judge by, which training did not see.
+        gate: What is demanded; None for the defaults of `Gate`.
+        method: How the ranges of activations are found for int8.
+        keep_float: Names of ONNX nodes that stay float in int8 variants; ``auto`` finds the fewest that bring
+            the metric back within the gate, where a variant loses too much.
+        sensitivity: Measure what each layer loses in int8.
+        seed: Of every random choice, 0 to 2^32 - 1.
+        identity: What the bundle is called and where it comes from; None names it after the source.
+        on_step: Called with the name of each step when it begins, its number from 0, and how many there are.
+        **opening: How to open the source, see `converters.sources.open_source`.
+
+    Raises:
+        InvalidInput: The source is no model or one that cannot be read, the samples do not suit it, or there is
+            no such target.
+        NotFound: There is no such file.
+        ConversionFailed: The source cannot be converted at all.
+        AccuracyTooLow: The source itself is not good enough.
+    """
+    opened = open_source(source, **opening)
+    wanted = chosen_targets(targets, opened)
+    steps = ["judge the source", *(target.name for target in wanted), "measure", "pack"]
+
+    def begin(step: str) -> None:
+        on_step(step, steps.index(step), len(steps))
+
+    begin(steps[0])
+    prepared = prepare(opened, samples, held_out, gate or Gate(), seed)
+    pinned = frozenset() if keep_float == "auto" else frozenset(keep_float)
+    work = Work(opened.onnx or b"", opened.signature, prepared.calibration, method, pinned)
+    candidates = []
+    for target in wanted:
+        begin(target.name)
+        candidate = build_variant(target, work, prepared.yardstick)
+        if keep_float == "auto" and target.precision == "int8":
+            candidate = with_fewest_float(candidate, work, prepared.yardstick)
+        candidates.append(candidate)
+    begin("measure")
+    layers = layer_errors_of(candidates, work) if sensitivity else ()
+    measure_latency(candidates, prepared.yardstick)
+    begin("pack")
+    bundle = pack(candidates, opened, prepared, work, identity=identity, seed=seed)
+    sound = [candidate for candidate in candidates if candidate.sound]
+    return Conversion(
+        report=make_report(opened, candidates, prepared, layers, seed),
+        models={each.target.name: each.model for each in sound if each.model is not None},
+        file_names={each.target.name: each.target.file_name for each in sound},
+        bundle=bundle,
+    )

@@ -1,0 +1,77 @@
+"""How long one answer takes here: the median over many, taken in turns.
+
+All variants are run one after the other in each round, so that whatever else the machine does falls on all of
+them alike. The median is not moved by the few answers that were interrupted. The figures order variants on
+this machine and are no promise for a device; they go into the report and never into a bundle.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from converters.runtimes.runtime import Session
+from converters.samples import Inputs
+from converters.variant import Candidate, Yardstick
+
+ROUNDS = 200
+BUDGET_S = 2.0
+"""Most time for one variant; slow models get fewer rounds."""
+
+MIN_ROUNDS = 5
+
+
+SLOWER_BY = 1.05
+"""A variant is called slower than another from this ratio on: medians differ by a few percent from run to run."""
+
+
+def measure_latency(candidates: Sequence[Candidate], yardstick: Yardstick) -> None:
+    """Measure all variants that can be run, and say which of them are slower than float here.
+
+    Args:
+        candidates: Their latency and cautions are set.
+        yardstick: Its first sample is what they answer.
+    """
+    ready = {each.target.name: each for each in candidates if each.session is not None and each.sound}
+    sample = {name: array[:1] for name, array in yardstick.inputs.items()}
+    sessions = {name: each.session for name, each in ready.items() if each.session is not None}
+    for name, latency_us in median_latencies_us(sessions, sample).items():
+        ready[name].latency_us = latency_us
+    for candidate in ready.values():
+        _compare_with_float(candidate, ready)
+
+
+def _compare_with_float(candidate: Candidate, ready: Mapping[str, Candidate]) -> None:
+    """Integers are not always faster: on small models, or without the right instructions, they are slower."""
+    runtime = candidate.target.runtime
+    full = [e for e in ready.values() if e.target.precision == "fp32" and e.target.runtime is runtime]
+    if candidate.target.precision == "fp32" or not full or not candidate.latency_us or not full[0].latency_us:
+        return
+    ratio = candidate.latency_us / full[0].latency_us
+    if ratio >= SLOWER_BY:
+        candidate.cautions.append(
+            f"On {runtime.name} here it is {ratio:.2f} times as slow as {full[0].target.name}; it saves space only."
+        )
+
+
+def median_latencies_us(sessions: Mapping[str, Session], sample: Inputs) -> dict[str, float]:
+    """Return the median time of one answer for each session, in microseconds.
+
+    Args:
+        sessions: By name.
+        sample: One sample, each array of shape (1, …).
+    """
+    for session in sessions.values():
+        session.run(sample)  # the first run allocates
+    times_s: dict[str, list[float]] = {name: [] for name in sessions}
+    started_s = time.perf_counter()
+    for done in range(ROUNDS):
+        if done >= MIN_ROUNDS and time.perf_counter() - started_s > BUDGET_S * len(sessions):
+            break
+        for name, session in sessions.items():
+            before_s = time.perf_counter()
+            session.run(sample)
+            times_s[name].append(time.perf_counter() - before_s)
+    return {name: float(np.median(values)) * 1e6 for name, values in times_s.items()}

@@ -1,0 +1,98 @@
+"""Packing: golden inputs and expected outputs for the sound variants, and the bundle of them.
+
+A variant whose self-test would prove nothing is refused here, at the last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+from converters.bundle import Bundle, Identity, assemble
+from converters.golden import choose_golden_inputs, expected_outputs
+from converters.prepare import Prepared
+from converters.report import libraries_of
+from converters.samples import Inputs
+from converters.source import Source
+from converters.target import Work
+from converters.variant import Candidate
+from fleet.protocol.errors import ConversionFailed
+from fleet.protocol.manifest import Provenance
+
+NO_DATASET_SHA256 = "0" * 64
+"""Where samples were given as arrays, no file can be named."""
+
+
+def pack(
+    candidates: Sequence[Candidate],
+    source: Source,
+    prepared: Prepared,
+    work: Work,
+    *,
+    identity: Identity | None,
+    seed: int,
+) -> Bundle | None:
+    """Return the bundle of the sound variants; None without samples, or if none is sound.
+
+    Args:
+        candidates: What became of each target; those that cannot be tested on a device are refused here.
+        source: What was converted.
+        prepared: The samples.
+        work: How it was converted.
+        identity: What the bundle is called; None names it after the source.
+        seed: Of every random choice.
+
+    Raises:
+        InvalidManifest: The name or version cannot be used.
+    """
+    yardstick = prepared.yardstick
+    if yardstick.samples is None:
+        return None
+    golden = choose_golden_inputs(
+        source.signature,
+        yardstick.inputs,
+        yardstick.answers,
+        yardstick.samples,
+        yardstick.inputs if prepared.calibration is None else prepared.calibration,
+    )
+    for candidate in candidates:
+        if candidate.sound:
+            _expect(candidate, work, golden, seed)
+    sound = [candidate for candidate in candidates if candidate.sound]
+    if not sound:
+        return None
+    return assemble(identity or _identity(source, prepared, work, seed), sound, yardstick, golden)
+
+
+def _expect(candidate: Candidate, work: Work, golden: Inputs, seed: int) -> None:
+    """Set what the variant's self-test has to give, or refuse it."""
+    assert candidate.session is not None
+    assert candidate.model is not None
+    try:
+        candidate.expected = expected_outputs(
+            candidate.target.runtime, candidate.session, candidate.model, work.signature, golden, seed=seed
+        )
+    except ConversionFailed as error:
+        candidate.reason = str(error)
+
+
+def _identity(source: Source, prepared: Prepared, work: Work, seed: int) -> Identity:
+    name = re.sub(r"[^a-z0-9-]+", "-", source.name.lower().rsplit(".", 1)[0]).strip("-")
+    return Identity(
+        model=name[:64].strip("-") or "model",
+        version=1,
+        provenance=Provenance(
+            dataset="calibration",
+            dataset_sha256=prepared.calibration_sha256 or NO_DATASET_SHA256,
+            estimator=source.framework,
+            hyperparameters={
+                "source": source.name,
+                "source_sha256": source.sha256 or hashlib.sha256(source.onnx or b"").hexdigest(),
+                "calibration_method": work.method,
+                "keep_float": ",".join(sorted(work.keep_float)),
+            },
+            seed=seed,
+            libraries=libraries_of(source),
+        ),
+    )

@@ -1,0 +1,109 @@
+"""Which samples calibrate, which judge, and how the source itself does on the latter.
+
+Without a dataset there is nothing to calibrate with and no truth. Float variants are then compared with the
+source on numbers drawn from the standard normal distribution: that shows a wrong operator, and says nothing
+about the task.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from converters.evaluate import evaluate
+from converters.gate import Gate
+from converters.samples import Inputs, Samples, bind, read_samples, split
+from converters.source import Source
+from converters.variant import Yardstick
+from fleet.protocol.errors import ConversionFailed, InvalidDataset
+from fleet.protocol.manifest import Signature
+
+CALIBRATION_SHARE = 0.5
+MADE_UP_SAMPLES = 64
+
+
+class Prepared(NamedTuple):
+    """What a conversion works with.
+
+    Attributes:
+        calibration: Samples for quantization, as the model takes them; None where there are none.
+        calibration_sha256: Digest of the file that they came from; empty for arrays.
+        yardstick: What variants are judged by.
+    """
+
+    calibration: Inputs | None
+    calibration_sha256: str
+    yardstick: Yardstick
+
+
+def prepare(
+    source: Source,
+    samples: Samples | Path | None,
+    held_out: Samples | Path | None,
+    gate: Gate,
+    seed: int,
+) -> Prepared:
+    """Draw the samples and judge the source.
+
+    Args:
+        source: The model.
+        samples: To calibrate with and, where ``held_out`` is None, to judge by.
+        held_out: To judge by.
+        gate: What is demanded.
+        seed: Of the split, 0 to 2^32 - 1.
+
+    Raises:
+        NotFound: There is no such dataset file.
+        InvalidDataset: The samples do not suit the model, or the gate asks what cannot be known without them.
+        AccuracyTooLow: The source is not good enough.
+        ConversionFailed: The source cannot answer, or made-up samples do not suit it.
+    """
+    if samples is None and held_out is None:
+        if gate.minimum is not None:
+            raise InvalidDataset("A minimum can only be demanded of answers to samples.")
+        return Prepared(None, "", _made_up(source, gate, seed))
+    for_calibration = _read(samples)
+    for_judging = _read(held_out)
+    if for_judging is None:
+        assert for_calibration is not None
+        for_calibration, for_judging = split(for_calibration, share=CALIBRATION_SHARE, seed=seed)
+    return Prepared(
+        None if for_calibration is None else bind(for_calibration, source.signature),
+        "" if for_calibration is None else for_calibration.sha256,
+        _judged(source, for_judging, gate),
+    )
+
+
+def _read(samples: Samples | Path | None) -> Samples | None:
+    return read_samples(samples) if isinstance(samples, Path) else samples
+
+
+def _judged(source: Source, samples: Samples, gate: Gate) -> Yardstick:
+    inputs = bind(samples, source.signature)
+    answers = source.answer(inputs)
+    evaluation = evaluate(source.signature, answers, samples=samples, inputs=inputs, source_answers=answers)
+    gate.check_source(evaluation)
+    return Yardstick(source.signature, inputs, answers, samples, evaluation, gate)
+
+
+def _made_up(source: Source, gate: Gate, seed: int) -> Yardstick:
+    inputs = _normal_inputs(source.signature, seed)
+    return Yardstick(source.signature, inputs, source.answer(inputs), None, None, gate)
+
+
+def _normal_inputs(signature: Signature, seed: int) -> Inputs:
+    random = np.random.RandomState(seed)
+    inputs: Inputs = {}
+    for tensor in signature.inputs:
+        if not tensor.dtype.startswith("float") or -1 in tensor.shape[1:]:
+            raise ConversionFailed(
+                f"Input {tensor.name!r} takes {tensor.dtype} of shape {tensor.shape}, for which no samples can"
+                " be made up.",
+                remedy="Give a dataset.",
+            )
+        inputs[tensor.name] = random.standard_normal((MADE_UP_SAMPLES, *tensor.shape[1:])).astype(
+            tensor.dtype
+        )
+    return inputs

@@ -1,0 +1,155 @@
+"""The report of a conversion: what became of each variant, and what it was judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.prepare import Prepared
+from converters.sensitivity import LayerError
+from converters.samples import Inputs
+from converters.source import Source
+from converters.variant import Candidate, VariantReport
+from fleet.protocol.manifest import Evaluation, Task
+
+LIBRARIES = ("ai-edge-litert", "ai-edge-quantizer", "numpy", "onnx", "onnxruntime")
+"""What shapes every conversion; a source adds its own."""
+
+
+class SourceReport(msgspec.Struct, frozen=True):
+    """What was converted.
+
+    Attributes:
+        name: The file or class that it came from.
+        framework: What it was trained with or stored as.
+        sha256: Digest of its file; empty for an object in memory.
+        task: What it is for.
+        size_bytes: Of the fp32 model, to which all ratios refer.
+        evaluation: How the source itself does on the held-out samples; None without samples.
+        cautions: What to know before trusting the conversion.
+    """
+
+    name: str
+    framework: str
+    sha256: str
+    task: Task
+    size_bytes: int
+    evaluation: Evaluation | None
+    cautions: tuple[str, ...] = ()
+
+
+class Confusion(msgspec.Struct, frozen=True):
+    """Which class was taken for which.
+
+    Attributes:
+        variant: Name of the variant; ``source`` for the source.
+        counts: Shape (C, C): samples of each class, in rows, by the class answered, in columns.
+    """
+
+    variant: str
+    counts: tuple[tuple[int, ...], ...]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """Everything that was found out, as it is written to ``report.json``.
+
+    Attributes:
+        source: What was converted.
+        variants: What became of each variant, in the order of the targets.
+        classes: Names of the classes, of a classification.
+        confusion: Of the source and each variant, of a classification with labels.
+        layers: What each layer loses in int8, the worst first; empty where it was not asked for.
+        dataset_sha256: Digest of the samples; empty without samples.
+        calibration_samples: Samples that quantization saw.
+        held_out_samples: Samples that everything was judged by.
+        seed: Of every random choice.
+        libraries: Versions of the libraries that shaped the result.
+    """
+
+    source: SourceReport
+    variants: tuple[VariantReport, ...]
+    classes: tuple[str, ...] = ()
+    confusion: tuple[Confusion, ...] = ()
+    layers: tuple[LayerError, ...] = ()
+    dataset_sha256: str = ""
+    calibration_samples: int = 0
+    held_out_samples: int = 0
+    seed: int = 0
+    libraries: dict[str, str] = {}
+
+    def variant(self, name: str) -> VariantReport:
+        """Return the report of the variant of that name; raises KeyError where there is none."""
+        return {each.name: each for each in self.variants}[name]
+
+
+def libraries_of(source: Source) -> dict[str, str]:
+    """Return the versions of the libraries that shape a conversion of the source."""
+    return {name: version(name) for name in sorted({*LIBRARIES, *source.libraries})}
+
+
+def make_report(
+    source: Source,
+    candidates: Sequence[Candidate],
+    prepared: Prepared,
+    layers: tuple[LayerError, ...],
+    seed: int,
+) -> Report:
+    """Return the report.
+
+    Args:
+        source: What was converted.
+        candidates: What became of each target.
+        prepared: The samples.
+        layers: What each layer loses in int8.
+        seed: Of every random choice.
+    """
+    yardstick = prepared.yardstick
+    size_bytes = len(source.onnx or source.tflite or b"")
+    return Report(
+        source=SourceReport(
+            name=source.name,
+            framework=source.framework,
+            sha256=source.sha256,
+            task=source.signature.task,
+            size_bytes=size_bytes,
+            evaluation=yardstick.evaluation,
+            cautions=source.cautions,
+        ),
+        variants=tuple(candidate.report(yardstick, size_bytes) for candidate in candidates),
+        classes=source.signature.classes,
+        confusion=_confusion(source, candidates, prepared),
+        layers=layers,
+        dataset_sha256=prepared.calibration_sha256,
+        calibration_samples=0 if prepared.calibration is None else _count(prepared.calibration),
+        held_out_samples=0 if yardstick.samples is None else len(yardstick.samples),
+        seed=seed,
+        libraries=libraries_of(source),
+    )
+
+
+def _count(inputs: Inputs) -> int:
+    return len(next(iter(inputs.values())))
+
+
+def _confusion(source: Source, candidates: Sequence[Candidate], prepared: Prepared) -> tuple[Confusion, ...]:
+    yardstick = prepared.yardstick
+    samples = yardstick.samples
+    if source.signature.task != "classification" or samples is None or samples.labels is None:
+        return ()
+    answers = {"source": yardstick.answers}
+    answers |= {each.target.name: each.answers for each in candidates if each.answers is not None}
+    return tuple(
+        Confusion(name, _counted(samples.labels, values.argmax(axis=1), values.shape[1]))
+        for name, values in answers.items()
+    )
+
+
+def _counted(
+    labels: NDArray[np.int64], chosen: NDArray[np.intp], classes: int
+) -> tuple[tuple[int, ...], ...]:
+    counts = np.bincount(labels * classes + chosen, minlength=classes * classes)
+    return tuple(tuple(row) for row in counts.reshape(classes, classes).tolist())

@@ -1,0 +1,27 @@
+"""TFLite with static int8: weights per channel, activations by the range that the calibration samples span."""
+
+from __future__ import annotations
+
+from converters.runtimes.tflite import LITERT
+from converters.samples import evenly_spaced
+from converters.target import Target, Work
+from converters.targets import tflite_fp32
+
+MAX_CALIBRATION_SAMPLES = 512
+
+
+def build(work: Work) -> bytes:
+    """Return the graph as a quantized TFLite model with float input and output.
+
+    Raises:
+        UnsupportedOperator: A node has no counterpart in TFLite.
+        ConversionFailed: The graph is not valid, or cannot be quantized.
+    """
+    from converters.tflite.quantize import quantize_tflite_int8
+
+    assert work.calibration is not None
+    samples = evenly_spaced(work.calibration, MAX_CALIBRATION_SAMPLES)
+    return quantize_tflite_int8(tflite_fp32.build(work), samples, keep_float=work.keep_float)
+
+
+TARGET = Target("tflite-int8", "int8", LITERT, "model.tflite", calibrated=True, build=build)
