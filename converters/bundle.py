@@ -1,9 +1,9 @@
 """Assemble a bundle: from the variants that passed to the blobs and the manifest that describes them.
 
 The same inputs give the same bytes, on one machine with one set of library versions; the manifest names them.
-Nothing that was timed goes into it. Variants are listed smallest model first: that is what travels, and the
-hub cannot measure a device's speed. The reference profile is made from the answers of the first variant, which
-most devices will run.
+Nothing that was timed goes into it. Variants are listed smallest model first: that is what travels, and the hub
+cannot measure a device's speed. The reference profile is made from the answers of the first variant, which most
+devices will run.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def _variant(candidate: Candidate, blobs: _Blobs) -> Variant:
 
 
 def _numbers(signature: Signature, inputs: Inputs) -> NDArray[Any]:
-    """Return the first input of numbers, which is the one that is profiled; no columns where there is none."""
+    """Return the first input of numbers, which is profiled; without any, an array of no columns."""
     for tensor in signature.inputs:
         if tensor.dtype != "str":
             return inputs[tensor.name]

@@ -71,12 +71,12 @@ def convert(
     """Convert a trained model for the runtimes of a fleet, and judge each variant against it.
 
     Args:
-        source: A fitted scikit-learn estimator, a PyTorch module, the path of a model's file or MLflow folder,
-            or what `converters.sources.open_source` returned.
+        source: A fitted scikit-learn estimator, a PyTorch module, the path of a model's file or MLflow
+            folder, or what `converters.sources.open_source` returned.
         targets: Names of `converters.targets.TARGETS`; None for all that suit the source.
-        samples: Samples, or the path of a dataset file, see `converters.samples`: to calibrate with and, where
-            ``held_out`` is None, to judge by; the seed then says which serve for what. Where both are None,
-            float variants are judged on made-up samples, and there are no quantized ones and no bundle.
+        samples: Samples, or the path of a dataset file, see `converters.samples`: to calibrate with and,
+            where ``held_out`` is None, to judge by; the seed then says which serve for what. Where both are
+            None, float variants are judged on made-up samples; there are no quantized ones and no bundle.
         held_out: Samples to judge by, which training did not see.
         gate: What is demanded; None for the defaults of `Gate`.
         method: How the ranges of activations are found for int8.
@@ -89,8 +89,8 @@ def convert(
         **opening: How to open the source, see `converters.sources.open_source`.
 
     Raises:
-        InvalidInput: The source is no model or one that cannot be read, the samples do not suit it, or there is
-            no such target.
+        InvalidInput: The source is no model or one that cannot be read, the samples do not suit it, or there
+            is no such target.
         NotFound: There is no such file.
         ConversionFailed: The source cannot be converted at all.
         AccuracyTooLow: The source itself is not good enough.

@@ -82,7 +82,7 @@ def _measured(
     if task == "classification" and samples.labels is not None:
         if samples.labels.max() >= answers.shape[1]:
             raise InvalidDataset(
-                f"The dataset has the label {samples.labels.max()}; the model knows {answers.shape[1]} classes."
+                f"The dataset has label {samples.labels.max()}; the model knows {answers.shape[1]} classes."
             )
         return "accuracy", float((chosen == samples.labels).mean())
     if chosen is not None:
@@ -112,7 +112,7 @@ def _r2(answers: NDArray[Any], truth: NDArray[Any]) -> float:
     given = answers.reshape(len(answers), -1).astype(np.float64)
     if wanted.shape != given.shape:
         raise InvalidDataset(
-            f"The dataset has {wanted.shape[1]} targets for a sample; the model gives {given.shape[1]} values."
+            f"The dataset has {wanted.shape[1]} targets a sample; the model gives {given.shape[1]} values."
         )
     spread = float(np.square(wanted - wanted.mean(axis=0)).sum())
     if spread == 0.0:

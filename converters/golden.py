@@ -1,15 +1,16 @@
 """Golden inputs: the self-test that a device runs on its own runtime before it trusts a version.
 
 Which inputs. Of a classification, for each class the right answer that the model is least sure of, because
-probabilities near 0 or 1 hide faults and undecided ones show them; then the surest answer of all. Of any other
-task, samples at evenly spaced ranks of the answer, from the least to the greatest. Then the corners of the
-calibration data (each number at its least, and at its greatest), where quantized activations saturate; text
-is taken from the first and the last sample. Where values may be missing, a sample that lacks one.
+probabilities near 0 or 1 hide faults and undecided ones show them; then the surest answer of all. Of any
+other task, samples at evenly spaced ranks of the answer, from the least to the greatest. Then the corners of
+the calibration data (each number at its least, and at its greatest), where quantized activations saturate;
+text is taken from the first and the last sample. Where values may be missing, a sample that lacks one.
 
-Which tolerance. Processors and releases of a runtime differ in the order of additions and in fused operators.
-The runtime's `rounding` says how far answers may move by that; the tolerance is `SAFETY` times as much, and at
-least `FLOOR` for the exponential function of a softmax, both for answers of about 1 and in proportion for
-greater ones. A model that needs more than `MAX_TOLERANCE` cannot be tested in this way and is not packed.
+Which tolerance. Processors and releases of a runtime differ in the order of additions and in fused
+operators. The runtime's `rounding` says how far answers may move by that; the tolerance is `SAFETY` times as
+much, and at least `FLOOR` for the exponential function of a softmax, both for answers of about 1 and in
+proportion for greater ones. A model that needs more than `MAX_TOLERANCE` cannot be tested in this way and is
+not packed.
 """
 
 from __future__ import annotations

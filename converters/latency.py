@@ -24,7 +24,7 @@ MIN_ROUNDS = 5
 
 
 SLOWER_BY = 1.05
-"""A variant is called slower than another from this ratio on: medians differ by a few percent from run to run."""
+"""From this ratio on a variant is called slower: medians differ by a few percent from run to run."""
 
 
 def measure_latency(candidates: Sequence[Candidate], yardstick: Yardstick) -> None:
@@ -52,7 +52,8 @@ def _compare_with_float(candidate: Candidate, ready: Mapping[str, Candidate]) ->
     ratio = candidate.latency_us / full[0].latency_us
     if ratio >= SLOWER_BY:
         candidate.cautions.append(
-            f"On {runtime.name} here it is {ratio:.2f} times as slow as {full[0].target.name}; it saves space only."
+            f"On {runtime.name} here it takes {ratio:.2f} times as long as {full[0].target.name}:"
+            " it saves space, not time."
         )
 
 

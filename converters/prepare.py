@@ -99,8 +99,7 @@ def _normal_inputs(signature: Signature, seed: int) -> Inputs:
     for tensor in signature.inputs:
         if not tensor.dtype.startswith("float") or -1 in tensor.shape[1:]:
             raise ConversionFailed(
-                f"Input {tensor.name!r} takes {tensor.dtype} of shape {tensor.shape}, for which no samples can"
-                " be made up.",
+                f"No samples can be made up for input {tensor.name!r}, {tensor.dtype} of shape {tensor.shape}.",
                 remedy="Give a dataset.",
             )
         inputs[tensor.name] = random.standard_normal((MADE_UP_SAMPLES, *tensor.shape[1:])).astype(

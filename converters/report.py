@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.prepare import Prepared
-from converters.sensitivity import LayerError
 from converters.samples import Inputs
+from converters.sensitivity import LayerError
 from converters.source import Source
 from converters.variant import Candidate, VariantReport
 from fleet.protocol.manifest import Evaluation, Task

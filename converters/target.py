@@ -18,8 +18,8 @@ from fleet.protocol.manifest import Signature
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 
 PARITY_TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2}
-"""By precision; see `converters.gate.parity` for what is compared. 2^-24 and 2^-11 are the unit roundoffs (IEEE
-754), and sums of some hundred terms lose two digits more."""
+"""By precision; see `converters.gate.parity` for what is compared. 2^-24 and 2^-11 are the unit roundoffs
+(IEEE 754), and sums of some hundred terms lose two digits more."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,8 +38,8 @@ TARGETS: dict[str, Target] = {
 def chosen_targets(names: Sequence[str] | None, source: Source) -> tuple[Target, ...]:
     """Return the targets of a conversion.
 
-    A source that is a TFLite file, or not in fp32 any more, cannot be converted any further: it is taken as it
-    is, judged, and packed.
+    A source that is a TFLite file, or not in fp32 any more, cannot be converted any further: it is taken as
+    it is, judged, and packed.
 
     Args:
         names: Names of `TARGETS`; None for all that suit the source.

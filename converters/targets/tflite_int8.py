@@ -1,4 +1,7 @@
-"""TFLite with static int8: weights per channel, activations by the range that the calibration samples span."""
+"""TFLite with static int8: weights per channel, activations by the range that the calibration samples span.
+
+That is the quantizer's only method here, whatever is chosen for ONNX; entropy and percentile are not in it.
+"""
 
 from __future__ import annotations
 
