@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+TORCH  := $(VENV)/.torch
 CODE   := fleet converters agent hub tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint types imports wheel-check lock check clean
+.PHONY: help setup setup-torch demo test fmt lint types imports wheel-check lock check clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +23,16 @@ $(READY): requirements/dev.lock pyproject.toml
 	@echo "Installing the locked dependencies into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/dev.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup-torch: $(TORCH) ## Add PyTorch to .venv, for its models and the tests that need it
+
+# pip wants a hash for everything as soon as one constraint has one, so the lock is read without them.
+$(TORCH): requirements/torch.txt $(READY)
+	@echo "Installing PyTorch into $(VENV) ..."
+	@sed -E '/^ +--hash=/d; s/ *\\$$//' requirements/dev.lock > $(VENV)/lock-without-hashes.txt
+	@$(BIN)/python -m pip install --quiet --requirement requirements/torch.txt \
+		--constraint $(VENV)/lock-without-hashes.txt $(ARGS)
 	@touch $@
 
 demo: $(READY) ## Run the whole story on an embedded broker, in under two minutes
