@@ -21,11 +21,11 @@ once behind the input, and in front of a Flatten, where `converters.tflite.fuse`
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from converters.tflite.graph import Graph, Operator, Shape, Tensor, signature
@@ -152,8 +152,6 @@ class Emission:
         Raises:
             UnsupportedOperator: Two dimensions would grow with the batch.
         """
-        from ai_edge_litert import schema_py_generated as schema
-
         if shape == tensor.shape:
             return tensor
         if sum(size < 0 for size in shape) > 1:
@@ -171,8 +169,6 @@ class Emission:
         Raises:
             UnsupportedOperator: It has more dimensions than TRANSPOSE takes.
         """
-        from ai_edge_litert import schema_py_generated as schema
-
         shape = permuted(tensor.shape, order)
         if order == plain(len(order)):
             return tensor
@@ -192,9 +188,13 @@ class Emission:
         )
 
 
-def elements(shape: Sequence[int]) -> int:
-    """Return the number of elements; negative where it grows with the batch."""
-    return math.prod(shape)
+def copied(emission: Emission, tensor: Tensor, name: str) -> Tensor:
+    """Return a tensor of its own with the same contents, written by a RESHAPE to the same shape."""
+    target = emission.const(f"{name};shape", np.array(signature(tensor.shape), dtype=np.int32))
+    options = schema.ReshapeOptionsT()
+    options.newShape = list(signature(tensor.shape))
+    code = schema.BuiltinOperator.RESHAPE
+    return emission.emit(code, [tensor, target], name, tensor.shape, options, dtype=tensor.dtype)
 
 
 def _spelled(layout: Layout) -> str:
