@@ -187,8 +187,14 @@ class Daemon:
             slots=slots,
             host=self._host,
             outbox=self._outbox,
-            workshop=Workshop(self._repository, self._delivery, slots, self._host, self._settings),
-            settings=self._settings,
+            workshop=Workshop(
+                self._repository,
+                self._delivery,
+                slots,
+                self._host,
+                settings=self._settings,
+                capabilities=partial(capabilities.measure, self._state),
+            ),
             on_change=self._on_change,
             on_incident=self._on_incident,
         )

@@ -24,11 +24,12 @@ from agent.life.slots import Slot
 from agent.life.terms import Release
 from agent.runtimes.protocol import LoadedModel, Tensors
 from agent.runtimes.registry import runtime
-from agent.runtimes.self_test import profiled_output, run_self_test
+from agent.runtimes.self_test import TEXT, run_self_test
 from agent.telemetry.window import Counter
 from fleet.protocol.errors import InferenceFailed, MusterError, NotFound, SelfTestFailed
 from fleet.protocol.manifest import Manifest
-from fleet.protocol.messages import TelemetryWindow
+from fleet.protocol.messages import Capabilities, TelemetryWindow
+from fleet.protocol.requirement import suitable_runtime
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +40,15 @@ class Answer(NamedTuple):
     Attributes:
         outputs: By name, as the signature has them.
         version: The version that answered.
-        classes: Number of the most probable class for each sample; None if the model gives no probabilities.
+        classes: Number of the most probable class for each sample; None if the model is no classifier.
+        class_count: How many classes there are; 0 if the model is no classifier.
         counter: Where a label for these samples is counted.
     """
 
     outputs: dict[str, NDArray[Any]]
     version: int
     classes: NDArray[np.int64] | None
+    class_count: int
     counter: Counter
 
 
@@ -62,6 +65,7 @@ class Hosted:
     def __init__(self, slot: Slot, model: LoadedModel, thread: ThreadPoolExecutor, timeout_s: float) -> None:
         self.release: Release = slot.release
         self.manifest: Manifest = slot.manifest
+        self.platform = model.platform
         self.counter = Counter(slot.manifest, slot.variant.name, slot.release.manifest_sha256)
         self.on_failure: Callable[[MusterError, bool], None] | None = None
         """Told of each failed inference, and whether its outputs were not finite."""
@@ -71,8 +75,9 @@ class Hosted:
         self._model = model
         self._thread = thread
         self._timeout_s = timeout_s
-        self._output = profiled_output(slot.manifest)
-        self._input = slot.manifest.signature.inputs[0].name
+        signature = slot.manifest.signature
+        self._output = signature.outputs[0].name
+        self._numbers = next((tensor.name for tensor in signature.inputs if tensor.dtype != TEXT), None)
 
     async def self_test(self) -> None:
         """Run the golden inputs.
@@ -93,7 +98,8 @@ class Hosted:
             inputs: Arrays whose names, types and shapes were checked against the signature.
 
         Raises:
-            InferenceFailed: The runtime failed, took too long, or gave values that are not finite.
+            InferenceFailed: The runtime failed, took too long, or gave values that are not finite or not of
+                the shape that its task asks for.
         """
         try:
             outputs, duration_us = await self._call(lambda: _timed(self._model, inputs))
@@ -103,11 +109,22 @@ class Hosted:
             raise self._failed(str(error)) from error
         if not all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f"):
             raise self._failed("The model answered with values that are not finite.", finite=False)
-        values = outputs[self._output.name]
-        self.answered += len(values)
-        self.counter.count(inputs[self._input], values, duration_us)
-        classes = values.argmax(axis=1) if values.ndim == 2 else None
-        return Answer(outputs, self.release.version, classes, self.counter)
+        samples = len(next(iter(inputs.values())))
+        values = outputs[self._output]
+        given, task = self._profiled(inputs, samples), self.manifest.signature.task
+        fits = values.size == given.size if task == "reconstruction" else values.size > 0
+        if values.shape[:1] != (samples,) or not fits:
+            raise self._failed(f"The model answered {samples} sample(s) with the shape {values.shape}.")
+        self.answered += samples
+        self.counter.count(given, values, duration_us)
+        if task != "classification":
+            return Answer(outputs, self.release.version, None, 0, self.counter)
+        scores = values.reshape(samples, -1)
+        return Answer(outputs, self.release.version, scores.argmax(axis=1), scores.shape[1], self.counter)
+
+    def _profiled(self, inputs: Tensors, samples: int) -> NDArray[Any]:
+        """Return the first input of numbers; for a model of text alone, no numbers, shape (N, 0)."""
+        return np.empty((samples, 0), dtype=np.float32) if self._numbers is None else inputs[self._numbers]
 
     def _failed(self, why: str, *, finite: bool = True) -> InferenceFailed:
         """Count a failed inference and tell the trial of it."""
@@ -126,20 +143,21 @@ class Hosted:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-async def load(slot: Slot, timeout_s: float) -> Hosted:
-    """Load an installed version into memory.
+async def load(slot: Slot, device: Capabilities, timeout_s: float) -> Hosted:
+    """Load an installed version into memory, with the runtime that suits it best.
 
     Args:
         slot: Its verified files.
+        device: What the device can run.
         timeout_s: How long one inference may take.
 
     Raises:
         ModelError: No runtime here can run it.
     """
+    name = suitable_runtime(slot.variant.requirement, device)
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"model-{slot.manifest.model}")
-    adapter = runtime(slot.variant.requirement.runtime)
     model = await asyncio.get_running_loop().run_in_executor(
-        thread, adapter.load, slot.model_path, slot.manifest.signature
+        thread, lambda: runtime(name).load(slot.model_path, slot.manifest.signature)
     )
     return Hosted(slot, model, thread, timeout_s)
 

@@ -1,9 +1,9 @@
 """Assemble a bundle: from the variants that passed to the blobs and the manifest that describes them.
 
-The same inputs give the same bytes, on one machine with one set of library versions; the manifest names them.
-Nothing that was timed goes into it. Variants are listed smallest model first: that is what travels, and the hub
-cannot measure a device's speed. The reference profile is made from the answers of the first variant, which most
-devices will run.
+The same inputs give the same bytes, on one machine with one set of library versions; the manifest names
+them. Nothing that was timed goes into it. Variants are listed smallest model first: that is what travels, and
+the hub cannot measure a device's speed. The reference profile is made from the answers of the first variant,
+which most devices will run.
 """
 
 from __future__ import annotations

@@ -53,6 +53,11 @@ class Conversion:
     bundle: Bundle | None
 
 
+def conversion_steps(targets: Sequence[str]) -> tuple[str, ...]:
+    """Return the steps of a conversion to the named targets, in order, as `convert` reports them."""
+    return ("judge", *targets, "measure", "pack")
+
+
 def convert(
     source: Source | Path | str | Any,
     *,
@@ -97,12 +102,12 @@ def convert(
     """
     opened = open_source(source, **opening)
     wanted = chosen_targets(targets, opened)
-    steps = ["judge the source", *(target.name for target in wanted), "measure", "pack"]
+    steps = conversion_steps([target.name for target in wanted])
 
     def begin(step: str) -> None:
         on_step(step, steps.index(step), len(steps))
 
-    begin(steps[0])
+    begin("judge")
     prepared = prepare(opened, samples, held_out, gate or Gate(), seed)
     pinned = frozenset() if keep_float == "auto" else frozenset(keep_float)
     work = Work(opened.onnx or b"", opened.signature, prepared.calibration, method, pinned)

@@ -24,9 +24,9 @@ def choices(task: str, answers: NDArray[Any]) -> NDArray[np.int64] | None:
         answers: Shape (N, C).
     """
     if task == "classification":
-        return answers.argmax(axis=1).astype(np.int64)
+        return np.asarray(answers.argmax(axis=1), dtype=np.int64)
     if task == "clustering":
-        return answers.argmin(axis=1).astype(np.int64)
+        return np.asarray(answers.argmin(axis=1), dtype=np.int64)
     return None
 
 
@@ -84,9 +84,9 @@ def _measured(
             raise InvalidDataset(
                 f"The dataset has label {samples.labels.max()}; the model knows {answers.shape[1]} classes."
             )
-        return "accuracy", float((chosen == samples.labels).mean())
+        return "accuracy", float(np.mean(chosen == samples.labels))
     if chosen is not None:
-        return "agreement", float((chosen == choices(task, source_answers)).mean())
+        return "agreement", float(np.mean(chosen == choices(task, source_answers)))
     strange = strangeness(task, answers, inputs)
     if strange is not None and samples.labels is not None:
         return "auroc", _auroc(strange, samples.labels)

@@ -99,7 +99,7 @@ def _normal_inputs(signature: Signature, seed: int) -> Inputs:
     for tensor in signature.inputs:
         if not tensor.dtype.startswith("float") or -1 in tensor.shape[1:]:
             raise ConversionFailed(
-                f"No samples can be made up for input {tensor.name!r}, {tensor.dtype} of shape {tensor.shape}.",
+                f"No samples can be made up for input {tensor.name!r}: {tensor.dtype}, {tensor.shape}.",
                 remedy="Give a dataset.",
             )
         inputs[tensor.name] = random.standard_normal((MADE_UP_SAMPLES, *tensor.shape[1:])).astype(

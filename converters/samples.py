@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.dataset import opened
+from converters.dataset import Dataset, opened
 from converters.npz import read_arrays
 from fleet.protocol.errors import DigestMismatch, InvalidDataset
 from fleet.protocol.manifest import Signature, Tensor
@@ -70,6 +70,11 @@ class Samples:
             labels=None if self.labels is None else self.labels[indices],
             targets=None if self.targets is None else self.targets[indices],
         )
+
+
+def samples_of(dataset: Dataset) -> Samples:
+    """Return a dataset for training as samples."""
+    return Samples({FEATURES: dataset.features}, dataset.labels, dataset.classes)
 
 
 def read_samples(path: Path, *, sha256: str | None = None) -> Samples:

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from agent.hosting import Host, Hosted, load
+from agent.hosting import Host, Hosted
 from agent.life.machine import Step, advance
 from agent.life.slots import Slots
 from agent.life.store import LifeStore, Stored
@@ -40,9 +40,7 @@ from agent.life.terms import (
 )
 from agent.life.work import Workshop
 from agent.log import unexpected_failure
-from agent.settings import Settings
 from agent.telemetry.outbox import Outbox
-from agent.threads import run_to_end
 from fleet.protocol.errors import MusterError, StorageError
 from fleet.protocol.messages import DeploymentReport
 
@@ -60,7 +58,6 @@ class Surroundings(NamedTuple):
         host: The versions that answer.
         outbox: Where reports go.
         workshop: Does the work of the phases.
-        settings: The agent's settings.
         on_change: Told after each change of state.
         on_incident: Told of what a person may have to know.
     """
@@ -70,7 +67,6 @@ class Surroundings(NamedTuple):
     host: Host
     outbox: Outbox
     workshop: Workshop
-    settings: Settings
     on_change: Callable[[], None]
     on_incident: Callable[[MusterError], None]
 
@@ -248,8 +244,7 @@ class ModelShell:
 
     async def _load(self, release: Release) -> None:
         try:
-            slot = await run_to_end(lambda: self._around.slots.open(self._model, release))
-            hosted = await load(slot, self._around.settings.inference_timeout_s)
+            hosted = await self._around.workshop.load(self._model, release)
         except MusterError as error:
             if release == self.life.candidate:
                 self.handle(Failed(self.life.deployment_id, error.cause()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from agent.delivery import Delivery
 from agent.hosting import Host, Hosted, load
 from agent.life.slots import Slots
@@ -18,12 +20,13 @@ from agent.life.terms import (
     Verified,
 )
 from agent.life.trial import run_trial
-from agent.runtimes.registry import available_runtimes
 from agent.settings import Settings
 from agent.threads import run_to_end
 from agent.trust.image_repository import ImageRepository
 from fleet.protocol.errors import InvalidInput, TrialFailed, TrustError, VariantUnsupported
-from fleet.protocol.manifest import File, decode_manifest, version_key
+from fleet.protocol.manifest import File, decode_manifest
+from fleet.protocol.messages import Capabilities
+from fleet.protocol.requirement import suitable_runtime
 
 
 class Workshop:
@@ -35,6 +38,7 @@ class Workshop:
         slots: Installs versions.
         host: The versions that answer.
         settings: The agent's settings.
+        capabilities: Tells what the device can run.
     """
 
     def __init__(
@@ -43,13 +47,16 @@ class Workshop:
         delivery: Delivery,
         slots: Slots,
         host: Host,
+        *,
         settings: Settings,
+        capabilities: Callable[[], Capabilities],
     ) -> None:
         self._repository = repository
         self._delivery = delivery
         self._slots = slots
         self._host = host
         self._settings = settings
+        self._capabilities = capabilities
 
     async def work(self, model: str, life: Life, ready: dict[Release, Hosted]) -> Event:
         """Do the work of the phase that a model is in.
@@ -100,19 +107,23 @@ class Workshop:
         held = self._slots.held_manifest(model, release)
         manifest = await self._repository.manifest(model, release.version, release.manifest_sha256, held)
         requirement = decode_manifest(manifest).variant(release.variant).requirement
-        version = available_runtimes().get(requirement.runtime)
-        if version is None or version_key(version) < version_key(requirement.minimum_version):
-            raise VariantUnsupported(
-                f"Variant {release.variant} needs {requirement.runtime} {requirement.minimum_version}; "
-                f"this device has {version or 'none'}."
-            )
+        suitable_runtime(requirement, self._capabilities())
         if held is None:
             self._slots.stage(model, release, manifest)
         return self._slots.files(model, release)
 
-    async def _tested(self, model: str, release: Release) -> Hosted:
+    async def load(self, model: str, release: Release) -> Hosted:
+        """Load an installed version into memory after hashing every byte of it.
+
+        Raises:
+            StorageCorrupt: It is damaged on disk.
+            ModelError: No runtime here can run it.
+        """
         slot = await run_to_end(lambda: self._slots.open(model, release))
-        hosted = await load(slot, self._settings.inference_timeout_s)
+        return await load(slot, self._capabilities(), self._settings.inference_timeout_s)
+
+    async def _tested(self, model: str, release: Release) -> Hosted:
+        hosted = await self.load(model, release)
         try:
             await hosted.self_test()
         except BaseException:

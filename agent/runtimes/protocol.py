@@ -17,6 +17,10 @@ Tensors = Mapping[str, NDArray[Any]]
 class LoadedModel(Protocol):
     """A model in memory, ready to answer. One thread at a time uses it."""
 
+    @property
+    def platform(self) -> str:
+        """Runtime and format, ``<project>_<format>`` as the Open Inference Protocol names platforms."""
+
     def infer(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
         """Return the outputs for the inputs, both as the signature names them.
 

@@ -8,27 +8,42 @@ from typing import NamedTuple, cast
 
 from agent.runtimes.protocol import Runtime
 from fleet.protocol.errors import VariantUnsupported
+from fleet.protocol.requirement import version_key
 
 
 class _Entry(NamedTuple):
-    """Where a runtime is found: its distribution's name, our module and class."""
+    """Where a runtime is found.
+
+    Attributes:
+        distribution: Name of the package that brings it.
+        module: Our module for it.
+        adapter: Our class for it.
+        numpy_below: First major version of NumPy with which it does not work, if there is one.
+    """
 
     distribution: str
     module: str
     adapter: str
+    numpy_below: int | None = None
 
 
-_RUNTIMES = {"onnxruntime": _Entry("onnxruntime", "agent.runtimes.onnx", "OnnxRuntime")}
+_RUNTIMES = {
+    "onnxruntime": _Entry("onnxruntime", "agent.runtimes.onnx", "OnnxRuntime"),
+    "litert": _Entry("ai-edge-litert", "agent.runtimes.litert", "LiteRt"),
+    "tflite-runtime": _Entry("tflite-runtime", "agent.runtimes.litert", "TfliteRuntime", numpy_below=2),
+}
 
 
 def available_runtimes() -> dict[str, str]:
-    """Return the names and versions of the runtimes that are installed."""
+    """Return the names and versions of the runtimes that are installed and work with what is installed."""
     found = {}
     for name, entry in _RUNTIMES.items():
         try:
-            found[name] = version(entry.distribution)
+            installed = version(entry.distribution)
         except PackageNotFoundError:
             continue
+        if entry.numpy_below is None or version_key(version("numpy")) < (entry.numpy_below,):
+            found[name] = installed
     return found
 
 

@@ -1,7 +1,8 @@
 """The self-test: a bundle's golden inputs through the device's real runtime.
 
 The hub computed the golden outputs with the same variant; the device's runtime, version and processor must
-agree with them within the tolerance that the manifest states.
+agree with them within the tolerance that the manifest states. Golden outputs are those of the model's first
+output, whatever its rank.
 """
 
 from __future__ import annotations
@@ -12,21 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.runtimes.protocol import LoadedModel
-from fleet.protocol.errors import InferenceFailed, SelfTestFailed, StorageError
-from fleet.protocol.manifest import Manifest, Tensor, Variant
+from agent.runtimes.protocol import LoadedModel, Tensors
+from fleet.protocol.errors import InferenceFailed, InvalidMessage, SelfTestFailed, StorageError
+from fleet.protocol.manifest import File, Manifest, Tensor, Variant
+from fleet.protocol.text import decode_text
 
-
-def profiled_output(manifest: Manifest) -> Tensor:
-    """Return the output that golden outputs and telemetry are about: the first floating one.
-
-    Raises:
-        SelfTestFailed: The model has none.
-    """
-    for tensor in manifest.signature.outputs:
-        if tensor.dtype.startswith("float"):
-            return tensor
-    raise SelfTestFailed("The model has no floating-point output to compare.")
+TEXT = "str"
+"""The element type of text."""
 
 
 def run_self_test(model: LoadedModel, manifest: Manifest, variant: Variant, folder: Path) -> None:
@@ -41,14 +34,10 @@ def run_self_test(model: LoadedModel, manifest: Manifest, variant: Variant, fold
     Raises:
         SelfTestFailed: The answers differ, are not finite, or cannot be computed.
     """
-    inputs = golden_inputs(manifest, folder)
-    output = profiled_output(manifest)
-    try:
-        answers = model.infer({manifest.signature.inputs[0].name: inputs})[output.name]
-    except InferenceFailed as error:
-        raise SelfTestFailed(f"The golden inputs cannot be computed: {error}") from error
-    expected = _read(folder / variant.golden_outputs.name, np.dtype("<f4"), (manifest.golden_count, -1))
-    answers = np.asarray(answers, dtype=np.float32).reshape(len(inputs), -1)
+    if manifest.signature.outputs[0].dtype == TEXT:
+        raise SelfTestFailed("The model's first output is text, which has no golden outputs.")
+    answers = _answers(model, manifest, golden_inputs(manifest, folder))
+    expected = _numbers(folder / variant.golden_outputs.name, np.dtype("<f4"), (manifest.golden_count, -1))
     if answers.shape != expected.shape:
         raise SelfTestFailed(f"The model answers with shape {answers.shape}, not {expected.shape}.")
     if not np.isfinite(answers).all():
@@ -61,29 +50,61 @@ def run_self_test(model: LoadedModel, manifest: Manifest, variant: Variant, fold
         )
 
 
-def golden_inputs(manifest: Manifest, folder: Path) -> NDArray[Any]:
-    """Return the golden inputs, shape (golden_count, …).
+def golden_inputs(manifest: Manifest, folder: Path) -> dict[str, NDArray[Any]]:
+    """Return the golden inputs by name, each of shape (golden_count, …).
 
     Raises:
-        SelfTestFailed: The file does not hold them.
+        SelfTestFailed: The files do not hold them.
     """
-    if len(manifest.signature.inputs) != 1:
-        raise SelfTestFailed("This release runs models with exactly one input.")
-    tensor = manifest.signature.inputs[0]
+    tensors = zip(manifest.signature.inputs, manifest.golden_inputs, strict=True)
+    return {tensor.name: _golden(tensor, file, manifest.golden_count, folder) for tensor, file in tensors}
+
+
+def _answers(model: LoadedModel, manifest: Manifest, inputs: Tensors) -> NDArray[np.float32]:
+    """Return the first output for all golden inputs, a row for each, shape (golden_count, elements).
+
+    A model that takes only one size of batch gets them in batches of that size.
+    """
+    count = manifest.golden_count
+    size = max([tensor.shape[0] for tensor in manifest.signature.inputs if tensor.shape], default=-1)
+    size = size if size > 0 else count
+    rows = []
+    for start in range(0, count, size):
+        batch = {name: values[start : start + size] for name, values in inputs.items()}
+        try:
+            answer = np.asarray(model.infer(batch)[manifest.signature.outputs[0].name], dtype=np.float32)
+        except InferenceFailed as error:
+            raise SelfTestFailed(f"The golden inputs cannot be computed: {error}") from error
+        samples = min(size, count - start)
+        if answer.shape[:1] != (samples,):
+            raise SelfTestFailed(f"The model answers {samples} samples with the shape {answer.shape}.")
+        rows.append(answer.reshape(samples, -1))
+    return np.concatenate(rows)
+
+
+def _golden(tensor: Tensor, file: File, count: int, folder: Path) -> NDArray[Any]:
+    path, shape = folder / file.name, (count, *tensor.shape[1:])
+    if tensor.dtype == TEXT:
+        try:
+            return decode_text(_bytes(path), shape)
+        except InvalidMessage as error:
+            raise SelfTestFailed(f"{path.name} does not hold {count} samples of text: {error}") from error
     try:
-        dtype = np.dtype(tensor.dtype).newbyteorder("<")
+        dtype = np.dtype(tensor.dtype)
     except TypeError as error:
-        raise SelfTestFailed(f"The input has an unknown element type {tensor.dtype!r:.40}.") from error
-    shape = (manifest.golden_count, *tensor.shape[1:])
-    return _read(folder / manifest.golden_inputs.name, dtype, shape).astype(
-        np.dtype(tensor.dtype), copy=False
-    )
+        raise SelfTestFailed(f"An input has an unknown element type {tensor.dtype!r:.40}.") from error
+    return _numbers(path, dtype.newbyteorder("<"), shape).astype(dtype, copy=False)
 
 
-def _read(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+def _numbers(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     try:
-        return np.frombuffer(path.read_bytes(), dtype=dtype).reshape(shape)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
+        return np.frombuffer(_bytes(path), dtype=dtype).reshape(shape)
     except ValueError as error:
         raise SelfTestFailed(f"{path.name} does not hold {shape[0]} samples of the stated shape.") from error
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}.") from error

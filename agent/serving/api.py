@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.capabilities import agent_version
-from agent.hosting import Host
+from agent.hosting import Answer, Host
 from agent.log import unexpected_failure
 from agent.serving.http import Response
 from agent.serving.tensors import DATATYPES, RequestTensor, ResponseTensor, read_inputs, write_outputs
@@ -67,12 +67,12 @@ class InferRequest(msgspec.Struct):
 
 
 class InferResponse(msgspec.Struct, omit_defaults=True):
-    """Predictions. The prediction's id is a parameter, where the protocol has room for extensions."""
+    """Predictions. The id by which they can be labelled is a parameter: there the protocol has room."""
 
     model_name: str
     model_version: str
     outputs: list[ResponseTensor]
-    parameters: dict[str, str]
+    parameters: dict[str, str] = msgspec.field(default_factory=dict)
     id: str | None = None
 
 
@@ -95,6 +95,7 @@ class _Prediction(NamedTuple):
 
     model: str
     classes: NDArray[np.int64]
+    class_count: int
     names: tuple[str, ...]
     counter: Counter
 
@@ -150,7 +151,8 @@ class InferenceApi:
         raise NotFound(f"There is no {method} {path!r:.120}.")
 
     def _describe(self, model: str) -> Response:
-        manifest = self._host.answering(model).manifest
+        hosted = self._host.answering(model)
+        manifest = hosted.manifest
         described = {
             kind: [
                 {
@@ -165,32 +167,39 @@ class InferenceApi:
                 ("outputs", manifest.signature.outputs),
             )
         }
-        about = {"name": model, "versions": [str(manifest.version)], "platform": "onnxruntime_onnx"}
+        about = {"name": model, "versions": [str(manifest.version)], "platform": hosted.platform}
         return _json(200, {**about, **described})
 
     async def _infer(self, model: str, body: bytes) -> Response:
         hosted = self._host.answering(model)
         request = _decode(body, InferRequest)
         answer = await hosted.infer(read_inputs(request.inputs, hosted.manifest.signature))
-        prediction_id = secrets.token_hex(8)
-        if answer.classes is not None:
-            names = hosted.manifest.signature.classes
-            self._predictions[prediction_id] = _Prediction(model, answer.classes, names, answer.counter)
-            if len(self._predictions) > REMEMBERED_PREDICTIONS:
-                self._predictions.popitem(last=False)
         response = InferResponse(
             model_name=model,
             model_version=str(answer.version),
             id=request.id,
             outputs=write_outputs(answer.outputs),
-            parameters={"prediction_id": prediction_id},
+            parameters=self._remembered(model, answer, hosted.manifest.signature.classes),
         )
         return Response(200, msgspec.json.encode(response))
+
+    def _remembered(self, model: str, answer: Answer, names: tuple[str, ...]) -> dict[str, str]:
+        """Remember what may be labelled; return the parameters that say how to name it."""
+        if answer.classes is None:
+            return {}
+        prediction_id = secrets.token_hex(8)
+        self._predictions[prediction_id] = _Prediction(
+            model, answer.classes, answer.class_count, names, answer.counter
+        )
+        if len(self._predictions) > REMEMBERED_PREDICTIONS:
+            self._predictions.popitem(last=False)
+        return {"prediction_id": prediction_id}
 
     def _feedback(self, model: str, body: bytes) -> Response:
         request = _decode(body, FeedbackRequest)
         prediction = self._predictions.get(request.id)
         if prediction is None or prediction.model != model:
+            self._check_classifier(model)
             raise NotFound(
                 "No prediction of this model with that id can be labelled.",
                 remedy=f"Each of the last {REMEMBERED_PREDICTIONS} predictions can be labelled once.",
@@ -199,16 +208,26 @@ class InferenceApi:
             raise InvalidMessage(
                 f"{len(request.labels)} label(s) came for {len(prediction.classes)} sample(s)."
             )
-        truth = [_class_number(label, prediction.names) for label in request.labels]
+        truth = [_class_number(label, prediction) for label in request.labels]
         del self._predictions[request.id]
         correct = sum(int(a == b) for a, b in zip(truth, prediction.classes.tolist(), strict=True))
         self._host.count_labels(prediction.counter, len(truth), correct)
         return Response(200, msgspec.json.encode(FeedbackResponse(len(truth), correct)))
 
+    def _check_classifier(self, model: str) -> None:
+        """Check that a model's answers can be labelled at all."""
+        hosted = self._host.get(model)
+        if hosted is not None and hosted.manifest.signature.task != "classification":
+            raise InvalidInput(
+                f"Model {model} is for {hosted.manifest.signature.task}; labels are classes.",
+                remedy="Send feedback for classifiers only.",
+            )
 
-def _class_number(label: int | str, names: tuple[str, ...]) -> int:
+
+def _class_number(label: int | str, prediction: _Prediction) -> int:
+    names = prediction.names
     number = names.index(label) if isinstance(label, str) and label in names else label
-    if isinstance(number, str) or not 0 <= number < len(names):
+    if isinstance(number, str) or not 0 <= number < prediction.class_count:
         raise InvalidMessage(f"{label!r:.40} is not a class of this model.")
     return number
 

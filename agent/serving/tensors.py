@@ -1,7 +1,17 @@
 """Tensors as JSON, in the Open Inference Protocol's form, and back: all checks on what a client sends.
 
 ``{"name": "pixels", "shape": [1, 64], "datatype": "FP32", "data": [0.0, …]}``, data flat or nested, row by
-row.
+row. What an element may be:
+
+=================  ==========================  ==============================================================
+datatype           JSON                        and
+=================  ==========================  ==============================================================
+``BOOL``           ``true``, ``false``
+``INT8``…          numbers without a fraction  within the type's range
+``FP16``…          numbers                     finite in that type; ``null`` for a value that is missing (NaN,
+                                               which JSON lacks), where the model fills in missing values
+``BYTES``          strings                     text; the manifest's element type is ``str``
+=================  ==========================  ==============================================================
 """
 
 from __future__ import annotations
@@ -28,8 +38,18 @@ DATATYPES = {
     "float16": "FP16",
     "float32": "FP32",
     "float64": "FP64",
+    "str": "BYTES",
 }
-"""The protocol's names of NumPy's element types."""
+"""The protocol's names of the manifest's element types, which are NumPy's but for text."""
+
+_ELEMENTS: dict[str, frozenset[type]] = {
+    "b": frozenset({bool}),
+    "i": frozenset({int}),
+    "u": frozenset({int}),
+    "f": frozenset({int, float}),
+    "U": frozenset({str}),
+}
+"""What an element may be in JSON, by NumPy's kind of element type."""
 
 
 class RequestTensor(msgspec.Struct):
@@ -51,7 +71,7 @@ class ResponseTensor(msgspec.Struct):
 
 
 def read_inputs(tensors: list[RequestTensor], signature: Signature) -> dict[str, NDArray[Any]]:
-    """Return the inputs as arrays that a model of this signature takes.
+    """Return the inputs as arrays that a model of this signature takes; text as arrays of ``str`` objects.
 
     Args:
         tensors: As received.
@@ -76,7 +96,9 @@ def read_inputs(tensors: list[RequestTensor], signature: Signature) -> dict[str,
 def write_outputs(outputs: dict[str, NDArray[Any]]) -> list[ResponseTensor]:
     """Return arrays in the form that is answered."""
     return [
-        ResponseTensor(name, value.shape, DATATYPES.get(value.dtype.name, "BYTES"), value.ravel().tolist())
+        ResponseTensor(
+            name, value.shape, DATATYPES.get(value.dtype.name, DATATYPES["str"]), value.ravel().tolist()
+        )
         for name, value in outputs.items()
     ]
 
@@ -94,13 +116,31 @@ def _read(sent: RequestTensor, wanted: Tensor) -> NDArray[Any]:
             f"Input {wanted.name} has the shape {list(wanted.shape)}, not {sent.shape!r:.80}."
         )
     try:
-        with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused below
-            array = np.array(sent.data, dtype=wanted.dtype)
-        array = array.reshape(sent.shape)
-    except (TypeError, ValueError, OverflowError) as error:
+        elements = np.array(sent.data, dtype=object).reshape(sent.shape)
+    except ValueError as error:
+        raise InvalidMessage(f"The data of input {wanted.name} does not have the stated shape.") from error
+    return _typed(elements, wanted)
+
+
+def _typed(elements: NDArray[np.object_], wanted: Tensor) -> NDArray[Any]:
+    """Return elements as they came from JSON in the type that the model takes."""
+    dtype = np.dtype(wanted.dtype)
+    found = set(map(type, elements.ravel().tolist()))
+    if wanted.missing and dtype.kind == "f":
+        found.discard(type(None))  # NumPy makes NaN of it
+    if not found <= _ELEMENTS[dtype.kind]:
         raise InvalidMessage(
-            f"The data of input {wanted.name} does not have the stated shape and type."
-        ) from error
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+            f"The data of input {wanted.name} has elements that are no {DATATYPES[wanted.dtype]}."
+        )
+    if dtype.kind == "U":
+        return elements
+    try:
+        with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused below
+            array = elements.astype(dtype)
+    except OverflowError as error:
+        raise InvalidMessage(f"Input {wanted.name} has values out of its type's range.") from error
+    if dtype.kind in "iu" and (array != elements).any():  # older versions of NumPy let them wrap around
+        raise InvalidMessage(f"Input {wanted.name} has values out of its type's range.")
+    if dtype.kind == "f" and np.isinf(array).any():
         raise InvalidMessage(f"Input {wanted.name} has values that are not finite in its type.")
     return array

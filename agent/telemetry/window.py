@@ -47,20 +47,24 @@ class Counter:
         """Count one answered request.
 
         Args:
-            inputs: What the model was given, shape (N, …).
-            outputs: What it answered, shape (N, C) where it gives probabilities.
+            inputs: The numbers that the model was given, shape (N, …).
+            outputs: Its first output, shape (N, …).
             duration_us: What the runtime took.
         """
         window = self._current()
         window.predictions += len(inputs)
         slot = bucket(duration_us)
         window.latency[slot] = window.latency.get(slot, 0) + 1
-        if outputs.ndim == 2 and len(outputs) == len(inputs):
-            self._waiting.append((inputs, outputs))
-            samples = sum(len(block) for block, _ in self._waiting)
-            size_bytes = sum(block.nbytes for block, _ in self._waiting)
-            if samples >= BLOCK_SAMPLES or size_bytes >= BLOCK_SIZE_BYTES:
-                self._count_waiting()
+        if self._waiting and [array.shape[1:] for array in self._waiting[0]] != [
+            inputs.shape[1:],
+            outputs.shape[1:],
+        ]:
+            self._count_waiting()  # only samples of one shape make a block
+        self._waiting.append((inputs, outputs))
+        samples = sum(len(block) for block, _ in self._waiting)
+        size_bytes = sum(given.nbytes + answered.nbytes for given, answered in self._waiting)
+        if samples >= BLOCK_SAMPLES or size_bytes >= BLOCK_SIZE_BYTES:
+            self._count_waiting()
 
     def count_error(self) -> None:
         """Count a request that the runtime failed on."""

@@ -138,12 +138,12 @@ def _print_version(version: dict[str, Any]) -> None:
     if cause := version["cause"]:
         console.print(f"cause: {cause['detail']}")
     if version["report"]:
-        rows = [{**variant, **(variant["evaluation"] or {})} for variant in version["report"]["variants"]]
+        variants = version["report"]["variants"]
+        rows = [{**each, "accuracy": (each["evaluation"] or {}).get("value")} for each in variants]
         columns = {
             "name": "variant",
             "size_bytes": "bytes",
             "accuracy": "accuracy",
-            "samples": "samples",
             "packed": "packed",
             "reason": "reason",
         }

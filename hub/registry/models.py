@@ -35,8 +35,8 @@ from hub.training.job import Progress, TrainingJob, TrainingResult
 from hub.training.runner import run_training
 from hub.trust.image_repository import ImageRepository
 
-MAXIMUM_INT8_DROP = 0.02
-"""Greatest loss of accuracy with which a quantized variant is packed."""
+MAXIMUM_DROP = 0.02
+"""Greatest loss of accuracy against the trained estimator with which a variant is packed."""
 
 TRAINING_LIMIT_S = 3600.0
 FAIL_RETRY_S = 10.0
@@ -117,7 +117,7 @@ class Models:
             hyperparameters=dict(hyperparameters),
             seed=seed,
             minimum_accuracy=minimum_accuracy,
-            maximum_int8_drop=MAXIMUM_INT8_DROP,
+            maximum_drop=MAXIMUM_DROP,
             output_folder="",
         )
         self._trainings.start(self._train(job))

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import msgspec
 
-from converters.gate import VariantReport
+from converters.variant import VariantReport
 from fleet.protocol.errors import Cause
 from fleet.protocol.names import Name, Sha256
 
@@ -36,7 +36,7 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         hyperparameters: How; what is not named has its default.
         seed: Of every random choice.
         minimum_accuracy: Least share of right answers on held-out samples, of every variant.
-        maximum_int8_drop: Greatest loss of accuracy against fp32 with which an int8 variant is packed.
+        maximum_drop: Greatest loss of accuracy against the estimator with which a variant is packed.
         output_folder: Where the bundle goes, see `converters.folder`; does not exist yet, or is empty.
         held_out_share: Share of the dataset that training does not see.
     """
@@ -50,7 +50,7 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     hyperparameters: dict[str, int | float | str | bool]
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
     minimum_accuracy: Share
-    maximum_int8_drop: Share
+    maximum_drop: Share
     output_folder: FilePath
     held_out_share: Annotated[float, msgspec.Meta(ge=0.05, le=0.5)] = 0.25
 
@@ -60,7 +60,7 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         manifest_sha256: The bundle.
-        variants: What became of each variant: fp32, then int8.
+        variants: What became of each variant.
         training_samples: Samples that training saw.
         held_out_samples: Samples that all accuracies were measured on.
         duration_s: Wall-clock time of the whole job.

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from importlib.metadata import version as version_of
 from pathlib import Path
 
-from converters.bundle import BUILD_STEPS, build_bundle
+from converters.bundle import Bundle, Identity
+from converters.convert import Conversion, conversion_steps, convert
 from converters.dataset import read_dataset, split_stratified
 from converters.folder import write_bundle
-from converters.gate import AccuracyGate
-from converters.sklearn_source import export_pipeline
+from converters.gate import Gate
+from converters.report import libraries_of
+from converters.samples import samples_of
+from converters.sources.sklearn import open_sklearn
+from fleet.protocol.errors import ConversionFailed
 from fleet.protocol.manifest import Provenance
 from hub.training.estimators import Settings, check_hyperparameters, fitted_pipeline, hyperparameters_of
 from hub.training.job import Progress, TrainingJob, TrainingResult
 
-STEPS = ("read", "train", "export", *BUILD_STEPS, "write")
-LIBRARIES = ("numpy", "onnx", "onnxruntime", "scikit-learn", "skl2onnx")
-"""The libraries that shape the result; their versions are part of the provenance."""
+TARGETS = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-int8")
+"""What devices of every runtime can run; the smallest that a device runs is sent to it."""
+
+STEPS = ("read", "train", "export", *conversion_steps(TARGETS), "write")
 
 
 def train(job: TrainingJob, on_progress: Callable[[Progress], None]) -> TrainingResult:
@@ -59,34 +63,44 @@ def train(job: TrainingJob, on_progress: Callable[[Progress], None]) -> Training
     begin("train")
     pipeline = fitted_pipeline(job.estimator, settings, training, job.seed)
     begin("export")
-    fp32 = export_pipeline(pipeline, dataset.sample_shape, len(dataset.classes))
-    build = build_bundle(
-        fp32,
-        model=job.model,
-        version=job.version,
-        held_out=held_out,
-        calibration=rest.features,
-        gate=AccuracyGate(job.minimum_accuracy, job.maximum_int8_drop),
-        provenance=_provenance(job, settings),
-        on_step=begin,
+    source = open_sklearn(
+        pipeline, name=job.model, classes=dataset.classes, sample_shape=dataset.sample_shape
     )
+    conversion = convert(
+        source,
+        targets=TARGETS,
+        samples=samples_of(rest),
+        held_out=samples_of(held_out),
+        gate=Gate(job.maximum_drop, job.minimum_accuracy),
+        seed=job.seed,
+        identity=Identity(job.model, job.version, _provenance(job, settings, libraries_of(source))),
+        on_step=lambda step, _done, _of: begin(step),
+    )
+    bundle = _bundle(conversion)
     begin("write")
-    write_bundle(Path(job.output_folder), build.bundle)
+    write_bundle(Path(job.output_folder), bundle)
     return TrainingResult(
-        manifest_sha256=build.bundle.sha256,
-        variants=build.variants,
+        manifest_sha256=bundle.sha256,
+        variants=conversion.report.variants,
         training_samples=len(training),
         held_out_samples=len(held_out),
         duration_s=time.monotonic() - started_s,
     )
 
 
-def _provenance(job: TrainingJob, settings: Settings) -> Provenance:
+def _bundle(conversion: Conversion) -> Bundle:
+    if conversion.bundle is None:
+        reasons = " ".join(f"{each.name}: {each.reason}" for each in conversion.report.variants)
+        raise ConversionFailed(f"No variant of the model is sound. {reasons}")
+    return conversion.bundle
+
+
+def _provenance(job: TrainingJob, settings: Settings, libraries: dict[str, str]) -> Provenance:
     return Provenance(
         dataset=job.dataset,
         dataset_sha256=job.dataset_sha256,
         estimator=job.estimator,
         hyperparameters={**hyperparameters_of(settings), "held_out_share": job.held_out_share},
         seed=job.seed,
-        libraries={name: version_of(name) for name in LIBRARIES},
+        libraries=libraries,
     )

@@ -13,8 +13,10 @@ import pytest
 
 from fleet.protocol.chunks import CHUNK_SIZE_BYTES
 from fleet.protocol.deployment import DeploymentState as S
+from fleet.protocol.manifest import MANIFEST_FORMAT
+from fleet.protocol.requirement import RuntimeVersion
 from fleet.protocol.topics import Down, chunk
-from tests.support.agent_bundles import Bundle, build
+from tests.support.agent_bundles import TFLITE_VARIANT, Bundle, build
 from tests.support.agent_device import Device
 from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures by name
     MakeDevice,
@@ -160,15 +162,37 @@ def endless_metadata(peer: Peer) -> Bundle:
     return TWO
 
 
+class WithoutContents(Bundle):
+    """A bundle whose manifest has no more than a format."""
+
+    @property
+    def data(self) -> bytes:
+        return msgspec.json.encode({"format": MANIFEST_FORMAT})
+
+
 def wrong_contents(peer: Peer) -> Bundle:
     """A released manifest whose contents are none."""
-    data = msgspec.json.encode({"format": 1})
-    peer.repository.add_target("digits/2.json", data)
-    return TWO._replace(data=data)
+    bundle = WithoutContents(TWO.manifest, TWO.blobs)
+    peer.release(bundle)
+    return bundle
 
 
 def too_new_runtime(peer: Peer) -> Bundle:
-    bundle = build(2, runtime_version="99.0")
+    bundle = build(2).requiring(runtimes=(RuntimeVersion("onnxruntime", "99.0"),))
+    peer.release(bundle)
+    return bundle
+
+
+def other_runtime(peer: Peer) -> Bundle:
+    """TensorFlow Lite for tflite-runtime alone, which gives way to LiteRT here."""
+    only = (RuntimeVersion("tflite-runtime", "2.14"),)
+    bundle = build(2).ordering(TFLITE_VARIANT).requiring(runtimes=only)
+    peer.release(bundle)
+    return bundle
+
+
+def other_architecture(peer: Peer) -> Bundle:
+    bundle = build(2).requiring(architectures=("abacus",))
     peer.release(bundle)
     return bundle
 
@@ -187,6 +211,8 @@ def too_new_runtime(peer: Peer) -> Bundle:
         (endless_metadata, "metadata_rejected"),
         (wrong_contents, "invalid_manifest"),
         (too_new_runtime, "variant_unsupported"),
+        (other_runtime, "variant_unsupported"),
+        (other_architecture, "variant_unsupported"),
     ],
 )
 def test_an_order_that_cannot_be_trusted_is_rejected(

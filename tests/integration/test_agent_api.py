@@ -13,20 +13,26 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.hosting import Host, load
-from agent.life.slots import Slot
-from agent.life.terms import Release
+from agent.hosting import Host
 from agent.serving.api import InferenceApi
 from agent.serving.http import HttpServer
 from fleet.protocol.errors import Conflict, InvalidConfiguration
-from tests.support.agent_bundles import VARIANT, build, expected_class
+from tests.support.agent_bundles import (
+    TFLITE_VARIANT,
+    build,
+    build_halving,
+    build_tabular,
+    expected_class,
+    load_bundle,
+)
 from tests.support.agent_device import SAMPLE, Reply, UnixConnection
+from tests.support.agent_models import MEANS
 
 LIMIT_BYTES = 20_000
 
 
 class Api:
-    """A server with one model, in a thread of its own."""
+    """A server with some models, in a thread of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "s"
@@ -38,12 +44,15 @@ class Api:
         self.run(self._start(folder))
 
     async def _start(self, folder: Path) -> None:
-        bundle = build(1, negative_gives_nan=True)
-        variant = bundle.manifest.variants[0]
-        for file in bundle.manifest.files(variant):
-            (folder / file.name).write_bytes(bundle.blobs[file.sha256])
-        slot = Slot(Release(1, bundle.sha256, VARIANT), bundle.manifest, variant, folder)
-        self.host.put("digits", await load(slot, 5.0))
+        for bundle in (
+            build(1, negative_gives_nan=True),
+            build(1, model="lite").ordering(TFLITE_VARIANT),
+            build_tabular(),
+            build_halving(),
+        ):
+            name = bundle.manifest.model
+            (folder / name).mkdir()
+            self.host.put(name, await load_bundle(bundle, folder / name))
         api = InferenceApi(self.host, lambda: self.ready)
         self.server = HttpServer(self.path, api.respond, api.refuse, LIMIT_BYTES)
         await self.server.start()
@@ -116,7 +125,11 @@ def test_the_server_and_the_model_describe_themselves(api: Api) -> None:
     assert api.call("GET", "/v2/health/ready").status == 503
     described = api.call("GET", "/v2/models/digits").body
     assert described["versions"] == ["1"]
+    assert described["platform"] == "onnxruntime_onnx"
     assert described["inputs"] == [{"name": "pixels", "datatype": "FP32", "shape": [-1, 4]}]
+    assert api.call("GET", "/v2/models/lite").body["platform"] == "litert_tflite"
+    numbers, city = api.call("GET", "/v2/models/visits").body["inputs"]
+    assert (numbers["datatype"], city["datatype"]) == ("FP32", "BYTES")
     assert api.call("GET", "/v2/models/digits/ready").status == 200
     assert api.call("GET", "/v2/models/other/ready").status == 404
 
@@ -138,6 +151,8 @@ def test_the_server_and_the_model_describe_themselves(api: Api) -> None:
         {"inputs": [tensor(data=SAMPLE[:3])]},
         {"inputs": [tensor(data=[[1.0, 2.0], [3.0]])]},
         {"inputs": [tensor(data=["a", "b", "c", "d"])]},
+        {"inputs": [tensor(data=["1", "2", "nan", "4"])]},
+        {"inputs": [tensor(data=[True] * 4)]},
         {"inputs": [tensor(data=[None] * 4)]},
         {"inputs": [tensor(data=[1e300] * 4)]},
     ],
@@ -148,6 +163,72 @@ def test_what_the_model_does_not_take_is_refused_and_not_held_against_it(api: Ap
     assert reply.body["code"] == "invalid_message"
     window = api.host.answering("digits").counter.close(1.0)
     assert window is None
+
+
+def visit(numbers: list[Any], city: Any) -> dict[str, Any]:
+    return {
+        "inputs": [
+            {"name": "numbers", "shape": [1, 2], "datatype": "FP32", "data": numbers},
+            {"name": "city", "shape": [1, 1], "datatype": "BYTES", "data": [city]},
+        ]
+    }
+
+
+def test_text_and_missing_numbers_go_in_and_text_comes_out(api: Api) -> None:
+    def answer(numbers: list[Any], city: str) -> dict[str, Any]:
+        reply = api.call("POST", "/v2/models/visits/infer", visit(numbers, city))
+        assert reply.status == 200
+        return {output["name"]: output for output in reply.body["outputs"]}
+
+    filled = answer(list(MEANS), "oslo")
+    assert answer([None, MEANS[1]], "oslo") == filled
+    assert (filled["label"]["datatype"], filled["label"]["shape"]) == ("BYTES", [1])
+    labels = {city: answer([0, 0], city)["label"]["data"] for city in ("lyon", "oslo")}
+    assert labels == {"lyon": ["no"], "oslo": ["yes"]}
+    unknown = answer([0, 0], "Århus – 東京")
+    assert unknown["probabilities"]["data"] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "city"),
+    [
+        ([1.0, 2.0], None),
+        ([1.0, 2.0], 5),
+        ([1.0, 2.0], ["lyon", "oslo"]),
+        ([1.0, "nan"], "lyon"),
+        ([1.0, [None]], "lyon"),
+        ([None, None, None], "lyon"),
+        ([None, 1e300], "lyon"),
+    ],
+)
+def test_only_numbers_may_be_missing_and_text_is_text(api: Api, numbers: list[Any], city: Any) -> None:
+    reply = api.call("POST", "/v2/models/visits/infer", visit(numbers, city))
+    assert (reply.status, reply.body["code"]) == (400, "invalid_message")
+    assert api.host.answering("visits").counter.close(1.0) is None
+
+
+def test_inputs_have_batches_of_one_size(api: Api) -> None:
+    body = visit([1.0, 2.0], "lyon")
+    body["inputs"][1] |= {"shape": [2, 1], "data": ["lyon", "oslo"]}
+    assert api.call("POST", "/v2/models/visits/infer", body).body["code"] == "invalid_message"
+
+
+def test_a_reconstruction_has_its_inputs_shape_and_no_classes_to_label(api: Api) -> None:
+    frame = [[[1.0, 2.0], [3.0, 4.0]]]
+    sent = {"name": "frame", "shape": [1, 2, 2], "datatype": "FP32", "data": frame}
+    reply = api.call("POST", "/v2/models/frames/infer", {"inputs": [sent]})
+    (output,) = reply.body["outputs"]
+    assert (output["shape"], output["data"]) == ([1, 2, 2], [0.5, 1.0, 1.5, 2.0])
+    assert "parameters" not in reply.body
+    refused = api.call("POST", "/v2/models/frames/feedback", {"id": "0" * 16, "labels": [1]})
+    assert (refused.status, refused.body["code"]) == (400, "invalid_input")
+    assert "reconstruction" in refused.body["error"]
+
+
+def test_feedback_names_classes_of_a_table(api: Api) -> None:
+    reply = api.call("POST", "/v2/models/visits/infer", visit([0, 0], "oslo"))
+    feedback = {"id": reply.body["parameters"]["prediction_id"], "labels": ["yes"]}
+    assert api.call("POST", "/v2/models/visits/feedback", feedback).body == {"labelled": 1, "correct": 1}
 
 
 def test_an_answer_that_is_not_finite_is_an_error(api: Api) -> None:

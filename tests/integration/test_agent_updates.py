@@ -31,7 +31,8 @@ def test_an_update_fetches_only_what_changed_and_going_back_fetches_nothing(
     peer.assign(device.id, (TWO, "d-2"))
     peer.wait_report("d-2", S.SUCCEEDED)
     assert device.answering_version() == "2"
-    assert {want.sha256 for want in peer.wants} == TWO.blobs.keys() - ONE.blobs.keys()
+    held = {file.sha256 for file in ONE.files}
+    assert {want.sha256 for want in peer.wants} == {file.sha256 for file in TWO.files} - held
 
     peer.wants.clear()
     peer.assign(device.id, (ONE, "d-3"))

@@ -1,36 +1,48 @@
-"""Real bundles for the agent's tests: small ONNX models, their manifests and blobs.
-
-A model is ``softmax(pixels @ weights)`` over four pixels and three classes: a test knows every answer.
-"""
+"""Real bundles for the agent's tests: small models, their manifests and blobs."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
-import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
+from agent.capabilities import measure
+from agent.hosting import Hosted, load
+from agent.life.slots import Slot
+from agent.life.terms import Release
 from fleet.drift.features import build_reference
 from fleet.protocol.manifest import (
+    MANIFEST_FORMAT,
     Evaluation,
     File,
     Manifest,
     Provenance,
-    Requirement,
     Signature,
     Tensor,
     Variant,
     encode_manifest,
     manifest_sha256,
 )
+from fleet.protocol.requirement import RuntimeRequirement, RuntimeVersion
+from fleet.protocol.text import encode_text
+from tests.support import agent_models as models
+from tests.support.agent_models import CLASSES, PIXELS
+from tests.support.agent_tflite import dense_softmax
 
 MODEL = "digits"
 VARIANT = "onnx-fp32"
-PIXELS, CLASSES, GOLDEN = 4, 3, 8
+TFLITE_VARIANT = "tflite-fp32"
+GOLDEN = 8
+
+ONNX_RUNTIMES = (RuntimeVersion("onnxruntime", "1.16"),)
+TFLITE_RUNTIMES = (RuntimeVersion("litert", "2.0"), RuntimeVersion("tflite-runtime", "2.14"))
+
+Arrays = dict[str, NDArray[Any]]
 
 
 class Bundle(NamedTuple):
@@ -38,13 +50,18 @@ class Bundle(NamedTuple):
 
     Attributes:
         manifest: The description.
-        data: The manifest's bytes.
         blobs: The files by digest.
+        ordered: The variant that a test's hub orders.
     """
 
     manifest: Manifest
-    data: bytes
     blobs: dict[str, bytes]
+    ordered: str = VARIANT
+
+    @property
+    def data(self) -> bytes:
+        """The manifest's bytes."""
+        return encode_manifest(self.manifest)
 
     @property
     def sha256(self) -> str:
@@ -52,9 +69,46 @@ class Bundle(NamedTuple):
         return manifest_sha256(self.data)
 
     @property
+    def variant(self) -> Variant:
+        """The variant that is ordered."""
+        return self.manifest.variant(self.ordered)
+
+    @property
     def model_blob(self) -> str:
-        """Digest of the model's file."""
-        return self.manifest.variants[0].model_file.sha256
+        """Digest of the ordered variant's model."""
+        return self.variant.model_file.sha256
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """What a device needs for it."""
+        return self.manifest.files(self.variant)
+
+    def ordering(self, variant: str) -> Bundle:
+        """Return the bundle with another variant ordered."""
+        return self._replace(ordered=variant)
+
+    def requiring(self, **changes: Any) -> Bundle:
+        """Return the bundle with another requirement of the ordered variant."""
+        requirement = msgspec.structs.replace(self.variant.requirement, **changes)
+        changed = msgspec.structs.replace(self.variant, requirement=requirement)
+        variants = tuple(changed if each.name == self.ordered else each for each in self.manifest.variants)
+        return self._replace(manifest=msgspec.structs.replace(self.manifest, variants=variants))
+
+
+class Built(NamedTuple):
+    """One build of a model.
+
+    Attributes:
+        name: Of the variant.
+        file_name: Of the model.
+        data: Its bytes.
+        runtimes: What runs it.
+    """
+
+    name: str
+    file_name: str
+    data: bytes
+    runtimes: tuple[RuntimeVersion, ...] = ONNX_RUNTIMES
 
 
 def build(
@@ -64,59 +118,92 @@ def build(
     padding_bytes: int = 0,
     negative_gives_nan: bool = False,
     golden_error: float = 0.0,
-    runtime_version: str = "1.16",
+    batch: int | None = None,
 ) -> Bundle:
-    """Build a version.
+    """Build a version of a classifier of four pixels, for ONNX Runtime and for LiteRT.
 
     Args:
         version: Its number; also the seed of its weights.
         model: Name of the model.
-        padding_bytes: Unused weights, to make a blob of several chunks.
-        negative_gives_nan: Answer NaN to inputs with negative sum, which no golden input has.
+        padding_bytes: Unused weights of the ONNX model, to make a blob of several chunks.
+        negative_gives_nan: Let the ONNX model answer NaN to inputs of negative sum; no golden input has one.
         golden_error: Added to the golden outputs, so that the self-test fails.
-        runtime_version: Lowest version of ONNX Runtime that the manifest asks for.
+        batch: The one size of batch that it takes; None: any.
     """
     rng = np.random.default_rng(version)
     weights = rng.normal(size=(PIXELS, CLASSES)).astype(np.float32)
-    model_bytes = _onnx(weights, rng.bytes(padding_bytes), negative_gives_nan)
-    inputs = np.random.default_rng(7).random((GOLDEN, PIXELS)).astype(np.float32)  # shared by all versions
-    session = onnxruntime.InferenceSession(model_bytes, providers=["CPUExecutionProvider"])
-    outputs: NDArray[np.float32] = session.run(["probabilities"], {"pixels": inputs})[0]
-    files = {
-        "model.onnx": model_bytes,
-        "golden_outputs.f32": (outputs + np.float32(golden_error)).astype("<f4").tobytes(),
-        "golden_inputs.f32": inputs.astype("<f4").tobytes(),
-    }
-    described = {
-        name: File(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()
-    }
-    manifest = Manifest(
-        format=1,
-        model=model,
-        version=version,
-        signature=Signature(
-            inputs=(Tensor("pixels", "float32", (-1, PIXELS)),),
-            outputs=(Tensor("probabilities", "float32", (-1, CLASSES)),),
-            classes=tuple("abc"),
-        ),
-        golden_inputs=described["golden_inputs.f32"],
-        golden_count=GOLDEN,
-        variants=(
-            Variant(
-                name=VARIANT,
-                precision="fp32",
-                requirement=Requirement("onnxruntime", runtime_version),
-                model_file=described["model.onnx"],
-                golden_outputs=described["golden_outputs.f32"],
-                golden_tolerance=1e-4,
-                evaluation=Evaluation(1.0, 100),
-            ),
-        ),
-        reference=build_reference(inputs, outputs),
-        provenance=Provenance("none", "0" * 64, "none", {}, version, {}),
+    padding = rng.bytes(padding_bytes)
+    made = models.linear(weights, padding=padding, negative_gives_nan=negative_gives_nan, batch=batch or "N")
+    size = batch or -1
+    signature = Signature(
+        inputs=(Tensor("pixels", "float32", (size, PIXELS)),),
+        outputs=(Tensor("probabilities", "float32", (size, CLASSES)),),
+        classes=tuple("abc"),
     )
-    blobs = {described[name].sha256: data for name, data in files.items()}
-    return Bundle(manifest, encode_manifest(manifest), blobs)
+    inputs = np.random.default_rng(7).random((GOLDEN, PIXELS)).astype(np.float32)  # shared by all versions
+    logits = np.exp(inputs @ weights)
+    return pack(
+        model,
+        version,
+        signature,
+        {"pixels": inputs},
+        logits / logits.sum(axis=1, keepdims=True),
+        Built(VARIANT, "model.onnx", made),
+        Built(TFLITE_VARIANT, "model.tflite", dense_softmax(weights), TFLITE_RUNTIMES),
+        golden_error=golden_error,
+    )
+
+
+def build_tabular(version: int = 1) -> Bundle:
+    """Build a classifier of numbers, which may be missing, and text; it answers numbers and text."""
+    signature = Signature(
+        inputs=(
+            Tensor("numbers", "float32", (-1, 2), columns=("age", "children"), missing=True),
+            Tensor("city", "str", (-1, 1), columns=("city",)),
+        ),
+        outputs=(Tensor("probabilities", "float32", (-1, 2)), Tensor("label", "str", (-1,))),
+        classes=models.TABULAR_CLASSES,
+    )
+    numbers = np.random.default_rng(3).normal(size=(GOLDEN, 2)).astype(np.float32)
+    numbers[0, 0] = np.nan
+    cities = np.array([["lyon"], ["oslo"], ["Århus"], [""]] * (GOLDEN // 4), dtype=object)
+    golden: Arrays = {"numbers": numbers, "city": cities}
+    return _build_onnx("visits", version, signature, golden, models.tabular())
+
+
+def build_word_score(version: int = 1) -> Bundle:
+    """Build an anomaly score of text alone."""
+    signature = Signature(
+        inputs=(Tensor("word", "str", (-1, 1)),),
+        outputs=(Tensor("score", "float32", (-1, 1)),),
+        task="anomaly",
+    )
+    words = np.array([["known"], ["rare"]] * (GOLDEN // 2), dtype=object)
+    return _build_onnx("words", version, signature, {"word": words}, models.word_score())
+
+
+def build_halving(version: int = 1) -> Bundle:
+    """Build a reconstruction of small frames."""
+    signature = Signature(
+        inputs=(Tensor("frame", "float32", (-1, 2, 2)),),
+        outputs=(Tensor("copy", "float32", (-1, 2, 2)),),
+        task="reconstruction",
+    )
+    frames = np.random.default_rng(5).random((GOLDEN, 2, 2)).astype(np.float32)
+    return _build_onnx("frames", version, signature, {"frame": frames}, models.halving())
+
+
+def unpack(bundle: Bundle, folder: Path) -> Slot:
+    """Put a bundle's files where they would be installed."""
+    for file in bundle.files:
+        (folder / file.name).write_bytes(bundle.blobs[file.sha256])
+    release = Release(bundle.manifest.version, bundle.sha256, bundle.ordered)
+    return Slot(release, bundle.manifest, bundle.variant, folder)
+
+
+async def load_bundle(bundle: Bundle, folder: Path) -> Hosted:
+    """Load a bundle as this device would."""
+    return await load(unpack(bundle, folder), measure(folder), 5.0)
 
 
 def expected_class(version: int, pixels: list[float]) -> int:
@@ -125,37 +212,71 @@ def expected_class(version: int, pixels: list[float]) -> int:
     return int((np.asarray(pixels, dtype=np.float32) @ weights).argmax())
 
 
-def _onnx(weights: NDArray[np.float32], padding: bytes, negative_gives_nan: bool) -> bytes:
-    nodes = [helper.make_node("MatMul", ["pixels", "weights"], ["logits"])]
-    initializers = [numpy_helper.from_array(weights, "weights")]
-    last = "logits"
-    if negative_gives_nan:  # sqrt of a negative sum is NaN; of a positive one it is multiplied by nothing
-        initializers += [
-            numpy_helper.from_array(np.array([1], dtype=np.int64), "axis"),
-            numpy_helper.from_array(np.array(0, dtype=np.float32), "zero"),
-        ]
-        nodes += [
-            helper.make_node("ReduceSum", ["pixels", "axis"], ["sum"]),
-            helper.make_node("Sqrt", ["sum"], ["root"]),
-            helper.make_node("Mul", ["root", "zero"], ["nothing"]),
-            helper.make_node("Add", ["logits", "nothing"], ["spoiled"]),
-        ]
-        last = "spoiled"
-    if padding:
-        initializers.append(numpy_helper.from_array(np.frombuffer(padding, dtype=np.uint8), "padding"))
-        nodes.append(helper.make_node("Identity", ["padding"], ["unused"]))
-    nodes.append(helper.make_node("Softmax", [last], ["probabilities"], axis=1))
-    outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", CLASSES])]
-    if padding:
-        outputs.append(helper.make_tensor_value_info("unused", TensorProto.UINT8, [len(padding)]))
-    graph = helper.make_graph(
-        nodes,
-        "small",
-        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["N", PIXELS])],
-        outputs,
-        initializers,
+def pack(
+    model: str,
+    version: int,
+    signature: Signature,
+    golden: Arrays,
+    outputs: NDArray[np.float32],
+    *builds: Built,
+    golden_error: float = 0.0,
+) -> Bundle:
+    """Pack builds of a model into a bundle.
+
+    Args:
+        model: Its name.
+        version: Its number.
+        signature: What it takes and gives.
+        golden: Golden inputs by name, shape (count, …).
+        outputs: What it answers to them.
+        builds: The variants.
+        golden_error: Added to the golden outputs.
+    """
+    blobs: dict[str, bytes] = {}
+
+    def file(name: str, data: bytes) -> File:
+        sha256 = hashlib.sha256(data).hexdigest()
+        blobs[sha256] = data
+        return File(name, sha256, len(data))
+
+    golden_outputs = file("golden_outputs.f32", (outputs + np.float32(golden_error)).astype("<f4").tobytes())
+    variants = tuple(
+        Variant(
+            name=built.name,
+            precision="fp32",
+            requirement=RuntimeRequirement(built.runtimes, len(built.data), 100_000),
+            model_file=file(built.file_name, built.data),
+            golden_outputs=golden_outputs,
+            golden_tolerance=1e-4,
+            evaluation=Evaluation("accuracy", 1.0, 100),
+        )
+        for built in builds
     )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(made)
-    data: bytes = made.SerializeToString()
-    return data
+    # For a model of text alone the reference has features of numbers too: the device finds them missing.
+    columns = [golden[tensor.name] for tensor in signature.inputs if tensor.dtype != "str"]
+    numbers = columns[0] if columns else np.zeros((len(outputs), 1))
+    manifest = Manifest(
+        format=MANIFEST_FORMAT,
+        model=model,
+        version=version,
+        signature=signature,
+        golden_inputs=tuple(
+            file(f"golden_inputs.{number}", _encoded(golden[tensor.name]))
+            for number, tensor in enumerate(signature.inputs)
+        ),
+        golden_count=len(outputs),
+        variants=variants,
+        reference=build_reference(signature.task, numbers, outputs),
+        provenance=Provenance("none", "0" * 64, "none", {}, version, {}),
+    )
+    return Bundle(manifest, blobs, builds[0].name)
+
+
+def _build_onnx(model: str, version: int, signature: Signature, golden: Arrays, made: bytes) -> Bundle:
+    session = onnxruntime.InferenceSession(made, providers=["CPUExecutionProvider"])
+    outputs: NDArray[np.float32] = session.run([signature.outputs[0].name], golden)[0]
+    return pack(model, version, signature, golden, outputs, Built(VARIANT, "model.onnx", made))
+
+
+def _encoded(values: NDArray[Any]) -> bytes:
+    return encode_text(values) if values.dtype == object else values.astype("<f4").tobytes()

@@ -44,7 +44,7 @@ from fleet.protocol.messages import (
 )
 from fleet.protocol.topics import HUB_ACCOUNT, HUB_SUBSCRIPTION, Down, Up, chunk, down, parse_up
 from tests.support.agent_broker import AnyBroker
-from tests.support.agent_bundles import VARIANT, Bundle
+from tests.support.agent_bundles import Bundle
 from tests.support.agent_repository import DirectorKey, Repository
 from tests.support.brokers import HOST
 from tests.support.waiting import eventually
@@ -111,7 +111,7 @@ class Peer:
                 bundle.manifest.model,
                 bundle.manifest.version,
                 bytes.fromhex(bundle.sha256),
-                VARIANT,
+                bundle.ordered,
                 deployment_id,
             )
             for bundle, deployment_id in orders

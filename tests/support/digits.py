@@ -83,7 +83,7 @@ def digits_job(folder: Path, dataset: Dataset | None = None, **changes: object) 
         "hyperparameters": {},
         "seed": 7,
         "minimum_accuracy": 0.8,
-        "maximum_int8_drop": 0.02,
+        "maximum_drop": 0.02,
         "output_folder": str(folder / "bundle"),
     }
     return TrainingJob(**{**fields, **changes})

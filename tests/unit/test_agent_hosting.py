@@ -6,41 +6,68 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from agent.capabilities import measure
 from agent.hosting import Host, Hosted, load
-from agent.life.slots import Slot
-from agent.life.terms import Release
 from agent.life.trial import run_trial
 from agent.settings import Settings
+from agent.telemetry.window import Counter
 from fleet.protocol.errors import InferenceFailed, NotFound, SelfTestFailed, TrialFailed, VariantUnsupported
-from tests.support.agent_bundles import PIXELS, VARIANT, Bundle, build
+from fleet.protocol.requirement import RuntimeVersion
+from tests.support.agent_bundles import (
+    TFLITE_VARIANT,
+    VARIANT,
+    Bundle,
+    build,
+    build_halving,
+    build_tabular,
+    build_word_score,
+    load_bundle,
+    unpack,
+)
+from tests.support.agent_models import PIXELS
 
 GOOD = np.full((1, PIXELS), 0.5, dtype=np.float32)
 BAD = -GOOD
 
 
-def unpack(bundle: Bundle, folder: Path) -> Slot:
-    """Put a bundle's files where they would be installed."""
-    variant = bundle.manifest.variants[0]
-    for file in bundle.manifest.files(variant):
-        (folder / file.name).write_bytes(bundle.blobs[file.sha256])
-    return Slot(Release(bundle.manifest.version, bundle.sha256, VARIANT), bundle.manifest, variant, folder)
-
-
 async def loaded(folder: Path, version: int = 1, **given: Any) -> Hosted:
-    return await load(unpack(build(version, **given), folder), 5.0)
+    return await load_bundle(build(version, **given), folder)
 
 
 async def _infer(hosted: Hosted, values: NDArray[np.float32]) -> int:
     return (await hosted.infer({"pixels": values})).version
 
 
-def test_the_self_test_passes_for_what_the_manifest_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "bundle",
+    [
+        build(1),
+        build(1).ordering(TFLITE_VARIANT),
+        build(1, batch=2),
+        build_tabular(),
+        build_word_score(),
+        build_halving(),
+    ],
+    ids=["onnx", "tflite", "batches of two", "numbers and text", "text", "reconstruction"],
+)
+def test_the_self_test_passes_for_what_the_manifest_says(tmp_path: Path, bundle: Bundle) -> None:
     async def run() -> None:
-        await (await loaded(tmp_path)).self_test()
+        await (await load_bundle(bundle, tmp_path)).self_test()
+
+    asyncio.run(run())
+
+
+def test_a_batch_of_another_size_than_the_only_one_fails(tmp_path: Path) -> None:
+    async def run() -> None:
+        hosted = await loaded(tmp_path, batch=2)
+        assert await _infer(hosted, np.repeat(GOOD, 2, axis=0)) == 1
+        with pytest.raises(InferenceFailed):
+            await _infer(hosted, GOOD)
 
     asyncio.run(run())
 
@@ -49,8 +76,8 @@ def test_the_self_test_passes_for_what_the_manifest_says(tmp_path: Path) -> None
     "spoil",
     [
         lambda folder: (folder / "golden_outputs.f32").write_bytes(b"\0" * 12),
-        lambda folder: (folder / "golden_inputs.f32").write_bytes(b"\0" * 3),
-        lambda folder: (folder / "golden_inputs.f32").write_bytes(
+        lambda folder: (folder / "golden_inputs.0").write_bytes(b"\0" * 3),
+        lambda folder: (folder / "golden_inputs.0").write_bytes(
             np.full((8, PIXELS), np.nan, dtype="<f4").tobytes()
         ),
     ],
@@ -60,6 +87,32 @@ def test_the_self_test_fails_on_golden_files_that_do_not_fit(tmp_path: Path, spo
         hosted = await loaded(tmp_path)
         spoil(tmp_path)
         with pytest.raises(SelfTestFailed):
+            await hosted.self_test()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("data", [b"", b"\x05\0\0\0lyon", b"\x01\0\0\0\xff" * 8])
+def test_the_self_test_fails_on_golden_text_that_is_none(tmp_path: Path, data: bytes) -> None:
+    async def run() -> None:
+        hosted = await load_bundle(build_tabular(), tmp_path)
+        (tmp_path / "golden_inputs.1").write_bytes(data)
+        with pytest.raises(SelfTestFailed, match=r"golden_inputs\.1"):
+            await hosted.self_test()
+
+    asyncio.run(run())
+
+
+def test_a_first_output_that_is_text_has_no_self_test(tmp_path: Path) -> None:
+    bundle = build_tabular()
+    signature = msgspec.structs.replace(
+        bundle.manifest.signature, outputs=bundle.manifest.signature.outputs[::-1]
+    )
+
+    async def run() -> None:
+        manifest = msgspec.structs.replace(bundle.manifest, signature=signature)
+        hosted = await load_bundle(bundle._replace(manifest=manifest), tmp_path)
+        with pytest.raises(SelfTestFailed, match="text"):
             await hosted.self_test()
 
     asyncio.run(run())
@@ -78,7 +131,25 @@ def test_a_file_that_is_no_model_is_an_error_of_ours(tmp_path: Path, contents: b
     slot = unpack(build(1), tmp_path)
     slot.model_path.write_bytes(contents)
     with pytest.raises(VariantUnsupported):
-        asyncio.run(load(slot, 5.0))
+        asyncio.run(load(slot, measure(tmp_path), 5.0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"architectures": ("abacus", "s390x")}, "abacus or s390x"),
+        ({"peak_memory_bytes": 2**60}, "memory"),
+        ({"runtimes": (RuntimeVersion("tflite-runtime", "2.14"),)}, "tflite-runtime>=2.14"),
+        ({"runtimes": (RuntimeVersion("litert", "99.0"),)}, "litert>=99.0"),
+    ],
+)
+def test_what_does_not_suit_the_device_is_not_even_opened(
+    tmp_path: Path, changes: dict[str, Any], why: str
+) -> None:
+    slot = unpack(build(1).ordering(TFLITE_VARIANT).requiring(**changes), tmp_path)
+    slot.model_path.unlink()
+    with pytest.raises(VariantUnsupported, match=why):
+        asyncio.run(load(slot, measure(tmp_path), 5.0))
 
 
 def test_what_the_runtime_refuses_is_an_error_of_ours_and_counted(tmp_path: Path) -> None:
@@ -107,6 +178,77 @@ def test_telemetry_counts_every_prediction_once(tmp_path: Path) -> None:
             ["output.class", "output.confidence", "input.mean", "input.contrast"], 74
         )
         assert hosted.counter.close(12.0) is None
+
+    asyncio.run(run())
+
+
+def test_features_of_numbers_are_missing_where_a_model_takes_text_alone(tmp_path: Path) -> None:
+    async def run() -> None:
+        hosted = await load_bundle(build_word_score(), tmp_path)
+        words = np.array([["known"], ["rare"], ["never seen"]], dtype=object)
+        answer = await hosted.infer({"word": words})
+        assert answer.outputs["score"].ravel().tolist() == [1.0, 0.25, -1.0]
+        assert answer.classes is None
+        window = hosted.counter.close(9.0)
+        assert window is not None
+        assert window.predictions == 3
+        counted = {name: (counts.total, counts.missing) for name, counts in window.profile.items()}
+        assert counted == {"output.score": (3, 0), "input.mean": (0, 3), "input.contrast": (0, 3)}
+
+    asyncio.run(run())
+
+
+def test_a_reconstruction_is_profiled_by_its_error(tmp_path: Path) -> None:
+    async def run() -> None:
+        hosted = await load_bundle(build_halving(), tmp_path)
+        frames = np.array([[[2.0, 2.0], [2.0, 2.0]], [[0.0, 0.0], [0.0, 4.0]]], dtype=np.float32)
+        await hosted.infer({"frame": frames})
+        window = hosted.counter.close(9.0)
+        assert window is not None
+        error = window.profile["output.error"]
+        assert (error.total, error.minimum, error.maximum) == (2, 1.0, 1.0)
+        assert window.profile["input.contrast"].maximum == pytest.approx(np.sqrt(3))
+
+    asyncio.run(run())
+
+
+def test_missing_numbers_are_counted_and_answered(tmp_path: Path) -> None:
+    async def run() -> None:
+        hosted = await load_bundle(build_tabular(), tmp_path)
+        numbers = np.array([[np.nan, np.nan], [np.nan, 6.0]], dtype=np.float32)
+        cities = np.array([["lyon"], ["oslo"]], dtype=object)
+        answer = await hosted.infer({"numbers": numbers, "city": cities})
+        assert answer.class_count == 2
+        window = hosted.counter.close(9.0)
+        assert window is not None
+        mean = window.profile["input.mean"]
+        assert (mean.total, mean.missing, mean.maximum) == (1, 1, 6.0)
+
+    asyncio.run(run())
+
+
+def test_samples_of_several_shapes_are_counted_in_one_window() -> None:
+    counter = Counter(build_halving().manifest, VARIANT, "0" * 64)
+    for side in (2, 3, 2):
+        frames = np.ones((1, side, side), dtype=np.float32)
+        counter.count(frames, frames / 2, 10.0)
+    window = counter.close(9.0)
+    assert window is not None
+    assert (window.predictions, window.profile["output.error"].total) == (3, 3)
+
+
+def test_an_answer_that_is_no_reconstruction_is_a_failed_inference(tmp_path: Path) -> None:
+    bundle = build(1)
+    signature = msgspec.structs.replace(bundle.manifest.signature, task="reconstruction")
+    manifest = msgspec.structs.replace(bundle.manifest, signature=signature)
+
+    async def run() -> None:
+        hosted = await load_bundle(bundle._replace(manifest=manifest), tmp_path)
+        with pytest.raises(InferenceFailed, match="shape"):
+            await hosted.infer({"pixels": GOOD})
+        window = hosted.counter.close(9.0)
+        assert window is not None
+        assert (window.errors, window.predictions) == (1, 0)
 
     asyncio.run(run())
 

@@ -10,6 +10,7 @@ import pytest
 
 from agent.backoff import Backoff
 from agent.blobs import BlobStore
+from agent.capabilities import measure
 from agent.delivery import Delivery
 from agent.hosting import Host
 from agent.life import shell
@@ -70,10 +71,15 @@ class OfflineDevice:
         slots, host = Slots(folder / "models", blobs), Host()
         delivery = Delivery("dev-1", link, blobs, settings, on_incident=self._tell, backoff=_backoff)
         self.outbox = Outbox(folder / "outbox.sqlite", 10**6)
-        workshop = Workshop(repository, delivery, slots, host, settings)
-        around = Surroundings(
-            LifeStore(life), slots, host, self.outbox, workshop, settings, lambda: None, self._tell
+        workshop = Workshop(
+            repository,
+            delivery,
+            slots,
+            host,
+            settings=settings,
+            capabilities=lambda: measure(folder),
         )
+        around = Surroundings(LifeStore(life), slots, host, self.outbox, workshop, lambda: None, self._tell)
         self.models = Models(around, blobs)
         self.models.start()
 

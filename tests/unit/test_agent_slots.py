@@ -26,8 +26,8 @@ class Disk:
     def install(self, bundle: Bundle) -> Release:
         release = Release(bundle.manifest.version, bundle.sha256, VARIANT)
         self.slots.stage(MODEL, release, bundle.data)
-        for sha256, data in bundle.blobs.items():
-            self.blobs.path(sha256).write_bytes(data)
+        for file in bundle.files:
+            self.blobs.path(file.sha256).write_bytes(bundle.blobs[file.sha256])
         self.slots.install(MODEL, release)
         return release
 
@@ -40,7 +40,7 @@ def test_an_installed_version_is_whole_and_shares_its_blobs(tmp_path: Path) -> N
     assert slot.manifest == ONE.manifest
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "golden_inputs.f32", "manifest.json"])
+@pytest.mark.parametrize("name", ["model.onnx", "golden_inputs.0", "manifest.json"])
 def test_a_changed_byte_is_noticed_when_a_version_is_opened(tmp_path: Path, name: str) -> None:
     disk = Disk(tmp_path)
     release = disk.install(ONE)
@@ -85,8 +85,8 @@ def test_only_what_is_kept_stays(tmp_path: Path) -> None:
     disk.blobs.keep({file.sha256 for file in disk.slots.files(MODEL, two)})
     assert disk.slots.held_manifest(MODEL, one) is None
     assert disk.slots.open(MODEL, two)
-    shared = TWO.manifest.golden_inputs.sha256
-    assert {path.name for path in disk.blobs.folder.iterdir()} == set(TWO.blobs)
+    shared = TWO.manifest.golden_inputs[0].sha256
+    assert {path.name for path in disk.blobs.folder.iterdir()} == {file.sha256 for file in TWO.files}
     assert shared in ONE.blobs
     disk.slots.keep(MODEL, frozenset())
     assert not disk.folder.exists()

@@ -1,0 +1,105 @@
+"""TensorFlow Lite models on LiteRT, as devices run them.
+
+Which runtimes run a model follows from its bytes. LiteRT runs all. ``tflite-runtime`` 2.14, its predecessor on
+older devices, refuses operators of later versions, and gives wrong answers to models with dynamic-range
+quantization (weights in int8, activations quantized on the way): it is not named for those.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.memory import peak_memory_bytes
+from converters.runtimes.runtime import Footprint, Runtime
+from converters.runtimes.tflite_rounding import output_step, with_rounding_noise
+from converters.samples import Inputs
+from converters.tflite.inspect import TfliteModel, inspect_tflite
+from converters.tflite.run import TfliteSession
+from fleet.protocol.errors import ConversionFailed, InvalidModel
+from fleet.protocol.manifest import Signature
+from fleet.protocol.requirement import RuntimeVersion
+
+LITERT_MINIMUM = RuntimeVersion("litert", "1.0")
+TFLITE_RUNTIME_MINIMUM = RuntimeVersion("tflite-runtime", "2.14")
+DRAWS = 8
+"""Random changes of the constants that are tried."""
+
+
+class LitertSession:
+    """A model in memory.
+
+    Args:
+        model: The bytes of a ``.tflite`` file.
+        signature: What it takes and gives.
+        plain_kernels: Use the portable kernels in place of those for this processor.
+
+    Raises:
+        ConversionFailed: LiteRT cannot load it, or it has not the signature's first output.
+    """
+
+    def __init__(self, model: bytes, signature: Signature, *, plain_kernels: bool = False) -> None:
+        _inspected(model)  # LiteRT itself does not verify files
+        self._session = TfliteSession(model, plain_kernels=plain_kernels)
+        self._output = signature.outputs[0].name
+
+    def run(self, inputs: Inputs) -> NDArray[Any]:
+        """Return the first output for one batch.
+
+        Args:
+            inputs: By name, each of shape (N, …).
+
+        Raises:
+            ConversionFailed: LiteRT refuses or fails.
+        """
+        outputs = self._session.run(inputs)
+        if self._output not in outputs:
+            raise ConversionFailed(f"The model has no output {self._output!r}; it has {', '.join(outputs)}.")
+        return outputs[self._output]
+
+
+def rounding(model: bytes, signature: Signature, inputs: Inputs, seed: int) -> float:
+    """Return how far answers may differ on other processors and releases (see `tflite_rounding`).
+
+    Args:
+        model: The bytes of a ``.tflite`` file.
+        signature: What it takes and gives.
+        inputs: The golden inputs.
+        seed: Of the random changes, 0 to 2^32 - 1.
+
+    Raises:
+        ConversionFailed: The model cannot be run, or answers with values that are not finite.
+    """
+    outputs = LitertSession(model, signature).run(inputs).astype(np.float64)
+    random = np.random.RandomState(seed)
+    answers = [LitertSession(model, signature, plain_kernels=True).run(inputs)]
+    answers += [
+        LitertSession(with_rounding_noise(model, random), signature).run(inputs) for _ in range(DRAWS)
+    ]
+    spread = max(float(np.abs(changed - outputs).max()) for changed in answers)
+    if not np.isfinite(spread):
+        raise ConversionFailed("The model answers golden inputs with values that are not finite.")
+    return max(spread, output_step(model))
+
+
+def footprint(model: bytes, signature: Signature) -> Footprint:  # noqa: ARG001 - the bytes say it all
+    """Describe what a model asks of a device.
+
+    Raises:
+        ConversionFailed: It cannot be read.
+    """
+    inspected = _inspected(model)
+    runtimes = (LITERT_MINIMUM, TFLITE_RUNTIME_MINIMUM) if inspected.runs_on_tflite_runtime else (LITERT_MINIMUM,)
+    return Footprint(runtimes, inspected.operator_names, inspected.peak_memory_bytes)
+
+
+def _inspected(model: bytes) -> TfliteModel:
+    try:
+        return inspect_tflite(model)
+    except InvalidModel as error:
+        raise ConversionFailed(str(error)) from error
+
+
+LITERT = Runtime("litert", "ai-edge-litert", LitertSession, rounding, footprint)

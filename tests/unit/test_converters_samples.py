@@ -1,0 +1,132 @@
+"""Samples: what a dataset file may hold for a conversion, how it meets the inputs of a model, and its split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converters.samples import Samples, bind, checked_samples, evenly_spaced, read_samples, split
+from fleet.protocol.errors import DigestMismatch, InvalidDataset, NotFound
+from fleet.protocol.manifest import Signature, Tensor
+
+OUTPUT = (Tensor("y", "float32", (-1, 1)),)
+NUMBERS = Tensor("input", "float32", (-1, 4))
+TEXT = Tensor("categories", "str", (-1, 2))
+
+
+def _numbers(count: int = 6) -> np.ndarray[Any, Any]:
+    return np.arange(count * 4, dtype=np.float64).reshape(count, 4)
+
+
+def test_a_file_of_numbers_text_and_labels(tmp_path: Path) -> None:
+    path = tmp_path / "samples.npz"
+    text = np.array([["a", "b"], ["ü", ""], ["c", "d"]])
+    np.savez(
+        path, features=_numbers(3), categories=text, labels=np.array([0, 1, 0]), classes=np.array(["n", "y"])
+    )
+    samples = read_samples(path)
+    assert len(samples) == 3
+    assert samples.classes == ("n", "y")
+    assert samples.labels is not None
+    inputs = bind(samples, Signature((NUMBERS, TEXT), OUTPUT))
+    assert inputs["input"].dtype == np.float32
+    assert inputs["categories"].tolist() == text.tolist()
+    assert read_samples(path, sha256=samples.sha256).sha256 == samples.sha256
+    with pytest.raises(DigestMismatch):
+        read_samples(path, sha256="0" * 64)
+    with pytest.raises(NotFound):
+        read_samples(tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {},
+        {"labels": np.array([0, 1])},
+        {"features": _numbers(3), "labels": np.array([0, 1])},
+        {"features": _numbers(0)},
+        {"features": np.float64(3.0)},
+        {"features": np.array([[1e300, 0.0]])},
+        {"features": np.array([[np.inf, 0.0]])},
+        {"features": _numbers(2), "labels": np.array([0.5, 1.0])},
+        {"features": _numbers(2), "labels": np.array([0, 2]), "classes": np.array(["a", "b"])},
+        {"features": _numbers(2), "labels": np.array([-1, 0])},
+        {"features": _numbers(2), "targets": np.array([np.nan, 1.0])},
+        {"features": _numbers(2), "targets": np.array(["a", "b"])},
+        {"features": np.array([[1, "a"], [2, "b"]], dtype=object)},
+        {"features": np.array([[1 + 2j]])},
+    ],
+)
+def test_what_makes_no_samples_is_refused(arrays: dict[str, Any]) -> None:
+    with pytest.raises(InvalidDataset):
+        checked_samples(arrays)
+
+
+def test_images_kept_as_rows_take_the_shape_of_the_model() -> None:
+    samples = checked_samples({"features": _numbers()})
+    inputs = bind(samples, Signature((Tensor("image", "float32", (-1, 1, 2, 2)),), OUTPUT))
+    assert inputs["image"].shape == (6, 1, 2, 2)
+
+
+def test_several_inputs_have_arrays_of_their_names() -> None:
+    signature = Signature((Tensor("left", "float32", (-1, 4)), Tensor("right", "int64", (-1, 4))), OUTPUT)
+    inputs = bind(checked_samples({"left": _numbers(), "right": _numbers().astype(np.int64)}), signature)
+    assert (inputs["left"].dtype, inputs["right"].dtype) == (np.float32, np.int64)
+    with pytest.raises(InvalidDataset, match="'left'"):
+        bind(checked_samples({"features": _numbers()}), signature)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "tensor", "words"),
+    [
+        ({"features": _numbers()}, Tensor("input", "float32", (-1, 5)), "shape"),
+        ({"features": _numbers()}, Tensor("input", "float32", (-1, 2, 3)), "shape"),
+        ({"categories": np.array([["a"]])}, NUMBERS, "no array"),
+        ({"input": np.array([["a"] * 4])}, NUMBERS, "takes float32"),
+    ],
+)
+def test_samples_that_a_model_does_not_take_are_refused(
+    arrays: dict[str, Any], tensor: Tensor, words: str
+) -> None:
+    with pytest.raises(InvalidDataset, match=words):
+        bind(checked_samples(arrays), Signature((tensor,), OUTPUT))
+
+
+def test_missing_values_need_a_model_that_fills_them_in() -> None:
+    values = _numbers()
+    values[2, 1] = np.nan
+    samples = checked_samples({"features": values})
+    with pytest.raises(InvalidDataset, match="Sample 2"):
+        bind(samples, Signature((NUMBERS,), OUTPUT))
+    filled = Tensor("input", "float32", (-1, 4), missing=True)
+    assert np.isnan(bind(samples, Signature((filled,), OUTPUT))["input"]).sum() == 1
+
+
+def test_a_split_is_stratified_and_named_by_its_seed() -> None:
+    labels = np.repeat([0, 1, 2], [60, 30, 10])
+    samples = Samples({"features": np.arange(100, dtype=np.float32)[:, None]}, labels)
+    left, right = split(samples, share=0.5, seed=3)
+    assert left.labels is not None
+    assert np.bincount(left.labels).tolist() == [30, 15, 5]
+    together = np.concatenate([left.arrays["features"], right.arrays["features"]])
+    assert sorted(together.ravel().tolist()) == list(range(100))
+    again, _ = split(samples, share=0.5, seed=3)
+    np.testing.assert_array_equal(again.arrays["features"], left.arrays["features"])
+    other, _ = split(samples, share=0.5, seed=4)
+    assert other.arrays["features"].tolist() != left.arrays["features"].tolist()
+
+
+def test_each_part_of_a_split_has_a_sample() -> None:
+    two = Samples({"features": np.zeros((2, 1), dtype=np.float32)}, np.array([0, 1]))
+    assert [len(part) for part in split(two, share=0.1, seed=0)] == [1, 1]
+    with pytest.raises(InvalidDataset):
+        split(two.take(np.array([0])), share=0.5, seed=0)
+
+
+def test_evenly_spaced_samples_reach_both_ends() -> None:
+    inputs = {"x": np.arange(100)[:, None]}
+    assert evenly_spaced(inputs, 3)["x"].ravel().tolist() == [0, 49, 99]
+    assert len(evenly_spaced(inputs, 500)["x"]) == 100
