@@ -1,0 +1,228 @@
+"""Rewrites of ONNX graphs: the same answers in a form that quantizers and other formats can work with.
+
+==============================  =============================================================================
+`named`                         every node has a name of its own, so that people can speak of it
+`with_constants_stored`         Constant nodes become initializers: quantizers look for weights only there
+`with_normalization_folded`     Conv → BatchNormalization becomes one Conv (Ioffe and Szegedy 2015, sec. 3.1)
+`with_flat_biases`              the bias of a Gemm, (1, N), becomes (N,): quantizers index it by channel
+`with_products_split`           Gemm becomes MatMul and Add: 4-bit quantization only knows MatMul
+==============================  =============================================================================
+
+Each takes the graph's copy and changes it in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fleet.protocol.errors import ConversionFailed
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+
+def parsed(model: bytes) -> ModelProto:
+    """Return an ONNX model from its bytes.
+
+    Raises:
+        ConversionFailed: They are not one.
+    """
+    import onnx
+
+    try:
+        found = onnx.load_from_string(model)
+    except Exception as error:  # protobuf's errors have no stable home to import them from
+        raise ConversionFailed("The model is not ONNX.") from error
+    if not found.graph.node:
+        raise ConversionFailed("The model is not ONNX, or its graph is empty.")
+    return found
+
+
+def attribute(node: NodeProto, name: str, default: Any) -> Any:
+    """Return the value of a node's attribute, or the default that its operator's specification states."""
+    from onnx import helper
+
+    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+
+
+def initializers(graph: GraphProto) -> dict[str, TensorProto]:
+    """Return the graph's constants by name, without those that its inputs may override."""
+    inputs = {value.name for value in graph.input}
+    return {tensor.name: tensor for tensor in graph.initializer if tensor.name not in inputs}
+
+
+def producers(graph: GraphProto) -> dict[str, NodeProto]:
+    """Return the node that gives each tensor."""
+    return {name: node for node in graph.node for name in node.output if name}
+
+
+def consumers(graph: GraphProto) -> dict[str, list[NodeProto]]:
+    """Return the nodes that take each tensor, those inside of subgraphs by the node that holds these."""
+    found: dict[str, list[NodeProto]] = {}
+    for node in graph.node:
+        for name in taken(node):
+            found.setdefault(name, []).append(node)
+    return found
+
+
+def taken(node: NodeProto) -> list[str]:
+    """Return the tensors that a node takes, with what its subgraphs take and make."""
+    graphs = [graph for a in node.attribute for graph in ([a.g] if a.HasField("g") else a.graphs)]
+    inner = [name for graph in graphs for child in graph.node for name in taken(child)]
+    given = [value.name for graph in graphs for value in graph.output]
+    return list(dict.fromkeys([*node.input, *inner, *given]))
+
+
+def named(model: ModelProto) -> None:
+    """Give a name to every node that has none, and another one to those that share theirs."""
+    taken = {node.name for node in model.graph.node}
+    seen: set[str] = set()
+    for index, node in enumerate(model.graph.node):
+        if not node.name or node.name in seen:
+            name = f"{node.name or node.op_type}_{index}"
+            while name in taken:
+                name += "_"
+            node.name = name
+            taken.add(name)
+        seen.add(node.name)
+
+
+def with_constants_stored(model: ModelProto) -> None:
+    """Turn Constant nodes that hold tensors into initializers."""
+    constants = [node for node in model.graph.node if node.op_type == "Constant" and not node.domain]
+    for node in constants:
+        value = attribute(node, "value", None)
+        if value is None:  # single numbers and text: no weights
+            continue
+        tensor = model.graph.initializer.add()
+        tensor.CopyFrom(value)
+        tensor.name = node.output[0]
+        model.graph.node.remove(node)
+
+
+def with_normalization_folded(model: ModelProto) -> None:
+    """Fold each BatchNormalization into the convolution before it, where nothing else takes that output.
+
+    With scale γ, shift β, mean μ and variance σ² of an output channel, its weights become w·γ/√(σ² + ε) and
+    its bias (b - μ)·γ/√(σ² + ε) + β.
+    """
+    graph = model.graph
+    constants, made_by, used_by = initializers(graph), producers(graph), consumers(graph)
+    outputs = {value.name for value in graph.output}
+    for norm in [node for node in graph.node if node.op_type == "BatchNormalization"]:
+        conv = made_by.get(norm.input[0])
+        if (
+            conv is None
+            or conv.op_type != "Conv"
+            or len(used_by[norm.input[0]]) > 1
+            or norm.input[0] in outputs
+            or len([name for name in norm.output if name]) > 1
+            or not {*filter(None, conv.input[1:]), *norm.input[1:]} <= constants.keys()
+        ):
+            continue
+        _fold(graph, conv, norm, constants)
+
+
+def with_flat_biases(model: ModelProto) -> None:
+    """Store the bias (1, N) of each Gemm as (N,)."""
+    constants = initializers(model.graph)
+    used_by = consumers(model.graph)
+    for node in model.graph.node:
+        bias = constants.get(node.input[2]) if node.op_type == "Gemm" and len(node.input) > 2 else None
+        alone = bias is not None and all(user.op_type == "Gemm" for user in used_by[bias.name])
+        if bias is not None and alone and len(bias.dims) == 2 and bias.dims[0] == 1:
+            bias.dims[:] = [bias.dims[1]]
+
+
+def with_products_split(model: ModelProto) -> None:
+    """Turn each Gemm with constant weights, α·A'·B' + β·C, into MatMul, which keeps its name, and Add."""
+    graph = model.graph
+    constants = initializers(graph)
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        weights = constants.get(node.input[1]) if node.op_type == "Gemm" else None
+        nodes.extend([node] if weights is None else _split(graph, node, constants))
+    copies = [_copy(node) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+    without_unused_constants(model)
+
+
+def without_unused_constants(model: ModelProto) -> None:
+    """Drop the initializers that no node takes."""
+    used = {*consumers(model.graph), *(value.name for value in model.graph.output)}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    if len(kept) < len(model.graph.initializer):
+        copies = [_copy(tensor) for tensor in kept]
+        del model.graph.initializer[:]
+        model.graph.initializer.extend(copies)
+
+
+def _fold(graph: GraphProto, conv: NodeProto, norm: NodeProto, constants: dict[str, TensorProto]) -> None:
+    from onnx import numpy_helper
+
+    def values(names: Iterable[str]) -> list[NDArray[np.float64]]:
+        return [numpy_helper.to_array(constants[name]).astype(np.float64) for name in names if name]
+
+    weights, *bias = values(conv.input[1:])
+    scale, shift, mean, variance = values(norm.input[1:])
+    factor = scale / np.sqrt(variance + attribute(norm, "epsilon", 1e-5))
+    folded = weights * factor.reshape(-1, *[1] * (weights.ndim - 1))
+    moved = ((bias[0] if bias else 0.0) - mean) * factor + shift
+    conv.input[1:] = [
+        _stored(graph, conv.input[1] + "_folded", folded.astype(np.float32), constants),
+        _stored(graph, norm.input[2] + "_folded", moved.astype(np.float32), constants),
+    ]
+    conv.output[0] = norm.output[0]
+    graph.node.remove(norm)
+    unused = {norm.input[i] for i in range(1, 5)} - consumers(graph).keys()
+    for tensor in [t for t in graph.initializer if t.name in unused]:
+        graph.initializer.remove(tensor)
+
+
+def _split(graph: GraphProto, node: NodeProto, constants: dict[str, TensorProto]) -> list[NodeProto]:
+    from onnx import helper, numpy_helper
+
+    weights = numpy_helper.to_array(constants[node.input[1]])
+    weights = weights.T if attribute(node, "transB", 0) else weights
+    alpha, beta = (np.asarray(attribute(node, name, 1.0), dtype=weights.dtype) for name in ("alpha", "beta"))
+    right = _stored(graph, f"{node.name}_weights", np.ascontiguousarray(weights * alpha), constants)
+    left, output, before, after = node.input[0], node.output[0], [], []
+    if attribute(node, "transA", 0):
+        left = f"{node.name}_transposed"
+        name = f"{node.name}_transpose"
+        before = [helper.make_node("Transpose", [node.input[0]], [left], name, perm=[1, 0])]
+    if len(node.input) > 2 and node.input[2]:
+        added, product = node.input[2], f"{node.name}_product"
+        if beta != 1.0 and added in constants:
+            scaled = np.asarray(numpy_helper.to_array(constants[added]) * beta)
+            added = _stored(graph, f"{node.name}_bias", scaled, constants)
+        elif beta != 1.0:
+            factor, scaled_name = _stored(graph, f"{node.name}_beta", beta, constants), f"{node.name}_scaled"
+            before.append(helper.make_node("Mul", [added, factor], [scaled_name], f"{node.name}_scale"))
+            added = scaled_name
+        after = [helper.make_node("Add", [product, added], [output], f"{node.name}_add")]
+        output = product
+    return [*before, helper.make_node("MatMul", [left, right], [output], node.name), *after]
+
+
+def _stored(graph: GraphProto, name: str, value: NDArray[Any], constants: dict[str, TensorProto]) -> str:
+    """Add a constant to the graph under a free name like this one, and return that."""
+    from onnx import numpy_helper
+
+    while name in constants:
+        name += "_"
+    tensor = numpy_helper.from_array(value, name)
+    graph.initializer.append(tensor)
+    constants[name] = graph.initializer[-1]
+    return name
+
+
+def _copy(message: Any) -> Any:
+    copied = type(message)()
+    copied.CopyFrom(message)
+    return copied
