@@ -19,7 +19,19 @@ if TYPE_CHECKING:
     from tests.support.hub import HubProcess
 
 ROOT = Path(__file__).parents[2]
-FORBIDDEN = ("fastapi", "sklearn", "onnx", "typer", "rich", "sqlite_utils", "uvicorn", "skl2onnx", "amqtt")
+FORBIDDEN = (
+    "fastapi",
+    "sklearn",
+    "onnx",
+    "typer",
+    "rich",
+    "sqlite_utils",
+    "uvicorn",
+    "skl2onnx",
+    "amqtt",
+    "ai_edge_litert",
+    "tflite_runtime",
+)
 TIMEOUT_S = 60.0
 
 
