@@ -27,17 +27,18 @@ class _Entry(NamedTuple):
     numpy_below: int | None = None
 
 
-_RUNTIMES = {
+RUNTIMES = {
     "onnxruntime": _Entry("onnxruntime", "agent.runtimes.onnx", "OnnxRuntime"),
     "litert": _Entry("ai-edge-litert", "agent.runtimes.litert", "LiteRt"),
     "tflite-runtime": _Entry("tflite-runtime", "agent.runtimes.litert", "TfliteRuntime", numpy_below=2),
 }
+"""Every runtime that the agent can use, by the name that manifests and the hub know it by."""
 
 
 def available_runtimes() -> dict[str, str]:
     """Return the names and versions of the runtimes that are installed and work with what is installed."""
     found = {}
-    for name, entry in _RUNTIMES.items():
+    for name, entry in RUNTIMES.items():
         try:
             installed = version(entry.distribution)
         except PackageNotFoundError:
@@ -53,7 +54,7 @@ def runtime(name: str) -> Runtime:
     Raises:
         VariantUnsupported: This device does not have it.
     """
-    entry = _RUNTIMES.get(name)
+    entry = RUNTIMES.get(name)
     if entry is None or name not in available_runtimes():
         raise VariantUnsupported(f"This device has no runtime {name!r:.80}.")
     return cast(Runtime, getattr(import_module(entry.module), entry.adapter)())

@@ -13,7 +13,8 @@ import pytest
 from agent.runtimes.litert import LiteRt, TfliteRuntime
 from agent.runtimes.onnx import OnnxRuntime
 from agent.runtimes.protocol import LoadedModel, Runtime
-from agent.runtimes.registry import available_runtimes, runtime
+from agent.runtimes.registry import RUNTIMES, available_runtimes, runtime
+from agent.serving.tensors import DATATYPES
 from fleet.protocol.errors import InferenceFailed, VariantUnsupported
 from fleet.protocol.manifest import Signature, Tensor
 from fleet.protocol.requirement import version_key
@@ -202,3 +203,12 @@ def test_several_inputs_and_outputs_keep_their_names(tmp_path: Path) -> None:
     cities = np.array([["lyon"], ["oslo"]], dtype=object)
     answer = model.infer({"numbers": np.zeros((2, 2), dtype=np.float32), "city": cities})
     assert {name: value.tolist() for name, value in answer.items()} == {"label": ["no", "yes"]}
+
+
+def test_every_runtime_and_datatype_is_documented() -> None:
+    reference = Path(__file__).parents[2] / "docs" / "reference"
+    runtimes, api = ((reference / f"agent-{page}.md").read_text("utf-8") for page in ("runtimes", "api"))
+    for name, entry in RUNTIMES.items():
+        (row,) = (line for line in runtimes.splitlines() if line.startswith(f"| `{name}` |"))
+        assert f"`{entry.distribution}`" in row
+    assert [datatype for datatype in DATATYPES.values() if f"`{datatype}`" not in api] == []
