@@ -16,6 +16,7 @@ datatype           JSON                        and
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -115,17 +116,26 @@ def _read(sent: RequestTensor, wanted: Tensor) -> NDArray[Any]:
         raise InvalidMessage(
             f"Input {wanted.name} has the shape {list(wanted.shape)}, not {sent.shape!r:.80}."
         )
+    elements = _flat(sent.data)
+    if len(elements) != math.prod(sent.shape):
+        raise InvalidMessage(f"The data of input {wanted.name} does not have the stated shape.")
+    return _typed(elements, wanted).reshape(sent.shape)
+
+
+def _flat(data: list[Any]) -> list[Any]:
+    """Return the elements of data row by row; what is not nested evenly leaves lists among them."""
+    if list not in set(map(type, data)):
+        return data
     try:
-        elements = np.array(sent.data, dtype=object).reshape(sent.shape)
+        return np.array(data, dtype=object).ravel().tolist()
     except ValueError as error:
-        raise InvalidMessage(f"The data of input {wanted.name} does not have the stated shape.") from error
-    return _typed(elements, wanted)
+        raise InvalidMessage("The data is not nested evenly.") from error
 
 
-def _typed(elements: NDArray[np.object_], wanted: Tensor) -> NDArray[Any]:
-    """Return elements as they came from JSON in the type that the model takes."""
+def _typed(elements: list[Any], wanted: Tensor) -> NDArray[Any]:
+    """Return elements as they came from JSON in the type that the model takes, in one row."""
     dtype = np.dtype(wanted.dtype)
-    found = set(map(type, elements.ravel().tolist()))
+    found = set(map(type, elements))
     if wanted.missing and dtype.kind == "f":
         found.discard(type(None))  # NumPy makes NaN of it
     if not found <= _ELEMENTS[dtype.kind]:
@@ -133,13 +143,13 @@ def _typed(elements: NDArray[np.object_], wanted: Tensor) -> NDArray[Any]:
             f"The data of input {wanted.name} has elements that are no {DATATYPES[wanted.dtype]}."
         )
     if dtype.kind == "U":
-        return elements
+        return np.array(elements, dtype=object)
     try:
         with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused below
-            array = elements.astype(dtype)
+            array = np.array(elements, dtype=dtype)
     except OverflowError as error:
         raise InvalidMessage(f"Input {wanted.name} has values out of its type's range.") from error
-    if dtype.kind in "iu" and (array != elements).any():  # older versions of NumPy let them wrap around
+    if dtype.kind in "iu" and array.tolist() != elements:  # older versions of NumPy let them wrap around
         raise InvalidMessage(f"Input {wanted.name} has values out of its type's range.")
     if dtype.kind == "f" and np.isinf(array).any():
         raise InvalidMessage(f"Input {wanted.name} has values that are not finite in its type.")
