@@ -162,6 +162,25 @@ def without_unused_constants(model: ModelProto) -> None:
         model.graph.initializer.extend(copies)
 
 
+def stored(graph: GraphProto, name: str, value: NDArray[Any], constants: dict[str, TensorProto]) -> str:
+    """Add a constant to the graph under a free name like this one, and return that name.
+
+    Args:
+        graph: The graph.
+        name: What it should be called.
+        value: Its value.
+        constants: The graph's `initializers`; the new one is added.
+    """
+    from onnx import numpy_helper
+
+    while name in constants:
+        name += "_"
+    tensor = numpy_helper.from_array(value, name)
+    graph.initializer.append(tensor)
+    constants[name] = graph.initializer[-1]
+    return name
+
+
 def _fold(graph: GraphProto, conv: NodeProto, norm: NodeProto, constants: dict[str, TensorProto]) -> None:
     from onnx import numpy_helper
 
@@ -174,8 +193,8 @@ def _fold(graph: GraphProto, conv: NodeProto, norm: NodeProto, constants: dict[s
     folded = weights * factor.reshape(-1, *[1] * (weights.ndim - 1))
     moved = ((bias[0] if bias else 0.0) - mean) * factor + shift
     conv.input[1:] = [
-        _stored(graph, conv.input[1] + "_folded", folded.astype(np.float32), constants),
-        _stored(graph, norm.input[2] + "_folded", moved.astype(np.float32), constants),
+        stored(graph, conv.input[1] + "_folded", folded.astype(np.float32), constants),
+        stored(graph, norm.input[2] + "_folded", moved.astype(np.float32), constants),
     ]
     conv.output[0] = norm.output[0]
     graph.node.remove(norm)
@@ -190,7 +209,7 @@ def _split(graph: GraphProto, node: NodeProto, constants: dict[str, TensorProto]
     weights = numpy_helper.to_array(constants[node.input[1]])
     weights = weights.T if attribute(node, "transB", 0) else weights
     alpha, beta = (np.asarray(attribute(node, name, 1.0), dtype=weights.dtype) for name in ("alpha", "beta"))
-    right = _stored(graph, f"{node.name}_weights", np.ascontiguousarray(weights * alpha), constants)
+    right = stored(graph, f"{node.name}_weights", np.ascontiguousarray(weights * alpha), constants)
     left, output, before, after = node.input[0], node.output[0], [], []
     if attribute(node, "transA", 0):
         left = f"{node.name}_transposed"
@@ -200,26 +219,14 @@ def _split(graph: GraphProto, node: NodeProto, constants: dict[str, TensorProto]
         added, product = node.input[2], f"{node.name}_product"
         if beta != 1.0 and added in constants:
             scaled = np.asarray(numpy_helper.to_array(constants[added]) * beta)
-            added = _stored(graph, f"{node.name}_bias", scaled, constants)
+            added = stored(graph, f"{node.name}_bias", scaled, constants)
         elif beta != 1.0:
-            factor, scaled_name = _stored(graph, f"{node.name}_beta", beta, constants), f"{node.name}_scaled"
+            factor, scaled_name = stored(graph, f"{node.name}_beta", beta, constants), f"{node.name}_scaled"
             before.append(helper.make_node("Mul", [added, factor], [scaled_name], f"{node.name}_scale"))
             added = scaled_name
         after = [helper.make_node("Add", [product, added], [output], f"{node.name}_add")]
         output = product
     return [*before, helper.make_node("MatMul", [left, right], [output], node.name), *after]
-
-
-def _stored(graph: GraphProto, name: str, value: NDArray[Any], constants: dict[str, TensorProto]) -> str:
-    """Add a constant to the graph under a free name like this one, and return that."""
-    from onnx import numpy_helper
-
-    while name in constants:
-        name += "_"
-    tensor = numpy_helper.from_array(value, name)
-    graph.initializer.append(tensor)
-    constants[name] = graph.initializer[-1]
-    return name
 
 
 def _copy(message: Any) -> Any:

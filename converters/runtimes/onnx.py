@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.graph import MINIMUM_RUNTIME_VERSION, RUNTIME
+from converters.graph import MINIMUM_RUNTIME_VERSION, RUNTIME, minimum_onnxruntime
 from converters.memory import onnx_peak_memory_bytes, ort_peak_memory_bytes
 from converters.ort_format import is_ort_format, minimum_release, ort_operators
 from converters.rewrite import parsed
@@ -104,9 +104,9 @@ def footprint(model: bytes, signature: Signature) -> Footprint:  # noqa: ARG001 
     if is_ort_format(model):
         release, operators, peak = minimum_release(model), ort_operators(model), ort_peak_memory_bytes(model)
     else:
-        graph = parsed(model).graph
-        release, peak = MINIMUM_RUNTIME_VERSION, onnx_peak_memory_bytes(model)
-        operators = frozenset(("" if n.domain == "ai.onnx" else n.domain, n.op_type) for n in graph.node)
+        read = parsed(model)
+        release, peak = minimum_onnxruntime(read), onnx_peak_memory_bytes(model)
+        operators = frozenset(("" if n.domain == "ai.onnx" else n.domain, n.op_type) for n in read.graph.node)
     version = max(release, MINIMUM_RUNTIME_VERSION, key=version_key)
     names = sorted(f"{domain}.{name}" if domain else name for domain, name in operators)
     return Footprint((RuntimeVersion(RUNTIME, version),), tuple(names), peak)
