@@ -1,0 +1,1 @@
+"""The kinds of trained models that a conversion takes in."""

@@ -1,0 +1,92 @@
+"""Run an ONNX model as it comes, all its outputs at once, before anything is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.samples import Inputs
+from fleet.protocol.errors import InvalidModel
+from fleet.protocol.manifest import Tensor
+
+if TYPE_CHECKING:
+    import onnx
+
+MAX_PROBE_ELEMENTS = 2**27
+"""Most elements of one sample; half a gigabyte of float32."""
+
+
+class OnnxSession:
+    """A model in onnxruntime, on one thread: other splits would be other orders of addition.
+
+    Args:
+        model: Checked by ``onnx.checker``.
+        name: What to call it in messages.
+
+    Raises:
+        InvalidModel: onnxruntime cannot load it.
+    """
+
+    def __init__(self, model: onnx.ModelProto, name: str) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 4  # what goes wrong is raised; the log would say it twice
+        self._name = name
+        try:
+            data = model.SerializeToString(deterministic=True)
+            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors have no root of their own
+            raise InvalidModel(
+                f"onnxruntime {ort.__version__} cannot load {name}: {_told(error)}",
+                remedy="Update onnxruntime, or export the model with operators and an opset that it has.",
+            ) from error
+
+    def run(self, inputs: Inputs, outputs: Sequence[str]) -> list[NDArray[Any]]:
+        """Return these outputs for one batch.
+
+        Raises:
+            InvalidModel: The model fails.
+        """
+        import onnxruntime as ort
+
+        options = ort.RunOptions()
+        options.log_severity_level = 4
+        try:
+            answers = self._session.run(list(outputs), inputs, options)
+        except Exception as error:  # onnxruntime's errors have no root of their own
+            sizes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
+            raise InvalidModel(f"{self._name} fails on a batch of {sizes}: {_told(error)}") from error
+        return [np.asarray(answer) for answer in answers]
+
+
+def probes(tensors: Sequence[Tensor], count: int) -> Inputs:
+    """Return inputs that are always the same, to see how a model behaves.
+
+    Args:
+        tensors: The model's inputs.
+        count: N.
+
+    Returns:
+        For each an array of shape (N, …): floats of the standard normal distribution, whole numbers and truth
+        values of 0 and 1, which are valid as indices too, and one letter as text.
+    """
+    random = np.random.RandomState(0)
+    inputs: Inputs = {}
+    for tensor in tensors:
+        shape = (count, *tensor.shape[1:])
+        if tensor.dtype == "str":
+            inputs[tensor.name] = np.full(shape, "a", dtype=object)
+        elif np.dtype(tensor.dtype).kind == "f":
+            inputs[tensor.name] = random.standard_normal(shape).astype(tensor.dtype)
+        else:
+            inputs[tensor.name] = random.randint(0, 2, shape).astype(tensor.dtype)
+    return inputs
+
+
+def _told(error: Exception) -> str:
+    return str(error).strip().split("\n", maxsplit=1)[0][:500]

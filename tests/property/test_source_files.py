@@ -1,0 +1,38 @@
+"""Damaged model files: whatever is cut off or flipped, reading ends in a source or in one of our errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from converters.source import Source
+from converters.sources.onnx_file import open_onnx
+from fleet.protocol.errors import MusterError
+from tests.support.onnx_models import cnn
+
+ONNX = cnn(batch=1, reshape=(1, -1), opset=13).SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("damaged")
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    cut=st.integers(0, len(ONNX)) | st.just(len(ONNX)),
+    flips=st.lists(st.tuples(st.integers(0, len(ONNX) - 1), st.integers(0, 7)), max_size=4),
+)
+def test_damaged_onnx_files_are_read_or_refused(folder: Path, cut: int, flips: list[tuple[int, int]]) -> None:
+    data = bytearray(ONNX)
+    for at, bit in flips:
+        data[at] ^= 1 << bit
+    path = folder / "m.onnx"
+    path.write_bytes(data[:cut])
+    try:
+        assert isinstance(open_onnx(path), Source)
+    except MusterError as error:
+        assert str(error)
