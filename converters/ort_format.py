@@ -3,6 +3,15 @@
 They are read here with the bindings that ship inside onnxruntime: which version of the format a file has,
 which operators and constants. They verify nothing: only read what onnxruntime has written or has loaded.
 
+A file is one table of the format's version, the model, and for each operator how the types of its arguments
+are called, which builds without operator schemas need::
+
+    InferenceSession ─┬─ ort_version             written first, so last in the file
+                      ├─ model                   nearly all bytes
+                      └─ kernel_type_str_resolver: [operator: [type: [argument]]]
+
+The last part is written in the order of a hash table, which differs from run to run; `canonical` sorts it.
+
 ==============  ==============================================================================================
 format version  first release of onnxruntime that reads it
 ==============  ==============================================================================================
@@ -75,6 +84,77 @@ def ort_operators(model: bytes) -> frozenset[tuple[str, str]]:
     """Return domain and name of every operator that a file uses, the core's domain being empty."""
     graph = ort_graph(model)
     return frozenset((node.Domain().decode(), node.OpType().decode()) for node in ort_nodes(graph))
+
+
+def canonical(model: bytes) -> bytes:
+    """Return a file as onnxruntime wrote it, with its operators' argument types in the order of their names.
+
+    The model's bytes stay as they are: all references in them are relative and lead towards the file's end.
+
+    Raises:
+        ConversionFailed: It is not in the ORT format.
+    """
+    import flatbuffers
+    from onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs import InferenceSession as Session
+
+    session = _session(model)
+    table = session.Model()._tab  # the bindings give no other way to its position
+    vtable = table.Pos - int.from_bytes(model[table.Pos : table.Pos + 4], "little", signed=True)
+    kept = model[min(table.Pos, vtable) :]
+    builder = flatbuffers.Builder(2 * len(kept) + 1024)
+    builder.minalign = 16
+    builder.Bytes[len(builder.Bytes) - len(kept) :] = kept
+    builder.head = len(builder.Bytes) - len(kept)
+    version = builder.CreateString(session.OrtVersion().decode())
+    resolver = _sorted_resolver(builder, session.KernelTypeStrResolver())
+    Session.Start(builder)
+    Session.AddOrtVersion(builder, version)
+    Session.AddModel(builder, len(model) - table.Pos)
+    if resolver is not None:
+        Session.AddKernelTypeStrResolver(builder, resolver)
+    builder.Finish(Session.End(builder), file_identifier=IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _sorted_resolver(builder: Any, resolver: Any) -> int | None:
+    """Write the table of argument types, and return where it is."""
+    from onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs import (
+        ArgTypeAndIndex,
+        KernelTypeStrArgsEntry,
+        KernelTypeStrResolver,
+        OpIdKernelTypeStrArgsEntry,
+    )
+
+    if resolver is None:
+        return None
+
+    def written(kind: Any, **fields: Any) -> int:
+        kind.Start(builder)
+        for name, value in fields.items():
+            getattr(kind, f"Add{name}")(builder, value)
+        return int(kind.End(builder))
+
+    def vector(offsets: list[int]) -> int:
+        builder.StartVector(4, len(offsets), 4)
+        for offset in reversed(offsets):
+            builder.PrependUOffsetTRelative(offset)
+        return int(builder.EndVector())
+
+    def type_entry(entry: Any) -> int:
+        arguments = [entry.Args(i) for i in range(entry.ArgsLength())]
+        listed = [written(ArgTypeAndIndex, ArgType=a.ArgType(), Index=a.Index()) for a in arguments]
+        name, args = builder.CreateString(entry.KernelTypeStr()), vector(listed)
+        return written(KernelTypeStrArgsEntry, KernelTypeStr=name, Args=args)
+
+    def operator_entry(entry: Any) -> int:
+        types = [entry.KernelTypeStrArgs(i) for i in range(entry.KernelTypeStrArgsLength())]
+        listed = [type_entry(each) for each in sorted(types, key=lambda each: each.KernelTypeStr())]
+        name, args = builder.CreateString(entry.OpId()), vector(listed)
+        return written(OpIdKernelTypeStrArgsEntry, OpId=name, KernelTypeStrArgs=args)
+
+    operators = [resolver.OpKernelTypeStrArgs(i) for i in range(resolver.OpKernelTypeStrArgsLength())]
+    listed = [operator_entry(each) for each in sorted(operators, key=lambda each: each.OpId())]
+    return written(KernelTypeStrResolver, OpKernelTypeStrArgs=vector(listed))
 
 
 def _session(model: bytes | bytearray) -> Any:

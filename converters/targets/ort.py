@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from converters.ort_format import ort_operators
+from converters.ort_format import canonical, ort_operators
 from converters.runtimes.onnx import ONNXRUNTIME
 from converters.target import Target, Work
 from fleet.protocol.errors import ConversionFailed
@@ -36,7 +36,7 @@ def build(work: Work) -> bytes:
         options.log_severity_level = 3
         try:
             ort.InferenceSession(work.onnx, options, providers=["CPUExecutionProvider"])
-            data = path.read_bytes()
+            data = canonical(path.read_bytes())
         except Exception as error:  # onnxruntime's errors have no root of their own
             raise ConversionFailed(f"onnxruntime cannot save the graph in its format: {error}.") from error
     check_portable(data)
