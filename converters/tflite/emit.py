@@ -10,7 +10,8 @@ write               `flatbuffer`: tensors, operators under their lowest versions
 ==================  ========================================================================================
 
 A graph is written with exactly its meaning or not at all: an unknown operator, attribute or shape raises
-`UnsupportedOperator`. Every tensor keeps its ONNX name; a step towards it is called ``name;step``.
+`UnsupportedOperator`. Every tensor keeps its ONNX name; a step towards it is called ``name;step``. Which
+nodes an operator does the work of is written beside the graph, for `quantize`.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def emit_tflite(model: onnx.ModelProto) -> bytes:
     """Return an ONNX model as TFLite; the same model gives the same bytes.
 
     Inputs and outputs keep their names, order, element types and order of axes: an image that is (N, C, H, W)
-    in ONNX is so in TFLite too. A symbolic batch stays open: the file says shape 1 and ``shape_signature`` -1,
-    and ``resize_tensor_input`` takes any N.
+    in ONNX is so in TFLite too. A symbolic batch stays open: the file says 1 in ``shape``, -1 in
+    ``shape_signature``, and ``resize_tensor_input`` takes any N.
 
     Args:
         model: Operator set 13 to 21, core operators on float32, shapes fixed but for the inputs' first
@@ -67,7 +68,10 @@ def _emit_node(emission: Emission, node: Node) -> None:
                 continue  # an absent input of old operator sets
             raise node.unsupported(f"tensor {name!r:.80} has no elements")
         if fact.computed and fact.dtype.name not in TYPES:
-            raise node.unsupported(f"tensor {name!r:.80} is {fact.dtype}, not one of {', '.join(sorted(TYPES))}")
+            raise node.unsupported(
+                f"tensor {name!r:.80} is {fact.dtype}, not one of {', '.join(sorted(TYPES))}"
+            )
+    emission.node = node.name
     OPERATORS[node.operator](emission, node)
     if unread := node.unread():
         raise node.unsupported(f"its attribute {', '.join(unread)} is not understood")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import flatbuffers
+import msgspec
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
 SIGNATURE = "serving_default"
 DESCRIPTION = "Written by Muster."
+LAYERS = "muster.layers"
+"""Metadata of a float file: JSON, for each operator the tensor that it writes and the nodes that it is."""
 MAX_LEGACY_CODE = 127
 """Codes up to this one are also written into the byte that runtimes before 2.4 read."""
 ALIGNMENT_BYTES = 16
@@ -53,6 +56,20 @@ class _Buffer(schema.BufferT):  # type: ignore[misc]  # the schema has no types
         return schema.BufferEnd(builder)
 
 
+class _Builder(flatbuffers.Builder):  # type: ignore[misc]  # flatbuffers has no types
+    """A builder that writes equal vectors once: each quantized channel has a zero point of 8 bytes."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__(size_bytes)
+        self._vectors: dict[tuple[str, bytes], int] = {}
+
+    def CreateNumpyVector(self, x: NDArray[Any]) -> int:  # noqa: N802 - the library's name
+        key = (x.dtype.str, x.tobytes())
+        if key not in self._vectors:
+            self._vectors[key] = super().CreateNumpyVector(x)
+        return self._vectors[key]
+
+
 def write_graph(graph: Graph) -> bytes:
     """Return a graph as the bytes of a ``.tflite`` file.
 
@@ -75,6 +92,11 @@ def write_graph(graph: Graph) -> bytes:
         operator.opcodeIndex = number
     model.subgraphs = [subgraph]
     model.signatureDefs = [_signature(graph, index)]
+    layers = [[operator.output.name, *operator.nodes] for operator in graph.operators]
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = LAYERS, len(model.buffers)
+    model.metadata = [entry]
+    model.buffers.append(schema.BufferT(data=msgspec.json.encode(layers)))
     return write_model(model)
 
 
@@ -91,6 +113,7 @@ def write_model(model: Any) -> bytes:
     model.version = SCHEMA_VERSION
     model.description = DESCRIPTION
     _number_codes(model)
+    _number_buffers(model)
     size_bytes = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
     if size_bytes > MAX_SIZE_BYTES:
         raise ConversionFailed(
@@ -98,7 +121,11 @@ def write_model(model: Any) -> bytes:
         )
     for number, buffer in enumerate(model.buffers):
         model.buffers[number] = _Buffer(data=buffer.data)
-    builder = flatbuffers.Builder(size_bytes + 4096)
+    for subgraph in model.subgraphs:
+        for tensor in subgraph.tensors:
+            if tensor.quantization is not None and tensor.quantization.zeroPoint is not None:
+                tensor.quantization.zeroPoint = np.asarray(tensor.quantization.zeroPoint, dtype="<i8")
+    builder = _Builder(size_bytes + 4096)
     try:
         builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
     except flatbuffers.builder.BuilderSizeError as error:
@@ -123,6 +150,21 @@ def _number_codes(model: Any) -> None:
             )
             operator.opcodeIndex = known.setdefault((code, version), len(known))
     model.operatorCodes = [_code(code, version) for code, version in known]
+
+
+def _number_buffers(model: Any) -> None:
+    """Keep the buffers that something refers to, in the order of their first use; number 0 is empty."""
+    users = [tensor for subgraph in model.subgraphs for tensor in subgraph.tensors]
+    users += model.metadata or []
+    known, kept = {0: 0}, [schema.BufferT()]
+    for user in users:
+        data = model.buffers[user.buffer].data
+        number = 0 if data is None or not len(data) else user.buffer
+        if number not in known:
+            known[number] = len(kept)
+            kept.append(model.buffers[number])
+        user.buffer = known[number]
+    model.buffers = kept
 
 
 def _code(code: int, version: int = 1) -> Any:

@@ -10,8 +10,8 @@ product or arithmetic → RELU, RELU6, RELU_N1_TO_1      the same with a fused a
 =====================================================  ====================================================
 
 "Product" means CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED with constant weights. A tensor that is read
-twice, or is an output of the model, is never rewritten away. Dropping an operator hands its output tensor, and
-so its name, to the operator before it: a name of the source survives as long as its tensor exists.
+twice, or is an output of the model, is never rewritten away. Dropping an operator hands its output tensor,
+and so its name, to the operator before it: a name of the source survives as long as its tensor exists.
 """
 
 from __future__ import annotations
@@ -69,8 +69,9 @@ class _Rewriting:
         """Return what reads a tensor; nothing if it is an output of the model."""
         return () if id(tensor) in self._outputs else self._readers.get(id(tensor), ())
 
-    def drop(self, operator: Operator, before: Operator) -> None:
-        """Remove an operator; the one that wrote its input writes its output instead."""
+    def drop(self, operator: Operator, before: Operator, into: Operator) -> None:
+        """Remove an operator that another has taken over; the one before it writes its output instead."""
+        into.nodes += [name for name in operator.nodes if name not in into.nodes]
         self.graph.operators.remove(operator)
         before.outputs[0] = operator.output
         self._producers[id(operator.output)] = before
@@ -176,7 +177,7 @@ def _folded_affine(rewriting: _Rewriting, operator: Operator) -> None:
     if operator.code == B.DIV and not np.all(value):
         return
     _apply(product, operator.code, np.broadcast_to(value.reshape(-1), (tensor.shape[-1],)).astype(np.float64))
-    rewriting.drop(operator, last)
+    rewriting.drop(operator, last, product)
 
 
 def _constant_operand(operator: Operator) -> tuple[Tensor, NDArray[np.float32]] | None:
@@ -223,7 +224,7 @@ def _fused_activation(rewriting: _Rewriting, operator: Operator) -> None:
         return
     if before.options.fusedActivationFunction == NONE:
         before.options.fusedActivationFunction = ACTIVATIONS[operator.code]
-        rewriting.drop(operator, last)
+        rewriting.drop(operator, last, before)
 
 
 def _constant(operator: Operator, index: int) -> NDArray[np.float32]:

@@ -43,12 +43,14 @@ class Operator:
         inputs: What it reads; None for an optional input that is absent.
         outputs: What it writes.
         options: Its options table in the schema's object API, or None.
+        nodes: Names of the ONNX nodes that it does the work of.
     """
 
     code: int
     inputs: list[Tensor | None]
     outputs: list[Tensor]
     options: Any = None
+    nodes: list[str] = field(default_factory=list)
 
     @property
     def output(self) -> Tensor:

@@ -55,10 +55,15 @@ class Emission:
 
     Args:
         source: The ONNX graph.
+
+    Attributes:
+        graph: What has been emitted so far.
+        node: Name of the ONNX node that is being emitted.
     """
 
     def __init__(self, source: Source) -> None:
         self.graph = Graph()
+        self.node = ""
         self.source = source
         self._forms: dict[str, dict[Layout, Tensor]] = {}
         for name in source.inputs:
@@ -81,6 +86,17 @@ class Emission:
         value = self.fact(node.inputs[index]).value
         if value is None:
             raise node.unsupported(f"its input {node.inputs[index]!r:.80} is computed, not constant")
+        return value
+
+    def required(self, node: Node, index: int) -> NDArray[Any]:
+        """Return a node's input that has to be there and a constant.
+
+        Raises:
+            UnsupportedOperator: It is left out or computed.
+        """
+        value = self.constant(node, index)
+        if value is None:
+            raise node.unsupported(f"its input {index} is left out")
         return value
 
     def layout(self, name: str) -> Layout:
@@ -143,7 +159,7 @@ class Emission:
             dtype: Element type of the output.
         """
         output = Tensor(name, shape, np.dtype(dtype))
-        self.graph.operators.append(Operator(code, list(inputs), [output], options))
+        self.graph.operators.append(Operator(code, list(inputs), [output], options, [self.node]))
         return output
 
     def reshape(self, node: Node, tensor: Tensor, shape: Shape, name: str) -> Tensor:

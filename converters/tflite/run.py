@@ -25,14 +25,19 @@ class TfliteSession:
     """
 
     def __init__(self, model: bytes | Path, *, keep_intermediate: bool = False) -> None:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         try:
-            content = model.read_bytes() if isinstance(model, Path) else model
             self._interpreter: Any = Interpreter(
-                model_content=content,
+                model_content=model.read_bytes() if isinstance(model, Path) else model,
                 num_threads=1,
                 experimental_preserve_all_tensors=keep_intermediate,
+                # Delegates fuse operators, and what lies between them is then no tensor any more.
+                experimental_op_resolver_type=(
+                    OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+                    if keep_intermediate
+                    else OpResolverType.AUTO
+                ),
             )
             self._inputs = self._addressed(self._interpreter.get_input_details(), "inputs")
             self._outputs = self._addressed(self._interpreter.get_output_details(), "outputs")
@@ -51,7 +56,7 @@ class TfliteSession:
         """
         if inputs.keys() != self._inputs.keys():
             raise ConversionFailed(
-                f"The model takes the inputs {', '.join(self._inputs)}; {', '.join(inputs) or 'none'} were given."
+                f"The model takes the inputs {', '.join(self._inputs)}, not {', '.join(inputs) or 'none'}."
             )
         try:
             self._resize(inputs)

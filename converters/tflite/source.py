@@ -144,7 +144,7 @@ def read_source(model: onnx.ModelProto) -> Source:
 def _checked_opset(model: onnx.ModelProto) -> int:
     from onnx import TensorProto, checker
 
-    size_bytes = model.ByteSize()
+    size_bytes: int = model.ByteSize()
     if size_bytes > MAX_MODEL_SIZE_BYTES:
         raise ConversionFailed(
             f"The model has {size_bytes} bytes; a TFLite file holds {MAX_MODEL_SIZE_BYTES} at most."
@@ -159,7 +159,7 @@ def _checked_opset(model: onnx.ModelProto) -> int:
         checker.check_model(model)
     except (checker.ValidationError, ValueError, RuntimeError) as error:
         raise ConversionFailed(f"The model is not valid ONNX: {error}.") from error
-    versions = {entry.domain: entry.version for entry in model.opset_import}
+    versions: dict[str, int] = {entry.domain: entry.version for entry in model.opset_import}
     opset = versions.get("", versions.get("ai.onnx", 0))
     if opset not in OPSETS:
         raise ConversionFailed(

@@ -49,9 +49,8 @@ def operator_version(code: int, types: Sequence[int | None], ranks: Sequence[int
         return _fully_connected(is_int8=is_int8, types=types, options=options)
     if code == B.DEQUANTIZE and types[0] == T.FLOAT16:
         return 3
-    if is_int8:
-        return INT8_VERSION.get(code, USUAL_INT8_VERSION)
-    return _float(code, types, ranks, options)
+    least = INT8_VERSION.get(code, USUAL_INT8_VERSION) if is_int8 else 1
+    return max(least, _by_options(code, types, ranks, options))
 
 
 def _fully_connected(*, is_int8: bool, types: Sequence[int | None], options: Any) -> int:
@@ -62,7 +61,7 @@ def _fully_connected(*, is_int8: bool, types: Sequence[int | None], options: Any
     return 4 if is_int8 else 1
 
 
-def _float(code: int, types: Sequence[int | None], ranks: Sequence[int], options: Any) -> int:
+def _by_options(code: int, types: Sequence[int | None], ranks: Sequence[int], options: Any) -> int:
     if code == B.DEPTHWISE_CONV_2D and (options.dilationHFactor, options.dilationWFactor) != (1, 1):
         return 2
     if code == B.RESIZE_BILINEAR and options.halfPixelCenters:

@@ -10,11 +10,10 @@ from ai_edge_litert import schema_py_generated as schema
 
 from converters.tflite.graph import Tensor
 from converters.tflite.layout import Emission, Layout, plain
-from converters.tflite.operators.elementwise import require_dtype, unary
+from converters.tflite.operators.elementwise import FLOAT, require_dtype, unary
 from converters.tflite.source import Node
 
 B = schema.BuiltinOperator
-FLOAT = frozenset({"float32"})
 MAX_SOFTMAX_RANK = 4
 
 

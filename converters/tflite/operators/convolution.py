@@ -6,6 +6,7 @@ Other groups are convolved one by one and concatenated: TFLite's own grouped CON
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,105 +15,119 @@ from numpy.typing import NDArray
 
 from converters.tflite.graph import Shape, Tensor
 from converters.tflite.layout import Emission
-from converters.tflite.operators.elementwise import require_dtype
+from converters.tflite.operators.elementwise import FLOAT, require_dtype
 from converters.tflite.operators.window import VALID, Window, image, put_image, read_window, zero_padded
 from converters.tflite.source import Node
 
 B = schema.BuiltinOperator
-FLOAT = frozenset({"float32"})
+
+
+@dataclass(frozen=True, eq=False)
+class Kernels:
+    """The constants of a convolution.
+
+    Attributes:
+        weights: (outputs, inputs of a group, kernel height, kernel width), as in ONNX.
+        bias: (outputs,).
+    """
+
+    weights: NDArray[Any]
+    bias: NDArray[Any]
+
+    @property
+    def outputs(self) -> int:
+        """Number of output channels."""
+        return len(self.weights)
+
+
+def read_bias(emission: Emission, node: Node, outputs: int) -> NDArray[Any]:
+    """Return a convolution's third input; zeros where it is left out."""
+    bias = emission.constant(node, 2)
+    return np.zeros(outputs, dtype=np.float32) if bias is None else bias
 
 
 def _conv(emission: Emission, node: Node) -> None:
     require_dtype(emission, node, node.inputs[0], FLOAT)
-    weights = emission.constant(node, 1)
-    assert weights is not None
-    bias = emission.constant(node, 2)
-    bias = np.zeros(len(weights), dtype=np.float32) if bias is None else bias
-    groups = node.attribute("group", 1)
+    weights = emission.required(node, 1)
     window = read_window(emission, node, weights.shape[2:])
     weights = weights.reshape(*weights.shape[:2], *window.kernel)
-    tensor, name = image(emission, node), node.outputs[0]
-    scheme = schema.Padding.SAME if window.is_same else VALID
-    if scheme == VALID:
+    kernels = Kernels(weights, read_bias(emission, node, len(weights)))
+    tensor, name, groups = image(emission, node), node.outputs[0], node.attribute("group", 1)
+    if window.scheme == VALID:
         tensor = zero_padded(emission, tensor, window.reached, name)
-    put_image(emission, node, _grouped(emission, node, tensor, weights, bias, groups, window, scheme))
-
-
-def _grouped(
-    emission: Emission,
-    node: Node,
-    tensor: Tensor,
-    weights: NDArray[Any],
-    bias: NDArray[Any],
-    groups: int,
-    window: Window,
-    scheme: int,
-) -> Tensor:
-    name = node.outputs[0]
-    shape = (tensor.shape[0], *window.positions, len(weights))
     if groups == 1:
-        return convolved(emission, node, tensor, weights, bias, window, scheme, name)
-    if groups == tensor.shape[-1]:
-        kernel = emission.const(node.inputs[1], weights.transpose(1, 2, 3, 0))
-        constants = [kernel, emission.const(f"{name};bias", bias)]
-        options = _depthwise_options(window, scheme, len(weights) // groups)
-        return emission.emit(B.DEPTHWISE_CONV_2D, [tensor, *constants], name, shape, options)
-    parts = []
-    size = tensor.shape[-1] // groups
-    for group, (kernels, biases) in enumerate(
-        zip(np.split(weights, groups), np.split(bias, groups), strict=True)
-    ):
-        begin, extent = (0, 0, 0, group * size), (*tensor.shape[:3], size)
-        part = sliced(emission, tensor, begin, extent, f"{name};in{group}")
-        parts.append(convolved(emission, node, part, kernels, biases, window, scheme, f"{name};out{group}"))
-    options = schema.ConcatenationOptionsT()
-    options.axis = 3
-    return emission.emit(B.CONCATENATION, parts, name, shape, options)
+        result = convolved(emission, node, tensor, kernels, window, name=name)
+    elif groups == tensor.shape[-1]:
+        result = _depthwise(emission, node, tensor, kernels, window)
+    else:
+        result = _by_groups(emission, node, tensor, kernels, window)
+    put_image(emission, node, result)
 
 
 def convolved(
-    emission: Emission,
-    node: Node,
-    tensor: Tensor,
-    weights: NDArray[Any],
-    bias: NDArray[Any],
-    window: Window,
-    scheme: int,
-    name: str,
+    emission: Emission, node: Node, tensor: Tensor, kernels: Kernels, window: Window, *, name: str
 ) -> Tensor:
     """Return an image convolved with all its channels.
 
     Args:
         emission: The graph under way.
         node: On whose behalf; its second input names the weights.
-        tensor: (N, H, W, inputs).
-        weights: (outputs, inputs, kernel height, kernel width), as in ONNX.
-        bias: (outputs,).
-        window: How the kernel moves.
-        scheme: TFLite's padding.
+        tensor: (N, H, W, inputs), padded already unless TFLite pads as the window says.
+        kernels: Of one group.
+        window: How they move.
         name: Name of the result.
     """
-    options = schema.Conv2DOptionsT()
-    options.padding = scheme
-    options.strideH, options.strideW = window.strides
-    options.dilationHFactor, options.dilationWFactor = window.dilations
-    kernel = emission.const(node.inputs[1], weights.transpose(0, 2, 3, 1))
-    shape = (tensor.shape[0], *window.positions, len(weights))
     return emission.emit(
-        B.CONV_2D, [tensor, kernel, emission.const(f"{name};bias", bias)], name, shape, options
+        B.CONV_2D,
+        [
+            tensor,
+            emission.const(node.inputs[1], kernels.weights.transpose(0, 2, 3, 1)),
+            emission.const(f"{name};bias", kernels.bias),
+        ],
+        name,
+        (tensor.shape[0], *window.positions, kernels.outputs),
+        _moving(schema.Conv2DOptionsT(), window),
     )
 
 
-def _depthwise_options(window: Window, scheme: int, multiplier: int) -> Any:
-    options = schema.DepthwiseConv2DOptionsT()
-    options.padding = scheme
+def _depthwise(emission: Emission, node: Node, tensor: Tensor, kernels: Kernels, window: Window) -> Tensor:
+    name = node.outputs[0]
+    options = _moving(schema.DepthwiseConv2DOptionsT(), window)
+    options.depthMultiplier = kernels.outputs // tensor.shape[-1]
+    constants = [
+        emission.const(node.inputs[1], kernels.weights.transpose(1, 2, 3, 0)),
+        emission.const(f"{name};bias", kernels.bias),
+    ]
+    shape = (tensor.shape[0], *window.positions, kernels.outputs)
+    return emission.emit(B.DEPTHWISE_CONV_2D, [tensor, *constants], name, shape, options)
+
+
+def _by_groups(emission: Emission, node: Node, tensor: Tensor, kernels: Kernels, window: Window) -> Tensor:
+    name, size = node.outputs[0], kernels.weights.shape[1]
+    groups = tensor.shape[-1] // size
+    extent = (*tensor.shape[:3], size)
+    parts = []
+    for group, (weights, bias) in enumerate(
+        zip(np.split(kernels.weights, groups), np.split(kernels.bias, groups), strict=True)
+    ):
+        part = sliced(emission, tensor, (0, 0, 0, group * size), extent, name=f"{name};in{group}")
+        own = Kernels(weights, bias)
+        parts.append(convolved(emission, node, part, own, window, name=f"{name};out{group}"))
+    options = schema.ConcatenationOptionsT()
+    options.axis = 3
+    shape = (tensor.shape[0], *window.positions, kernels.outputs)
+    return emission.emit(B.CONCATENATION, parts, name, shape, options)
+
+
+def _moving(options: Any, window: Window) -> Any:
+    """Return the options with the window's padding, strides and dilations."""
+    options.padding = window.scheme
     options.strideH, options.strideW = window.strides
     options.dilationHFactor, options.dilationWFactor = window.dilations
-    options.depthMultiplier = multiplier
     return options
 
 
-def sliced(emission: Emission, tensor: Tensor, begin: Shape, extent: Shape, name: str) -> Tensor:
+def sliced(emission: Emission, tensor: Tensor, begin: Shape, extent: Shape, *, name: str) -> Tensor:
     """Return a part of a tensor.
 
     Args:

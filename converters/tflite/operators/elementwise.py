@@ -19,7 +19,8 @@ from converters.tflite.source import Node
 
 B = schema.BuiltinOperator
 MAX_BROADCAST_RANK = 4
-ARITHMETIC = frozenset({"float32", "int32"})
+FLOAT = frozenset({"float32"})
+ARITHMETIC = FLOAT | {"int32"}
 
 
 def operands(
@@ -100,7 +101,7 @@ def unary(
     emission: Emission, node: Node, code: int, options: Any = None, *, dtypes: frozenset[str] | None = None
 ) -> None:
     """Emit an operator of one operand in the layout that the operand has."""
-    require_dtype(emission, node, node.inputs[0], dtypes or frozenset({"float32"}))
+    require_dtype(emission, node, node.inputs[0], dtypes or FLOAT)
     layout = emission.layout(node.inputs[0])
     tensor = emission.get(node, node.inputs[0], layout)
     result = emission.emit(code, [tensor], node.outputs[0], tensor.shape, options, dtype=tensor.dtype)
@@ -115,26 +116,26 @@ def _unary(
 
 def _power(emission: Emission, node: Node) -> None:
     for name in node.inputs:
-        require_dtype(emission, node, name, frozenset({"float32"}))
+        require_dtype(emission, node, name, FLOAT)
     exponent = emission.fact(node.inputs[1]).value
-    if exponent is not None and exponent.size == 1:
-        if len(exponent.shape) <= len(emission.fact(node.inputs[0]).shape) and exponent.item() == 2:
-            return unary(emission, node, B.SQUARE, schema.SquareOptionsT())
-    return _binary(B.POW, schema.PowOptionsT, frozenset({"float32"}), emission, node)
+    rank = len(emission.fact(node.inputs[0]).shape)
+    if exponent is not None and exponent.size == 1 and exponent.item() == 2 and exponent.ndim <= rank:
+        return unary(emission, node, B.SQUARE, schema.SquareOptionsT())
+    return _binary(B.POW, schema.PowOptionsT, FLOAT, emission, node)
 
 
 def _reciprocal(emission: Emission, node: Node) -> None:
-    require_dtype(emission, node, node.inputs[0], frozenset({"float32"}))
+    require_dtype(emission, node, node.inputs[0], FLOAT)
     layout = emission.layout(node.inputs[0])
     tensor = emission.get(node, node.inputs[0], layout)
-    one = emission.const(f"{node.outputs[0]};one", np.float32(1).reshape(()))
+    one = emission.const(f"{node.outputs[0]};one", np.ones((), dtype=np.float32))
     result = emission.emit(B.DIV, [one, tensor], node.outputs[0], tensor.shape, schema.DivOptionsT())
     emission.put(node, result, layout)
 
 
 def _is_nan(emission: Emission, node: Node) -> None:
     """Only what is not a number differs from itself."""
-    require_dtype(emission, node, node.inputs[0], frozenset({"float32"}))
+    require_dtype(emission, node, node.inputs[0], FLOAT)
     layout = emission.layout(node.inputs[0])
     tensor = emission.get(node, node.inputs[0], layout)
     options = schema.NotEqualOptionsT()
@@ -164,13 +165,10 @@ def _cast(emission: Emission, node: Node) -> None:
     tensor = emission.get(node, node.inputs[0], layout)
     if source.dtype != target.dtype:
         options = schema.CastOptionsT()
-        tensor = emission.emit(
-            B.CAST, [tensor], node.outputs[0], tensor.shape, options, dtype=target.dtype
-        )
+        tensor = emission.emit(B.CAST, [tensor], node.outputs[0], tensor.shape, options, dtype=target.dtype)
     emission.put(node, tensor, layout)
 
 
-_FLOAT = frozenset({"float32"})
 _BOOL = frozenset({"bool"})
 _COMPARABLE = frozenset({"float32", "int32", "int64"})
 _EQUATABLE = _COMPARABLE | _BOOL
@@ -180,7 +178,7 @@ OPERATORS: dict[str, Callable[[Emission, Node], None]] = {
     "Sum": partial(_binary, B.ADD, schema.AddOptionsT, ARITHMETIC),
     "Sub": partial(_binary, B.SUB, schema.SubOptionsT, ARITHMETIC),
     "Mul": partial(_binary, B.MUL, schema.MulOptionsT, ARITHMETIC),
-    "Div": partial(_binary, B.DIV, schema.DivOptionsT, _FLOAT),
+    "Div": partial(_binary, B.DIV, schema.DivOptionsT, FLOAT),
     "Max": partial(_binary, B.MAXIMUM, schema.MaximumMinimumOptionsT, ARITHMETIC),
     "Min": partial(_binary, B.MINIMUM, schema.MaximumMinimumOptionsT, ARITHMETIC),
     "Equal": partial(_binary, B.EQUAL, schema.EqualOptionsT, _EQUATABLE),
@@ -192,16 +190,16 @@ OPERATORS: dict[str, Callable[[Emission, Node], None]] = {
     "Or": partial(_binary, B.LOGICAL_OR, schema.LogicalOrOptionsT, _BOOL),
     "Xor": partial(_binary, B.NOT_EQUAL, schema.NotEqualOptionsT, _BOOL),
     "Not": partial(_unary, B.LOGICAL_NOT, schema.LogicalNotOptionsT, _BOOL),
-    "Abs": partial(_unary, B.ABS, schema.AbsOptionsT, _FLOAT),
+    "Abs": partial(_unary, B.ABS, schema.AbsOptionsT, FLOAT),
     "Neg": partial(_unary, B.NEG, schema.NegOptionsT, ARITHMETIC),
-    "Exp": partial(_unary, B.EXP, schema.ExpOptionsT, _FLOAT),
-    "Log": partial(_unary, B.LOG, None, _FLOAT),
-    "Sqrt": partial(_unary, B.SQRT, None, _FLOAT),
-    "Sin": partial(_unary, B.SIN, None, _FLOAT),
-    "Cos": partial(_unary, B.COS, schema.CosOptionsT, _FLOAT),
-    "Floor": partial(_unary, B.FLOOR, None, _FLOAT),
-    "Ceil": partial(_unary, B.CEIL, None, _FLOAT),
-    "Round": partial(_unary, B.ROUND, None, _FLOAT),
+    "Exp": partial(_unary, B.EXP, schema.ExpOptionsT, FLOAT),
+    "Log": partial(_unary, B.LOG, None, FLOAT),
+    "Sqrt": partial(_unary, B.SQRT, None, FLOAT),
+    "Sin": partial(_unary, B.SIN, None, FLOAT),
+    "Cos": partial(_unary, B.COS, schema.CosOptionsT, FLOAT),
+    "Floor": partial(_unary, B.FLOOR, None, FLOAT),
+    "Ceil": partial(_unary, B.CEIL, None, FLOAT),
+    "Round": partial(_unary, B.ROUND, None, FLOAT),
     "Pow": _power,
     "Reciprocal": _reciprocal,
     "IsNaN": _is_nan,

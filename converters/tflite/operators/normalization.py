@@ -1,4 +1,4 @@
-"""BatchNormalization as a product and a sum, which `converters.tflite.fuse` folds into weights where it can."""
+"""BatchNormalization: a product and a sum, which `converters.tflite.fuse` folds into weights where it can."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from converters.tflite.layout import Emission
-from converters.tflite.operators.elementwise import require_dtype
+from converters.tflite.operators.elementwise import FLOAT, require_dtype
 from converters.tflite.source import Node
 
 B = schema.BuiltinOperator
 
 
 def _batch_normalization(emission: Emission, node: Node) -> None:
-    """scale · (x - mean) / √(variance + epsilon) + bias, each a number for every channel (axis 1)."""
-    require_dtype(emission, node, node.inputs[0], frozenset({"float32"}))
+    """Compute scale · (x - mean) / √(variance + epsilon) + bias, parameters by channel, axis 1."""
+    require_dtype(emission, node, node.inputs[0], FLOAT)
     node.attribute("momentum")  # concerns training only
     if node.attribute("training_mode", 0):
         raise node.unsupported("it is in training mode")

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from converters.tflite.graph import Tensor
 from converters.tflite.layout import Emission
-from converters.tflite.operators.elementwise import require_dtype
+from converters.tflite.operators.elementwise import FLOAT, require_dtype
 from converters.tflite.operators.window import (
-    SAME,
     VALID,
     Window,
     image,
@@ -34,7 +33,6 @@ from converters.tflite.operators.window import (
 from converters.tflite.source import Node
 
 B = schema.BuiltinOperator
-FLOAT = frozenset({"float32"})
 
 
 def _max_pool(emission: Emission, node: Node) -> None:
@@ -45,8 +43,9 @@ def _max_pool(emission: Emission, node: Node) -> None:
     tensor = image(emission, node)
     if not window.is_same:
         tensor = _padded_for_maximum(emission, tensor, window, node.outputs[0])
-    scheme = SAME if window.is_same else VALID
-    put_image(emission, node, _pooled(emission, B.MAX_POOL_2D, tensor, window, scheme, node.outputs[0]))
+    name = node.outputs[0]
+    pooled = _pooled(emission, B.MAX_POOL_2D, tensor, window, scheme=window.scheme, name=name)
+    put_image(emission, node, pooled)
 
 
 def _padded_for_maximum(emission: Emission, tensor: Tensor, window: Window, name: str) -> Tensor:
@@ -67,17 +66,15 @@ def _padded_for_maximum(emission: Emission, tensor: Tensor, window: Window, name
 def _average_pool(emission: Emission, node: Node) -> None:
     window, name = _window(emission, node), node.outputs[0]
     include_pads = bool(node.attribute("count_include_pad", 0))
-    tensor = image(emission, node)
+    tensor, code = image(emission, node), B.AVERAGE_POOL_2D
     if not window.padded or (window.is_same and not include_pads):
-        scheme = SAME if window.is_same else VALID
-        return put_image(
-            emission, node, _pooled(emission, B.AVERAGE_POOL_2D, tensor, window, scheme, name)
-        )
+        pooled = _pooled(emission, code, tensor, window, scheme=window.scheme, name=name)
+        return put_image(emission, node, pooled)
     factors = _factors(node, window, include_pads=include_pads)
     tensor = zero_padded(emission, tensor, window.reached, name)
     exact = bool(np.all(factors == 1))
     step = name if exact else f"{name};mean"
-    tensor = _pooled(emission, B.AVERAGE_POOL_2D, tensor, window, VALID, step)
+    tensor = _pooled(emission, code, tensor, window, scheme=VALID, name=step)
     if not exact:
         constant = emission.const(f"{name};factors", factors)
         tensor = emission.emit(B.MUL, [tensor, constant], name, tensor.shape, schema.MulOptionsT())
@@ -95,7 +92,8 @@ def _factors(node: Node, window: Window, *, include_pads: bool) -> NDArray[np.fl
     if min(count.min() for count in counts) < 1:
         raise node.unsupported("a window lies wholly outside its input")
     whole = window.kernel[0] * window.kernel[1]
-    return (whole / np.multiply.outer(*counts)).astype(np.float32)[None, :, :, None]
+    factors: NDArray[np.float32] = (whole / np.multiply.outer(*counts)).astype(np.float32)
+    return factors[None, :, :, None]
 
 
 def _window(emission: Emission, node: Node) -> Window:
@@ -107,13 +105,16 @@ def _window(emission: Emission, node: Node) -> Window:
     return window
 
 
-def _pooled(emission: Emission, code: int, tensor: Tensor, window: Window, scheme: int, name: str) -> Tensor:
+def _pooled(
+    emission: Emission, code: int, tensor: Tensor, window: Window, *, scheme: int, name: str
+) -> Tensor:
     options: Any = schema.Pool2DOptionsT()
     options.padding = scheme
     options.strideH, options.strideW = window.strides
     options.filterHeight, options.filterWidth = window.kernel
-    shape = (tensor.shape[0], *window.positions, tensor.shape[-1])
-    return emission.emit(code, [tensor], name, shape, options)
+    return emission.emit(
+        code, [tensor], name, (tensor.shape[0], *window.positions, tensor.shape[-1]), options
+    )
 
 
 OPERATORS: dict[str, Callable[[Emission, Node], None]] = {

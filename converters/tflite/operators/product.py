@@ -15,16 +15,15 @@ from numpy.typing import NDArray
 
 from converters.tflite.graph import Tensor
 from converters.tflite.layout import Emission
-from converters.tflite.operators.elementwise import require_dtype
+from converters.tflite.operators.elementwise import FLOAT, require_dtype
 from converters.tflite.source import Node
 
 B = schema.BuiltinOperator
-FLOAT = frozenset({"float32"})
 MAX_RANK = 4
 
 
 def fully_connected(
-    emission: Emission, node: Node, tensor: Tensor, weights: NDArray[Any], bias: NDArray[Any], name: str
+    emission: Emission, node: Node, tensor: Tensor, weights: NDArray[Any], *, bias: NDArray[Any], name: str
 ) -> Tensor:
     """Return tensor · weightsᵀ + bias.
 
@@ -53,13 +52,18 @@ def _matmul(emission: Emission, node: Node) -> None:
         weights = right.value.T
         tensor = emission.get(node, node.inputs[0])
         bias = np.zeros(len(weights), dtype=np.float32)
-        result = fully_connected(emission, node, tensor, weights, bias, node.outputs[0])
+        result = fully_connected(emission, node, tensor, weights, bias=bias, name=node.outputs[0])
         return emission.put(node, result)
     return emission.put(node, _batch_matmul(emission, node, node.outputs[0]))
 
 
 def _batch_matmul(
-    emission: Emission, node: Node, name: str, *, left_transposed: bool = False, right_transposed: bool = False
+    emission: Emission,
+    node: Node,
+    name: str,
+    *,
+    left_transposed: bool = False,
+    right_transposed: bool = False,
 ) -> Tensor:
     shapes = [emission.fact(input_name).shape for input_name in node.inputs[:2]]
     if any(not 2 <= len(shape) <= MAX_RANK for shape in shapes):
@@ -72,38 +76,37 @@ def _batch_matmul(
 
 
 def _gemm(emission: Emission, node: Node) -> None:
-    """alpha · A' · B' + beta · C."""
+    """Compute alpha · A' · B' + beta · C."""
     _require_float(emission, node)
-    alpha, beta = node.attribute("alpha", 1.0), node.attribute("beta", 1.0)
-    left_transposed, right_transposed = node.attribute("transA", 0), node.attribute("transB", 0)
-    right = emission.fact(node.inputs[1]).value
-    name = node.outputs[0]
-    addend = _bias(emission, node, beta)
-    product_name = name if addend is not None else f"{name};product"
-    if right is not None:
-        weights = np.float32(alpha) * (right if right_transposed else right.T)
-        bias = np.zeros(len(weights), dtype=np.float32) if addend is None else addend
-        tensor = emission.get(node, node.inputs[0])
-        if left_transposed:
-            tensor = emission.get(node, node.inputs[0], (1, 0))
-        result = fully_connected(emission, node, tensor, weights, bias, product_name)
-        addend = np.zeros(0, dtype=np.float32) if addend is not None else None
-    else:
-        result = _batch_matmul(
-            emission,
-            node,
-            f"{name};product",
-            left_transposed=bool(left_transposed),
-            right_transposed=bool(right_transposed),
-        )
-        result = _scaled(emission, result, alpha, f"{name};scaled")
-        if addend is not None:
-            constant = emission.const(f"{name};bias", addend)
-            result = emission.emit(B.ADD, [result, constant], name, result.shape, schema.AddOptionsT())
-    if addend is None:
-        scaled = _scaled(emission, emission.get(node, node.inputs[2]), beta, f"{name};addend")
-        result = emission.emit(B.ADD, [result, scaled], name, result.shape, schema.AddOptionsT())
+    beta, name = node.attribute("beta", 1.0), node.outputs[0]
+    bias = _bias(emission, node, beta)
+    result = _product(emission, node, bias, name if bias is not None else f"{name};product")
+    if bias is None:
+        addend = _scaled(emission, emission.get(node, node.inputs[2]), beta, f"{name};addend")
+        result = emission.emit(B.ADD, [result, addend], name, result.shape, schema.AddOptionsT())
     emission.put(node, result)
+
+
+def _product(emission: Emission, node: Node, bias: NDArray[np.float32] | None, name: str) -> Tensor:
+    """Return alpha · A' · B', and the bias where there is one."""
+    alpha = node.attribute("alpha", 1.0)
+    left_transposed, right_transposed = bool(node.attribute("transA", 0)), bool(node.attribute("transB", 0))
+    weights = emission.fact(node.inputs[1]).value
+    if weights is not None:
+        weights = np.float32(alpha) * (weights if right_transposed else weights.T)
+        bias = np.zeros(len(weights), dtype=np.float32) if bias is None else bias
+        tensor = emission.get(node, node.inputs[0], (1, 0) if left_transposed else None)
+        return fully_connected(emission, node, tensor, weights, bias=bias, name=name)
+    result = _batch_matmul(
+        emission,
+        node,
+        f"{name};matmul",
+        left_transposed=left_transposed,
+        right_transposed=right_transposed,
+    )
+    result = _scaled(emission, result, alpha, f"{name};scaled")
+    addend = emission.const(f"{name};bias", np.zeros((), dtype=np.float32) if bias is None else bias)
+    return emission.emit(B.ADD, [result, addend], name, result.shape, schema.AddOptionsT())
 
 
 def _bias(emission: Emission, node: Node, beta: float) -> NDArray[np.float32] | None:

@@ -10,11 +10,10 @@ from ai_edge_litert import schema_py_generated as schema
 
 from converters.tflite.graph import Tensor
 from converters.tflite.layout import Emission, Layout, permuted
-from converters.tflite.operators.elementwise import require_dtype
+from converters.tflite.operators.elementwise import FLOAT, require_dtype
 from converters.tflite.source import Node
 
 B = schema.BuiltinOperator
-FLOAT = frozenset({"float32"})
 MAX_RANK = 4
 
 
@@ -72,7 +71,7 @@ def _each(emission: Emission, code: int, tensor: Tensor, name: str) -> Tensor:
 
 
 def _axes(emission: Emission, node: Node) -> tuple[int, ...]:
-    """Return the axes: an attribute in old operator sets, an input in new ones, all where neither is given."""
+    """Return the axes: an attribute in old operator sets, an input in new ones, all where none is given."""
     rank = len(emission.fact(node.inputs[0]).shape)
     given = node.attribute("axes")
     if given is None:

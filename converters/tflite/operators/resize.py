@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from converters.tflite.graph import Tensor
 from converters.tflite.layout import Emission, channels_last
-from converters.tflite.operators.elementwise import require_dtype
+from converters.tflite.operators.elementwise import FLOAT, require_dtype
 from converters.tflite.source import Node
 
 B = schema.BuiltinOperator
@@ -35,13 +35,15 @@ OPTIONS = ((False, False), (True, False), (False, True))
 
 
 def _resize(emission: Emission, node: Node) -> None:
-    require_dtype(emission, node, node.inputs[0], frozenset({"float32"}))
+    require_dtype(emission, node, node.inputs[0], FLOAT)
     mode = node.attribute("mode", "nearest")
     _refuse_variations(node)
     name = node.outputs[0]
     have, want = emission.fact(node.inputs[0]).shape, emission.fact(name).shape
     if len(have) != 4 or have[:2] != want[:2] or mode not in ("nearest", "linear"):
-        raise node.unsupported(f"only height and width can be resized, by nearest or linear, not {mode!r:.20}")
+        raise node.unsupported(
+            f"only height and width can be resized, by nearest or linear, not {mode!r:.20}"
+        )
     scales = _scales(emission, node, have, want)
     sources = [
         _onnx_sources(node, have[axis], want[axis], scale) for axis, scale in zip((2, 3), scales, strict=True)
@@ -116,7 +118,9 @@ def _nearest(
         if all(np.array_equal(a, b) for a, b in zip(wanted, offered, strict=True)):
             options = schema.ResizeNearestNeighborOptionsT()
             options.alignCorners, options.halfPixelCenters = align, half
-            return _resized(emission, node, B.RESIZE_NEAREST_NEIGHBOR, tensor, want, options)
+            return _resized(
+                emission, node.outputs[0], tensor, want, code=B.RESIZE_NEAREST_NEIGHBOR, options=options
+            )
     return _gathered(emission, node, tensor, wanted)
 
 
@@ -162,14 +166,13 @@ def _linear(
         if agrees:
             options = schema.ResizeBilinearOptionsT()
             options.alignCorners, options.halfPixelCenters = align, half
-            return _resized(emission, node, B.RESIZE_BILINEAR, tensor, want, options)
+            return _resized(emission, node.outputs[0], tensor, want, code=B.RESIZE_BILINEAR, options=options)
     raise node.unsupported("no option of RESIZE_BILINEAR looks at the same places")
 
 
 def _resized(
-    emission: Emission, node: Node, code: int, tensor: Tensor, want: tuple[int, ...], options: Any
+    emission: Emission, name: str, tensor: Tensor, want: tuple[int, ...], *, code: int, options: Any
 ) -> Tensor:
-    name = node.outputs[0]
     size = emission.const(f"{name};size", np.array(want[2:], dtype=np.int32))
     shape = (tensor.shape[0], *want[2:], tensor.shape[-1])
     return emission.emit(code, [tensor, size], name, shape, options)

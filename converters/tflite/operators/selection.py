@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from converters.tflite.graph import Tensor
 from converters.tflite.layout import Emission, Layout, permuted
 from converters.tflite.operators.convolution import sliced
-from converters.tflite.operators.elementwise import require_dtype, shared_layout
+from converters.tflite.operators.elementwise import FLOAT, require_dtype, shared_layout
 from converters.tflite.source import Node
 
 B = schema.BuiltinOperator
-FLOAT = frozenset({"float32"})
 MAX_RANK = 4
 
 
@@ -49,7 +48,7 @@ def _split(emission: Emission, node: Node) -> None:
             raise node.unsupported("one of its outputs has no name")
         shape = permuted(emission.fact(name).shape, layout)
         begin = tuple(offset if at == position else 0 for at in range(len(layout)))
-        emission.put(node, sliced(emission, tensor, begin, shape, name), layout, output=index)
+        emission.put(node, sliced(emission, tensor, begin, shape, name=name), layout, output=index)
         offset += shape[position]
 
 
@@ -77,7 +76,7 @@ def _slice(emission: Emission, node: Node) -> None:
             ranges[axis] = range(len(indices))
     target = permuted(emission.fact(name).shape, layout)
     begin = tuple(ranges[axis].start for axis in layout)
-    emission.put(node, sliced(emission, result, begin, target, name), layout)
+    emission.put(node, sliced(emission, result, begin, target, name=name), layout)
 
 
 def _taken(emission: Emission, tensor: Tensor, indices: NDArray[Any], axis: int, name: str) -> Tensor:
@@ -110,7 +109,10 @@ def _pad(emission: Emission, node: Node) -> None:
     if any(tensor.shape[at] < 0 and any(amounts[axis]) for at, axis in enumerate(layout)):
         raise node.unsupported("it pads the batch")
     pads = np.array([amounts[axis] for axis in layout], dtype=np.int32)
-    inputs, shape = [tensor, emission.const(f"{name};pads", pads)], permuted(emission.fact(name).shape, layout)
+    inputs, shape = (
+        [tensor, emission.const(f"{name};pads", pads)],
+        permuted(emission.fact(name).shape, layout),
+    )
     value = emission.constant(node, 3)
     if mode == "constant" and (value is None or value.item() == 0):
         result = emission.emit(B.PAD, inputs, name, shape, schema.PadOptionsT())

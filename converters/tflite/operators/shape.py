@@ -8,7 +8,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from converters.tflite.layout import Emission, permuted
-from converters.tflite.operators.elementwise import require_dtype
+from converters.tflite.operators.elementwise import FLOAT, require_dtype
 from converters.tflite.source import Node
 
 B = schema.BuiltinOperator
@@ -48,7 +48,7 @@ def _transpose(emission: Emission, node: Node) -> None:
 
 def _expand(emission: Emission, node: Node) -> None:
     """Repeat along axes of size 1, by multiplying with ones: BROADCAST_TO cannot leave the batch open."""
-    require_dtype(emission, node, node.inputs[0], frozenset({"float32"}))
+    require_dtype(emission, node, node.inputs[0], FLOAT)
     name = node.outputs[0]
     have, want = emission.fact(node.inputs[0]).shape, emission.fact(name).shape
     if have == want:

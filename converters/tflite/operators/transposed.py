@@ -22,19 +22,17 @@ from numpy.typing import NDArray
 
 from converters.tflite.graph import Tensor
 from converters.tflite.layout import Emission, channels_last
-from converters.tflite.operators.convolution import convolved, sliced
-from converters.tflite.operators.elementwise import require_dtype
+from converters.tflite.operators.convolution import Kernels, convolved, read_bias, sliced
+from converters.tflite.operators.elementwise import FLOAT, require_dtype
 from converters.tflite.operators.window import VALID, Window, image, put_image, zero_padded
 from converters.tflite.source import Node
 
 B = schema.BuiltinOperator
-FLOAT = frozenset({"float32"})
 
 
 def _conv_transpose(emission: Emission, node: Node) -> None:
     require_dtype(emission, node, node.inputs[0], FLOAT)
-    weights = emission.constant(node, 1)
-    assert weights is not None
+    weights = emission.required(node, 1)
     rank = weights.ndim - 2
     if rank not in (1, 2):
         raise node.unsupported(f"it has {rank} spatial axes; 1 and 2 are possible")
@@ -45,50 +43,49 @@ def _conv_transpose(emission: Emission, node: Node) -> None:
     if rank == 1:
         weights, strides = weights[:, :, None], (1, *strides)
         begins, outputs = (0, *begins), (1, *outputs)
-    bias = emission.constant(node, 2)
-    bias = np.zeros(weights.shape[1], dtype=np.float32) if bias is None else bias
-    tensor = _sub_pixel(emission, node, weights, bias, strides, begins, outputs)
-    put_image(emission, node, tensor)
+    phases, positions = _phased(emission, node, weights, strides, begins=begins, outputs=outputs)
+    name = node.outputs[0]
+    phases.name = name if strides == (1, 1) else phases.name
+    whole = interleaved(emission, node, phases, strides, name=name)
+    extent = (whole.shape[0], *outputs, weights.shape[1])
+    if extent != whole.shape:
+        whole.name = f"{name};uncropped"
+    begin = [b - m * s for b, m, s in zip(begins, positions, strides, strict=True)]
+    put_image(emission, node, sliced(emission, whole, (0, *begin, 0), extent, name=name))
 
 
-def _sub_pixel(
+def _phased(
     emission: Emission,
     node: Node,
     weights: NDArray[Any],
-    bias: NDArray[Any],
     strides: tuple[int, ...],
+    *,
     begins: tuple[int, ...],
     outputs: tuple[int, ...],
-) -> Tensor:
+) -> tuple[Tensor, list[int]]:
+    """Return the phases of all positions as channels, and the m of the first position along each axis."""
     tensor, name = image(emission, node), node.outputs[0]
-    sizes, channels = tensor.shape[1:3], weights.shape[1]
+    height, width = tensor.shape[1:3]
     taps = [-(-kernel // stride) for kernel, stride in zip(weights.shape[2:], strides, strict=True)]
     first = [min(begin // s, t - 1) for begin, s, t in zip(begins, strides, taps, strict=True)]
     last = [(begin + out - 1) // s for begin, out, s in zip(begins, outputs, strides, strict=True)]
     pads = tuple(
-        (t - 1 - m, max(n - size + 1, 0)) for t, m, n, size in zip(taps, first, last, sizes, strict=True)
+        (t - 1 - m, max(n - size + 1, 0))
+        for t, m, n, size in zip(taps, first, last, (height, width), strict=True)
     )
     counts = tuple(
-        size + before + after - t + 1 for size, (before, after), t in zip(sizes, pads, taps, strict=True)
+        size + before + after - t + 1
+        for size, (before, after), t in zip((height, width), pads, taps, strict=True)
     )
-    window = Window((taps[0], taps[1]), (1, 1), (1, 1), pads, (sizes[0], sizes[1]), (counts[0], counts[1]))
-    scheme = schema.Padding.SAME if window.is_same else VALID
-    if scheme == VALID:
+    window = Window((taps[0], taps[1]), (1, 1), (1, 1), pads, (height, width), (counts[0], counts[1]))
+    if window.scheme == VALID:
         tensor = zero_padded(emission, tensor, pads, name)
-    phases = _phases(weights, strides, taps)
-    repeated = np.tile(bias, strides[0] * strides[1])
-    tensor = convolved(emission, node, tensor, phases, repeated, window, scheme, f"{name};phases")
-    if strides == (1, 1):
-        tensor.name = name
-    tensor = interleaved(emission, node, tensor, strides, name)
-    begin = [b - m * s for b, m, s in zip(begins, first, strides, strict=True)]
-    extent = (tensor.shape[0], *outputs, channels)
-    if extent != tensor.shape:
-        tensor.name = f"{name};uncropped"
-    return sliced(emission, tensor, (0, *begin, 0), extent, name)
+    bias = np.tile(read_bias(emission, node, weights.shape[1]), strides[0] * strides[1])
+    kernels = Kernels(_phase_weights(weights, strides, taps), bias)
+    return convolved(emission, node, tensor, kernels, window, name=f"{name};phases"), first
 
 
-def _phases(weights: NDArray[Any], strides: tuple[int, ...], taps: list[int]) -> NDArray[Any]:
+def _phase_weights(weights: NDArray[Any], strides: tuple[int, ...], taps: list[int]) -> NDArray[Any]:
     """Return the kernels of all phases, (s·s·outputs, inputs, taps, taps), from (inputs, outputs, H, W)."""
     grown = [(0, t * s - k) for t, s, k in zip(taps, strides, weights.shape[2:], strict=True)]
     padded = np.pad(weights, [(0, 0), (0, 0), *grown])
@@ -99,9 +96,9 @@ def _phases(weights: NDArray[Any], strides: tuple[int, ...], taps: list[int]) ->
 
 
 def interleaved(
-    emission: Emission, node: Node, tensor: Tensor, block: tuple[int, ...], name: str
+    emission: Emission, node: Node, tensor: Tensor, block: tuple[int, ...], *, name: str
 ) -> Tensor:
-    """Return (N, H·a, W·b, C) from (N, H, W, a·b·C): DEPTH_TO_SPACE, which has no int8 recipe, in four axes."""
+    """Return (N, H·a, W·b, C) from (N, H, W, a·b·C): DEPTH_TO_SPACE, for which there is no int8 recipe."""
     a, b = block
     if (a, b) == (1, 1):
         return tensor
@@ -113,7 +110,7 @@ def interleaved(
 
 
 def _dense(weights: NDArray[Any], groups: int) -> NDArray[Any]:
-    """Return (inputs, outputs, …) of one group from (inputs, outputs / groups, …): zeros between the groups."""
+    """Return (inputs, outputs, …) from (inputs, outputs / groups, …): one group, zeros between the groups."""
     inputs, outputs = weights.shape[:2]
     dense = np.zeros((inputs, outputs * groups, *weights.shape[2:]), dtype=weights.dtype)
     rows = inputs // groups
@@ -166,7 +163,7 @@ def _depth_to_space(emission: Emission, node: Node) -> None:
         options = schema.GatherOptionsT()
         options.axis = 3
         tensor = emission.emit(B.GATHER, [tensor, positions], f"{name};ordered", tensor.shape, options)
-    tensor = interleaved(emission, node, tensor, (block, block), name)
+    tensor = interleaved(emission, node, tensor, (block, block), name=name)
     emission.put(node, tensor, channels_last(4))
 
 

@@ -47,7 +47,7 @@ class Window:
 
     @property
     def reached(self) -> Pads:
-        """The pads that the windows really reach: rounding up adds some at the end, rounding down drops some."""
+        """The pads that windows really reach: rounding up adds some at the end, rounding down drops some."""
         return tuple(
             (before, max((count - 1) * stride + (kernel - 1) * dilation + 1 - size - before, 0))
             for (before, _), count, stride, kernel, dilation, size in zip(
@@ -59,6 +59,11 @@ class Window:
     def padded(self) -> bool:
         """Whether a window reaches beyond the input."""
         return any(before or after for before, after in self.reached)
+
+    @property
+    def scheme(self) -> int:
+        """TFLite's padding: SAME where it gives the same, else VALID on a tensor that is padded before."""
+        return int(SAME if self.is_same else VALID)
 
     @property
     def is_same(self) -> bool:
@@ -112,7 +117,12 @@ def read_window(emission: Emission, node: Node, kernel: tuple[int, ...] | None =
         raise node.unsupported("its pads are negative")
     if rank == 1:
         return Window(
-            (1, kernel[0]), (1, strides[0]), (1, dilations[0]), ((0, 0), *pairs), (1, sizes[0]), (1, positions[0])
+            (1, kernel[0]),
+            (1, strides[0]),
+            (1, dilations[0]),
+            ((0, 0), *pairs),
+            (1, sizes[0]),
+            (1, positions[0]),
         )
     return Window(_pair(kernel), _pair(strides), _pair(dilations), pairs, _pair(sizes), _pair(positions))
 
