@@ -10,8 +10,11 @@ from converters.sources.sklearn_columns import Columns, fills_missing, leaves
 if TYPE_CHECKING:
     import onnx
 
-_EXACT = frozenset({"Cast", "Concat", "Flatten", "Gather", "Reshape", "ArrayFeatureExtractor", "Imputer"})
-_EXACT_ENCODERS = frozenset({"OneHotEncoder", "LabelEncoder"})
+_EXACT = frozenset({
+    "ArrayFeatureExtractor", "Cast", "Concat", "Flatten", "Gather", "Imputer", "IsNaN", "LabelEncoder",
+    "OneHotEncoder", "Reshape", "Where",
+})  # fmt: skip
+"""Operators that give, in float32, what scikit-learn gives to a tree, which rounds to float32 itself."""
 
 
 def cautions(estimator: Any, columns: Columns, model: onnx.ModelProto) -> Iterator[str]:
@@ -32,8 +35,8 @@ def cautions(estimator: Any, columns: Columns, model: onnx.ModelProto) -> Iterat
     for step in steps:
         if hasattr(step, "categories_") and getattr(step, "handle_unknown", "") == "error":
             yield (
-                f"{type(step).__name__} was fitted with handle_unknown='error': scikit-learn refuses a category"
-                " that it does not know, the graph may not."
+                f"{type(step).__name__} was fitted with handle_unknown='error': scikit-learn refuses"
+                " categories that it does not know, the graph may not."
             )
         if isinstance(step, OneHotEncoder) and any(not isinstance(word, str) for word in _first(step)):
             yield "OneHotEncoder of numbers: the graph cuts them to whole numbers before it compares."
@@ -61,6 +64,6 @@ def _trees_behind_arithmetic(model: onnx.ModelProto) -> bool:
         tainted = not computed.isdisjoint(node.input)
         if tainted and node.op_type.startswith("TreeEnsemble"):
             return True
-        if tainted or node.op_type not in _EXACT | _EXACT_ENCODERS:
+        if tainted or node.op_type not in _EXACT:
             computed.update(node.output)
     return False

@@ -9,6 +9,7 @@ run everywhere, and with operators of ``ai.onnx.ml`` where it cannot.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -223,10 +224,15 @@ def _refuse_silent_failures(step: Any, path: tuple[str, ...]) -> None:
     reason, remedy = "", ""
     if getattr(step, "add_indicator", False):
         reason, remedy = "adds columns that say what was missing", "Fit it with add_indicator=False."
-    elif hasattr(step, "statistics_") and any(value != value for value in step.statistics_):
+    elif hasattr(step, "statistics_") and any(
+        isinstance(value, float) and math.isnan(value) for value in step.statistics_
+    ):
         reason, remedy = "drops columns that had no value", "Remove these columns from the training data."
     elif getattr(step, "handle_unknown", "") in {"infrequent_if_exist", "warn"}:
-        reason, remedy = "counts unknown categories as infrequent ones", "Fit it with handle_unknown='ignore'."
+        reason, remedy = (
+            "counts unknown categories as infrequent ones",
+            "Fit it with handle_unknown='ignore'.",
+        )
     if reason:
         raise ConversionFailed(f"{_called(step, path)} {reason}, which has no counterpart.", remedy=remedy)
 
