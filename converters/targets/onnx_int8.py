@@ -26,6 +26,7 @@ from converters.rewrite import (
     initializers,
     named,
     parsed,
+    producers,
     with_constants_stored,
     with_flat_biases,
     with_normalization_folded,
@@ -102,8 +103,12 @@ def quantizable(model: ModelProto) -> list[NodeProto]:
 
 
 def _between(graph: GraphProto, products: set[str]) -> list[NodeProto]:
-    """Return the nodes between quantized products: all that varies in them is quantized already."""
-    constants = initializers(graph)
+    """Return the nodes between quantized products, and those that a convolution's integer kernel includes.
+
+    All that varies in them is quantized already. A ReLU behind the last convolution is among them: without
+    it, half of the 256 levels of that output would be for negative values that nothing takes.
+    """
+    constants, made_by = initializers(graph), producers(graph)
     quantized: set[str] = set()
     reached = []
     for node in graph.node:  # in topological order
@@ -116,7 +121,9 @@ def _between(graph: GraphProto, products: set[str]) -> list[NodeProto]:
     leading: set[str] = {name for node in graph.node if node.name in products for name in node.input}
     kept = []
     for node in reversed(reached):
-        if leading.intersection(node.output):
+        maker = made_by.get(node.input[0])
+        included = node.op_type in {"Relu", "Clip"} and maker is not None and maker.op_type in CONVOLUTIONS
+        if included or leading.intersection(node.output):
             leading.update(node.input)
             kept.append(node)
     return kept[::-1]
@@ -148,6 +155,7 @@ def _quantized(model: ModelProto, work: Work, nodes: Collection[str]) -> bytes:
         quantizer.quantize_model()
     except Exception as error:  # onnxruntime's errors have no root of their own
         raise ConversionFailed(f"onnxruntime cannot quantize the graph: {error}.") from error
+    quantizer.model.topological_sort()  # it appends what it adds
     return _finished(quantizer.model.model, producer)
 
 
