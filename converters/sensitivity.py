@@ -12,7 +12,7 @@ being float and x̂ quantized: 6 dB are one bit. A layer has two:
 
 The noise of layers is nearly independent, so that it adds up: 1/SQNR ≈ Σ 1/SQNRₗ in linear units (Lin,
 Talathi and Annapureddy, "Fixed point quantization of deep convolutional networks", ICML 2016). Hence most
-is gained by leaving the layer with the least isolated SQNR float, then the next, and so on; `keep_float_auto`
+is gained by leaving the layer with the least isolated SQNR float, then the next, and so on; `fewest_kept`
 finds how many, doubling the number and then halving the gap, and then puts back those that turn out not to
 matter.
 """
@@ -63,11 +63,11 @@ class Verdict(NamedTuple):
 
     Attributes:
         passes: Whether it is good enough.
-        score: By which people compare it, such as its accuracy.
+        score: By which people compare it, such as its accuracy; None if it has none.
     """
 
     passes: bool
-    score: float
+    score: float | None
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -90,12 +90,12 @@ class KeptFloat(msgspec.Struct, frozen=True):
     Attributes:
         layers: They, sorted; empty where none has to, or nothing helps.
         passes: Whether the model is good enough with them.
-        attempts: What was tried, in order.
+        trace: What was tried, in order.
     """
 
     layers: tuple[str, ...]
     passes: bool
-    attempts: tuple[Attempt, ...]
+    trace: tuple[Attempt, ...]
 
 
 Build = Callable[[frozenset[str]], bytes]
@@ -192,7 +192,7 @@ def most_sensitive_first(errors: dict[str, float | None]) -> tuple[str, ...]:
     return tuple(sorted(errors, key=lambda name: _ascending(errors[name])))
 
 
-def keep_float_auto(
+def fewest_kept(
     layers: Sequence[str],
     judge: Callable[[frozenset[str]], Verdict],
     *,
