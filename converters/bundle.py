@@ -150,9 +150,8 @@ def _variant(candidate: Candidate, blobs: _Blobs) -> Variant:
 
 def _numbers(signature: Signature, inputs: Inputs) -> NDArray[Any]:
     """Return the first input of numbers, which is profiled; without any, an array of no columns."""
-    for tensor in signature.inputs:
-        if tensor.dtype != "str":
-            return inputs[tensor.name]
+    if signature.profiled_input is not None:
+        return inputs[signature.profiled_input.name]
     return np.empty((len(next(iter(inputs.values()))), 0), dtype=np.float32)
 
 

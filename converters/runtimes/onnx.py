@@ -16,7 +16,8 @@ from converters.graph import MINIMUM_RUNTIME_VERSION, RUNTIME, minimum_onnxrunti
 from converters.memory import onnx_peak_memory_bytes, ort_peak_memory_bytes
 from converters.ort_format import is_ort_format, minimum_release, ort_operators
 from converters.rewrite import parsed
-from converters.runtimes.onnx_rounding import FLOAT16_ROUNDOFF, computes_in_float16, with_rounding_noise
+from converters.runtimes.onnx_rounding import computes_in_float16, with_rounding_noise
+from converters.runtimes.rounding import FLOAT16_ROUNDOFF
 from converters.runtimes.runtime import Footprint, Runtime
 from converters.samples import Inputs
 from fleet.protocol.errors import ConversionFailed
@@ -72,7 +73,7 @@ class OnnxSession:
 
 
 def rounding(model: bytes, signature: Signature, inputs: Inputs, seed: int) -> float:
-    """Return how far answers may differ on other processors and releases (see `onnx_rounding`).
+    """Return how far answers may differ on other processors and releases.
 
     Args:
         model: An ONNX file or one in the ORT format.

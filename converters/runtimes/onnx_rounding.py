@@ -1,23 +1,7 @@
 """How far onnxruntime's answers may differ on other processors and releases.
 
-They differ in the order of additions and in fused operators. A dot product of n terms, computed in any order,
-is the exact dot product for weights that are changed by at most γ = n·u / (1 - n·u), relatively, u being the
-unit roundoff (Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., section 3.1). So the
-constants of the graph are changed by random amounts, again and again, and the greatest change of the answers
-is measured.
-
-float32, u = 2⁻²⁴
-    The amounts go up to `REACH`·γ. In an int8 model products of integers are exact everywhere (see
-    `converters.targets.onnx_int8`), but a value close to the border of two quantization steps may fall to the
-    other side; whatever a real difference of γ could push over a border is then pushed in most draws.
-float16, u = 2⁻¹¹
-    Where onnxruntime has no float16 kernels, as on x86, it computes in float32 and rounds only what is
-    stored; elsewhere every sum is rounded. n·u is of no use then, it soon exceeds 1: the amounts go up to
-    √n·u, as far as errors add up that are independent and have mean zero (Higham and Mary, "A new approach to
-    probabilistic rounding error analysis", SIAM J. Sci. Comput. 41, 2019). The rounding of the answer itself
-    comes on top.
-
-Trees compare and do not round; the values of their leaves are summed, and are changed as weights are.
+Its constants are changed at random, see `converters.runtimes.rounding`. Trees compare and do not round; the
+values of their leaves are summed, and are changed as weights are.
 """
 
 from __future__ import annotations
@@ -31,13 +15,11 @@ from numpy.typing import NDArray
 
 from converters.ort_format import is_ort_format, ort_graph, ort_nodes
 from converters.rewrite import parsed
+from converters.runtimes.rounding import noisy
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-FLOAT32_ROUNDOFF = 2.0**-24
-FLOAT16_ROUNDOFF = 2.0**-11
-REACH = 16.0
 _SUMMED = frozenset(
     {"base_values", "class_weights", "coefficients", "intercepts", "leaf_weights", "offset", "rho", "scale"}
     | {"support_vectors", "target_weights"}
@@ -63,7 +45,7 @@ class _Node(NamedTuple):
 
 
 def with_rounding_noise(model: bytes, random: np.random.RandomState) -> bytes:
-    """Return a model with its floating-point constants changed at random as the head of this file says.
+    """Return a model with its constants changed at random, as `converters.runtimes.rounding` says.
 
     Args:
         model: An ONNX file or one in the ORT format.
@@ -90,13 +72,13 @@ def _noisy_onnx(model: bytes, random: np.random.RandomState) -> bytes:
     terms = _longest_sum(_onnx_nodes(changed))
     for tensor in changed.graph.initializer:
         if tensor.data_type in {TensorProto.FLOAT, TensorProto.FLOAT16}:
-            noisy = _noisy(numpy_helper.to_array(tensor), terms, random)
-            tensor.CopyFrom(numpy_helper.from_array(noisy, tensor.name))
+            changed_values = noisy(numpy_helper.to_array(tensor), terms, random)
+            tensor.CopyFrom(numpy_helper.from_array(changed_values, tensor.name))
     for node in changed.graph.node:
         for attribute in node.attribute:
             if attribute.name in _SUMMED and attribute.floats:
                 exact = np.array(attribute.floats, dtype=np.float32)
-                attribute.floats[:] = _noisy(exact, terms, random).tolist()
+                attribute.floats[:] = noisy(exact, terms, random).tolist()
     return bytes(changed.SerializeToString())
 
 
@@ -110,23 +92,13 @@ def _noisy_ort(model: bytes, random: np.random.RandomState) -> bytes:
     for tensor in (graph.Initializers(i) for i in range(graph.InitializersLength())):
         if tensor.DataType() in dtypes and not tensor.RawDataIsNone():
             values = tensor.RawDataAsNumpy().view(dtypes[tensor.DataType()])
-            values[:] = _noisy(values, terms, random)
+            values[:] = noisy(values, terms, random)
     for node in ort_nodes(graph):
         for attribute in (node.Attributes(i) for i in range(node.AttributesLength())):
             if attribute.Name().decode() in _SUMMED and attribute.FloatsLength():
                 values = attribute.FloatsAsNumpy()
-                values[:] = _noisy(values, terms, random)
+                values[:] = noisy(values, terms, random)
     return bytes(changed)
-
-
-def _noisy(exact: NDArray[Any], terms: int, random: np.random.RandomState) -> NDArray[Any]:
-    if exact.dtype == np.float16:
-        amount = math.sqrt(terms) * FLOAT16_ROUNDOFF
-    else:
-        amount = REACH * terms * FLOAT32_ROUNDOFF / (1.0 - terms * FLOAT32_ROUNDOFF)
-    noisy = exact * random.uniform(1.0 - amount, 1.0 + amount, exact.shape)
-    largest = np.finfo(exact.dtype).max
-    return np.clip(noisy, -largest, largest).astype(exact.dtype) if np.isfinite(exact).all() else exact
 
 
 def _onnx_nodes(model: ModelProto) -> Iterator[_Node]:

@@ -1,8 +1,12 @@
 """TensorFlow Lite models on LiteRT, as devices run them.
 
-Which runtimes run a model follows from its bytes. LiteRT runs all. ``tflite-runtime`` 2.14, its predecessor on
-older devices, refuses operators of later versions, and gives wrong answers to models with dynamic-range
+Which runtimes run a model follows from its bytes. LiteRT runs all. ``tflite-runtime`` 2.14, its predecessor
+on older devices, refuses operators of later versions, and gives wrong answers to models with dynamic-range
 quantization (weights in int8, activations quantized on the way): it is not named for those.
+
+How far answers may differ elsewhere is measured as `converters.runtimes.rounding` says, and by the portable
+kernels in place of this processor's. Integer kernels round ties differently when they scale a sum back to
+eight bits, so a quantized output may be off by one of its steps.
 """
 
 from __future__ import annotations
@@ -12,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.memory import peak_memory_bytes
 from converters.runtimes.runtime import Footprint, Runtime
-from converters.runtimes.tflite_rounding import output_step, with_rounding_noise
+from converters.runtimes.tflite_graph import TfliteGraph
+from converters.runtimes.tflite_versions import TFLITE_RUNTIME_VERSIONS
 from converters.samples import Inputs
 from converters.tflite.inspect import TfliteModel, inspect_tflite
 from converters.tflite.run import TfliteSession
@@ -42,7 +46,7 @@ class LitertSession:
 
     def __init__(self, model: bytes, signature: Signature, *, plain_kernels: bool = False) -> None:
         _inspected(model)  # LiteRT itself does not verify files
-        self._session = TfliteSession(model, plain_kernels=plain_kernels)
+        self._session = TfliteSession(model, keep_intermediate=plain_kernels)
         self._output = signature.outputs[0].name
 
     def run(self, inputs: Inputs) -> NDArray[Any]:
@@ -61,7 +65,7 @@ class LitertSession:
 
 
 def rounding(model: bytes, signature: Signature, inputs: Inputs, seed: int) -> float:
-    """Return how far answers may differ on other processors and releases (see `tflite_rounding`).
+    """Return how far answers may differ on other processors and releases.
 
     Args:
         model: The bytes of a ``.tflite`` file.
@@ -73,15 +77,13 @@ def rounding(model: bytes, signature: Signature, inputs: Inputs, seed: int) -> f
         ConversionFailed: The model cannot be run, or answers with values that are not finite.
     """
     outputs = LitertSession(model, signature).run(inputs).astype(np.float64)
-    random = np.random.RandomState(seed)
     answers = [LitertSession(model, signature, plain_kernels=True).run(inputs)]
-    answers += [
-        LitertSession(with_rounding_noise(model, random), signature).run(inputs) for _ in range(DRAWS)
-    ]
+    graph, random = TfliteGraph(model), np.random.RandomState(seed)
+    answers += [LitertSession(graph.with_rounding_noise(random), signature).run(inputs) for _ in range(DRAWS)]
     spread = max(float(np.abs(changed - outputs).max()) for changed in answers)
     if not np.isfinite(spread):
         raise ConversionFailed("The model answers golden inputs with values that are not finite.")
-    return max(spread, output_step(model))
+    return max(spread, graph.output_step())
 
 
 def footprint(model: bytes, signature: Signature) -> Footprint:  # noqa: ARG001 - the bytes say it all
@@ -91,8 +93,20 @@ def footprint(model: bytes, signature: Signature) -> Footprint:  # noqa: ARG001 
         ConversionFailed: It cannot be read.
     """
     inspected = _inspected(model)
-    runtimes = (LITERT_MINIMUM, TFLITE_RUNTIME_MINIMUM) if inspected.runs_on_tflite_runtime else (LITERT_MINIMUM,)
-    return Footprint(runtimes, inspected.operator_names, inspected.peak_memory_bytes)
+    old = (TFLITE_RUNTIME_MINIMUM,) if _runs_on_tflite_runtime(inspected) else ()
+    return Footprint(
+        runtimes=(LITERT_MINIMUM, *old),
+        operators=tuple(sorted({operator.name for operator in inspected.operators})),
+        peak_memory_bytes=TfliteGraph(model).peak_memory_bytes(),
+    )
+
+
+def _runs_on_tflite_runtime(model: TfliteModel) -> bool:
+    known = all(
+        not operator.custom and operator.version <= TFLITE_RUNTIME_VERSIONS.get(operator.name, 0)
+        for operator in model.operators
+    )
+    return known and not model.external_buffers and model.quantization != "dynamic-int8"
 
 
 def _inspected(model: bytes) -> TfliteModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from converters.rewrite import parsed
 from converters.runtimes.tflite import LITERT
 from converters.target import Target, Work
 
@@ -13,11 +14,9 @@ def build(work: Work) -> bytes:
         UnsupportedOperator: A node has no counterpart in TFLite.
         ConversionFailed: The graph is not valid.
     """
-    import onnx
-
     from converters.tflite.emit import emit_tflite
 
-    return emit_tflite(onnx.load_from_string(work.onnx))
+    return emit_tflite(parsed(work.onnx))
 
 
 TARGET = Target("tflite-fp32", "fp32", LITERT, "model.tflite", calibrated=False, build=build)

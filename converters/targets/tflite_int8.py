@@ -9,6 +9,7 @@ from converters.runtimes.tflite import LITERT
 from converters.samples import evenly_spaced
 from converters.target import Target, Work
 from converters.targets import tflite_fp32
+from fleet.protocol.errors import ConversionFailed
 
 MAX_CALIBRATION_SAMPLES = 512
 
@@ -18,11 +19,12 @@ def build(work: Work) -> bytes:
 
     Raises:
         UnsupportedOperator: A node has no counterpart in TFLite.
-        ConversionFailed: The graph is not valid, or cannot be quantized.
+        ConversionFailed: There are no samples, the graph is not valid, or it cannot be quantized.
     """
     from converters.tflite.quantize import quantize_tflite_int8
 
-    assert work.calibration is not None
+    if work.calibration is None:
+        raise ConversionFailed("It needs samples to calibrate with.", remedy="Give a dataset.")
     samples = evenly_spaced(work.calibration, MAX_CALIBRATION_SAMPLES)
     return quantize_tflite_int8(tflite_fp32.build(work), samples, keep_float=work.keep_float)
 

@@ -87,6 +87,8 @@ def build_reference(
 ) -> ReferenceProfile:
     """Build a version's reference profile from samples that its training did not see.
 
+    A feature that no sample has, such as the mean of an input of text alone, is left out.
+
     Args:
         task: What the model is for, see `fleet.protocol.manifest.Task`.
         inputs: Shape (N, …).
@@ -97,7 +99,8 @@ def build_reference(
         names = tuple(name for name in names if name != OUTPUT_CONFIDENCE)
     categories = int(np.prod(outputs.shape[1:]))
     values = extract(names, inputs, outputs)
-    return ReferenceProfile(tuple(_reference(name, column, categories) for name, column in values.items()))
+    present = {name: column for name, column in values.items() if not np.isnan(column.astype(float)).all()}
+    return ReferenceProfile(tuple(_reference(name, column, categories) for name, column in present.items()))
 
 
 def count_block(

@@ -85,6 +85,11 @@ class Signature(msgspec.Struct, frozen=True):
     classes: tuple[str, ...] = ()
     task: Task = "classification"
 
+    @property
+    def profiled_input(self) -> Tensor | None:
+        """The input that drift is watched on, the first of numbers; None where all are text."""
+        return next((tensor for tensor in self.inputs if tensor.dtype != "str"), None)
+
 
 Metric = Literal["accuracy", "agreement", "r2", "auroc"]
 """How a variant is judged; for each, 1 is perfect.
@@ -268,6 +273,7 @@ def _check_consistent(manifest: Manifest) -> None:
         raise InvalidManifest("The manifest has two variants of one name.")
     if len(manifest.golden_inputs) != len(manifest.signature.inputs):
         raise InvalidManifest("The manifest does not have golden inputs for each of the model's inputs.")
+    _check_task(manifest.signature)
     for variant in manifest.variants:
         files = [file.name for file in manifest.files(variant)]
         try:
@@ -277,3 +283,13 @@ def _check_consistent(manifest: Manifest) -> None:
             raise InvalidManifest(f"The manifest has an unusable file name: {error}") from error
         if len(set(files)) != len(files):
             raise InvalidManifest(f"Variant {variant.name} has two files of one name.")
+
+
+def _check_task(signature: Signature) -> None:
+    """Check that a device can judge the first output: by number, and by the input where it is one again."""
+    output = signature.outputs[0]
+    if output.dtype == "str":
+        raise InvalidManifest(f"The first output, {output.name!r:.80}, is text; it must be numbers.")
+    given = signature.profiled_input
+    if signature.task == "reconstruction" and (given is None or given.shape[1:] != output.shape[1:]):
+        raise InvalidManifest(f"The first output, {output.name!r:.80}, does not have the shape of the input.")

@@ -14,8 +14,10 @@ import pytest
 
 from converters.bundle import Bundle
 from converters.dataset import Dataset
-from converters.evaluate import answer, evaluate
 from converters.folder import read_bundle
+from converters.report import LIBRARIES
+from converters.targets import TARGETS
+from converters.variant import answer
 from fleet.protocol.errors import (
     AccuracyTooLow,
     Conflict,
@@ -27,9 +29,11 @@ from fleet.protocol.errors import (
     NotFound,
     StorageError,
 )
-from hub.training.job import Progress, TrainingJob, TrainingResult
+from hub.jobs.lines import Progress
+from hub.training.job import TrainingJob, TrainingResult
 from hub.training.runner import run_training
-from hub.training.train import LIBRARIES, STEPS
+from hub.training.train import STEPS
+from hub.training.train import TARGETS as TRAINED
 from tests.support.digits import digits_job, field_part, registered_part, transposed
 
 WEAK = {"training_share": 0.08}
@@ -43,30 +47,33 @@ def _run(job: TrainingJob) -> tuple[TrainingResult, Bundle]:
 
 
 def _field_accuracy(bundle: Bundle, field: Dataset) -> float:
-    preferred = bundle.blobs[bundle.manifest.variants[0].model_file.sha256]
-    return evaluate(answer(preferred, field.features), field).accuracy
+    preferred = bundle.manifest.variants[0]
+    model = bundle.blobs[preferred.model_file.sha256]
+    session = TARGETS[preferred.name].runtime.open(model, bundle.manifest.signature)
+    answers = answer(session, {"input": field.features})
+    return float((answers.argmax(axis=1) == field.labels).mean())
 
 
 def test_a_weak_version(tmp_path: Path) -> None:
     result, bundle = _run(digits_job(tmp_path, hyperparameters=WEAK))
     assert result.training_samples < 80
     assert result.held_out_samples == 300
-    assert [(v.name, v.packed) for v in result.variants] == [("onnx-fp32", True), ("onnx-int8", True)]
+    assert [(v.name, v.packed) for v in result.variants] == [(name, True) for name in TRAINED]
     for variant in bundle.manifest.variants:
-        assert 0.82 <= variant.evaluation.accuracy <= 0.93
+        assert 0.82 <= variant.evaluation.value <= 0.93
     assert 0.80 <= _field_accuracy(bundle, field_part()) <= 0.93
 
 
 def test_a_good_version(tmp_path: Path) -> None:
     result, bundle = _run(digits_job(tmp_path, estimator="mlp", hyperparameters=GOOD, minimum_accuracy=0.94))
     assert result.training_samples == 900
-    fp32, int8 = (variant.evaluation for variant in result.variants)
-    assert fp32 is not None
-    assert int8 is not None
-    assert fp32.accuracy >= 0.94  # of 300 samples: the standard error is 0.01
-    assert fp32.accuracy - int8.accuracy <= 0.02
+    for variant in result.variants:
+        assert variant.evaluation is not None
+        assert variant.evaluation.value >= 0.94  # of 300 samples: the standard error is 0.01
+        assert variant.drop is not None
+        assert variant.drop <= 0.02
     assert _field_accuracy(bundle, field_part()) >= 0.96
-    assert [variant.name for variant in bundle.manifest.variants] == ["onnx-int8", "onnx-fp32"]
+    assert {variant.precision for variant in bundle.manifest.variants[:2]} == {"int8"}
     assert result.duration_s < DEADLINE_S
 
 
@@ -96,7 +103,7 @@ def test_provenance_says_everything_that_determined_the_version(tmp_path: Path) 
         "training_share": 0.08,
         "held_out_share": 0.25,
     }
-    assert set(provenance.libraries) == set(LIBRARIES)
+    assert set(provenance.libraries) == {*LIBRARIES, "scikit-learn", "skl2onnx"}
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -112,7 +119,7 @@ def test_two_processes_make_the_same_bytes(tmp_path: Path, monkeypatch: pytest.M
         _run(job)
         outputs.append(_files(tmp_path / str(number)))
     assert outputs[0] == outputs[1]
-    assert len(outputs[0]) == 6  # manifest, golden inputs, two models, two golden outputs
+    assert len(outputs[0]) == 10  # manifest, golden inputs, four models, four golden outputs
     other = digits_job(tmp_path, estimator="mlp", output_folder=str(tmp_path / "other"), seed=8)
     _run(other)
     assert _files(tmp_path / "other").keys() != outputs[0].keys()

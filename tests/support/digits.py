@@ -10,8 +10,13 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.pipeline import Pipeline
 
+from converters.convert import Conversion, convert
 from converters.dataset import Dataset, checked_dataset, file_sha256, split_stratified, write_dataset
-from converters.sklearn_source import export_pipeline
+from converters.gate import Gate
+from converters.samples import samples_of
+from converters.source import Source
+from converters.sources.sklearn import open_sklearn
+from converters.target import Work
 from hub.training.estimators import check_hyperparameters, fitted_pipeline
 from hub.training.job import TrainingJob
 
@@ -55,12 +60,43 @@ def training_and_held_out() -> tuple[Dataset, Dataset]:
 
 
 @cache
-def fitted_model(estimator: str = "mlp", scaler: str = "minmax", seed: int = 0) -> tuple[Pipeline, bytes]:
-    """Return a pipeline fitted on the training images, and its fp32 ONNX export."""
+def fitted_model(estimator: str = "mlp", scaler: str = "minmax", seed: int = 0) -> Pipeline:
+    """Return a pipeline fitted on the training images, each as a row."""
     training, _ = training_and_held_out()
     settings = check_hyperparameters(estimator, {"scaler": scaler})
-    pipeline = fitted_pipeline(estimator, settings, training, seed)
-    return pipeline, export_pipeline(pipeline, training.sample_shape, len(CLASSES))
+    return fitted_pipeline(estimator, settings, training, seed)
+
+
+@cache
+def digits_source(estimator: str = "mlp", scaler: str = "minmax", seed: int = 0) -> Source:
+    """Return such a pipeline as a source, taking images of shape (8, 8)."""
+    pipeline = fitted_model(estimator, scaler, seed)
+    return open_sklearn(pipeline, name="digits", classes=CLASSES, sample_shape=(8, 8))
+
+
+@cache
+def digits_work(estimator: str = "mlp", scaler: str = "minmax", seed: int = 0) -> Work:
+    """Return what targets build from: such a source, and the training images for calibration."""
+    source = digits_source(estimator, scaler, seed)
+    assert source.onnx is not None
+    return Work(source.onnx, source.signature, {"input": training_and_held_out()[0].features})
+
+
+def digits_conversion(source: Source | None = None, **changes: Any) -> Conversion:
+    """Convert such a source as a training does.
+
+    Args:
+        source: The usual one if None.
+        changes: Arguments of `convert` that are to differ.
+    """
+    training, held_out = training_and_held_out()
+    arguments: dict[str, Any] = {
+        "targets": ("onnx-fp32", "onnx-int8", "tflite-int8"),
+        "samples": samples_of(training),
+        "held_out": samples_of(held_out),
+        "gate": Gate(maximum_drop=0.02, minimum=0.8),
+    }
+    return convert(source or digits_source(), **{**arguments, **changes})
 
 
 def digits_job(folder: Path, dataset: Dataset | None = None, **changes: object) -> TrainingJob:

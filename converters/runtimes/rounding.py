@@ -1,0 +1,48 @@
+"""How far answers may differ on other processors and releases of a runtime.
+
+They differ in the order of additions and in fused operators. A dot product of n terms, computed in any order,
+is the exact dot product for weights that are changed by at most γ = n·u / (1 - n·u), relatively, u being the
+unit roundoff (Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., section 3.1). So the
+constants of the graph are changed by random amounts, again and again, and the greatest change of the answers
+is measured.
+
+float32, u = 2⁻²⁴
+    The amounts go up to `REACH`·γ. In an int8 model products of integers are exact everywhere (see
+    `converters.targets.onnx_int8`), but a value close to the border of two quantization steps may fall to the
+    other side; whatever a real difference of γ could push over a border is then pushed in most draws.
+float16, u = 2⁻¹¹
+    Where onnxruntime has no float16 kernels, as on x86, it computes in float32 and rounds only what is
+    stored; elsewhere every sum is rounded. n·u is of no use then, it soon exceeds 1: the amounts go up to
+    √n·u, as far as errors add up that are independent and have mean zero (Higham and Mary, "A new approach to
+    probabilistic rounding error analysis", SIAM J. Sci. Comput. 41, 2019). The rounding of the answer itself
+    comes on top.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FLOAT32_ROUNDOFF = 2.0**-24
+FLOAT16_ROUNDOFF = 2.0**-11
+REACH = 16.0
+
+
+def noisy(exact: NDArray[Any], terms: int, random: np.random.RandomState) -> NDArray[Any]:
+    """Return constants changed at random, each relatively, as the head of this file says.
+
+    Args:
+        exact: Constants in float32 or float16.
+        terms: Number of terms of the longest sum that they take part in.
+        random: Where the amounts are drawn from.
+    """
+    if exact.dtype == np.float16:
+        amount = math.sqrt(terms) * FLOAT16_ROUNDOFF
+    else:
+        amount = REACH * terms * FLOAT32_ROUNDOFF / (1.0 - terms * FLOAT32_ROUNDOFF)
+    changed = exact * random.uniform(1.0 - amount, 1.0 + amount, exact.shape)
+    largest = np.finfo(exact.dtype).max
+    return np.clip(changed, -largest, largest).astype(exact.dtype) if np.isfinite(exact).all() else exact

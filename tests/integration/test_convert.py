@@ -1,0 +1,204 @@
+"""The conversion as a whole: sources of every kind, judged, packed, refused, and the same bytes again."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest, RandomForestClassifier
+from sklearn.linear_model import Ridge
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from converters.convert import Conversion, conversion_steps, convert
+from converters.gate import Gate
+from converters.report import Report
+from converters.samples import Samples
+from converters.targets import TARGETS
+from fleet.protocol.errors import AccuracyTooLow, InvalidDataset, InvalidInput, NotFound
+from tests.support.digits import digits_conversion, digits_source, training_and_held_out
+
+ALL = tuple(TARGETS)
+
+
+@cache
+def _digits() -> Conversion:
+    return digits_conversion(targets=ALL)
+
+
+def test_every_variant_of_a_dense_model_is_measured_and_packed() -> None:
+    report = _digits().report
+    assert [variant.name for variant in report.variants] == list(ALL)
+    for variant in report.variants:
+        assert variant.packed, variant.reason
+        assert variant.size_bytes == len(_digits().models[variant.name])
+        assert variant.evaluation is not None
+        assert variant.evaluation.metric == "accuracy"
+        assert variant.latency_us.keys() == {TARGETS[variant.name].runtime.name}
+        assert variant.requirement is not None
+        assert variant.golden_tolerance is not None
+    ratios = {variant.name: variant.ratio or 0.0 for variant in report.variants}
+    assert ratios["onnx-fp32"] == pytest.approx(1.0, abs=0.01)
+    assert 0.4 < ratios["onnx-fp16"] < 0.65
+    assert ratios["tflite-int8"] < 0.5
+    assert len(report.confusion) == 1 + len(ALL)
+    assert sum(map(sum, report.confusion[0].counts)) == report.held_out_samples
+
+
+def test_a_report_can_be_stored_as_json() -> None:
+    report = _digits().report
+    assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
+
+
+def test_the_same_inputs_give_the_same_bundle() -> None:
+    again = digits_conversion(targets=ALL)
+    assert again.bundle == _digits().bundle
+    assert again.models == _digits().models
+
+
+def test_steps_are_reported_in_order() -> None:
+    steps: list[tuple[str, int, int]] = []
+    targets = ("onnx-fp32", "tflite-fp32")
+    digits_conversion(targets=targets, on_step=lambda *step: steps.append(step))
+    expected = conversion_steps(targets)
+    assert steps == [(name, done, len(expected)) for done, name in enumerate(expected)]
+
+
+def test_a_source_below_the_demand_is_not_converted() -> None:
+    with pytest.raises(AccuracyTooLow, match=r"0\.9990 is demanded"):
+        digits_conversion(gate=Gate(minimum=0.999))
+
+
+def _calibrated_on_nothing(**changes: Any) -> Conversion:
+    """Calibrate on blank images: every activation of a real image saturates."""
+    training, _ = training_and_held_out()
+    blank = Samples({"features": np.zeros_like(training.features)})
+    return digits_conversion(samples=blank, **changes)
+
+
+def test_a_quantized_variant_that_loses_too_much_is_left_out_and_the_report_says_why() -> None:
+    conversion = _calibrated_on_nothing()
+    assert conversion.bundle is not None
+    assert [variant.name for variant in conversion.bundle.manifest.variants] == ["onnx-fp32"]
+    assert set(conversion.models) == {"onnx-fp32"}
+    assert len(conversion.bundle.blobs) == 3  # model, golden inputs, golden outputs
+    for name in ("onnx-int8", "tflite-int8"):
+        refused = conversion.report.variant(name)
+        assert not refused.packed
+        assert "accuracy falls by" in refused.reason
+        assert refused.drop is not None
+        assert refused.drop > 0.02
+
+
+def test_without_samples_only_float_variants_are_judged_and_nothing_is_bundled() -> None:
+    conversion = convert(digits_source(), targets=ALL)
+    assert conversion.bundle is None
+    packed = {variant.name for variant in conversion.report.variants if variant.packed}
+    assert packed == {"onnx-fp32", "onnx-fp16", "ort-fp32", "tflite-fp32", "tflite-fp16"}
+    assert "samples" in conversion.report.variant("onnx-int8").reason
+    assert "samples" in conversion.report.variant("onnx-int4").reason
+
+
+def test_a_target_or_dataset_that_is_not_there_is_refused(tmp_path: Any) -> None:
+    with pytest.raises(InvalidInput, match="onnx-int8"):
+        digits_conversion(targets=("onnx-int9",))
+    with pytest.raises(NotFound):
+        digits_conversion(samples=tmp_path / "none.npz")
+    with pytest.raises(InvalidDataset, match="input"):
+        digits_conversion(samples=Samples({"features": np.zeros((4, 3), dtype=np.float32)}))
+
+
+def _table(seed: int = 0) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+    random = np.random.RandomState(seed)
+    numbers = random.normal(size=(600, 3)).astype(np.float32)
+    text = random.choice(["red", "green", "blue"], size=(600, 1)).astype(object)
+    labels = ((numbers[:, 0] + (text[:, 0] == "red")) > 0.5).astype(np.int64)
+    return numbers, text, labels
+
+
+def test_a_table_with_text_runs_on_onnxruntime_and_is_refused_for_tflite_with_the_node() -> None:
+    numbers, text, labels = _table()
+    rows = np.concatenate([numbers.astype(object), text], axis=1)
+    columns = ColumnTransformer([("n", StandardScaler(), [0, 1, 2]), ("t", OneHotEncoder(), [3])])
+    pipeline = make_pipeline(columns, MLPClassifier((32,), max_iter=150, random_state=0)).fit(rows, labels)
+    samples = Samples({"features": numbers, "categories": text}, labels)
+    conversion = convert(pipeline, samples=samples, gate=Gate(maximum_drop=0.02, minimum=0.9))
+    report = conversion.report
+    assert report.variant("onnx-fp32").packed
+    assert report.variant("onnx-int8").packed, report.variant("onnx-int8").reason
+    for name in ("tflite-fp32", "tflite-int8"):
+        assert not report.variant(name).packed
+        assert "OneHotEncoder" in report.variant(name).reason or "Label" in report.variant(name).reason
+    assert conversion.bundle is not None
+    assert [t.dtype for t in conversion.bundle.manifest.signature.inputs] == ["float32", "str"]
+    assert len(conversion.bundle.manifest.golden_inputs) == 2
+
+
+def test_trees_are_packed_in_float_alone() -> None:
+    training, _ = training_and_held_out()
+    rows = training.features.reshape(len(training), -1)
+    forest = RandomForestClassifier(20, random_state=0).fit(rows, training.labels)
+    flat = Samples({"features": rows}, training.labels)
+    report = convert(forest, samples=flat).report
+    packed = {variant.name for variant in report.variants if variant.packed}
+    assert {"onnx-fp32", "ort-fp32"} <= packed <= {"onnx-fp32", "onnx-fp16", "ort-fp32"}
+    assert "TreeEnsemble" in report.variant("tflite-fp32").reason
+
+
+def test_missing_values_pass_where_the_model_takes_them() -> None:
+    numbers, _, labels = _table()
+    numbers[::7, 1] = np.nan
+    boosting = HistGradientBoostingClassifier(max_iter=20, random_state=0).fit(numbers, labels)
+    conversion = convert(boosting, targets=["onnx-fp32"], samples=Samples({"features": numbers}, labels))
+    assert conversion.report.variant("onnx-fp32").packed
+    assert conversion.bundle is not None
+    assert conversion.bundle.manifest.signature.inputs[0].missing
+
+
+@pytest.mark.parametrize(
+    ("estimator", "task", "metric"),
+    [
+        (IsolationForest(n_estimators=20, random_state=0), "anomaly", "r2"),
+        (KMeans(4, n_init=1, random_state=0), "clustering", "agreement"),
+    ],
+)
+def test_models_without_labels_are_judged_by_themselves(estimator: Any, task: str, metric: str) -> None:
+    numbers, _, _ = _table()
+    conversion = convert(
+        estimator.fit(numbers), targets=["onnx-fp32"], samples=Samples({"features": numbers})
+    )
+    (variant,) = conversion.report.variants
+    assert variant.packed, variant.reason
+    assert conversion.report.source.task == task
+    assert variant.evaluation is not None
+    assert variant.evaluation.metric == metric
+    assert conversion.bundle is not None
+
+
+def test_a_regression_is_judged_by_its_targets() -> None:
+    numbers, _, _ = _table()
+    targets = (numbers @ np.array([[1.0], [2.0], [-1.0]])).astype(np.float32)
+    model = make_pipeline(StandardScaler(), Ridge()).fit(numbers, targets)
+    conversion = convert(
+        model,
+        targets=["onnx-fp32", "tflite-fp32", "tflite-int8"],
+        samples=Samples({"features": numbers}, targets=targets),
+    )
+    for variant in conversion.report.variants:
+        assert variant.packed, variant.reason
+        assert variant.evaluation is not None
+        assert variant.evaluation.metric == "r2"
+        assert variant.evaluation.value > 0.98
+
+
+def test_the_layers_to_keep_in_float_are_found() -> None:
+    conversion = _calibrated_on_nothing(keep_float="auto", targets=("onnx-fp32", "onnx-int8"))
+    report = conversion.report.variant("onnx-int8")
+    assert report.packed or report.kept_float == ()
