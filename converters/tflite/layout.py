@@ -135,7 +135,7 @@ class Emission:
 
     def const(self, name: str, value: NDArray[Any]) -> Tensor:
         """Return a new constant."""
-        value = np.ascontiguousarray(value)
+        value = np.asarray(value, order="C")  # not ascontiguousarray, which makes a scalar a vector
         return Tensor(name, value.shape, value.dtype, value)
 
     def emit(

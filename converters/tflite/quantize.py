@@ -18,6 +18,7 @@ tensor that it writes, which has the name of the ONNX tensor; `quantizable_layer
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -290,7 +291,9 @@ def _quantized(model: bytes, recipe: list[dict[str, Any]], ranges: Any) -> bytes
 
     try:
         quantizer = Quantizer(model, recipe)
-        result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+        with warnings.catch_warnings():  # it loads the model for debugging, and its runtime warns of that
+            warnings.simplefilter("ignore", UserWarning)
+            result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
         quantized = result.quantized_model
         assert quantized is not None
     except Exception as error:  # the quantizer raises whatever Python raises

@@ -79,8 +79,7 @@ def _gelu(emission: Emission, node: Node) -> None:
 
 def _prelu(emission: Emission, node: Node) -> None:
     require_dtype(emission, node, node.inputs[0], FLOAT)
-    slope = emission.constant(node, 1)
-    assert slope is not None
+    slope = emission.required(node, 1)
     shape = emission.fact(node.inputs[0]).shape
     layout = emission.layout(node.inputs[0])
     tensor = emission.get(node, node.inputs[0], layout)

@@ -20,7 +20,7 @@ def _batch_normalization(emission: Emission, node: Node) -> None:
     node.attribute("momentum")  # concerns training only
     if node.attribute("training_mode", 0):
         raise node.unsupported("it is in training mode")
-    parameters = [emission.constant(node, index) for index in range(1, 5)]
+    parameters = [emission.required(node, index) for index in range(1, 5)]
     scale, bias, mean, variance = (np.asarray(value, dtype=np.float64) for value in parameters)
     factor = scale / np.sqrt(variance + node.attribute("epsilon", 1e-5))
     name = node.outputs[0]

@@ -71,8 +71,7 @@ def _scales(
 ) -> tuple[float, float]:
     """Return output / input for height and width: as given, or from the sizes."""
     if node.has(2) and emission.fact(node.inputs[2]).shape != (0,):
-        given = emission.constant(node, 2)
-        assert given is not None
+        given = emission.required(node, 2)
         return float(given[2]), float(given[3])
     return want[2] / have[2], want[3] / have[3]
 

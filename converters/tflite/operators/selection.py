@@ -56,9 +56,8 @@ def _slice(emission: Emission, node: Node) -> None:
     """Take ranges: SLICE where every step is 1, else the indices one by one."""
     layout = _ranked(emission, node)
     shape = emission.fact(node.inputs[0]).shape
-    starts, ends, axes, steps = (emission.constant(node, index) for index in range(1, 5))
-    assert starts is not None
-    assert ends is not None
+    starts, ends = emission.required(node, 1), emission.required(node, 2)
+    axes, steps = emission.constant(node, 3), emission.constant(node, 4)
     ranges = [range(abs(size)) for size in shape]
     for number, start in enumerate(starts.tolist()):
         axis = number if axes is None else int(axes[number]) % len(shape)
@@ -90,8 +89,7 @@ def _taken(emission: Emission, tensor: Tensor, indices: NDArray[Any], axis: int,
 def _gather(emission: Emission, node: Node) -> None:
     name, data = node.outputs[0], emission.fact(node.inputs[0])
     axis = node.attribute("axis", 0) % len(data.shape)
-    indices = emission.constant(node, 1)
-    assert indices is not None
+    indices = emission.required(node, 1)
     if data.shape[axis] < 0:
         raise node.unsupported("it picks from the batch")
     layout = emission.layout(node.inputs[0]) if indices.ndim == 1 else None
@@ -113,7 +111,7 @@ def _pad(emission: Emission, node: Node) -> None:
         [tensor, emission.const(f"{name};pads", pads)],
         permuted(emission.fact(name).shape, layout),
     )
-    value = emission.constant(node, 3)
+    value = emission.constant(node, 2)
     if mode == "constant" and (value is None or value.item() == 0):
         result = emission.emit(B.PAD, inputs, name, shape, schema.PadOptionsT())
     elif mode == "constant":
@@ -131,10 +129,7 @@ def _pad(emission: Emission, node: Node) -> None:
 
 def _amounts(emission: Emission, node: Node, rank: int) -> list[tuple[int, int]]:
     """Return what is added before and after, for each ONNX axis."""
-    pads, axes = emission.constant(node, 1), emission.constant(node, 3 if node.opset < 18 else 4)
-    assert pads is not None
-    if node.opset < 18:
-        axes = None
+    pads, axes = emission.required(node, 1), emission.constant(node, 3)
     named = range(rank) if axes is None else [int(axis) % rank for axis in axes]
     half = len(pads) // 2
     amounts = [(0, 0)] * rank

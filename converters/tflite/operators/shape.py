@@ -64,8 +64,7 @@ def _expand(emission: Emission, node: Node) -> None:
 
 
 def _tile(emission: Emission, node: Node) -> None:
-    repeats = emission.constant(node, 1)
-    assert repeats is not None
+    repeats = emission.required(node, 1)
     name, layout = node.outputs[0], emission.layout(node.inputs[0])
     tensor = emission.get(node, node.inputs[0], layout)
     multiples = emission.const(f"{name};repeats", repeats[list(layout)].astype(np.int32))
