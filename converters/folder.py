@@ -50,12 +50,12 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
         raise StorageError(f"The bundle could not be written to {folder}: {error.strerror}.") from error
 
 
-def read_bundle(folder: Path, sha256: str) -> Bundle:
+def read_bundle(folder: Path, sha256: str | None = None) -> Bundle:
     """Read a bundle, every byte of it checked.
 
     Args:
         folder: Where `write_bundle` wrote it.
-        sha256: The bundle's digest, from whoever wrote it.
+        sha256: The bundle's digest, from whoever wrote it; None where none is known.
 
     Raises:
         NotFound: A file is missing.
@@ -63,7 +63,7 @@ def read_bundle(folder: Path, sha256: str) -> Bundle:
         InvalidManifest: The manifest is not one.
     """
     data = _read(folder / MANIFEST_FILE, MAX_MANIFEST_SIZE_BYTES)
-    if manifest_sha256(data) != sha256:
+    if sha256 is not None and manifest_sha256(data) != sha256:
         raise DigestMismatch(f"The manifest in {folder} does not have the SHA-256 {sha256}.")
     manifest = decode_manifest(data)
     files = [file for variant in manifest.variants for file in manifest.files(variant)]

@@ -49,6 +49,7 @@ BROKER_START_TIMEOUT_S = 30.0
 BROKER_RESTART_S = 2.0
 RENEWAL_S = 3600.0
 AWAY_AFTER_S = 10.0
+REQUEST_GRACE_S = 10
 """A longer gap between two looks at the fleet means that the hub was off or asleep, or its clock was set."""
 
 
@@ -212,6 +213,7 @@ class _Running:
             log_level="warning",
             access_log=False,
             lifespan="off",
+            timeout_graceful_shutdown=REQUEST_GRACE_S,
         )
         server = uvicorn.Server(config)
         async with self._announced(server):

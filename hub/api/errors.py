@@ -22,6 +22,7 @@ _STATUS: tuple[tuple[type[MusterError], HTTPStatus], ...] = (
     (errors.MessageTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (errors.InvalidInput, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.ModelError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (errors.DigestMismatch, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.NotFound, HTTPStatus.NOT_FOUND),
     (errors.Conflict, HTTPStatus.CONFLICT),
     (errors.NotAuthenticated, HTTPStatus.UNAUTHORIZED),

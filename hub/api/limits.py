@@ -5,6 +5,7 @@ Uploads have limits of their own, where they are received.
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,7 +14,8 @@ from fleet.protocol.errors import MessageTooLarge
 from hub.api.errors import problem
 
 MAX_BODY_SIZE_BYTES = 1024 * 1024
-UPLOADS = "/api/v1/datasets/"
+UPLOADS = re.compile(r"PUT /api/v1/datasets/[^/]*|POST /api/v1/models/[^/]*/versions/bundle")
+"""The routes that receive files, as method and path."""
 
 
 class BodyLimit:
@@ -28,7 +30,7 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or (scope["method"] == "PUT" and scope["path"].startswith(UPLOADS)):
+        if scope["type"] != "http" or UPLOADS.fullmatch(f"{scope['method']} {scope['path']}"):
             await self._app(scope, receive, send)
             return
         body = bytearray()

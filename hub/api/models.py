@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import msgspec
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response, status
 
 from fleet.protocol.errors import InvalidInput
 from hub.api.auth import Admin, Operator, Viewer
 from hub.api.paging import Limit, Number
 from hub.api.schemas import Name, Page, ProgressOut, TrainIn, VersionOut
 from hub.api.services import Hub, HubServices
+from hub.api.uploads import uploaded
 from hub.store.rows import VersionRow
 
 router = APIRouter(tags=["models"])
@@ -40,6 +41,20 @@ async def train(model: Name, body: TrainIn, hub: Hub, _: Operator) -> VersionOut
         seed=body.seed,
         minimum_accuracy=body.minimum_accuracy,
     )
+    return _out(hub, row)
+
+
+@router.post("/models/{model}/versions/bundle", status_code=status.HTTP_201_CREATED)
+async def register(model: Name, request: Request, response: Response, hub: Hub, _: Operator) -> VersionOut:
+    """Register a bundle that was built elsewhere as the model's next version: the body is its archive.
+
+    Every variant is run on its golden inputs first, which can take minutes. A bundle that the model has
+    already is answered with its version and status 200.
+    """
+    async with uploaded(request, hub.settings.maximum_upload_bytes) as archive:
+        row, new = await hub.models.register(model, archive)
+    if not new:
+        response.status_code = status.HTTP_200_OK
     return _out(hub, row)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from fleet.protocol.errors import (
 
 API = "/api/v1"
 TIMEOUT_S = 60.0
+WORK_TIMEOUT_S = 1800.0
+"""How long the hub may work on an upload, and on those that came before it."""
 
 
 class Connection:
@@ -113,6 +115,10 @@ class Client:
                 return self._json("PUT", path, content=stream)
         except OSError as error:
             raise InvalidConfiguration(f"{file} cannot be read: {error.strerror}.") from error
+
+    def send(self, path: str, parts: Iterable[bytes]) -> Any:
+        """POST bytes, part by part, and wait until the hub has worked on them; raises like `get`."""
+        return self._json("POST", path, content=parts, timeout=httpx.Timeout(TIMEOUT_S, read=WORK_TIMEOUT_S))
 
     def close(self) -> None:
         """Close its connections."""

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
-from rich.progress import Progress, TextColumn
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from fleet.protocol.errors import InvalidModel, error_of
 from fleet.protocol.names import checked_name
 from hub.cli.client import Client, client_of
 from hub.cli.output import JsonFlag, console, print_table, show
+
+if TYPE_CHECKING:
+    from converters.bundle import Bundle
 
 app = typer.Typer(help="Train, list, show and release model versions.", no_args_is_help=True)
 
@@ -45,6 +51,24 @@ def train(
         },
     )
     version = wait_for_training(client, version, show_progress=not as_json)
+    show(version, as_json=as_json, draw=_print_version)
+
+
+@app.command()
+def register(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="Name of the model; the version is the next number.")],
+    folder: Annotated[Path, typer.Argument(help="What `muster model convert --out` wrote.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Check a bundle that was converted elsewhere on the hub, and register it."""
+    from converters.folder import read_bundle
+    from converters.output import BUNDLE_FOLDER
+
+    path = f"{_path(model)}/bundle"
+    inner = folder / BUNDLE_FOLDER
+    bundle = read_bundle(inner if inner.is_dir() else folder)
+    version = _upload(client_of(context), path, bundle, show_progress=not as_json)
     show(version, as_json=as_json, draw=_print_version)
 
 
@@ -116,6 +140,23 @@ def wait_for_training(client: Client, version: dict[str, Any], *, show_progress:
     return version
 
 
+def _upload(client: Client, path: str, bundle: Bundle, *, show_progress: bool) -> Any:
+    """Send a bundle's archive, show how much of it was taken, and wait for the hub's answer."""
+    from converters.archive import archive_size_bytes, write_archive
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=console, disable=not show_progress) as bar:
+        task = bar.add_task("upload", total=archive_size_bytes(bundle))
+
+        def parts() -> Iterator[bytes]:
+            for part in write_archive(bundle):
+                yield part
+                bar.advance(task, len(part))
+            bar.add_task("the hub runs every variant", total=None)
+
+        return client.send(path, parts())
+
+
 def _path(model: str) -> str:
     """Return the path of a model's versions; the name is checked, or it would not be one step of the path."""
     return f"/models/{checked_name(model, 'model name')}/versions"
@@ -134,9 +175,10 @@ def _parameter(text: str) -> tuple[str, int | float | str | bool]:
 
 def _print_version(version: dict[str, Any]) -> None:
     console.print(f"[bold]{version['model']} version {version['version']}[/bold] {version['status']}")
-    console.print(f"trained on {version['dataset']} with {version['estimator']}, seed {version['seed']}")
+    made = f"dataset {version['dataset']}, estimator {version['estimator']}, seed {version['seed']}"
+    console.print(escape(made))
     if cause := version["cause"]:
-        console.print(f"cause: {cause['detail']}")
+        console.print(escape(f"cause: {cause['detail']}"))
     if version["report"]:
         variants = version["report"]["variants"]
         rows = [{**each, "accuracy": (each["evaluation"] or {}).get("value")} for each in variants]

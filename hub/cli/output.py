@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 console = Console(highlight=False)
@@ -54,7 +55,7 @@ def print_table(
     for heading in columns.values():
         table.add_column(heading)
     for row in rows:
-        table.add_row(*(_cell(name, row.get(name)) for name in columns))
+        table.add_row(*(escape(_cell(name, row.get(name))) for name in columns))  # names may hold brackets
     console.print(table)
 
 

@@ -1,4 +1,7 @@
-"""Model versions: trained in a process of their own, registered as bundles, released by signature."""
+"""Model versions: trained here or built elsewhere, registered as bundles, released by signature.
+
+What trains, and what opens an uploaded bundle, runs in processes of their own.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from converters.bundle import Bundle, renamed
 from converters.folder import read_bundle
 from fleet.drift.profile import ReferenceProfile
 from fleet.protocol.errors import (
@@ -26,12 +30,15 @@ from fleet.protocol.errors import (
 )
 from fleet.protocol.manifest import Manifest, decode_manifest, target_path
 from fleet.protocol.names import checked_name
+from hub.jobs.lines import Progress
+from hub.jobs.runner import run_job
+from hub.registry.check import CheckJob, CheckResult
 from hub.store.blobs import BlobFolder
 from hub.store.protocols import RegistryStore
 from hub.store.rows import VersionRow, VersionStatus
 from hub.tasks import TaskSet
 from hub.training.estimators import check_hyperparameters
-from hub.training.job import Progress, TrainingJob, TrainingResult
+from hub.training.job import TrainingJob
 from hub.training.runner import run_training
 from hub.trust.image_repository import ImageRepository
 
@@ -39,7 +46,10 @@ MAXIMUM_DROP = 0.02
 """Greatest loss of accuracy against the trained estimator with which a variant is packed."""
 
 TRAINING_LIMIT_S = 3600.0
+CHECKER = "hub.registry.check_worker"
+CHECK_LIMIT_S = 300.0
 FAIL_RETRY_S = 10.0
+PAGE = 100
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +72,8 @@ class Models:
         self._blobs = blobs
         self._repository = repository
         self._trainings = TaskSet()
-        self._one_at_a_time = asyncio.Semaphore(1)
+        self._one_training = asyncio.Semaphore(1)
+        self._one_check = asyncio.Semaphore(1)
         self._progress: dict[tuple[str, int], Progress] = {}
         self._manifest = functools.lru_cache(maxsize=256)(self._read_manifest)
 
@@ -123,6 +134,36 @@ class Models:
         self._trainings.start(self._train(job))
         return version
 
+    async def register(self, model: str, archive: Path) -> tuple[VersionRow, bool]:
+        """Check a bundle that was built elsewhere and make it the model's next version.
+
+        Args:
+            model: Name of the model; that of the manifest does not matter.
+            archive: The bundle, see `converters.archive`.
+
+        Returns:
+            The version, and whether it is new: a bundle that the model has already, whatever name and number
+            it was built under, is not registered a second time.
+
+        Raises:
+            InvalidName: The model's name cannot be used.
+            InvalidInput: The archive is not one, or its manifest makes a false claim.
+            DigestMismatch: A blob is not what the manifest promises.
+            ModelError: A variant does not do what the manifest says, or crashed, or took too long.
+            StorageError: The version could not be stored.
+        """
+        checked_name(model, "model name")
+        with tempfile.TemporaryDirectory(prefix="muster-check-") as folder:
+            output = Path(folder) / "bundle"
+            job = CheckJob(archive_path=str(archive), output_folder=str(output))
+            try:
+                async with self._one_check, asyncio.timeout(CHECK_LIMIT_S):
+                    result = await run_job(CHECKER, job, CheckResult)
+            except TimeoutError as error:
+                raise ModelError(f"Checking the bundle took longer than {CHECK_LIMIT_S:g} s.") from error
+            bundle = await asyncio.to_thread(read_bundle, output, result.manifest_sha256)
+            return await asyncio.to_thread(self._add, model, bundle, result)
+
     def progress(self, model: str, version: int) -> Progress | None:
         """Return how far a training is; None when it does not run."""
         return self._progress.get((model, version))
@@ -181,7 +222,7 @@ class Models:
     async def _train(self, job: TrainingJob) -> None:
         key = (job.model, job.version)
         try:
-            async with self._one_at_a_time, asyncio.timeout(TRAINING_LIMIT_S):
+            async with self._one_training, asyncio.timeout(TRAINING_LIMIT_S):
                 with tempfile.TemporaryDirectory(prefix="muster-training-") as folder:
                     await self._train_into(Path(folder), job)
         except TimeoutError:
@@ -213,13 +254,47 @@ class Models:
         job = msgspec.structs.replace(job, output_folder=str(folder))
         key = (job.model, job.version)
         result = await run_training(job, lambda progress: self._progress.update({key: progress}))
-        await asyncio.to_thread(self._register, folder, job, result)
+        bundle = await asyncio.to_thread(read_bundle, folder, result.manifest_sha256)
+        digest = await asyncio.to_thread(self._keep, bundle)
+        report = msgspec.to_builtins(result)
+        await asyncio.to_thread(
+            functools.partial(self._store.finish_version, *key, manifest_sha256=digest, report=report)
+        )
 
-    def _register(self, folder: Path, job: TrainingJob, result: TrainingResult) -> None:
-        """Keep the bundle's files, then say so: a version never names blobs that are not there."""
-        bundle = read_bundle(folder, result.manifest_sha256)
+    def _keep(self, bundle: Bundle) -> str:
+        """Keep a bundle's files and return its digest; only after this may a version name them."""
         for data in bundle.blobs.values():
             self._blobs.put(data)
-        digest = self._blobs.put(bundle.manifest_bytes)
-        report = msgspec.to_builtins(result)
-        self._store.finish_version(job.model, job.version, manifest_sha256=digest, report=report)
+        return self._blobs.put(bundle.manifest_bytes)
+
+    def _add(self, model: str, bundle: Bundle, result: CheckResult) -> tuple[VersionRow, bool]:
+        provenance = bundle.manifest.provenance
+        while True:  # until no training has taken the number meanwhile
+            rows = self._versions(model)
+            registered = [row for row in rows if row.manifest_sha256 is not None]
+            for row in registered:
+                if renamed(bundle, model, row.version).sha256 == row.manifest_sha256:
+                    return row, False
+            number = rows[-1].version + 1 if rows else 1
+            row = VersionRow(
+                model=model,
+                version=number,
+                status=VersionStatus.REGISTERED,
+                dataset=provenance.dataset,
+                estimator=provenance.estimator,
+                hyperparameters=dict(provenance.hyperparameters),
+                seed=provenance.seed,
+                created_at_s=time.time(),
+                manifest_sha256=self._keep(renamed(bundle, model, number)),
+                report=msgspec.to_builtins(result),
+            )
+            if self._store.add_version(row):
+                return row, True
+
+    def _versions(self, model: str) -> list[VersionRow]:
+        rows: list[VersionRow] = []
+        last = 0
+        while page := self._store.versions(model, after=(model, last), limit=PAGE):
+            rows += page
+            last = rows[-1].version
+        return rows

@@ -88,6 +88,14 @@ class RegistryStore(Protocol):
         """Training → registered."""
         ...
 
+    def add_version(self, version: VersionRow) -> bool:
+        """Add a version that is complete; its dataset need not be registered here.
+
+        Returns:
+            False if its number is not the model's next one; nothing was changed.
+        """
+        ...
+
     def fail_version(self, model: str, version: int, cause: Cause) -> None:
         """Training → failed."""
         ...

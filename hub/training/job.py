@@ -1,13 +1,4 @@
-"""What the hub and its training process say to each other.
-
-The hub starts ``python -m hub.training.worker``, writes one `TrainingJob` as JSON to its standard input and
-reads its standard output, JSON line by line::
-
-    {"step": "train", "done": 1, "of": 7}                          any number of times
-    {"result": {…}}  or  {"error": {"code": "…", "detail": "…"}}   once, at the end
-
-The process exits with 0 after a result and with 1 after an error. Anything else is a crash.
-"""
+"""What a training is told, and what comes of it."""
 
 from __future__ import annotations
 
@@ -16,10 +7,9 @@ from typing import Annotated
 import msgspec
 
 from converters.variant import VariantReport
-from fleet.protocol.errors import Cause
 from fleet.protocol.names import Name, Sha256
+from hub.jobs.lines import FilePath
 
-FilePath = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
@@ -71,39 +61,3 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     training_samples: int
     held_out_samples: int
     duration_s: float
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """How far a training is.
-
-    Attributes:
-        step: What it does now.
-        done: Steps that are done.
-        of: Steps in all.
-    """
-
-    step: str
-    done: int
-    of: int
-
-
-class ResultLine(msgspec.Struct, frozen=True):
-    """The last line of a training that succeeded."""
-
-    result: TrainingResult
-
-
-class ErrorLine(msgspec.Struct, frozen=True):
-    """The last line of a training that failed."""
-
-    error: Cause
-
-
-class AnyLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whichever line it is: exactly one of step, result and error is set."""
-
-    step: str | None = None
-    done: int = 0
-    of: int = 0
-    result: TrainingResult | None = None
-    error: Cause | None = None

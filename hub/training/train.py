@@ -21,8 +21,9 @@ from converters.samples import samples_of
 from converters.sources.sklearn import open_sklearn
 from fleet.protocol.errors import ConversionFailed
 from fleet.protocol.manifest import Provenance
+from hub.jobs.lines import Progress
 from hub.training.estimators import Settings, check_hyperparameters, fitted_pipeline, hyperparameters_of
-from hub.training.job import Progress, TrainingJob, TrainingResult
+from hub.training.job import TrainingJob, TrainingResult
 
 TARGETS = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-int8")
 """What devices of every runtime can run; the smallest that a device runs is sent to it."""

@@ -17,9 +17,10 @@ import pytest
 from converters.dataset import Dataset
 from fleet.protocol.errors import ModelError, Unavailable, all_errors
 from hub import children
+from hub.jobs.runner import rebuilt
 from hub.training import runner
 from hub.training.job import TrainingJob, TrainingResult
-from hub.training.runner import rebuilt, run_training
+from hub.training.runner import run_training
 from hub.training.train import STEPS
 from tests.support.digits import digits_job
 from tests.support.waiting import eventually

@@ -28,6 +28,12 @@ def m001_initial(db: sqlite_utils.Database) -> None:
     _create_rollouts(db)
 
 
+@migrations()
+def m002_versions_of_datasets_elsewhere(db: sqlite_utils.Database) -> None:
+    """A version that was built elsewhere names a dataset that this hub need not have."""
+    table(db, "versions").transform(drop_foreign_keys=("dataset",))
+
+
 def _create_registry(db: sqlite_utils.Database) -> None:
     table(db, "api_tokens").create(
         {"name": str, "role": str, "secret_sha256": str, "created_at_s": float},

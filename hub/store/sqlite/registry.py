@@ -59,10 +59,9 @@ class SqliteRegistry(Part):
         with self._database.writing() as db:
             if not db.execute("SELECT 1 FROM datasets WHERE name = ?", [dataset]).fetchone():
                 raise _no_dataset(dataset)
-            last = db.execute("SELECT max(version) FROM versions WHERE model = ?", [model]).fetchone()[0]
             version = VersionRow(
                 model=model,
-                version=(last or 0) + 1,
+                version=_next_version(db, model),
                 status=VersionStatus.TRAINING,
                 dataset=dataset,
                 estimator=estimator,
@@ -87,6 +86,14 @@ class SqliteRegistry(Part):
                 "report": dict(report),
             },
         )
+
+    def add_version(self, version: VersionRow) -> bool:
+        """Add a complete version; False if its number is not the model's next one."""
+        with self._database.writing() as db:
+            if version.version != _next_version(db, version.model):
+                return False
+            table(db, "versions").insert(_encoded(msgspec.to_builtins(version)))
+        return True
 
     def fail_version(self, model: str, version: int, cause: Cause) -> None:
         """Training → failed."""
@@ -147,6 +154,11 @@ class SqliteRegistry(Part):
                     f"{model} version {version} is {status.value}: it cannot become {values['status']}."
                 )
             table(db, "versions").update((model, version), _encoded(values))
+
+
+def _next_version(db: sqlite_utils.Database, model: str) -> int:
+    last = db.execute("SELECT max(version) FROM versions WHERE model = ?", [model]).fetchone()[0]
+    return (last or 0) + 1
 
 
 def _status(db: sqlite_utils.Database, model: str, version: int) -> VersionStatus:
