@@ -56,6 +56,7 @@ def tidy(model: onnx.ModelProto, signature: Signature, output: str) -> onnx.Mode
         ConversionFailed: The model has no such output, or the result is not valid ONNX.
     """
     from onnx import ModelProto, checker, helper
+    from onnx.shape_inference import InferenceError
 
     copy = ModelProto()
     copy.CopyFrom(model)
@@ -64,11 +65,12 @@ def tidy(model: onnx.ModelProto, signature: Signature, output: str) -> onnx.Mode
     _fold_constants(copy, output)
     _keep(graph, _without_passthroughs(copy, output))
     _flatten_operands(copy)
-    _rename(graph, {tensor.name for tensor in signature.inputs}, output, signature.outputs[0].name)
+    names = {tensor.name: tensor.name for tensor in signature.inputs}
+    _rename(graph, {**names, output: signature.outputs[0].name})
     tidied = helper.make_model(
         helper.make_graph(
             list(graph.node),
-            GRAPH_NAME,
+            graph.name,
             [value_info(tensor) for tensor in signature.inputs],
             [value_info(signature.outputs[0])],
             list(graph.initializer),
@@ -78,7 +80,7 @@ def tidy(model: onnx.ModelProto, signature: Signature, output: str) -> onnx.Mode
     )
     try:
         checker.check_model(tidied, full_check=True)
-    except (checker.ValidationError, ValueError, RuntimeError) as error:
+    except (checker.ValidationError, InferenceError, ValueError, RuntimeError) as error:
         raise ConversionFailed(f"The exported model is not valid ONNX: {error}.") from error
     return tidied
 
@@ -262,28 +264,38 @@ def _flatten_operands(model: onnx.ModelProto) -> None:
             tensor.dims[:] = [math.prod(tensor.dims)]
 
 
-def _rename(graph: onnx.GraphProto, inputs: set[str], output: str, wanted: str) -> None:
-    """Name nodes, tensors and constants as this file's head says."""
-    names = {name: name for name in inputs}
+def _rename(graph: onnx.GraphProto, names: dict[str, str], prefix: str = "") -> None:
+    """Name nodes, tensors and constants as this file's head says; in a node's body after that node.
+
+    Args:
+        graph: The graph, or a body.
+        names: New names by old ones, of the graph's inputs, of what is around it, and of what must be
+            called so.
+        prefix: Of the names that are given.
+    """
     constants = {tensor.name for tensor in graph.initializer}
     counts: Counter[str] = Counter()
     for node in graph.node:
-        node.name = f"{node.op_type}_{counts[node.op_type]}"
+        node.name = f"{prefix}{node.op_type}_{counts[node.op_type]}"
         counts[node.op_type] += 1
-        for position, name in enumerate(node.input):
+        inner = sorted(_reads(node) - set(node.input))  # that only the node's bodies take
+        for position, name in enumerate([*node.input, *inner]):
             if name in constants:
                 names.setdefault(name, f"{node.name}.{position}")
-        for position, name in enumerate(sorted(_reads(node) - set(node.input))):
-            if name in constants:  # that only the node's body takes
-                names.setdefault(name, f"{node.name}.body.{position}")
         for position, name in enumerate(filter(None, node.output)):
-            names[name] = wanted if name == output else f"{node.name}:{position}" if position else node.name
-        _replace_reads(node, names)
+            names.setdefault(name, f"{node.name}:{position}" if position else node.name)
+        for number, body in enumerate(_subgraphs(node)):
+            start = f"{node.name}/{number}/"
+            entries = {value.name: f"{start}input.{at}" for at, value in enumerate(body.input)}
+            _rename(body, {**names, **entries}, start)
+        node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
         node.doc_string = ""
-    for tensor in graph.initializer:
-        tensor.name = names[tensor.name]
-        tensor.doc_string = ""
+    for named in (*graph.initializer, *graph.input, *graph.output):
+        named.name = names.get(named.name, named.name)
+        named.doc_string = ""
+    graph.name = prefix or GRAPH_NAME
+    del graph.value_info[:]
 
 
 def _replace_reads(node: onnx.NodeProto, names: dict[str, str]) -> None:

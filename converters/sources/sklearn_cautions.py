@@ -40,6 +40,8 @@ def cautions(estimator: Any, columns: Columns, model: onnx.ModelProto) -> Iterat
             )
         if isinstance(step, OneHotEncoder) and any(not isinstance(word, str) for word in _first(step)):
             yield "OneHotEncoder of numbers: the graph cuts them to whole numbers before it compares."
+        if hasattr(step, "_fit_X"):
+            yield f"{type(step).__name__} keeps its training samples: they travel to every device."
         if fills_missing(step) and any(isinstance(value, str) for value in step.statistics_):
             yield "Text cannot be missing on devices: the SimpleImputer of text fills nothing in the graph."
     if steps and getattr(steps[-1], "probability", None) is True:

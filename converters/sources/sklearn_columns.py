@@ -240,7 +240,7 @@ def _follow(step: Any, at: Positions | None, found: _Findings) -> Positions | No
 
 def _end(at: Positions | None, found: _Findings) -> None:
     """Note columns that left a branch as they came, or but scaled: what follows wants numbers."""
-    found.take_numbers([position for position in at or [] if position not in found.text])
+    found.take_numbers(at or [])
 
 
 def _follow_leaf(step: Any, at: Positions, found: _Findings) -> Positions | None:
