@@ -98,7 +98,7 @@ def load_pickled(path: Path, *, trusted: bool) -> Unpickled:
     versions = sorted(
         {
             f"It was saved by scikit-learn {warning.message.original_sklearn_version} and read"
-            f" by {warning.message.current_sklearn_version}: it may answer otherwise than where it was trained."
+            f" by {warning.message.current_sklearn_version}: it may answer otherwise than it did there."
             for warning in caught
             if isinstance(warning.message, InconsistentVersionWarning)
         }
