@@ -4,7 +4,8 @@
 `named`                         every node has a name of its own, so that people can speak of it
 `with_constants_stored`         Constant nodes become initializers: quantizers look for weights only there
 `with_normalization_folded`     Conv → BatchNormalization becomes one Conv (Ioffe and Szegedy 2015, sec. 3.1)
-`with_flat_biases`              the bias of a Gemm, (1, N), becomes (N,): quantizers index it by channel
+`with_plain_products`           Gemm's factors α and β go into its constants (onnxruntime's quantizer forgets
+                                β), and a bias (1, N) becomes (N,), as per-channel quantization needs it
 `with_products_split`           Gemm becomes MatMul and Add: 4-bit quantization only knows MatMul
 ==============================  =============================================================================
 
@@ -127,25 +128,27 @@ def with_normalization_folded(model: ModelProto) -> None:
         _fold(graph, conv, norm, constants)
 
 
-def with_flat_biases(model: ModelProto) -> None:
-    """Store the bias (1, N) of each Gemm as (N,)."""
+def with_plain_products(model: ModelProto) -> None:
+    """Move the factors of each Gemm, α·A'·B' + β·C, into B and C where these are constant; flatten C."""
     constants = initializers(model.graph)
-    used_by = consumers(model.graph)
     for node in model.graph.node:
-        bias = constants.get(node.input[2]) if node.op_type == "Gemm" and len(node.input) > 2 else None
-        alone = bias is not None and all(user.op_type == "Gemm" for user in used_by[bias.name])
-        if bias is not None and alone and len(bias.dims) == 2 and bias.dims[0] == 1:
-            bias.dims[:] = [bias.dims[1]]
+        if node.op_type != "Gemm":
+            continue
+        _scale_constant(model.graph, node, 1, "alpha", constants)
+        if len(node.input) > 2 and node.input[2]:
+            _scale_constant(model.graph, node, 2, "beta", constants)
+    without_unused_constants(model)
 
 
 def with_products_split(model: ModelProto) -> None:
-    """Turn each Gemm with constant weights, α·A'·B' + β·C, into MatMul, which keeps its name, and Add."""
+    """Turn each Gemm with constant weights into MatMul, which keeps its name, and Add."""
+    with_plain_products(model)
     graph = model.graph
     constants = initializers(graph)
     nodes: list[NodeProto] = []
     for node in graph.node:
-        weights = constants.get(node.input[1]) if node.op_type == "Gemm" else None
-        nodes.extend([node] if weights is None else _split(graph, node, constants))
+        weighted = node.op_type == "Gemm" and node.input[1] in constants
+        nodes.extend(_split(graph, node, constants) if weighted else [node])
     copies = [_copy(node) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
@@ -203,29 +206,44 @@ def _fold(graph: GraphProto, conv: NodeProto, norm: NodeProto, constants: dict[s
         graph.initializer.remove(tensor)
 
 
+def _scale_constant(
+    graph: GraphProto, node: NodeProto, index: int, factor: str, constants: dict[str, TensorProto]
+) -> None:
+    """Multiply a constant that a Gemm takes by one of its factors, and drop that; flatten a bias."""
+    from onnx import numpy_helper
+
+    tensor = constants.get(node.input[index])
+    if tensor is None:
+        return
+    value, amount = numpy_helper.to_array(tensor), attribute(node, factor, 1.0)
+    flat = index == 2 and value.ndim == 2 and value.shape[0] == 1
+    if amount == 1.0 and not flat:
+        return
+    scaled = (value * np.asarray(amount, dtype=value.dtype)).reshape(-1 if flat else value.shape)
+    node.input[index] = stored(graph, f"{node.name}_{'bias' if index == 2 else 'weights'}", scaled, constants)
+    kept = [_copy(each) for each in node.attribute if each.name != factor]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
 def _split(graph: GraphProto, node: NodeProto, constants: dict[str, TensorProto]) -> list[NodeProto]:
     from onnx import helper, numpy_helper
 
-    weights = numpy_helper.to_array(constants[node.input[1]])
-    weights = weights.T if attribute(node, "transB", 0) else weights
-    alpha, beta = (np.asarray(attribute(node, name, 1.0), dtype=weights.dtype) for name in ("alpha", "beta"))
-    right = stored(graph, f"{node.name}_weights", np.ascontiguousarray(weights * alpha), constants)
-    left, output, before, after = node.input[0], node.output[0], [], []
+    left, right, output = node.input[0], node.input[1], node.output[0]
+    before, after = [], []
+    if attribute(node, "transB", 0):
+        transposed = np.ascontiguousarray(numpy_helper.to_array(constants[right]).T)
+        right = stored(graph, f"{node.name}_transposed", transposed, constants)
     if attribute(node, "transA", 0):
-        left = f"{node.name}_transposed"
-        name = f"{node.name}_transpose"
+        left, name = f"{node.name}_left", f"{node.name}_transpose"
         before = [helper.make_node("Transpose", [node.input[0]], [left], name, perm=[1, 0])]
     if len(node.input) > 2 and node.input[2]:
-        added, product = node.input[2], f"{node.name}_product"
-        if beta != 1.0 and added in constants:
-            scaled = np.asarray(numpy_helper.to_array(constants[added]) * beta)
-            added = stored(graph, f"{node.name}_bias", scaled, constants)
-        elif beta != 1.0:
-            factor, scaled_name = stored(graph, f"{node.name}_beta", beta, constants), f"{node.name}_scaled"
-            before.append(helper.make_node("Mul", [added, factor], [scaled_name], f"{node.name}_scale"))
-            added = scaled_name
-        after = [helper.make_node("Add", [product, added], [output], f"{node.name}_add")]
-        output = product
+        added, output = node.input[2], f"{node.name}_product"
+        if (beta := attribute(node, "beta", 1.0)) != 1.0:  # what is added is no constant
+            factor = stored(graph, f"{node.name}_beta", np.asarray(beta, dtype=np.float32), constants)
+            added = f"{node.name}_scaled"
+            before.append(helper.make_node("Mul", [node.input[2], factor], [added], f"{node.name}_scale"))
+        after = [helper.make_node("Add", [output, added], [node.output[0]], f"{node.name}_add")]
     return [*before, helper.make_node("MatMul", [left, right], [output], node.name), *after]
 
 

@@ -28,8 +28,8 @@ from converters.rewrite import (
     parsed,
     producers,
     with_constants_stored,
-    with_flat_biases,
     with_normalization_folded,
+    with_plain_products,
 )
 from converters.runtimes.onnx import ONNXRUNTIME
 from converters.target import Target, Work
@@ -81,7 +81,7 @@ def prepared(model: bytes) -> ModelProto:
     named(graph)
     with_constants_stored(graph)
     with_normalization_folded(graph)
-    with_flat_biases(graph)
+    with_plain_products(graph)
     return graph
 
 
