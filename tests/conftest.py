@@ -8,21 +8,22 @@ import pytest
 
 from hub.broker.kinds import KINDS
 from tests.support.brokers import MOSQUITTO_IS_MISSING, RunningBroker, running_broker
+from tests.support.browser import CHROMIUM_IS_MISSING
 from tests.support.hub import HubProcess
 
 MODEL = "digits"
+MISSING_PROGRAMS = (MOSQUITTO_IS_MISSING, CHROMIUM_IS_MISSING)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say plainly at the end which tests were left out for want of a broker, and how to get it."""
-    left_out = [
-        report
-        for report in terminalreporter.getreports("skipped")
-        if MOSQUITTO_IS_MISSING in str(report.longrepr)
-    ]
-    if left_out:
+    """Say plainly at the end which tests were left out for want of a program, and how to get it."""
+    skipped = [str(report.longrepr) for report in terminalreporter.getreports("skipped")]
+    counts = {missing: sum(missing in reason for reason in skipped) for missing in MISSING_PROGRAMS}
+    if any(counts.values()):
         terminalreporter.section("not everything was tested")
-        terminalreporter.write_line(f"{len(left_out)} tests were left out. {MOSQUITTO_IS_MISSING}")
+    for missing, count in counts.items():
+        if count:
+            terminalreporter.write_line(f"{count} tests were left out. {missing}")
 
 
 @pytest.fixture(scope="module", params=KINDS)

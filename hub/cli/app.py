@@ -11,6 +11,7 @@ import typer
 from fleet.protocol.errors import MusterError
 from hub.cli import datasets, devices, fleet, hub, models, rollouts
 from hub.cli.client import Connection
+from hub.cli.convert import convert
 from hub.cli.demo import demo
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.add_typer(hub.app, name="hub")
 app.add_typer(datasets.app, name="dataset")
 app.add_typer(models.app, name="model")
+models.app.command("convert")(convert)
 app.add_typer(devices.app, name="device")
 app.add_typer(rollouts.app, name="rollout")
 app.add_typer(fleet.app, name="fleet")

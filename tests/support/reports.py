@@ -13,7 +13,7 @@ from converters.sources.sklearn import open_sklearn
 from tests.support.digits import digits_conversion, digits_source, fitted_model, training_and_held_out
 
 HOSTILE = '"><script>document.title="taken over"</script><img src=x onerror=alert(1)>&amp;'
-HOSTILE_CLASSES = tuple(f"<b>{number}</b>" for number in range(9)) + (HOSTILE[:64],)
+HOSTILE_CLASSES = (*(f"<b>{number}</b>" for number in range(9)), HOSTILE[:64])
 
 
 @cache
@@ -25,18 +25,14 @@ def sound_conversion() -> Conversion:
 @cache
 def refused_conversion() -> Conversion:
     """Return one whose int8 variant is calibrated on blank images, so that it is refused, with its layers."""
-    return digits_conversion(
-        targets=("onnx-fp32", "onnx-int8"), samples=_blank(), sensitivity=True
-    )
+    return digits_conversion(targets=("onnx-fp32", "onnx-int8"), samples=_blank(), sensitivity=True)
 
 
 @cache
 def hostile_conversion() -> Conversion:
     """Return the same of a model and classes with hostile names."""
     source = open_sklearn(fitted_model(), name=HOSTILE, classes=HOSTILE_CLASSES, sample_shape=(8, 8))
-    return digits_conversion(
-        source, targets=("onnx-fp32", "onnx-int8"), samples=_blank(), sensitivity=True
-    )
+    return digits_conversion(source, targets=("onnx-fp32", "onnx-int8"), samples=_blank(), sensitivity=True)
 
 
 @cache

@@ -53,9 +53,7 @@ def test_an_empty_folder_is_filled_also_through_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "link").is_symlink()
 
 
-def test_what_is_in_use_is_refused_and_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_in_use_is_refused_and_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "model").write_text("mine")

@@ -1,0 +1,133 @@
+"""How a conversion's report is shown in a terminal: a table of numbers, and below it whole sentences.
+
+The table is as wide as its numbers. Where that is wider than the terminal, each variant gets lines of its
+own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich import box
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from converters.bundle import Bundle
+from converters.page.words import drop_text, latency_text
+from converters.report import Report
+from converters.variant import VariantReport
+from hub.cli.output import console
+
+_DASH = "–"
+_LEFT = ("variant", "verdict")
+_ENDLESS = 10_000
+_LAYERS = 10
+"""Layers that are shown; the report has all."""
+
+
+def print_report(report: Report) -> None:
+    """Print what became of each variant."""
+    source = report.source
+    evaluation = source.evaluation
+    judged = (
+        f", {evaluation.metric} {evaluation.value:.4f} on {evaluation.samples} samples" if evaluation else ""
+    )
+    _say(f"{source.name}: {source.framework}, {source.task}, {source.size_bytes:,} bytes in fp32{judged}")
+    rows = [_row(each, judged=bool(evaluation)) for each in report.variants]
+    table = _table(rows, evaluation.metric if evaluation else "")
+    unbounded = console.options.update(max_width=_ENDLESS)
+    if Measurement.get(console, unbounded, table).minimum <= console.width:
+        console.print(table)
+    else:
+        _print_apart(rows)
+    for subject, text in _sentences(report):
+        _say(f"{subject}: {text}")
+    if report.layers:
+        _say("Signal to noise of the answers, in dB, with one layer alone in int8, the worst first:")
+    for layer in report.layers[:_LAYERS]:
+        noise = "no noise" if layer.isolated_db is None else f"{layer.isolated_db:.1f}"
+        _say(f"  {noise}  {layer.name} ({layer.operator})")
+
+
+def print_written(out: Path, names: tuple[str, ...], html: Path | None, bundle: Bundle | None) -> None:
+    """Print what was written where.
+
+    Args:
+        out: The output folder.
+        names: What is in it; empty if it was not written.
+        html: The page, if there is one.
+        bundle: What was packed; None without samples.
+    """
+    if names:
+        _say(f"Wrote {', '.join(names)} to {out}.")
+    if bundle is not None:
+        manifest = bundle.manifest
+        _say(f"The bundle is {manifest.model} version {manifest.version}, SHA-256 {bundle.sha256}.")
+    elif names:
+        _say("There is no bundle: its self-test and drift profile need samples. Give them with --calibrate.")
+    if html is not None:
+        _say(f"Wrote the page {html}.")
+
+
+def _say(text: str) -> None:
+    """Print a line: wrapped for a terminal, whole for a file or program."""
+    console.print(Text(text), soft_wrap=not console.is_terminal)
+
+
+def _row(variant: VariantReport, *, judged: bool) -> dict[str, str]:
+    metric = {
+        "metric": _DASH if variant.evaluation is None else f"{variant.evaluation.value:.4f}",
+        "drop": _DASH if variant.drop is None else drop_text(variant.drop),
+    }
+    difference = {"difference": _DASH if variant.parity is None else f"{variant.parity:.1e}"}
+    return {
+        "variant": variant.name,
+        "bytes": _DASH if variant.size_bytes is None else f"{variant.size_bytes:,}",
+        "ratio": _DASH if variant.ratio is None else f"{variant.ratio:.2f}",
+        **(metric if judged else difference),
+        "p50 here": ", ".join(f"{latency_text(us)} {name}" for name, us in variant.latency_us.items())
+        or _DASH,
+        "verdict": _verdict(variant),
+    }
+
+
+def _verdict(variant: VariantReport) -> str:
+    """Say in two words what became of it; the sentences below the table say more."""
+    if variant.packed:
+        return "packed"
+    if variant.size_bytes is None:
+        return "not built"
+    return "not run" if variant.parity is None else "refused"
+
+
+def _table(rows: list[dict[str, str]], metric: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in rows[0]:
+        heading = metric if name == "metric" else name
+        table.add_column(heading, justify="left" if name in _LEFT else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row.values())
+    return table
+
+
+def _print_apart(rows: list[dict[str, str]]) -> None:
+    for row in rows:
+        _say("")
+        for name, text in row.items():
+            _say(text if name == "variant" else f"  {name} {text}")
+    _say("")
+
+
+def _sentences(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield what the table has no room for, and whom it is about."""
+    for text in report.source.cautions:
+        yield report.source.name, text
+    for variant in report.variants:
+        if not variant.packed:
+            yield f"{variant.name} was refused", variant.reason
+        for text in variant.cautions:
+            yield variant.name, text
+        if variant.kept_float:
+            yield variant.name, f"These nodes stayed float: {', '.join(variant.kept_float)}."
