@@ -10,9 +10,10 @@ from hub.broker.kinds import KINDS
 from tests.support.brokers import MOSQUITTO_IS_MISSING, RunningBroker, running_broker
 from tests.support.browser import CHROMIUM_IS_MISSING
 from tests.support.hub import HubProcess
+from tests.support.torch_models import TORCH_IS_MISSING
 
 MODEL = "digits"
-MISSING_PROGRAMS = (MOSQUITTO_IS_MISSING, CHROMIUM_IS_MISSING)
+MISSING_PROGRAMS = (MOSQUITTO_IS_MISSING, CHROMIUM_IS_MISSING, TORCH_IS_MISSING)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

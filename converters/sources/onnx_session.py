@@ -39,7 +39,12 @@ class OnnxSession:
         self._name = name
         try:
             data = model.SerializeToString(deterministic=True)
-            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                data,
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # to what? It would only say on standard output that it falls back
+            )
         except Exception as error:  # onnxruntime's errors have no root of their own
             raise InvalidModel(
                 f"onnxruntime {ort.__version__} cannot load {name}: {_told(error)}",
