@@ -226,7 +226,10 @@ def _known(model: onnx.ModelProto) -> dict[str, _Known]:
     """Return what shape inference finds of every tensor."""
     from onnx import TensorProto, numpy_helper, shape_inference
 
-    graph = shape_inference.infer_shapes(model).graph
+    try:
+        graph = shape_inference.infer_shapes(model).graph
+    except (shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        raise ConversionFailed(f"The exported model is not valid ONNX: {error}.") from error
     found = {}
     for tensor in graph.initializer:
         short = tensor.data_type == TensorProto.INT64 and len(tensor.dims) == 1 and tensor.dims[0] <= MAX_RANK

@@ -163,6 +163,11 @@ def _answering(
 
 
 def _class_names(estimator: Any, classes: tuple[str, ...], width: int) -> tuple[str, ...]:
+    if isinstance(estimator.classes_, list):
+        raise ConversionFailed(
+            f"The {type(estimator).__name__} gives several labels to each sample.",
+            remedy="Fit one estimator for each label.",
+        )
     own = tuple(str(label) for label in estimator.classes_)
     if width != len(own):
         raise ConversionFailed(

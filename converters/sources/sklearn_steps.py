@@ -9,6 +9,7 @@ run everywhere, and with operators of ``ai.onnx.ml`` where it cannot.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -221,20 +222,29 @@ def _refuse_silent_failures(step: Any, path: tuple[str, ...]) -> None:
     Raises:
         ConversionFailed: The step is set up so.
     """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
     reason, remedy = "", ""
     if getattr(step, "add_indicator", False):
         reason, remedy = "adds columns that say what was missing", "Fit it with add_indicator=False."
-    elif hasattr(step, "statistics_") and any(
-        isinstance(value, float) and math.isnan(value) for value in step.statistics_
-    ):
+    elif any(isinstance(value, float) and math.isnan(value) for value in getattr(step, "statistics_", ())):
         reason, remedy = "drops columns that had no value", "Remove these columns from the training data."
     elif getattr(step, "handle_unknown", "") in {"infrequent_if_exist", "warn"}:
         reason, remedy = (
             "counts unknown categories as infrequent ones",
             "Fit it with handle_unknown='ignore'.",
         )
+    elif np.any(getattr(step, "is_categorical_", False)):
+        reason, remedy = "splits by sets of categories", "Encode categories by an OrdinalEncoder before it."
+    elif isinstance(step, HistGradientBoostingRegressor) and step.loss in {"poisson", "gamma"}:
+        reason, remedy = "answers by the exponential of its trees", "Fit it with another loss."
+    elif isinstance(step, LinearDiscriminantAnalysis) and len(step.classes_) == 2:
+        reason, remedy = "gives the probabilities of two classes", "Fit a LogisticRegression."
     if reason:
-        raise ConversionFailed(f"{_called(step, path)} {reason}, which has no counterpart.", remedy=remedy)
+        raise ConversionFailed(
+            f"{_called(step, path)} {reason}, which skl2onnx converts to something else.", remedy=remedy
+        )
 
 
 def _exported(step: Any, inputs: list[tuple[bool, int]], path: tuple[str, ...]) -> onnx.ModelProto:
@@ -248,6 +258,11 @@ def _exported(step: Any, inputs: list[tuple[bool, int]], path: tuple[str, ...]) 
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
+    if getattr(
+        step, "flatten_transform", False
+    ):  # of a VotingClassifier's transform(), which is not exported
+        step = copy.copy(step)
+        step.flatten_transform = False
     types = [
         (f"x{number}", (StringTensorType if text else FloatTensorType)([None, width]))
         for number, (text, width) in enumerate(inputs)

@@ -21,6 +21,7 @@ from sklearn.ensemble import (
     IsolationForest,
     RandomForestClassifier,
     RandomForestRegressor,
+    VotingClassifier,
 )
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, RidgeClassifier
 from sklearn.model_selection import GridSearchCV
@@ -67,6 +68,9 @@ CLASSIFIERS = [
     KNeighborsClassifier(),
     make_pipeline(StandardScaler(), LinearSVC()),
     RidgeClassifier(),
+    VotingClassifier(
+        [("l", LogisticRegression()), ("t", DecisionTreeClassifier(max_depth=3))], voting="soft"
+    ),
     GridSearchCV(
         make_pipeline(StandardScaler(), LogisticRegression()), {"logisticregression__C": [0.1, 1]}, cv=2
     ),

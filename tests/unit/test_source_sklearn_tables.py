@@ -13,7 +13,13 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
-from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+)
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -227,6 +233,17 @@ def test_what_would_be_converted_wrongly_without_a_word_is_refused() -> None:
         open_sklearn(
             make_pipeline(SimpleImputer(add_indicator=True), LogisticRegression()).fit(samples, labels)
         )
+    whole = np.abs(np.round(np.nan_to_num(samples)))
+    refused = {
+        "sets of categories": HistGradientBoostingClassifier(max_iter=5, categorical_features=[0]),
+        "exponential": HistGradientBoostingRegressor(max_iter=5, loss="poisson"),
+        "two classes": LinearDiscriminantAnalysis(),
+        "several labels": RandomForestClassifier(3),
+    }
+    for message, estimator in refused.items():
+        given = np.stack([labels, 1 - labels], axis=1) if message == "several labels" else labels
+        with pytest.raises(ConversionFailed, match=message):
+            open_sklearn(estimator.fit(whole, given))
     encoder = OneHotEncoder(min_frequency=90, handle_unknown="infrequent_if_exist")
     with pytest.raises(ConversionFailed, match="handle_unknown='ignore'"):
         open_sklearn(_fitted(("c", encoder, [1, 3])))
