@@ -258,9 +258,7 @@ def _exported(step: Any, inputs: list[tuple[bool, int]], path: tuple[str, ...]) 
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
-    if getattr(
-        step, "flatten_transform", False
-    ):  # of a VotingClassifier's transform(), which is not exported
+    if getattr(step, "flatten_transform", False):  # of VotingClassifier.transform(), not exported
         step = copy.copy(step)
         step.flatten_transform = False
     types = [

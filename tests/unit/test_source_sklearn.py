@@ -69,7 +69,7 @@ CLASSIFIERS = [
     make_pipeline(StandardScaler(), LinearSVC()),
     RidgeClassifier(),
     VotingClassifier(
-        [("l", LogisticRegression()), ("t", DecisionTreeClassifier(max_depth=3))], voting="soft"
+        [("l", LogisticRegression()), ("t", DecisionTreeClassifier(max_depth=2))], voting="soft"
     ),
     GridSearchCV(
         make_pipeline(StandardScaler(), LogisticRegression()), {"logisticregression__C": [0.1, 1]}, cv=2
