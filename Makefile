@@ -5,13 +5,18 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 TORCH  := $(VENV)/.torch
 OLD_TFLITE := $(VENV)/tflite-runtime/.ready
-CODE   := fleet converters agent hub tests
+CODE   := fleet converters agent hub tests benchmarks
+
+# The benchmarks' peers, each in an environment of its own. This Python, by version or path, is for those that need
+# a newer one than Muster does.
+PEER_PYTHON ?= 3.12
+PEERS  := $(addprefix $(VENV)/peers/converters,/.ready -tensorflow/.ready -onnxruntime/.ready -muster/.ready)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-torch demo test fmt lint types imports wheel-check lock check clean
+.PHONY: help setup setup-torch demo test fmt lint types imports wheel-check lock check clean bench-converters
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv with the locked dependencies and this project
 
@@ -44,6 +49,15 @@ $(OLD_TFLITE): requirements/tflite-runtime.lock $(READY)
 		$(@D)/bin/python -m pip install --quiet --require-hashes --requirement requirements/tflite-runtime.lock; \
 	fi
 	@touch $@
+
+# What cannot be installed here is left out, and the benchmark says so.
+$(VENV)/peers/%-muster/.ready $(VENV)/peers/%-onnxruntime/.ready: PEER_PYTHON = $(BIN)/python
+$(VENV)/peers/%/.ready: requirements/peers-%.txt | $(READY)
+	@echo "Installing $(<F) into $(@D) ..."
+	@rm -rf $(@D)
+	@{ $(BIN)/uv venv --quiet --python $(PEER_PYTHON) $(@D) \
+		&& $(BIN)/uv pip install --quiet --compile-bytecode --python $(@D) --requirement $< && touch $@; } \
+		|| { rm -rf $(@D); echo "$(<F) is left out: it cannot be installed with Python $(PEER_PYTHON)."; }
 
 demo: $(READY) ## Run the whole story on an embedded broker, in under two minutes
 	@$(BIN)/muster demo $(ARGS)
@@ -79,6 +93,9 @@ lock: ## Resolve the dependencies anew, with hashes, for every Python and platfo
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --custom-compile-command "make lock" requirements/tflite-runtime.in \
 		-o requirements/tflite-runtime.lock
+
+bench-converters: $(TORCH) $(PEERS) ## Compare our conversions with others', side by side
+	@$(BIN)/python -m benchmarks.converters $(ARGS)
 
 clean: ## Remove what was built and installed here
 	@rm -rf $(VENV) build dist *.egg-info .import_linter_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,103 @@
+"""What benchmarks print can be read: by people at 120 columns, and line by line by programs."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.aims import Aim
+from benchmarks.inference import points
+from benchmarks.measure import median_calls_s, run_program
+from benchmarks.table import WIDTH, table
+
+LINE = re.compile(r"AIM ([a-z0-9-]+) (-|-?[0-9.]+|nan|inf) (<=|>=)([0-9.]+) (OK|MISS)( .+)?")
+
+
+@pytest.mark.parametrize(
+    ("aim", "line"),
+    [
+        (Aim("points-lost-mlp", 0.1675, "<=", 0.5), "AIM points-lost-mlp 0.168 <=0.5 OK"),
+        (Aim("points-lost-mlp", -0.1675, "<=", 0.5), "AIM points-lost-mlp -0.168 <=0.5 OK"),
+        (Aim("size-ratio", 0.36, "<=", 0.36), "AIM size-ratio 0.36 <=0.36 OK"),
+        (Aim("size-ratio", 0.3601, "<=", 0.36), "AIM size-ratio 0.3601 <=0.36 MISS"),
+        (Aim("speedup", 19.996, ">=", 20.0), "AIM speedup 19.996 >=20 MISS"),
+        (Aim("speedup", 20.0, ">=", 20.0), "AIM speedup 20 >=20 OK"),
+        (Aim("speedup", 123456.7, ">=", 20.0), "AIM speedup 123457 >=20 OK"),
+        (Aim("speedup", 0.0, ">=", 20.0), "AIM speedup 0 >=20 MISS"),
+        (Aim("speedup", None, ">=", 20.0, "not installed"), "AIM speedup - >=20 MISS not installed"),
+        (Aim("speedup", math.nan, ">=", 20.0), "AIM speedup nan >=20 MISS"),
+    ],
+)
+def test_an_aim_is_one_line(aim: Aim, line: str) -> None:
+    assert str(aim) == line
+    assert LINE.fullmatch(line)
+
+
+def test_what_is_shown_never_contradicts_the_verdict() -> None:
+    for measured in np.random.RandomState(0).uniform(0.359, 0.361, 200):
+        shown, verdict = str(Aim("ratio", float(measured), "<=", 0.36)).split()[2::2]
+        assert (float(shown) <= 0.36) == (verdict == "OK")
+
+
+def test_a_table_puts_numbers_to_the_right_and_words_to_the_left() -> None:
+    assert table("Things", ["name", "bytes", "ratio"], [["a", "1,200", "-"], ["long name", "7", "0.5"]]) == (
+        "Things\n"
+        "name       bytes  ratio\n"
+        "---------  -----  -----\n"
+        "a          1,200      -\n"
+        "long name      7    0.5"
+    )
+
+
+def test_a_long_note_is_shortened_to_the_width_of_a_terminal() -> None:
+    lines = table("Things", ["name"], [["a"]], ["short", "x" * (WIDTH + 1)]).splitlines()
+    assert lines[-2:] == ["short", "x" * (WIDTH - 1) + "…"]
+
+
+def test_a_program_that_fails_gives_the_error_that_came_first(tmp_path: Path) -> None:
+    program = "try:\n    int('x')\nexcept ValueError as error:\n    raise RuntimeError('second') from error"
+    run = run_program([sys.executable, "-c", program], tmp_path / "log.txt", timeout_s=60)
+    assert run.failure == "ValueError: invalid literal for int() with base 10: 'x'"
+
+
+def test_a_program_is_measured_by_its_own_memory(tmp_path: Path) -> None:
+    program = "data = bytearray(300_000_000)\nfor i in range(0, len(data), 4096): data[i] = 1"
+    run = run_program([sys.executable, "-c", program], tmp_path / "log.txt", timeout_s=60)
+    assert run.failure == ""
+    assert run.peak_bytes > 300_000_000
+    assert run.wall_s > 0
+
+
+def test_a_program_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    program = "import threading; threading.Event().wait()"
+    run = run_program([sys.executable, "-c", program], tmp_path / "log.txt", timeout_s=0.2)
+    assert run.failure == "exit status -9"
+
+
+def test_calls_take_turns() -> None:
+    called: list[str] = []
+    medians = median_calls_s(
+        {"a": lambda: called.append("a"), "b": lambda: called.append("b")}, rounds=30, budget_s=60.0
+    )
+    assert called == ["a", "b"] * 31  # one round before the clock starts
+    assert set(medians) == {"a", "b"}
+
+
+def test_no_round_begins_after_the_budget_but_the_fewest() -> None:
+    called: list[str] = []
+    median_calls_s({"a": lambda: called.append("a")}, rounds=30, budget_s=0.0, fewest_rounds=3)
+    assert len(called) == 1 + 3
+
+
+def test_points_of_accuracy_and_of_the_area_under_the_curve() -> None:
+    samples = np.zeros((4, 2), np.float32)
+    labels = np.array([0, 1, 0, 1])
+    answers = np.array([[1, 0], [1, 0], [1, 0], [0, 1]], np.float32)
+    assert points("accuracy", answers, samples, labels) == 75.0
+    errors = np.array([[1, 1], [2, 2], [1, 1], [1, 1]], np.float32)  # of the anomalies one above, one even
+    assert points("auroc", errors, samples, labels) == 75.0
