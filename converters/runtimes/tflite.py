@@ -6,7 +6,8 @@ quantization (weights in int8, activations quantized on the way): it is not name
 
 How far answers may differ elsewhere is measured as `converters.runtimes.rounding` says, and by the portable
 kernels in place of this processor's. Integer kernels round ties differently when they scale a sum back to
-eight bits, so a quantized output may be off by one of its steps.
+eight bits: sums are moved by a part of a step (see `tflite_graph`), and a quantized output may be off by one
+of its steps.
 """
 
 from __future__ import annotations

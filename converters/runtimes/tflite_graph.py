@@ -17,6 +17,12 @@ from converters.runtimes.rounding import noisy
 _ITEM_SIZE_BYTES = {"FLOAT32": 4, "INT32": 4, "UINT32": 4, "FLOAT16": 2, "INT16": 2, "INT64": 8, "FLOAT64": 8}
 """By element type; 1 for all others that occur."""
 
+_DTYPES = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT32": np.int32}
+
+TIE_REACH = 1 / 8
+"""Two ways to round a sum to a step differ only where it lies about the middle between two steps. Sums are
+moved by up to this share of a step, so that one in sixteen is rounded the other way."""
+
 
 class TfliteGraph:
     """The first graph of a model.
@@ -40,10 +46,26 @@ class TfliteGraph:
         changed = TfliteGraph(self.contents)
         terms = changed._longest_sum()
         for index in range(changed._graph.TensorsLength()):
-            values = changed._float_constant(index)
+            values = changed._constant(index, "FLOAT32", "FLOAT16")
             if values is not None:
                 values[:] = noisy(values, terms, random)
+        for operator in changed._operators():
+            changed._move_sums(operator, random)
         return changed.contents
+
+    def _move_sums(self, operator: Any, random: np.random.RandomState) -> None:
+        """Move the integer sums of a product by up to `TIE_REACH` of a step of its output, by its biases.
+
+        A bias of q stands for q times its channel's scale, which is the input's times that of the weights.
+        """
+        output_scales = self._scales(operator.Outputs(0))
+        for index in operator.InputsAsNumpy()[1:]:
+            biases = self._constant(index, "INT32") if index >= 0 else None
+            scales = self._scales(index)
+            if biases is None or len(scales) not in {1, len(biases)} or len(output_scales) != 1:
+                continue
+            reach = TIE_REACH * output_scales[0] / scales
+            biases += np.rint(random.uniform(-1.0, 1.0, len(biases)) * reach).astype(np.int32)
 
     @property
     def contents(self) -> bytes:
@@ -58,9 +80,7 @@ class TfliteGraph:
         output = self._graph.Outputs(0)
         for operator in self._operators():
             if operator.Outputs(0) == output and self._name(operator) == "DEQUANTIZE":
-                quantization = self._graph.Tensors(operator.Inputs(0)).Quantization()
-                if quantization is not None and quantization.ScaleLength():
-                    return float(quantization.Scale(0))
+                return float(max(self._scales(operator.Inputs(0)), default=0.0))
         return 0.0
 
     def peak_memory_bytes(self) -> int:
@@ -103,15 +123,21 @@ class TfliteGraph:
         buffer = self._model.Buffers(self._graph.Tensors(index).Buffer())
         return int(buffer.DataLength() or buffer.Size())
 
-    def _float_constant(self, index: int) -> NDArray[Any] | None:
-        """Return a view of a tensor's constant numbers; None where it has none."""
+    def _constant(self, index: int, *types: str) -> NDArray[Any] | None:
+        """Return a view of a tensor's constant numbers; None where it has none, or is of another type."""
         tensor = self._graph.Tensors(index)
-        dtype = {"FLOAT32": np.float32, "FLOAT16": np.float16}.get(self._type(tensor))
         buffer = self._model.Buffers(tensor.Buffer())
-        if dtype is None or not buffer.DataLength():
+        if self._type(tensor) not in types or not buffer.DataLength():
             return None
-        values: NDArray[Any] = buffer.DataAsNumpy().view(dtype)
+        values: NDArray[Any] = buffer.DataAsNumpy().view(_DTYPES[self._type(tensor)])
         return values
+
+    def _scales(self, index: int) -> NDArray[np.float32]:
+        """Return the scales of a tensor's quantization; none where it is not quantized."""
+        quantization = self._graph.Tensors(index).Quantization() if index >= 0 else None
+        if quantization is None or not quantization.ScaleLength():
+            return np.empty(0, dtype=np.float32)
+        return np.asarray(quantization.ScaleAsNumpy(), dtype=np.float32)
 
     def _longest_sum(self) -> int:
         """Return a bound for the number of terms of each sum: weights are (outputs, …) in every product."""
