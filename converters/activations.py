@@ -58,8 +58,8 @@ def batches(
         session = ort.InferenceSession(exposed, options, providers=["CPUExecutionProvider"])
         for start in range(0, count, BATCH):
             batch = {name: array[start : start + BATCH] for name, array in samples.items()}
-            found = dict(zip(fetched, session.run(fetched, batch), strict=True)) if fetched else {}
-            found.update({name: array for name, array in batch.items() if only is None or name in only})
+            found = {name: array for name, array in batch.items() if only is None or name in only}
+            found.update(zip(fetched, session.run(fetched, batch) if fetched else (), strict=True))
             yield {name: array for name, array in found.items() if _wanted(array, only)}
     except Exception as error:  # onnxruntime's errors have no root of their own
         raise ConversionFailed(f"onnxruntime cannot run the graph on the samples: {error}.") from error

@@ -4,8 +4,10 @@
 `named`                         every node has a name of its own, so that people can speak of it
 `with_constants_stored`         Constant nodes become initializers: quantizers look for weights only there
 `with_normalization_folded`     Conv → BatchNormalization becomes one Conv (Ioffe and Szegedy 2015, sec. 3.1)
-`with_plain_products`           Gemm's factors α and β go into its constants (onnxruntime's quantizer forgets
-                                β), and a bias (1, N) becomes (N,), as per-channel quantization needs it
+`with_plain_products`           Gemm's factors α and β go into its constants (onnxruntime's quantizer
+                                forgets β), and a bias (1, N) becomes (N,), which per-channel scales need
+`with_biases_joined`            MatMul and Add become Gemm: onnxruntime fuses them itself, but around the
+                                pairs, and then computes in float with weights that it unpacks each time
 `with_products_split`           Gemm becomes MatMul and Add: 4-bit quantization only knows MatMul
 ==============================  =============================================================================
 
@@ -138,6 +140,41 @@ def with_plain_products(model: ModelProto) -> None:
         if len(node.input) > 2 and node.input[2]:
             _scale_constant(model.graph, node, 2, "beta", constants)
     without_unused_constants(model)
+
+
+def with_biases_joined(model: ModelProto) -> None:
+    """Turn each MatMul of a matrix and constant weights, and the Add of a constant bias, into one Gemm."""
+    from onnx import shape_inference
+
+    graph = model.graph
+    constants, used_by = initializers(graph), consumers(graph)
+    outputs = {value.name for value in graph.output}
+    inferred = shape_inference.infer_shapes(model).graph
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in [*inferred.input, *inferred.value_info]
+        if value.type.tensor_type.HasField("shape")
+    }
+    for node in [node for node in graph.node if node.op_type == "MatMul" and not node.domain]:
+        weights = constants.get(node.input[1])
+        users = used_by.get(node.output[0], [])
+        if (
+            weights is None
+            or len(weights.dims) != 2
+            or ranks.get(node.input[0]) != 2
+            or len(users) != 1
+            or users[0].op_type != "Add"
+            or node.output[0] in outputs
+        ):
+            continue
+        add = users[0]
+        bias = next((constants[name] for name in add.input if name in constants), None)
+        if bias is None or list(bias.dims) not in ([weights.dims[1]], [1, weights.dims[1]]):
+            continue
+        node.op_type = "Gemm"
+        node.input.append(bias.name)
+        node.output[0] = add.output[0]
+        graph.node.remove(add)
 
 
 def with_products_split(model: ModelProto) -> None:

@@ -43,9 +43,10 @@ def build(work: Work) -> bytes:
             " none: fp16 would change nothing.",
             remedy="Pack the model as fp32.",
         )
-    if work.calibration is not None:
-        _check_values(model.SerializeToString(), chosen, evenly_spaced(work.calibration, MAX_SAMPLES))
+    fp32 = model.SerializeToString()
     in_float16(model, chosen)
+    if work.calibration is not None:
+        _check_values(fp32, chosen, evenly_spaced(work.calibration, MAX_SAMPLES))
     without_unused_constants(model)
     return bytes(model.SerializeToString(deterministic=True))
 

@@ -132,10 +132,8 @@ def _quantize(graph: Any, node: NodeProto, weights: TensorProto) -> None:
     names = [f"{weights.name}_{part}" for part in Blocks._fields]
     if names[0] not in {tensor.name for tensor in graph.initializer}:
         values = quantized_blocks(numpy_helper.to_array(weights))
-        graph.initializer.extend(
-            numpy_helper.from_array(value, name)
-            for value, name in zip((values.packed, values.scales, values.zero_points), names, strict=True)
-        )
+        arrays: list[NDArray[Any]] = [values.packed, values.scales, values.zero_points]
+        graph.initializer.extend(map(numpy_helper.from_array, arrays, names))
     node.op_type, node.domain = "MatMulNBits", DOMAIN
     node.input[1:] = names
     options = {"K": inputs, "N": outputs, "bits": 4, "block_size": BLOCK}

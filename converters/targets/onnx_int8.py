@@ -27,6 +27,7 @@ from converters.rewrite import (
     named,
     parsed,
     producers,
+    with_biases_joined,
     with_constants_stored,
     with_normalization_folded,
     with_plain_products,
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 CONVOLUTIONS = frozenset({"Conv"})
-PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+FLOAT_OUTPUT = frozenset({"ConvTranspose", "Gemm", "MatMul"})
+PRODUCTS = CONVOLUTIONS | FLOAT_OUTPUT
 BETWEEN = frozenset(
     {"Add", "AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool", "LeakyRelu", "MaxPool", "Mul"}
     | {"Pad", "Relu", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
@@ -81,6 +83,7 @@ def prepared(model: bytes) -> ModelProto:
     named(graph)
     with_constants_stored(graph)
     with_normalization_folded(graph)
+    with_biases_joined(graph)
     with_plain_products(graph)
     return graph
 
@@ -134,7 +137,8 @@ def _quantized(model: ModelProto, work: Work, nodes: Collection[str]) -> bytes:
 
     constants = initializers(model.graph)
     members = [node for node in model.graph.node if node.name in nodes]
-    tensors = {name for node in members for name in [*node.input, *node.output] if name not in constants}
+    tensors = {name for node in members for name in node.input if name not in constants}
+    tensors.update(name for node in members if node.op_type not in FLOAT_OUTPUT for name in node.output)
     floats = tensors & _float_tensors(model)
     limits = calibrated_ranges(model.SerializeToString(), work.calibration or {}, floats, work.method)
     data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in limits.items()}
@@ -149,7 +153,7 @@ def _quantized(model: ModelProto, work: Work, nodes: Collection[str]) -> bytes:
         nodes_to_quantize=list(nodes),
         nodes_to_exclude=[],
         op_types_to_quantize=sorted(PRODUCTS | BETWEEN),
-        extra_options={"OpTypesToExcludeOutputQuantization": ["ConvTranspose", "Gemm", "MatMul"]},
+        extra_options={"OpTypesToExcludeOutputQuantization": sorted(FLOAT_OUTPUT)},
     )
     try:
         quantizer.quantize_model()

@@ -49,7 +49,8 @@ def work(
 @cache
 def convolutional() -> Work:
     """Return a network of what MobileNets are made of, for images (3, 16, 16): with batch norm, depthwise
-    convolution, residual addition, pooling and a dense layer at the end."""
+    convolution, residual addition, pooling and a dense layer at the end.
+    """
     random = np.random.RandomState(0)
     constants: dict[str, NDArray[Any]] = {}
 
@@ -59,7 +60,12 @@ def convolutional() -> Work:
         return name
 
     def norm(name: str, channels: int) -> list[str]:
-        for part, low, high in (("scale", 0.5, 2), ("shift", -0.5, 0.5), ("mean", -0.5, 0.5), ("var", 0.5, 2)):
+        for part, low, high in (
+            ("scale", 0.5, 2),
+            ("shift", -0.5, 0.5),
+            ("mean", -0.5, 0.5),
+            ("var", 0.5, 2),
+        ):
             constants[f"{name}_{part}"] = random.uniform(low, high, channels).astype(np.float32)
         return [f"{name}_{part}" for part in ("scale", "shift", "mean", "var")]
 
