@@ -48,8 +48,9 @@ def work(
 
 @cache
 def convolutional() -> Work:
-    """Return a network of what MobileNets are made of, for images (3, 16, 16): with batch norm, depthwise
-    convolution, residual addition, pooling and a dense layer at the end.
+    """Return a network of what MobileNets are made of, for images (3, 16, 16).
+
+    It has batch norm, a depthwise convolution, a residual addition, pooling and a dense layer at the end.
     """
     random = np.random.RandomState(0)
     constants: dict[str, NDArray[Any]] = {}
@@ -97,7 +98,7 @@ def dense() -> Work:
     features = random.standard_normal((600, 48)) * np.geomspace(0.01, 1000, 48) + 5.0
 
     def weights(*shape: int) -> NDArray[np.float32]:
-        return (random.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+        return np.asarray(random.standard_normal(shape) / np.sqrt(shape[0]), dtype=np.float32)
 
     constants: dict[str, NDArray[Any]] = {
         "mean": features.mean(axis=0).astype(np.float32),

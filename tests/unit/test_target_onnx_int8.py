@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 from onnx import checker, helper, numpy_helper
 
 from converters.calibration import MAX_SAMPLES
@@ -20,7 +21,7 @@ from fleet.protocol.errors import ConversionFailed
 from tests.support.networks import convolutional, dense, operators, relative_error, work
 
 
-def _weights(model: bytes) -> dict[str, np.ndarray]:  # type: ignore[type-arg]  # of any integer type
+def _weights(model: bytes) -> dict[str, NDArray[np.int8]]:
     tensors = onnx.load_from_string(model).graph.initializer
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in tensors}
     return {name: value for name, value in values.items() if value.dtype == np.int8 and value.ndim > 1}
@@ -92,7 +93,13 @@ def test_layers_that_are_to_stay_float_do() -> None:
 
 
 def test_nothing_to_quantize_is_refused() -> None:
-    relu = work([helper.make_node("Relu", ["x"], ["y"])], {}, takes=(4,), gives=(4,), samples=np.eye(4, 4))
+    relu = work(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        {},
+        takes=(4,),
+        gives=(4,),
+        samples=np.eye(4, dtype=np.float32),
+    )
     with pytest.raises(ConversionFailed, match="change nothing"):
         build(relu)
     every = frozenset({"conv1", "depthwise", "pointwise", "dense"})
