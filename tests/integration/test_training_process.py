@@ -23,6 +23,8 @@ from hub.training.job import TrainingJob, TrainingResult
 from hub.training.runner import run_training
 from hub.training.train import STEPS
 from tests.support.digits import digits_job
+from tests.support.processes import children as children_of
+from tests.support.processes import is_alive
 from tests.support.waiting import eventually
 
 DEADLINE_S = 30.0
@@ -64,15 +66,6 @@ def test_the_worker_loads_no_numpy_before_it_has_set_its_threads() -> None:
     subprocess.run([sys.executable, "-c", code], env=children.environment(), check=True, timeout=60)
 
 
-def _is_alive(process_id: int) -> bool:
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    stat = Path(f"/proc/{process_id}/stat").read_text()
-    return stat.rpartition(")")[2].split()[0] != "Z"
-
-
 def _long_job(folder: Path) -> TrainingJob:
     """Return a job that takes minutes."""
     rng = np.random.RandomState(0)
@@ -89,37 +82,25 @@ def _long_job(folder: Path) -> TrainingJob:
     )
 
 
-def _children(of: int) -> set[int]:
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent = path.read_text().rpartition(")")[2].split()[:2]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(parent) == of and state != "Z":
-            found.add(int(path.parent.name))
-    return found
-
-
 async def _training_started(job: TrainingJob) -> tuple[asyncio.Task[TrainingResult], int]:
     """Start a training and wait until it trains; return its task and process id."""
-    training, before = asyncio.Event(), _children(os.getpid())
+    training, before = asyncio.Event(), children_of(os.getpid())
     task = asyncio.create_task(run_training(job, lambda p: training.set() if p.step == "train" else None))
     await asyncio.wait_for(training.wait(), DEADLINE_S)
-    (process_id,) = _children(os.getpid()) - before
+    (process_id,) = children_of(os.getpid()) - before
     return task, process_id
 
 
 def test_cancelling_kills_the_training_process(tmp_path: Path) -> None:
     async def cancel() -> int:
         task, process_id = await _training_started(_long_job(tmp_path))
-        assert _is_alive(process_id)
+        assert is_alive(process_id)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         return process_id
 
-    assert not _is_alive(asyncio.run(cancel()))
+    assert not is_alive(asyncio.run(cancel()))
 
 
 def test_a_training_process_that_is_killed_is_a_typed_error(tmp_path: Path) -> None:
@@ -152,9 +133,9 @@ def test_a_training_process_ends_when_its_hub_is_killed(tmp_path: Path) -> None:
         assert hub.stdout is not None
         while hub.stdout.readline().strip() != b"train":
             assert hub.poll() is None
-        (process_id,) = _children(hub.pid)
+        (process_id,) = children_of(hub.pid)
         hub.kill()
-    eventually(lambda: not _is_alive(process_id), "the training has ended with its hub")
+    eventually(lambda: not is_alive(process_id), "the training has ended with its hub")
 
 
 def test_every_error_of_the_tree_survives_the_way_back() -> None:

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 from converters.archive import write_archive
 from converters.bundle import Bundle
-from fleet.protocol.manifest import File, Manifest, Variant, encode_manifest
+from fleet.protocol.manifest import File, Manifest, Signature, Tensor, Variant, encode_manifest
 from fleet.protocol.requirement import RuntimeVersion
 from tests.support import agent_bundles
-from tests.support.agent_bundles import VARIANT
+from tests.support.agent_bundles import VARIANT, Built, pack
 
 ONNXRUNTIME = RuntimeVersion("onnxruntime", "1.20")
 
@@ -34,6 +38,67 @@ def onnx_alone(bundle: agent_bundles.Bundle) -> Bundle:
     """Return a bundle of one ONNX variant as one that could be registered."""
     built = bundle.requiring(runtimes=(ONNXRUNTIME,))
     return Bundle(built.manifest, built.data, built.blobs)
+
+
+def greedy() -> Bundle:
+    """Return a bundle of a model of a few bytes that asks for 64 GiB."""
+    return _of_a_number(
+        [
+            helper.make_node("Reshape", ["count", "one"], ["wanted"]),
+            helper.make_node("ConstantOfShape", ["wanted"], ["zeros"]),
+            helper.make_node("ReduceSum", ["zeros"], ["result"], keepdims=0),
+        ]
+    )
+
+
+def endless() -> Bundle:
+    """Return a bundle of a model of a few bytes that computes for hours."""
+    scalar = helper.make_tensor_value_info
+    step = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["on"]),
+            helper.make_node("Identity", ["before"], ["after"]),
+        ],
+        "step",
+        [
+            scalar("number", TensorProto.INT64, []),
+            scalar("going", TensorProto.BOOL, []),
+            scalar("before", TensorProto.FLOAT, []),
+        ],
+        [scalar("on", TensorProto.BOOL, []), scalar("after", TensorProto.FLOAT, [])],
+    )
+    return _of_a_number([helper.make_node("Loop", ["count", "true", "zero"], ["result"], body=step)])
+
+
+def _of_a_number(nodes: list[onnx.NodeProto]) -> Bundle:
+    """Return a bundle of a model that computes ``result`` from ``count``, 2^34, which only its input says."""
+    constants: dict[str, NDArray[Any]] = {
+        "one": np.array([1], np.int64),
+        "true": np.array(True),
+        "zero": np.array(0, np.float32),
+    }
+    taken = {name for node in nodes for name in node.input}
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMax", ["size"], ["most"], keepdims=0),
+            helper.make_node("Cast", ["most"], ["count"], to=TensorProto.INT64),
+            *nodes,
+            helper.make_node("Add", ["size", "result"], ["score"]),
+        ],
+        "of_a_number",
+        [helper.make_tensor_value_info("size", TensorProto.FLOAT, ["N", 1])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N", 1])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items() if name in taken],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    signature = Signature(
+        inputs=(Tensor("size", "float32", (-1, 1)),),
+        outputs=(Tensor("score", "float32", (-1, 1)),),
+        task="anomaly",
+    )
+    sizes = np.full((8, 1), 2.0**34, dtype=np.float32)
+    built = Built(VARIANT, "model.onnx", model.SerializeToString())
+    return onnx_alone(pack("digits", 1, signature, {"size": sizes}, sizes, built))
 
 
 def with_manifest(bundle: Bundle, **changes: Any) -> Bundle:
