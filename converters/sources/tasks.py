@@ -12,16 +12,20 @@ A guess is always a caution that says what was seen and how to say otherwise.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.source import Source
 from fleet.protocol.errors import InvalidModel
 from fleet.protocol.manifest import Signature, Task, Tensor
 
 _SUM_TOLERANCE = 0.02
 """int8 probabilities come in steps of 1/256, and not every row adds up."""
+
+_ASSUMED = "The task was not given."
 
 
 class Judged(NamedTuple):
@@ -60,10 +64,7 @@ def judged_signature(
     cautions: tuple[str, ...] = ()
     if task is None:
         task, why = _guess(inputs, output, answers, classes or stated_classes)
-        cautions = (
-            f"The task was not given. It is taken for {task}, because {why}. Say which it is with task"
-            " (--task).",
-        )
+        cautions = (f"{_ASSUMED} It is taken for {task}, because {why}. Say which it is with task (--task).",)
     _check(name, task, inputs, output)
     if task != "classification":
         return Judged(Signature(inputs, outputs, (), task), cautions)
@@ -75,6 +76,22 @@ def judged_signature(
     if not classes and len(stated_classes) == columns:
         classes = stated_classes
     return Judged(Signature(inputs, outputs, classes, task), cautions)
+
+
+def with_task(source: Source, task: Task | None) -> Source:
+    """Return a source with the task that a person says it is for; None leaves it as it is.
+
+    Raises:
+        InvalidModel: The output's shape does not suit the task.
+    """
+    signature = source.signature
+    if task is None:
+        return source
+    _check(source.name, task, signature.inputs, signature.outputs[0])
+    classes = signature.classes if task == "classification" else ()
+    cautions = tuple(caution for caution in source.cautions if not caution.startswith(_ASSUMED))
+    told = Signature(signature.inputs, signature.outputs, classes, task)
+    return replace(source, signature=told, cautions=cautions)
 
 
 def _guess(
