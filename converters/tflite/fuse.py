@@ -9,20 +9,22 @@ product → MUL, DIV, ADD, SUB by a number per channel   product with other weig
 product or arithmetic → RELU, RELU6, RELU_N1_TO_1      the same with a fused activation
 =====================================================  ====================================================
 
-"Product" means CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED with constant weights. A tensor that is read
-twice, or is an output of the model, is never rewritten away. Dropping an operator hands its output tensor,
-and so its name, to the operator before it: a name of the source survives as long as its tensor exists.
+"Product" means CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED with constant weights; between it and what is
+folded into it there may be operators that only move elements. A tensor that is read twice, or is an output of
+the model, is never rewritten away. Dropping an operator hands its output tensor, and so its name, to the
+operator before it: a name of the source survives as long as its tensor exists.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from converters.tflite.graph import Graph, Operator, Tensor
+from converters.tflite.graph import Graph, Operator, Tensor, at_batch_one
 
 B = schema.BuiltinOperator
 NONE = schema.ActivationFunctionType.NONE
@@ -35,7 +37,7 @@ ACTIVATIONS = {
 }
 FUSING = frozenset({*CHANNEL_AXIS, B.ADD, B.SUB, B.MUL, B.DIV})
 MOVING = frozenset({B.RESHAPE, B.TRANSPOSE, B.SLICE})
-"""What only moves elements, so that an activation may as well come before it."""
+"""What only moves elements, so that arithmetic on them may as well come before it."""
 
 
 def fuse(graph: Graph) -> None:
@@ -64,6 +66,23 @@ class _Rewriting:
         if tensor is None or id(tensor) in self._outputs or len(self._readers.get(id(tensor), [])) != 1:
             return None
         return self._producers.get(id(tensor))
+
+    def writer(self, tensor: Tensor) -> Operator | None:
+        """Return what writes a tensor; None for an input or a constant."""
+        return self._producers.get(id(tensor))
+
+    def chain(self, tensor: Tensor | None) -> list[Operator]:
+        """Return the operator whose result a tensor is, and those that only moved its elements since.
+
+        Nothing if something else reads what lies between.
+        """
+        operator = self.producer(tensor)
+        if operator is None:
+            return []
+        if operator.code not in MOVING:
+            return [operator]
+        before = self.chain(operator.inputs[0])
+        return [*before, operator] if before else []
 
     def readers(self, tensor: Tensor) -> Sequence[Operator]:
         """Return what reads a tensor; nothing if it is an output of the model."""
@@ -109,7 +128,7 @@ def _merged_reshape(rewriting: _Rewriting, reshape: Operator) -> None:
         return
     source = reshape.inputs[0]
     assert source is not None
-    before = next((op for op in rewriting.graph.operators if op.output is source), None)
+    before = rewriting.writer(source)
     if before is not None and before.code == B.RESHAPE:
         first = before.inputs[0]
         assert first is not None
@@ -156,28 +175,46 @@ def _is_dense(operator: Operator, source: Tensor) -> bool:
 
 def _folded_affine(rewriting: _Rewriting, operator: Operator) -> None:
     """Fold arithmetic with one constant for each channel, or one for all, into the product before it."""
-    if operator.code not in (B.ADD, B.SUB, B.MUL, B.DIV) or operator not in rewriting.graph.operators:
+    if operator.code not in (B.ADD, B.SUB, B.MUL, B.DIV):
         return
     found = _constant_operand(operator)
     if found is None or operator.options.fusedActivationFunction != NONE:
         return
     tensor, value = found
-    last = product = rewriting.producer(tensor)
-    while product is not None and product.code == B.RESHAPE:
-        source = product.inputs[0]
-        if source is None or source.shape[-1] != tensor.shape[-1]:
-            return
-        product = rewriting.producer(source)
-    if product is None or last is None or not _is_bare_product(product):
+    chain = rewriting.chain(tensor)
+    if not chain or not _is_bare_product(chain[0]) or tensor.shape != operator.output.shape:
         return
-    if tensor.shape != operator.output.shape or value.size not in (1, tensor.shape[-1]):
+    if not np.isfinite(value).all() or (operator.code == B.DIV and not np.all(value)):
         return
-    if value.size != 1 and value.shape[-1] != value.size:
-        return
-    if operator.code == B.DIV and not np.all(value):
-        return
-    _apply(product, operator.code, np.broadcast_to(value.reshape(-1), (tensor.shape[-1],)).astype(np.float64))
-    rewriting.drop(operator, last, product)
+    by_channel = _by_channel(chain, value)
+    if by_channel is not None:
+        _apply(chain[0], operator.code, by_channel)
+        rewriting.drop(operator, chain[-1], chain[0])
+
+
+def _by_channel(chain: Sequence[Operator], value: NDArray[np.float32]) -> NDArray[np.float64] | None:
+    """Return what a constant behind a chain is for each channel of the product in front; None if it differs.
+
+    The channels' numbers are sent through the chain, so that each element behind it says where it came from.
+    """
+    shape = at_batch_one(chain[0].output.shape)
+    channels = np.broadcast_to(np.arange(shape[-1]), shape)
+    for moving in chain[1:]:
+        channels = _moved(moving, channels)
+    spread = np.broadcast_to(value, channels.shape)
+    by_channel = np.ones(shape[-1])
+    by_channel[channels] = spread
+    return by_channel if np.array_equal(by_channel[channels], spread) else None
+
+
+def _moved(operator: Operator, elements: NDArray[Any]) -> NDArray[Any]:
+    """Return what an operator of `MOVING` makes of its input."""
+    if operator.code == B.TRANSPOSE:
+        return elements.transpose(_constant(operator, 1))
+    if operator.code == B.SLICE:
+        begin, shape = _constant(operator, 1).tolist(), at_batch_one(operator.output.shape)
+        return elements[tuple(slice(at, at + size) for at, size in zip(begin, shape, strict=True))]
+    return elements.reshape(at_batch_one(operator.output.shape))
 
 
 def _constant_operand(operator: Operator) -> tuple[Tensor, NDArray[np.float32]] | None:
@@ -215,19 +252,13 @@ def _apply(product: Operator, code: int, value: NDArray[np.float64]) -> None:
 
 
 def _fused_activation(rewriting: _Rewriting, operator: Operator) -> None:
-    if operator.code not in ACTIVATIONS:
-        return
-    last = before = rewriting.producer(operator.inputs[0])
-    while before is not None and before.code in MOVING:
-        before = rewriting.producer(before.inputs[0])
-    if before is None or last is None or before.code not in FUSING:
-        return
-    if before.options.fusedActivationFunction == NONE:
-        before.options.fusedActivationFunction = ACTIVATIONS[operator.code]
-        rewriting.drop(operator, last, before)
+    chain = rewriting.chain(operator.inputs[0]) if operator.code in ACTIVATIONS else []
+    if chain and chain[0].code in FUSING and chain[0].options.fusedActivationFunction == NONE:
+        chain[0].options.fusedActivationFunction = ACTIVATIONS[operator.code]
+        rewriting.drop(operator, chain[-1], chain[0])
 
 
-def _constant(operator: Operator, index: int) -> NDArray[np.float32]:
+def _constant(operator: Operator, index: int) -> NDArray[Any]:
     tensor = operator.inputs[index]
     assert tensor is not None
     assert tensor.value is not None

@@ -84,10 +84,10 @@ class TfliteSession:
         signatures = self._interpreter.get_signature_list()
         if not signatures:
             return {entry["name"]: entry for entry in details}
-        key = next(iter(signatures))
-        runner = self._interpreter.get_signature_runner(key)
+        runner = self._interpreter.get_signature_runner(next(iter(signatures)))
         named = runner.get_input_details() if side == "inputs" else runner.get_output_details()
-        return {name: named[name] for name in signatures[key][side]}
+        names = {entry["index"]: name for name, entry in named.items()}
+        return {names.get(entry["index"], entry["name"]): entry for entry in details}
 
     def _resize(self, inputs: dict[str, NDArray[Any]]) -> None:
         changed = False
