@@ -92,7 +92,8 @@ def _verified(bundle: Bundle, variant: Variant, inputs: Inputs) -> Verified:
         _check_requirement(variant, runtime.footprint(model, signature), len(model))
         answers = _answers(runtime, model, signature, inputs)
     except ConversionFailed as error:
-        raise SelfTestFailed(f"Variant {variant.name}: {error}") from error
+        told = " ".join(str(error).split())  # what runtimes say has lines
+        raise SelfTestFailed(f"Variant {variant.name}: {told}") from error
     if answers.dtype.kind not in "iufb" or not np.isfinite(answers).all():
         raise SelfTestFailed(f"Variant {variant.name} answers golden inputs with values that are not finite.")
     _check_shape(variant, bundle.manifest, answers)

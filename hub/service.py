@@ -49,7 +49,8 @@ BROKER_START_TIMEOUT_S = 30.0
 BROKER_RESTART_S = 2.0
 RENEWAL_S = 3600.0
 AWAY_AFTER_S = 10.0
-REQUEST_GRACE_S = 10
+REQUEST_GRACE_S = 3
+"""How long requests may take to end when the hub is told to stop."""
 """A longer gap between two looks at the fleet means that the hub was off or asleep, or its clock was set."""
 
 

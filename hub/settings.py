@@ -36,7 +36,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         rollout_tick_s: How often rollouts and drift are judged when nothing happens.
         offline_after_s: Silence after which a device counts as offline.
         drift_block_predictions: Predictions of one device and version between two looks for drift.
-        maximum_upload_bytes: Largest dataset that the API takes.
+        maximum_upload_bytes: Largest dataset or bundle that the API takes.
     """
 
     http_host: Host = "127.0.0.1"

@@ -137,3 +137,39 @@ def test_an_unknown_version_is_not_found(store: Store) -> None:
         store.version("digits", 1)
     with pytest.raises(NotFound):
         store.fail_version("digits", 1, Cause("x", "y"))
+
+
+def _complete(version: int, model: str = "digits") -> VersionRow:
+    return VersionRow(
+        model=model,
+        version=version,
+        status=VersionStatus.REGISTERED,
+        dataset="of somebody else",
+        estimator="onnx",
+        hyperparameters={"method": "minmax"},
+        seed=2**32 - 1,
+        created_at_s=3.0,
+        manifest_sha256=DIGEST,
+        report={"variants": []},
+    )
+
+
+def test_a_complete_version_is_added_as_it_is_and_needs_no_dataset(store: Store) -> None:
+    assert store.add_version(_complete(1))
+    assert store.version("digits", 1) == _complete(1)
+    store.release_version("digits", 1, 4.0)
+    assert store.version("digits", 1).status is VersionStatus.RELEASED
+
+
+def test_a_complete_version_takes_the_next_number_and_no_other(store: Store) -> None:
+    store.add_dataset(dataset_row())
+    _begin(store)
+    assert [store.add_version(_complete(number)) for number in (0, 1, 3, 2, 2)] == [
+        False,
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert _begin(store).version == 3
+    assert [row.status.value for row in store.versions()] == ["TRAINING", "REGISTERED", "TRAINING"]
