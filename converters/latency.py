@@ -50,10 +50,11 @@ def _compare_with_float(candidate: Candidate, ready: Mapping[str, Candidate]) ->
     if candidate.target.precision == "fp32" or not full or not candidate.latency_us or not full[0].latency_us:
         return
     ratio = candidate.latency_us / full[0].latency_us
+    smaller = len(candidate.model or b"") < len(full[0].model or b"")
     if ratio >= SLOWER_BY:
         candidate.cautions.append(
             f"On {runtime.name} here it takes {ratio:.2f} times as long as {full[0].target.name}:"
-            " it saves space, not time."
+            f" it saves {'space, not' if smaller else 'neither space nor'} time."
         )
 
 

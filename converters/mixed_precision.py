@@ -1,7 +1,8 @@
 """Mixed precision: the fewest layers that have to stay float for an int8 variant to pass.
 
-The layers are tried in the order of what each is to blame for, as it was measured on ONNX; a TFLite variant
-has the same layers by the same names. Every candidate is built whole and judged by the gate like any other
+The layers are tried in the order of what each is to blame for (`converters.sensitivity`), measured on the
+variant's own runtime: they quantize differently, and TFLite also what a dense layer gives. Layers go by the
+names of their ONNX nodes on both. Every candidate is built whole and judged by the gate like any other
 variant, on the same samples: a choice by those samples, if a mild one, for there are few candidates.
 """
 
@@ -9,9 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from converters.sensitivity import LayerError, Verdict, fewest_kept, layer_errors, most_sensitive_first
-from converters.target import Work
+from numpy.typing import NDArray
+
+from converters.runtimes.onnx import ONNXRUNTIME
+from converters.samples import evenly_spaced
+from converters.sensitivity import (
+    ISOLATION_SAMPLES,
+    LayerError,
+    Verdict,
+    fewest_kept,
+    isolated_errors,
+    layer_errors,
+    most_sensitive_first,
+)
+from converters.target import Target, Work
+from converters.targets.onnx_int8 import prepared, quantizable
 from converters.variant import Candidate, Yardstick, build_variant
 from fleet.protocol.errors import ConversionFailed
 
@@ -55,16 +70,40 @@ def with_fewest_float(candidate: Candidate, work: Work, yardstick: Yardstick) ->
         return Verdict(built.sound, built.evaluation.value)
 
     try:
-        errors = layer_errors(work)
+        order = _most_sensitive_first(candidate.target, work)
     except ConversionFailed as error:
         candidate.cautions.append(f"Which layers lose most cannot be measured: {error}")
         return candidate
-    found = fewest_kept(most_sensitive_first({each.name: each.isolated_db for each in errors}), judge)
+    found = fewest_kept(order, judge)
     if not found.passes:
         candidate.cautions.append(
-            f"{len(found.attempts)} choices of layers to keep in float were tried, and none passes."
+            f"{len(found.trace)} choices of layers to keep in float were tried, and none passes."
         )
         return candidate
     chosen = tried[frozenset(found.layers)]
     chosen.duration_s = sum(each.duration_s for each in tried.values())
     return chosen
+
+
+def _most_sensitive_first(target: Target, work: Work) -> tuple[str, ...]:
+    """Return the layers in the order in which they should be kept float.
+
+    Raises:
+        ConversionFailed: A layer cannot be quantized alone.
+    """
+    graph = prepared(work.onnx)
+    layers = [node.name for node in quantizable(graph) if node.name not in work.keep_float]
+    samples = evenly_spaced(work.calibration or {}, ISOLATION_SAMPLES)
+    fewer = replace(work, calibration=samples)
+
+    def answers(model: bytes) -> NDArray[Any]:
+        return target.runtime.open(model, work.signature).run(samples)
+
+    return most_sensitive_first(
+        isolated_errors(
+            layers,
+            lambda kept: target.build(replace(fewer, keep_float=kept | work.keep_float)),
+            answers,
+            ONNXRUNTIME.open(work.onnx, work.signature).run(samples),
+        )
+    )
