@@ -21,7 +21,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from converters.ort_format import ort_graph, ort_nodes
+from converters.ort_format import bindings, ort_graph, ort_nodes
 from converters.rewrite import attribute, consumers, initializers, parsed, producers, taken
 
 if TYPE_CHECKING:
@@ -163,12 +163,10 @@ def _size_bytes(value: ValueInfoProto) -> int | None:
 
 
 def _ort_size_bytes(value: Any) -> int | None:
-    from onnxruntime.tools.ort_format_model.ort_flatbuffers_py import fbs
-
     kind = value.Type()
-    if kind is None or kind.ValueType() != fbs.TypeInfoValue.TypeInfoValue.tensor_type:
+    if kind is None or kind.ValueType() != bindings("TypeInfoValue").TypeInfoValue.tensor_type:
         return None
-    tensor = fbs.TensorTypeAndShape.TensorTypeAndShape()
+    tensor = bindings("TensorTypeAndShape").TensorTypeAndShape()
     tensor.Init(kind.Value().Bytes, kind.Value().Pos)
     if tensor.Shape() is None:
         return None

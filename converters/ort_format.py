@@ -22,7 +22,12 @@ format version  first release of onnxruntime that reads it
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from fleet.protocol.errors import ConversionFailed
@@ -86,6 +91,27 @@ def ort_operators(model: bytes) -> frozenset[tuple[str, str]]:
     return frozenset((node.Domain().decode(), node.OpType().decode()) for node in ort_nodes(graph))
 
 
+def bindings(table: str) -> ModuleType:
+    """Return the module that reads and writes one kind of the format's tables.
+
+    The modules import each other under the name ``ort_flatbuffers_py``. They are loaded under it from where
+    they are: the package around them imports PyTorch where there is one, and changes the path of all
+    imports.
+    """
+    package = "ort_flatbuffers_py"
+    if package not in sys.modules:
+        runtime = find_spec("onnxruntime")
+        assert runtime is not None
+        assert runtime.submodule_search_locations is not None
+        folder = Path(runtime.submodule_search_locations[0], "tools", "ort_format_model", package)
+        spec = spec_from_file_location(
+            package, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        assert spec is not None
+        sys.modules[package] = module_from_spec(spec)
+    return import_module(f"{package}.fbs.{table}")
+
+
 def canonical(model: bytes) -> bytes:
     """Return a file as onnxruntime wrote it, with its operators' argument types in the order of their names.
 
@@ -95,9 +121,8 @@ def canonical(model: bytes) -> bytes:
         ConversionFailed: It is not in the ORT format.
     """
     import flatbuffers
-    from onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs import InferenceSession as Session
 
-    session = _session(model)
+    session, Session = _session(model), bindings("InferenceSession")  # noqa: N806 - a module of one class
     table = session.Model()._tab  # the bindings give no other way to its position
     vtable = table.Pos - int.from_bytes(model[table.Pos : table.Pos + 4], "little", signed=True)
     kept = model[min(table.Pos, vtable) :]
@@ -118,17 +143,11 @@ def canonical(model: bytes) -> bytes:
 
 def _sorted_resolver(builder: Any, resolver: Any) -> int | None:
     """Write the table of argument types, and return where it is."""
-    from onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs import (
-        ArgTypeAndIndex,
-        KernelTypeStrArgsEntry,
-        KernelTypeStrResolver,
-        OpIdKernelTypeStrArgsEntry,
-    )
-
     if resolver is None:
         return None
 
-    def written(kind: Any, **fields: Any) -> int:
+    def written(table: str, **fields: Any) -> int:
+        kind = bindings(table)
         kind.Start(builder)
         for name, value in fields.items():
             getattr(kind, f"Add{name}")(builder, value)
@@ -142,25 +161,24 @@ def _sorted_resolver(builder: Any, resolver: Any) -> int | None:
 
     def type_entry(entry: Any) -> int:
         arguments = [entry.Args(i) for i in range(entry.ArgsLength())]
-        listed = [written(ArgTypeAndIndex, ArgType=a.ArgType(), Index=a.Index()) for a in arguments]
+        listed = [written("ArgTypeAndIndex", ArgType=a.ArgType(), Index=a.Index()) for a in arguments]
         name, args = builder.CreateString(entry.KernelTypeStr()), vector(listed)
-        return written(KernelTypeStrArgsEntry, KernelTypeStr=name, Args=args)
+        return written("KernelTypeStrArgsEntry", KernelTypeStr=name, Args=args)
 
     def operator_entry(entry: Any) -> int:
         types = [entry.KernelTypeStrArgs(i) for i in range(entry.KernelTypeStrArgsLength())]
         listed = [type_entry(each) for each in sorted(types, key=lambda each: each.KernelTypeStr())]
         name, args = builder.CreateString(entry.OpId()), vector(listed)
-        return written(OpIdKernelTypeStrArgsEntry, OpId=name, KernelTypeStrArgs=args)
+        return written("OpIdKernelTypeStrArgsEntry", OpId=name, KernelTypeStrArgs=args)
 
     operators = [resolver.OpKernelTypeStrArgs(i) for i in range(resolver.OpKernelTypeStrArgsLength())]
     listed = [operator_entry(each) for each in sorted(operators, key=lambda each: each.OpId())]
-    return written(KernelTypeStrResolver, OpKernelTypeStrArgs=vector(listed))
+    return written("KernelTypeStrResolver", OpKernelTypeStrArgs=vector(listed))
 
 
 def _session(model: bytes | bytearray) -> Any:
-    from onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs.InferenceSession import InferenceSession
-
-    session = InferenceSession.GetRootAs(model, 0) if is_ort_format(bytes(model[:8])) else None
+    root = bindings("InferenceSession").InferenceSession
+    session = root.GetRootAs(model, 0) if is_ort_format(bytes(model[:8])) else None
     if session is None or session.Model() is None or session.Model().Graph() is None:
         raise ConversionFailed("The model is not in the ORT format.")
     return session
