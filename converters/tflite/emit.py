@@ -3,7 +3,7 @@
 ==================  ========================================================================================
 step                where
 ==================  ========================================================================================
-read                `source`: check, fold constants, find every shape, with the batch left open
+read                `source`: check, fold constants (`fold`), find every shape, with the batch left open
 walk                here, node by node, by the table of `operators`; `layout` keeps NCHW and NHWC apart
 rewrite             `fuse`: batch norms and transposes into weights, activations into operators
 write               `flatbuffer`: tensors, operators under their lowest versions (`versions`), signature
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import onnx
 
     from converters.tflite.layout import Emission
-    from converters.tflite.source import Node
+    from converters.tflite.node import Node
 
 
 def emit_tflite(model: onnx.ModelProto) -> bytes:
@@ -42,12 +42,15 @@ def emit_tflite(model: onnx.ModelProto) -> bytes:
         UnsupportedOperator: A node has no counterpart; the message names node and operator.
         ConversionFailed: The model is not valid ONNX, has open shapes, or is too large.
     """
-    from converters.tflite.flatbuffer import write_graph
+    from converters.tflite.flatbuffer import TYPES, write_graph
     from converters.tflite.fuse import fuse
     from converters.tflite.layout import Emission
     from converters.tflite.source import read_source
 
     emission = Emission(read_source(model))
+    for name in emission.source.inputs:
+        if (dtype := emission.fact(name).dtype).name not in TYPES:
+            raise ConversionFailed(f"Input {name!r:.80} is {dtype}, not one of {', '.join(sorted(TYPES))}.")
     for node in emission.source.nodes:
         _emit_node(emission, node)
     _collect_outputs(emission)
@@ -73,6 +76,9 @@ def _emit_node(emission: Emission, node: Node) -> None:
             )
     emission.node = node.name
     OPERATORS[node.operator](emission, node)
+    for name in filter(None, node.outputs):
+        if not emission.exists(name):
+            raise node.unsupported(f"its output {name!r:.80} has no counterpart")
     if unread := node.unread():
         raise node.unsupported(f"its attribute {', '.join(unread)} is not understood")
 
@@ -80,7 +86,7 @@ def _emit_node(emission: Emission, node: Node) -> None:
 def _collect_outputs(emission: Emission) -> None:
     """Bring the outputs into their own layout, each to a tensor of its own."""
     from converters.tflite.layout import copied, plain
-    from converters.tflite.source import Node
+    from converters.tflite.node import Node
 
     for name in emission.source.outputs:
         fact = emission.fact(name)

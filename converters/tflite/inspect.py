@@ -9,12 +9,10 @@ senseless graph is not checked: run unknown files in a process of their own.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
+from converters.tflite.parts import DTYPES, Value, check_indices, check_options, checked_code, checked_tensor
 from converters.tflite.tables import Table, root
 from fleet.protocol.errors import InvalidModel
 from fleet.protocol.manifest import Tensor
@@ -23,8 +21,6 @@ IDENTIFIER = b"TFL3"
 MAX_SIZE_BYTES = 2**31 - 1
 MIN_SIZE_BYTES = 16
 SCHEMA_VERSION = 3
-CUSTOM = 32
-MAX_RANK = 8
 
 Quantization = Literal["fp32", "fp16", "int8", "dynamic-int8"]
 """What the products of a model compute with.
@@ -100,16 +96,6 @@ def inspect_tflite(data: bytes) -> TfliteModel:
     return _File(model, len(data)).described()
 
 
-@dataclass(frozen=True)
-class _Value:
-    """A checked tensor."""
-
-    name: str
-    shape: tuple[int, ...]
-    type: int
-    constant: bool
-
-
 class _File:
     """A file under inspection."""
 
@@ -117,7 +103,7 @@ class _File:
         self._model = model
         self._size_bytes = size_bytes
         self._buffers = [self._buffer(buffer) for buffer in model.tables(4)]
-        self._codes = [_code(code) for code in model.tables(1)]
+        self._codes = [checked_code(code) for code in model.tables(1)]
         self._used = [0] * len(self._codes)
         self._products: set[Quantization] = set()
 
@@ -125,7 +111,8 @@ class _File:
         subgraphs = list(self._model.tables(2))
         if not subgraphs:
             raise InvalidModel("The TFLite file has no graph.")
-        values = [[self._tensor(tensor) for tensor in subgraph.tables(0)] for subgraph in subgraphs]
+        sizes = [size_bytes for size_bytes, _, _ in self._buffers]
+        values = [[checked_tensor(tensor, sizes) for tensor in subgraph.tables(0)] for subgraph in subgraphs]
         for subgraph, tensors in zip(subgraphs, values, strict=True):
             self._check_graph(subgraph, tensors)
         names = self._signatures(values)
@@ -160,57 +147,27 @@ class _File:
         contents = buffer.contents(0)
         return len(contents), bytes(contents[:64]), False
 
-    def _tensor(self, tensor: Table) -> _Value:
-        from ai_edge_litert.schema_py_generated import TensorType
-
-        if tensor.has(6) or tensor.has(9) or tensor.number(10, "I"):
-            raise InvalidModel(
-                "The TFLite file has sparse, variant or external tensors, which are not supported."
-            )
-        shape = tuple(tensor.vector(0, "i4").tolist())
-        signature = tuple(tensor.vector(7, "i4").tolist())
-        name, kind, buffer = tensor.text(3), tensor.number(1, "b"), tensor.number(2, "I")
-        if len(shape) > MAX_RANK or min(shape, default=0) < 0 or min(signature, default=0) < -1:
-            raise InvalidModel(f"Tensor {name!r:.80} of the TFLite file has a shape that cannot be.")
-        if signature and len(signature) != len(shape):
-            raise InvalidModel(
-                f"Tensor {name!r:.80} of the TFLite file has two different numbers of dimensions."
-            )
-        if buffer >= len(self._buffers):
-            raise InvalidModel(
-                f"Tensor {name!r:.80} of the TFLite file refers to buffer {buffer}, which is missing."
-            )
-        if kind not in vars(TensorType).values():
-            raise InvalidModel(f"Tensor {name!r:.80} of the TFLite file has an unknown element type.")
-        size_bytes = self._buffers[buffer][0]
-        bits = _BITS.get(kind)
-        if size_bytes and bits and size_bytes != -(-math.prod(shape) * bits // 8):
-            raise InvalidModel(
-                f"Tensor {name!r:.80} of the TFLite file has {size_bytes} bytes for shape {shape}."
-            )
-        _check_quantization(tensor, name, shape)
-        return _Value(name, signature or shape, kind, bool(size_bytes))
-
-    def _check_graph(self, subgraph: Table, tensors: list[_Value]) -> None:
+    def _check_graph(self, subgraph: Table, tensors: list[Value]) -> None:
+        subgraph.text(4)
         for field in (1, 2):
-            _check_indices(subgraph.vector(field, "i4").tolist(), len(tensors), optional=False)
+            check_indices(subgraph.vector(field, "i4").tolist(), len(tensors), optional=False)
         for operator in subgraph.tables(3):
             code = operator.number(0, "I")
             if code >= len(self._codes):
                 raise InvalidModel(f"An operator of the TFLite file has code {code}, which is missing.")
             reads, writes = operator.vector(1, "i4").tolist(), operator.vector(2, "i4").tolist()
-            _check_indices(reads, len(tensors), optional=True)
-            _check_indices(writes, len(tensors), optional=False)
-            _check_indices(operator.vector(8, "i4").tolist(), len(tensors), optional=True)
+            check_indices(reads, len(tensors), optional=True)
+            check_indices(writes, len(tensors), optional=False)
+            check_indices(operator.vector(8, "i4").tolist(), len(tensors), optional=True)
             operator.vector(5, "u1")
             operator.vector(7, "u1")
             if operator.number(9, "Q") + operator.number(10, "Q") > self._size_bytes:
                 raise InvalidModel("The TFLite file is damaged: options of an operator lie outside of it.")
-            _check_options(operator)
+            check_options(operator)
             self._used[code] += 1
             self._note(self._codes[code][0], [tensors[index] for index in reads if index >= 0])
 
-    def _note(self, name: str, reads: list[_Value]) -> None:
+    def _note(self, name: str, reads: list[Value]) -> None:
         """Remember what a product, or a DEQUANTIZE of weights, says of the model's quantization."""
         from ai_edge_litert.schema_py_generated import TensorType
 
@@ -226,7 +183,7 @@ class _File:
         order: tuple[Quantization, ...] = ("dynamic-int8", "int8", "fp16")
         return next((kind for kind in order if kind in self._products), "fp32")
 
-    def _signatures(self, values: list[list[_Value]]) -> dict[str, dict[int, str]]:
+    def _signatures(self, values: list[list[Value]]) -> dict[str, dict[int, str]]:
         """Check the signatures; return the names that the first of graph 0 gives to tensors."""
         names: dict[str, dict[int, str]] = {"inputs": {}, "outputs": {}}
         for signature in self._model.tables(7):
@@ -236,7 +193,7 @@ class _File:
             signature.text(2)
             for side, field in (("inputs", 0), ("outputs", 1)):
                 pairs = {item.number(1, "I"): item.text(0) for item in signature.tables(field)}
-                _check_indices(list(pairs), len(values[graph]), optional=False)
+                check_indices(list(pairs), len(values[graph]), optional=False)
                 if graph == 0 and not names[side]:
                     names[side] = pairs
         return names
@@ -255,27 +212,6 @@ class _File:
         return found
 
 
-_BITS = {0: 32, 1: 16, 2: 32, 3: 8, 4: 64, 6: 8, 7: 16, 9: 8, 10: 64, 12: 64, 15: 32, 16: 16, 17: 4}
-"""Bits of an element by ``TensorType``; other types (text, resources) have no fixed size."""
-
-_DTYPES = {
-    0: "float32",
-    1: "float16",
-    2: "int32",
-    3: "uint8",
-    4: "int64",
-    5: "str",
-    6: "bool",
-    7: "int16",
-    8: "complex64",
-    9: "int8",
-    10: "float64",
-    11: "complex128",
-    12: "uint64",
-    15: "uint32",
-    16: "uint16",
-}
-
 _WEIGHTS = {
     "CONV_2D": 1,
     "DEPTHWISE_CONV_2D": 1,
@@ -287,70 +223,11 @@ _WEIGHTS = {
 }
 """Which input of a product is its weights."""
 
-_OPTION_VECTORS = {3: {1: "i4", 2: "i4"}, 8: {5: "i4"}, 17: {0: "i4"}, 30: {0: "i4"}, 115: {0: "f4"}}
-"""By type of the options table: fields that are vectors, and of what."""
-_OPTION_TEXTS = {111: (0, 1)}
-_CHECKABLE_OPTIONS_2 = frozenset({0, 1, 8, 11, 14, 15, 18, 19, 20, 22})
-"""Types of ``BuiltinOptions2`` tables that hold only numbers."""
 
-
-def _code(code: Table) -> tuple[str, int, bool]:
-    from ai_edge_litert.schema_py_generated import BuiltinOperator
-
-    names = {value: name for name, value in vars(BuiltinOperator).items() if isinstance(value, int)}
-    number = max(code.number(0, "b"), code.number(3, "i"))
-    version = code.number(2, "i", 1)
-    if number not in names or version < 1:
-        raise InvalidModel(f"The TFLite file has an operator of unknown code {number}, version {version}.")
-    custom = code.text(1)
-    return (custom or names[number], version, True) if number == CUSTOM else (names[number], version, False)
-
-
-def _check_quantization(tensor: Table, name: str, shape: tuple[int, ...]) -> None:
-    quantization = tensor.table(4)
-    if quantization is None:
-        return
-    for field in (0, 1):
-        quantization.vector(field, "f4")
-    scales, zeros = quantization.vector(2, "f4"), quantization.vector(3, "i8")
-    axis = quantization.number(6, "i")
-    if quantization.number(4, "B") or quantization.has(5):
-        raise InvalidModel(
-            f"Tensor {name!r:.80} of the TFLite file has a quantization that is not supported."
-        )
-    if len(zeros) not in (0, 1, len(scales)) or not np.isfinite(scales).all():
-        raise InvalidModel(f"Tensor {name!r:.80} of the TFLite file has senseless scales.")
-    if len(scales) > 1 and not (0 <= axis < len(shape) and shape[axis] == len(scales)):
-        raise InvalidModel(
-            f"Tensor {name!r:.80} of the TFLite file has {len(scales)} scales for shape {shape}."
-        )
-
-
-def _check_options(operator: Table) -> None:
-    kind, options = operator.number(3, "B"), operator.table(4)
-    if options is not None:
-        options.check_numbers()
-        for field, dtype in _OPTION_VECTORS.get(kind, {}).items():
-            options.vector(field, dtype)
-        for field in _OPTION_TEXTS.get(kind, ()):
-            options.text(field)
-    kind, options = operator.number(11, "B"), operator.table(12)
-    if kind not in _CHECKABLE_OPTIONS_2:
-        raise InvalidModel("The TFLite file has StableHLO operators, which are not supported.")
-    if options is not None:
-        options.check_numbers()
-
-
-def _check_indices(indices: list[int], count: int, *, optional: bool) -> None:
-    least = -1 if optional else 0
-    if any(not least <= index < count for index in indices):
-        raise InvalidModel("The TFLite file is damaged: it refers to tensors that are missing.")
-
-
-def _described(values: list[_Value], index: int, names: dict[int, str]) -> Tensor:
+def _described(values: list[Value], index: int, names: dict[int, str]) -> Tensor:
     value = values[index]
-    if value.type not in _DTYPES:
+    if value.type not in DTYPES:
         raise InvalidModel(
             f"Tensor {value.name!r:.80} of the TFLite file has an element type of no NumPy name."
         )
-    return Tensor(names.get(index, value.name), _DTYPES[value.type], value.shape)
+    return Tensor(names.get(index, value.name), DTYPES[value.type], value.shape)

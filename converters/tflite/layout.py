@@ -29,7 +29,8 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from converters.tflite.graph import Graph, Operator, Shape, Tensor, signature
-from converters.tflite.source import Fact, Node, Source
+from converters.tflite.node import Fact, Node
+from converters.tflite.source import Source
 
 Layout = tuple[int, ...]
 MAX_TRANSPOSE_RANK = 5
@@ -103,6 +104,10 @@ class Emission:
         """Return the layout in which a tensor exists first; plain for a constant."""
         fallback = plain(len(self.fact(name).shape))
         return next(iter(self._forms.get(name, {fallback: None})))
+
+    def exists(self, name: str) -> bool:
+        """Return whether a computed tensor has a form."""
+        return name in self._forms
 
     def get(self, node: Node, name: str, layout: Layout | None = None) -> Tensor:
         """Return the form of an ONNX tensor in a layout, plain if none is named.

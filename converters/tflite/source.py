@@ -1,103 +1,31 @@
-"""Read an ONNX graph: check it, fold what is constant, and find every shape.
+"""An ONNX graph as the emitter reads it: checked, its constants folded, every shape known.
 
-The walk goes once through the nodes in their order, with a number put in for the batch. A node whose inputs
-are all known is computed by ONNX's reference implementation; for any other node ONNX's own inference gives
-the output shapes. Nothing stays unknown, or the graph is refused.
-
-Where an input has a symbolic batch the walk is done for N = 1 and for N = 2. What is the same in both does
-not depend on the batch, a dimension that doubles grows with it, and anything else is refused. So the usual
-``Shape → Gather → Concat → Reshape`` chains of exporters vanish without special cases.
+Where an input has a symbolic batch the graph is walked (`converters.tflite.fold`) for several numbers put in
+for N. What is the same for all does not depend on the batch, a dimension that is a multiple of N grows with
+it, and anything else is refused. So the ``Shape → Gather → Concat → Reshape`` chains of exporters vanish
+without special cases.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.tflite.graph import Shape
-from fleet.protocol.errors import ConversionFailed, UnsupportedOperator
+from converters.tflite.fold import walk
+from converters.tflite.node import Fact, Node, read_node
+from fleet.protocol.errors import ConversionFailed
 
 if TYPE_CHECKING:
     import onnx
 
 OPSETS = range(13, 22)
+BATCHES = (1, 2, 7)
+"""What is put in for N: enough that nothing which is not a multiple of N looks like one."""
 MAX_MODEL_SIZE_BYTES = 2**31 - 1
-MAX_FOLDED_ELEMENTS = 2**26
-MAX_INFERENCE_ELEMENTS = 1024
-"""Constants up to this size are shown to shape inference; what it looks at are shapes, axes and pads."""
-
-NOT_DETERMINISTIC = frozenset(
-    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
-)
-CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
-WAY_OUT = "Keep this model in ONNX, or build it from operators that the TFLite reference page lists."
-
-
-@dataclass(frozen=True, eq=False)
-class Fact:
-    """What is known of an ONNX tensor.
-
-    Attributes:
-        shape: Its dimensions; a negative one grows with the batch.
-        dtype: Element type.
-        value: Its contents if they depend neither on any input nor on N, else None.
-        from_batch: The contents are known for each N but differ: such a tensor is never written.
-    """
-
-    shape: Shape
-    dtype: np.dtype[Any]
-    value: NDArray[Any] | None = None
-    from_batch: bool = False
-
-    @property
-    def computed(self) -> bool:
-        """Whether the device has to compute it."""
-        return self.value is None and not self.from_batch
-
-
-@dataclass(eq=False)
-class Node:
-    """One ONNX node that has to be emitted.
-
-    Attributes:
-        operator: ONNX's name of the operator.
-        name: The node's name, or its first output where it has none.
-        inputs: Names of tensors; empty for an input that is left out.
-        outputs: Names of tensors; empty for an output that nobody wants.
-        opset: Version of the operator set that gives the operator its meaning.
-    """
-
-    operator: str
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    opset: int
-    attributes: dict[str, Any]
-    read: set[str] = field(default_factory=set)
-
-    def attribute(self, name: str, default: Any = None) -> Any:
-        """Return an attribute's value; what is never asked for is refused by `unread`."""
-        self.read.add(name)
-        return self.attributes.get(name, default)
-
-    def unread(self) -> list[str]:
-        """Return the attributes whose meaning nobody looked at."""
-        return sorted(self.attributes.keys() - self.read)
-
-    def has(self, index: int) -> bool:
-        """Return whether an optional input is there."""
-        return index < len(self.inputs) and bool(self.inputs[index])
-
-    def unsupported(self, why: str) -> UnsupportedOperator:
-        """Return the error that says why this node has no counterpart."""
-        return UnsupportedOperator(
-            f"Node {self.name!r:.80} ({self.operator}) cannot be written as TFLite: {why}.", remedy=WAY_OUT
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,14 +58,20 @@ def read_source(model: onnx.ModelProto) -> Source:
         name: Fact(value.shape, value.dtype, value) for name, value in _initializers(model.graph).items()
     }
     inputs = [value for value in model.graph.input if value.name not in initializers]
-    open_batch = [value.name for value in inputs if _has_batch(value)]
+    open_batch = {value.type.tensor_type.shape.dim[0].dim_param for value in inputs if _has_batch(value)}
+    if len(open_batch) > 1:
+        raise ConversionFailed(
+            f"The inputs have different batch dimensions: {', '.join(sorted(open_batch))}.",
+            remedy="Give them the same name in the export, so that one batch size fits all.",
+        )
     outputs = tuple(value.name for value in model.graph.output)
     protos = _ancestors(model.graph.node, set(outputs))
-    facts = _walk(protos, opset, _given(inputs, batch=1) | initializers)
-    if open_batch:
-        at_two = _walk(protos, opset, _given(inputs, batch=2) | initializers)
-        facts = {name: _joined(name, fact, at_two[name]) for name, fact in facts.items()}
-    nodes = [_node(proto, opset) for proto in _needed(protos, outputs, facts)]
+    walks = [
+        walk(protos, opset, _given(inputs, batch=batch) | initializers)
+        for batch in (BATCHES if open_batch else (1,))
+    ]
+    facts = {name: _joined(name, [facts[name] for facts in walks]) for name in walks[0]}
+    nodes = [read_node(proto, opset) for proto in _needed(protos, outputs, facts)]
     return Source(tuple(value.name for value in inputs), outputs, tuple(nodes), facts)
 
 
@@ -179,9 +113,11 @@ def _initializers(graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:
 
 def _has_batch(value: onnx.ValueInfoProto) -> bool:
     """Return whether the first dimension is open; every other must be a number."""
+    if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
+        raise ConversionFailed(
+            f"Input {value.name!r:.80} is no tensor with a shape.", remedy="Export it as one."
+        )
     shape = value.type.tensor_type.shape
-    if not value.type.tensor_type.HasField("shape"):
-        raise ConversionFailed(f"Input {value.name!r:.80} has no shape.", remedy="Export it with one.")
     for axis, dimension in enumerate(shape.dim):
         if axis and dimension.dim_value < 1:
             raise ConversionFailed(
@@ -203,116 +139,25 @@ def _given(inputs: Sequence[onnx.ValueInfoProto], *, batch: int) -> dict[str, Fa
     return facts
 
 
-def _walk(protos: Sequence[onnx.NodeProto], opset: int, given: dict[str, Fact]) -> dict[str, Fact]:
-    facts = dict(given)
-    for proto in protos:
-        facts.update(_outputs(proto, opset, facts))
-    return facts
-
-
-def _outputs(proto: onnx.NodeProto, opset: int, facts: dict[str, Fact]) -> dict[str, Fact]:
-    """Return what is known of a node's outputs: their values, or else their shapes."""
-    from onnx import defs
-
-    node = _node(proto, opset)
-    if proto.domain not in ("", "ai.onnx"):
-        raise node.unsupported(f"{proto.domain}.{proto.op_type} is not a core operator")
-    if proto.op_type in NOT_DETERMINISTIC | CONTROL_FLOW:
-        raise node.unsupported("there is no such operator that gives the same answers on every device")
-    try:
-        schema = defs.get_schema(proto.op_type, opset, "")
-    except defs.SchemaError as error:
-        raise node.unsupported(f"operator set {opset} has no such operator") from error
-    known = {name: facts[name] for name in proto.input if name}
-    if proto.op_type == "Shape":
-        start, end = node.attribute("start", 0), node.attribute("end", None)
-        value = np.array(known[proto.input[0]].shape[start:end], dtype=np.int64)
-        return {proto.output[0]: Fact(value.shape, value.dtype, value)}
-    shapes = _inferred(node, proto, schema, known, opset)
-    if any(fact.value is None for fact in known.values()) or proto.op_type == "Dropout":
-        return shapes
-    if sum(math.prod(fact.shape) for fact in shapes.values()) > MAX_FOLDED_ELEMENTS:
-        raise node.unsupported(f"it computes a constant of more than {MAX_FOLDED_ELEMENTS} elements")
-    return _folded(node, proto, known, opset)
-
-
-def _inferred(
-    node: Node, proto: onnx.NodeProto, schema: Any, known: dict[str, Fact], opset: int
-) -> dict[str, Fact]:
-    from onnx import helper, numpy_helper, shape_inference
-
-    types = {
-        name: helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(fact.dtype), fact.shape)
-        for name, fact in known.items()
-    }
-    data = {
-        name: numpy_helper.from_array(fact.value, name)
-        for name, fact in known.items()
-        if fact.value is not None and fact.value.size <= MAX_INFERENCE_ELEMENTS
-    }
-    try:
-        inferred = shape_inference.infer_node_outputs(
-            schema, proto, types, data, opset_imports=[helper.make_opsetid("", opset)]
-        )
-    except (shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        raise ConversionFailed(
-            f"The shapes at node {node.name!r:.80} ({node.operator}) do not fit: {error}."
-        ) from error
-    return {name: _fact(node, inferred.get(name)) for name in proto.output if name}
-
-
-def _fact(node: Node, inferred: onnx.TypeProto | None) -> Fact:
-    from onnx import helper
-
-    if inferred is None or not inferred.HasField("tensor_type"):
-        raise node.unsupported("its result is not a tensor of known shape")
-    tensor = inferred.tensor_type
-    if not tensor.HasField("shape") or any(not dim.HasField("dim_value") for dim in tensor.shape.dim):
-        raise node.unsupported("the shape of its result depends on data")
-    shape = tuple(dim.dim_value for dim in tensor.shape.dim)
-    return Fact(shape, np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
-
-
-def _folded(node: Node, proto: onnx.NodeProto, known: dict[str, Fact], opset: int) -> dict[str, Fact]:
-    from onnx import helper
-    from onnx.reference import ReferenceEvaluator
-
-    graph = helper.make_graph(
-        [proto],
-        "fold",
-        [helper.make_value_info(name, helper.make_tensor_type_proto(0, None)) for name in known],
-        [
-            helper.make_value_info(name, helper.make_tensor_type_proto(0, None))
-            for name in proto.output
-            if name
-        ],
-    )
-    single = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
-    try:
-        values = ReferenceEvaluator(single).run(None, {name: fact.value for name, fact in known.items()})
-    except Exception as error:  # the reference implementation raises whatever numpy and Python raise
-        raise node.unsupported(f"its constant value cannot be computed: {error}") from error
-    arrays = [np.asarray(value) for value in values]
-    names = [name for name in proto.output if name]
-    return {name: Fact(value.shape, value.dtype, value) for name, value in zip(names, arrays, strict=True)}
-
-
-def _joined(name: str, one: Fact, two: Fact) -> Fact:
-    """Return what holds for every batch, from what holds for N = 1 and for N = 2."""
-    if len(one.shape) != len(two.shape):
+def _joined(name: str, walked: Sequence[Fact]) -> Fact:
+    """Return what holds for every batch, from what each of the walks found."""
+    if len({len(fact.shape) for fact in walked}) > 1:
         raise ConversionFailed(
             f"Tensor {name!r:.80} has another number of dimensions for another batch.",
             remedy="Name the axes of Squeeze in the export.",
         )
     shape = []
-    for at_one, at_two in zip(one.shape, two.shape, strict=True):
-        if at_two not in (at_one, 2 * at_one):
+    for sizes in zip(*(fact.shape for fact in walked), strict=True):
+        grows = sizes == tuple(sizes[0] * batch for batch in BATCHES[: len(sizes)])
+        if len(set(sizes)) > 1 and not grows:
             raise ConversionFailed(f"The shape of tensor {name!r:.80} does not grow evenly with the batch.")
-        shape.append(at_one if at_one == at_two else -at_one)
-    if one.value is None or two.value is None:
-        return Fact(tuple(shape), one.dtype)
-    same = np.array_equal(one.value, two.value, equal_nan=one.dtype.kind == "f")
-    return Fact(tuple(shape), one.dtype, one.value if same else None, from_batch=not same)
+        shape.append(sizes[0] if len(set(sizes)) == 1 else -sizes[0])
+    first = walked[0]
+    values = [fact.value for fact in walked if fact.value is not None]
+    if len(values) < len(walked):
+        return Fact(tuple(shape), first.dtype)
+    same = all(np.array_equal(value, values[0], equal_nan=first.dtype.kind == "f") for value in values[1:])
+    return Fact(tuple(shape), first.dtype, first.value if same else None, from_batch=not same)
 
 
 def _needed(
@@ -334,20 +179,3 @@ def _ancestors(
             wanted.update(name for name in proto.input if name and follow(name))
             kept.append(proto)
     return kept[::-1]
-
-
-def _node(proto: onnx.NodeProto, opset: int) -> Node:
-    from onnx import helper
-
-    attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
-    return Node(
-        operator=proto.op_type,
-        name=proto.name or next(iter(proto.output), ""),
-        inputs=tuple(proto.input),
-        outputs=tuple(proto.output),
-        opset=opset,
-        attributes={
-            name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-            for name, value in attributes.items()
-        },
-    )

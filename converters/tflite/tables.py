@@ -7,7 +7,7 @@ anything or never end. Here every access is checked first, and everything wrong 
 
     table:   [i32 distance back to its vtable][fields …]
     vtable:  [u16 bytes of the vtable][u16 bytes of the table][u16 place of field 0][u16 field 1] …
-    vector:  [u32 count][items …]          string: a vector of bytes in UTF-8
+    vector:  [u32 count][items …]          string: a vector of UTF-8 and a zero
     reference to a table, vector or string: [u32 distance forward]
 
 A field whose place is 0 or beyond the vtable is absent. Numbers are little-endian and aligned to their size.
@@ -158,6 +158,8 @@ class Table:
         start, count = self._vector(field, 1)
         if count > MAX_TEXT_BYTES:
             raise _damaged(f"a name has {count} bytes")
+        if count and self._data.data[start + count : start + count + 1] != b"\0":
+            raise _damaged("a name does not end")  # C++ reads up to the zero behind it
         try:
             self._data.spend(count)
             return self._data.data[start : start + count].decode("utf-8")

@@ -70,7 +70,7 @@ def int8() -> bytes:
 def test_int8_keeps_the_accuracy_in_a_third_of_the_bytes() -> None:
     assert accuracy(fp32()) > 0.97
     assert accuracy(int8()) > accuracy(fp32()) - 0.005
-    assert len(int8()) < 0.42 * len(fp32())
+    assert len(int8()) < 0.36 * len(fp32())
 
 
 @pytest.mark.filterwarnings("ignore:Warning. Enabling")

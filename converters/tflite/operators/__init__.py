@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from converters.tflite.layout import Emission
+from converters.tflite.node import Node
 from converters.tflite.operators import (
     activation,
     convolution,
@@ -23,7 +24,6 @@ from converters.tflite.operators import (
     shape,
     transposed,
 )
-from converters.tflite.source import Node
 
 OPERATORS: dict[str, Callable[[Emission, Node], None]] = {
     name: function

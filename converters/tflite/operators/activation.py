@@ -10,8 +10,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from converters.tflite.graph import Tensor
 from converters.tflite.layout import Emission, Layout, plain
+from converters.tflite.node import Node
 from converters.tflite.operators.elementwise import FLOAT, require_dtype, unary
-from converters.tflite.source import Node
 
 B = schema.BuiltinOperator
 MAX_SOFTMAX_RANK = 4
@@ -84,9 +84,9 @@ def _prelu(emission: Emission, node: Node) -> None:
     layout = emission.layout(node.inputs[0])
     tensor = emission.get(node, node.inputs[0], layout)
     full = slope.reshape((1,) * (len(shape) - slope.ndim) + slope.shape)
-    alpha = emission.const(node.inputs[1], np.transpose(full, layout)[0])  # TFLite's slopes have no batch
     if full.shape[0] != 1:
         raise node.unsupported("its slope differs along the batch")
+    alpha = emission.const(node.inputs[1], np.transpose(full, layout)[0])  # TFLite's slopes have no batch
     emission.put(node, emission.emit(B.PRELU, [tensor, alpha], node.outputs[0], tensor.shape), layout)
 
 

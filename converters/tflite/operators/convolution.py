@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from converters.tflite.graph import Shape, Tensor
 from converters.tflite.layout import Emission
+from converters.tflite.node import Node
 from converters.tflite.operators.elementwise import FLOAT, require_dtype
 from converters.tflite.operators.window import VALID, Window, image, put_image, read_window, zero_padded
-from converters.tflite.source import Node
 
 B = schema.BuiltinOperator
 

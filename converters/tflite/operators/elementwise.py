@@ -15,12 +15,13 @@ from ai_edge_litert import schema_py_generated as schema
 
 from converters.tflite.graph import Tensor
 from converters.tflite.layout import Emission, Layout, permuted, plain
-from converters.tflite.source import Node
+from converters.tflite.node import Node
 
 B = schema.BuiltinOperator
 MAX_BROADCAST_RANK = 4
 FLOAT = frozenset({"float32"})
 ARITHMETIC = FLOAT | {"int32"}
+NUMBERS = ARITHMETIC | {"int64"}
 
 
 def operands(
@@ -146,7 +147,7 @@ def _is_nan(emission: Emission, node: Node) -> None:
 
 def _where(emission: Emission, node: Node) -> None:
     for name in node.inputs[1:]:
-        require_dtype(emission, node, name, frozenset({"float32", "int32", "int64", "bool"}))
+        require_dtype(emission, node, name, NUMBERS | {"bool"})
     output = emission.fact(node.outputs[0])
     tensors, layout = operands(emission, node)
     shape = permuted(output.shape, layout)
@@ -170,8 +171,7 @@ def _cast(emission: Emission, node: Node) -> None:
 
 
 _BOOL = frozenset({"bool"})
-_COMPARABLE = frozenset({"float32", "int32", "int64"})
-_EQUATABLE = _COMPARABLE | _BOOL
+_EQUATABLE = NUMBERS | _BOOL
 
 OPERATORS: dict[str, Callable[[Emission, Node], None]] = {
     "Add": partial(_binary, B.ADD, schema.AddOptionsT, ARITHMETIC),
@@ -182,10 +182,10 @@ OPERATORS: dict[str, Callable[[Emission, Node], None]] = {
     "Max": partial(_binary, B.MAXIMUM, schema.MaximumMinimumOptionsT, ARITHMETIC),
     "Min": partial(_binary, B.MINIMUM, schema.MaximumMinimumOptionsT, ARITHMETIC),
     "Equal": partial(_binary, B.EQUAL, schema.EqualOptionsT, _EQUATABLE),
-    "Less": partial(_binary, B.LESS, schema.LessOptionsT, _COMPARABLE),
-    "LessOrEqual": partial(_binary, B.LESS_EQUAL, schema.LessEqualOptionsT, _COMPARABLE),
-    "Greater": partial(_binary, B.GREATER, schema.GreaterOptionsT, _COMPARABLE),
-    "GreaterOrEqual": partial(_binary, B.GREATER_EQUAL, schema.GreaterEqualOptionsT, _COMPARABLE),
+    "Less": partial(_binary, B.LESS, schema.LessOptionsT, NUMBERS),
+    "LessOrEqual": partial(_binary, B.LESS_EQUAL, schema.LessEqualOptionsT, NUMBERS),
+    "Greater": partial(_binary, B.GREATER, schema.GreaterOptionsT, NUMBERS),
+    "GreaterOrEqual": partial(_binary, B.GREATER_EQUAL, schema.GreaterEqualOptionsT, NUMBERS),
     "And": partial(_binary, B.LOGICAL_AND, schema.LogicalAndOptionsT, _BOOL),
     "Or": partial(_binary, B.LOGICAL_OR, schema.LogicalOrOptionsT, _BOOL),
     "Xor": partial(_binary, B.NOT_EQUAL, schema.NotEqualOptionsT, _BOOL),

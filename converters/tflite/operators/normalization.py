@@ -8,8 +8,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from converters.tflite.layout import Emission
+from converters.tflite.node import Node
 from converters.tflite.operators.elementwise import FLOAT, require_dtype
-from converters.tflite.source import Node
 
 B = schema.BuiltinOperator
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from converters.tflite.graph import Tensor
 from converters.tflite.layout import Emission
+from converters.tflite.node import Node
 from converters.tflite.operators.elementwise import FLOAT, require_dtype
 from converters.tflite.operators.window import (
     VALID,
@@ -30,7 +31,6 @@ from converters.tflite.operators.window import (
     read_window,
     zero_padded,
 )
-from converters.tflite.source import Node
 
 B = schema.BuiltinOperator
 

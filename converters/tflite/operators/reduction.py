@@ -10,8 +10,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from converters.tflite.graph import Tensor
 from converters.tflite.layout import Emission, Layout, permuted
+from converters.tflite.node import Node
 from converters.tflite.operators.elementwise import FLOAT, require_dtype
-from converters.tflite.source import Node
 
 B = schema.BuiltinOperator
 MAX_RANK = 4

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from converters.tflite.graph import Tensor
 from converters.tflite.layout import Emission, channels_last
+from converters.tflite.node import Node
 from converters.tflite.operators.elementwise import FLOAT, require_dtype
-from converters.tflite.source import Node
 
 B = schema.BuiltinOperator
 OPTIONS = ((False, False), (True, False), (False, True))

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from converters.tflite.graph import Tensor
 from converters.tflite.layout import Emission, Layout, permuted
+from converters.tflite.node import Node
 from converters.tflite.operators.convolution import sliced
-from converters.tflite.operators.elementwise import FLOAT, require_dtype, shared_layout
-from converters.tflite.source import Node
+from converters.tflite.operators.elementwise import FLOAT, NUMBERS, require_dtype, shared_layout
 
 B = schema.BuiltinOperator
 MAX_RANK = 4
@@ -23,6 +23,7 @@ def _concat(emission: Emission, node: Node) -> None:
     name = node.outputs[0]
     output = emission.fact(name)
     rank = len(output.shape)
+    require_dtype(emission, node, node.inputs[0], NUMBERS)
     axis = node.attribute("axis") % rank
     if output.shape[axis] < 0:
         raise node.unsupported("it goes along the batch")
@@ -88,6 +89,7 @@ def _taken(emission: Emission, tensor: Tensor, indices: NDArray[Any], axis: int,
 
 def _gather(emission: Emission, node: Node) -> None:
     name, data = node.outputs[0], emission.fact(node.inputs[0])
+    require_dtype(emission, node, node.inputs[0], NUMBERS)
     axis = node.attribute("axis", 0) % len(data.shape)
     indices = emission.required(node, 1)
     if data.shape[axis] < 0:
@@ -141,6 +143,7 @@ def _amounts(emission: Emission, node: Node, rank: int) -> list[tuple[int, int]]
 
 
 def _ranked(emission: Emission, node: Node) -> Layout:
+    require_dtype(emission, node, node.inputs[0], NUMBERS)
     layout = emission.layout(node.inputs[0])
     if len(layout) > MAX_RANK:
         raise node.unsupported(f"it has {len(layout)} dimensions; {MAX_RANK} are possible")

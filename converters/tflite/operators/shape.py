@@ -8,8 +8,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from converters.tflite.layout import Emission, permuted
-from converters.tflite.operators.elementwise import FLOAT, require_dtype
-from converters.tflite.source import Node
+from converters.tflite.node import Node
+from converters.tflite.operators.elementwise import FLOAT, NUMBERS, require_dtype
 
 B = schema.BuiltinOperator
 
@@ -64,6 +64,7 @@ def _expand(emission: Emission, node: Node) -> None:
 
 
 def _tile(emission: Emission, node: Node) -> None:
+    require_dtype(emission, node, node.inputs[0], NUMBERS)
     repeats = emission.required(node, 1)
     name, layout = node.outputs[0], emission.layout(node.inputs[0])
     tensor = emission.get(node, node.inputs[0], layout)

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from converters.tflite.graph import Tensor
 from converters.tflite.layout import Emission, channels_last
+from converters.tflite.node import Node
 from converters.tflite.operators.convolution import Kernels, convolved, read_bias, sliced
 from converters.tflite.operators.elementwise import FLOAT, require_dtype
 from converters.tflite.operators.window import VALID, Window, image, put_image, zero_padded
-from converters.tflite.source import Node
 
 B = schema.BuiltinOperator
 

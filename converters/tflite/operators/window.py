@@ -18,7 +18,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from converters.tflite.graph import Tensor
 from converters.tflite.layout import Emission, channels_last
-from converters.tflite.source import Node
+from converters.tflite.node import Node
 
 B = schema.BuiltinOperator
 SAME, VALID = schema.Padding.SAME, schema.Padding.VALID
