@@ -61,7 +61,7 @@ def convert(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of every random choice.")] = 0,
     trust_pickle: Annotated[
-        bool, typer.Option("--trust-pickle", help="Load a pickle, which can run any program as you.")
+        bool, typer.Option("--trust-pickle", help="Read a pickle or .pt2, which can run any program as you.")
     ] = False,
     name: Annotated[str | None, typer.Option(help="Name of the model in the bundle.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as one HTML page too.")] = None,
@@ -97,12 +97,13 @@ def convert(
 def _converted(source: Path, *, show_progress: bool, **how: Any) -> Conversion:
     from converters.convert import convert as convert_model
 
+    terminal = Console(stderr=True)
     with Progress(
         *Progress.get_default_columns(),
         TextColumn("{task.fields[step]}"),
-        console=Console(stderr=True),
+        console=terminal,
         transient=True,
-        disable=not show_progress,
+        disable=not (show_progress and terminal.is_terminal),
     ) as bar:
         shown = bar.add_task(f"Converting {source.name}", step="open the source", total=None)
 

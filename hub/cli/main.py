@@ -1,7 +1,7 @@
 """``muster``: puts the commands together, and turns every error into one clear line.
 
-Only ``hub init``, ``hub serve``, ``hub token`` and ``demo`` work on this machine's files; all others speak to
-the hub's HTTP API and so work from anywhere.
+Only ``hub init``, ``hub serve``, ``hub token``, ``model convert`` and ``demo`` work on this machine's
+files; all others speak to the hub's HTTP API and so work from anywhere.
 """
 
 from __future__ import annotations

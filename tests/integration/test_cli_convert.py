@@ -1,0 +1,177 @@
+"""``muster model convert`` as people meet it, without a hub: what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import joblib  # type: ignore[import-untyped]
+import msgspec
+import numpy as np
+import pytest
+
+from converters.folder import read_bundle
+from converters.report import Report
+from fleet.protocol.manifest import manifest_sha256
+from tests.support.digits import digits_source, fitted_model, training_and_held_out
+
+TARGETS = ("--target", "onnx-fp32", "--target", "onnx-int8")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model as ONNX and as a pickle, datasets, and one of blank images."""
+    folder = tmp_path_factory.mktemp("files")
+    training, held_out = training_and_held_out()
+    (folder / "digits.onnx").write_bytes(digits_source().onnx or b"")
+    joblib.dump(fitted_model(), folder / "digits.joblib")
+    for name, part in (("training", training), ("held-out", held_out)):
+        np.savez(
+            folder / f"{name}.npz", features=part.features, labels=part.labels, classes=np.array(part.classes)
+        )
+    np.savez(folder / "blank.npz", features=np.zeros_like(training.features))
+    return folder
+
+
+def _start(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MUSTER_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "hub", "model", "convert", *map(str, arguments)],
+        env={**clean, "COLUMNS": "80", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _convert(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    with _start(*arguments, **environment) as process:
+        out, err = process.communicate(timeout=100)
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def _samples(files: Path) -> tuple[str | Path, ...]:
+    return ("--calibrate", files / "training.npz", "--held-out", files / "held-out.npz")
+
+
+def test_a_conversion_ends_with_a_table_and_the_files(files: Path, tmp_path: Path) -> None:
+    out, html = tmp_path / "out", tmp_path / "report.html"
+    done = _convert(
+        files / "digits.onnx", "--out", out, *TARGETS, *_samples(files), "--html", html, "--name", "meter"
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    head = next(line for line in lines if line.lstrip().startswith("variant"))
+    assert head.split() == ["variant", "bytes", "ratio", "accuracy", "drop", "p50", "here", "verdict"]
+    rows = [line.split() for line in lines if line.lstrip().startswith("onnx-") and ":" not in line]
+    assert [(row[0], row[-1]) for row in rows] == [("onnx-fp32", "packed"), ("onnx-int8", "packed")]
+    for row in rows:
+        assert int(row[1].replace(",", "")) == (out / f"{row[0]}.onnx").stat().st_size
+    report = msgspec.json.decode((out / "report.json").read_bytes(), type=Report)
+    assert all(variant.packed for variant in report.variants)
+    sha256 = manifest_sha256((out / "bundle" / "manifest.json").read_bytes())
+    manifest = read_bundle(out / "bundle", sha256).manifest
+    assert (manifest.model, manifest.version) == ("meter", 1)
+    assert sha256 in done.stdout
+    assert html.read_text().startswith("<!doctype html>")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "report.html"]
+
+
+def test_json_is_the_report_and_nothing_else(files: Path, tmp_path: Path) -> None:
+    done = _convert(
+        files / "digits.joblib", "--trust-pickle", "--out", tmp_path / "out", *TARGETS, *_samples(files),
+        "--sensitivity", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = msgspec.convert(json.loads(done.stdout), Report)
+    assert [variant.name for variant in report.variants] == ["onnx-fp32", "onnx-int8"]
+    assert len(report.layers) == 2
+    assert report == msgspec.json.decode((tmp_path / "out" / "report.json").read_bytes(), type=Report)
+
+
+def test_where_nothing_passes_the_report_is_shown_and_nothing_is_written(files: Path, tmp_path: Path) -> None:
+    out, html = tmp_path / "out", tmp_path / "report.html"
+    done = _convert(
+        files / "digits.onnx", "--out", out, "--html", html, "--target", "onnx-int8",
+        "--calibrate", files / "blank.npz", "--held-out", files / "held-out.npz",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "onnx-int8 was refused: The accuracy falls by" in done.stdout
+    assert re.fullmatch(r"error: No variant of digits\.onnx passed.*\[conversion_failed\]\n", done.stderr)
+    assert not out.exists()
+    assert html.exists()
+
+
+def test_layers_that_are_named_stay_float(files: Path, tmp_path: Path) -> None:
+    arguments = [files / "digits.onnx", "--target", "onnx-int8", *_samples(files), "--json"]
+    first = _convert(*arguments, "--out", tmp_path / "all", "--sensitivity")
+    layers = [layer.name for layer in msgspec.convert(json.loads(first.stdout), Report).layers]
+    done = _convert(*arguments, "--out", tmp_path / "mixed", "--keep-float", layers[0])
+    variant = msgspec.convert(json.loads(done.stdout), Report).variant("onnx-int8")
+    assert variant.kept_float == (layers[0],)
+    whole = (tmp_path / "all" / "onnx-int8.onnx").stat().st_size
+    assert (tmp_path / "mixed" / "onnx-int8.onnx").stat().st_size > whole
+
+
+def test_without_samples_float_variants_are_written_without_a_bundle(files: Path, tmp_path: Path) -> None:
+    done = _convert(files / "digits.onnx", "--out", tmp_path / "out", "--target", "onnx-fp32")
+    assert done.returncode == 0, done.stderr
+    assert "There is no bundle" in done.stdout
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"onnx-fp32.onnx", "report.json"}
+
+
+def test_a_narrow_terminal_gets_whole_numbers(files: Path, tmp_path: Path) -> None:
+    arguments = (files / "digits.onnx", "--out", tmp_path / "out", "--target", "onnx-fp32", *_samples(files))
+    done = _convert(*arguments, COLUMNS="40")
+    assert done.returncode == 0, done.stderr
+    size = (tmp_path / "out" / "onnx-fp32.onnx").stat().st_size
+    assert f"bytes {size:,}\n" in done.stdout
+    assert "verdict packed\n" in done.stdout
+    assert "…" not in done.stdout
+
+
+def test_what_cannot_be_done_is_one_clear_line(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "model").write_text("mine")
+    (tmp_path / "not-a-model.onnx").write_text("hello")
+    model, out = files / "digits.onnx", ("--out", tmp_path / "out")
+    for code, arguments in {
+        "conflict": (model, "--out", tmp_path / "full"),
+        "not_found": (tmp_path / "none.onnx", *out),
+        "invalid_name": (model, *out, "--name", "Not A Name"),
+        "invalid_model": (tmp_path / "not-a-model.onnx", *out),
+        "invalid_input": (model, *out, "--target", "onnx-int9"),
+        "invalid_dataset": (model, *out, "--minimum", "0.5"),
+        "accuracy_too_low": (model, *out, *_samples(files), "--minimum", "0.999"),
+    }.items():
+        done = _convert(*arguments)
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert done.stderr.endswith(f"[{code}]\n")
+    assert {path.name for path in tmp_path.iterdir()} == {"full", "not-a-model.onnx"}
+
+
+def test_a_pickle_is_not_read_unless_it_is_trusted(files: Path, tmp_path: Path) -> None:
+    done = _convert(files / "digits.joblib", "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert done.stderr.endswith("[invalid_model]\n")
+
+
+def test_an_interrupt_leaves_nothing(files: Path, tmp_path: Path) -> None:
+    """The dataset is a pipe: its end can be opened here once the process waits for it, at work."""
+    os.mkfifo(tmp_path / "pipe")
+    with _start(
+        files / "digits.onnx", "--out", tmp_path / "out", "--calibrate", tmp_path / "pipe"
+    ) as process:
+        with (tmp_path / "pipe").open("wb"):
+            process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe"}
