@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from converters.samples import Inputs
 from converters.source import Precision, Source
 from converters.sources.onnx_reading import read_file
-from converters.sources.onnx_session import probes
+from converters.sources.onnx_session import MAX_PROBE_ELEMENTS, probes
 from converters.sources.tasks import judged_signature
+from converters.sources.tflite_trial import check_runs
 from converters.tflite.inspect import MAX_SIZE_BYTES, TfliteModel, inspect_tflite
 from converters.tflite.run import TfliteSession
 from fleet.protocol.errors import ConversionFailed, InvalidModel, UnsupportedOperator
@@ -50,18 +51,14 @@ def open_tflite(
     """
     name = name or path.name
     data = read_file(path, limit_bytes=MAX_SIZE_BYTES)
-    try:
-        inspected = inspect_tflite(data)
-    except InvalidModel as error:
-        raise InvalidModel(f"{name}: {error.message}", remedy=error.remedy or "Convert it again.") from error
-    batch = _checked_batch(inspected, name)
-    session = _loaded(data, inspected, name)
-    inputs, outputs, answers = _seen(session, inspected, batch, name)
-    judged = judged_signature(name, inputs, outputs, answers, task=task, classes=classes)
-    first = outputs[0].name
+    _inspected(data, name)
+    check_runs(data, name)
+    seen = read_tflite(data, name)
+    first = seen.outputs[0].name
+    judged = judged_signature(name, seen.inputs, seen.outputs, seen.answers, task=task, classes=classes)
 
     def answer(given: Inputs) -> NDArray[Any]:
-        return _run(session, given, [first], batch)[0].astype(np.float32)
+        return _run(seen.session, given, [first], seen.batch)[0].astype(np.float32)
 
     return Source(
         name=name,
@@ -69,11 +66,56 @@ def open_tflite(
         signature=judged.signature,
         answer=answer,
         tflite=data,
-        precision=_PRECISIONS[inspected.quantization],
+        precision=_PRECISIONS[seen.model.quantization],
         sha256=hashlib.sha256(data).hexdigest(),
-        cautions=(*_cautions(inspected, inputs, outputs, batch), *judged.cautions),
+        cautions=(*_cautions(seen), *judged.cautions),
         libraries=("ai-edge-litert",),
     )
+
+
+class SeenFile(NamedTuple):
+    """What was seen of a file.
+
+    Attributes:
+        model: What it says of itself.
+        session: The file, loaded.
+        batch: Samples that it takes at once; 0 for any number.
+        inputs: What it takes.
+        outputs: What it really gives, the judged output first.
+        answers: What that one answers to probes, shape (N, …).
+    """
+
+    model: TfliteModel
+    session: TfliteSession
+    batch: int
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    answers: NDArray[Any]
+
+
+def read_tflite(data: bytes, name: str) -> SeenFile:
+    """Inspect and run a file; of a file that is not trusted yet, see `tflite_trial`.
+
+    Args:
+        data: The file.
+        name: What to call it in messages.
+
+    Raises:
+        InvalidModel: It cannot be used.
+        UnsupportedOperator: It needs an operator that LiteRT does not have.
+    """
+    model = _inspected(data, name)
+    batch = _checked_batch(model, name)
+    session = _loaded(data, model, name)
+    outputs, answers = _answered(session, model, batch, name)
+    return SeenFile(model, session, batch, model.inputs, outputs, answers)
+
+
+def _inspected(data: bytes, name: str) -> TfliteModel:
+    try:
+        return inspect_tflite(data)
+    except InvalidModel as error:
+        raise InvalidModel(f"{name}: {error.message}", remedy=error.remedy or "Convert it again.") from error
 
 
 _PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8", "dynamic-int8": "int8"}
@@ -94,6 +136,11 @@ def _checked_batch(model: TfliteModel, name: str) -> int:
                 f"{name}: input {tensor.name!r:.80} has the open shape {tensor.shape}; only the first"
                 " dimension, the batch, may be open.",
                 remedy="Convert the model with fixed sizes.",
+            )
+        if max(tensor.shape[0], 1) * int(np.prod(tensor.shape[1:], dtype=object)) > MAX_PROBE_ELEMENTS:
+            raise InvalidModel(
+                f"{name}: input {tensor.name!r:.80} of shape {tensor.shape} has more elements than the"
+                f" {MAX_PROBE_ELEMENTS} that are allowed."
             )
     batches = {max(tensor.shape[0], 0) for tensor in model.inputs}
     if len(batches) != 1:
@@ -117,19 +164,18 @@ def _loaded(data: bytes, model: TfliteModel, name: str) -> TfliteSession:
         raise InvalidModel(f"{name}: {error.message}", remedy="Convert the model again.") from error
 
 
-def _seen(
+def _answered(
     session: TfliteSession, model: TfliteModel, batch: int, name: str
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], NDArray[Any]]:
-    """Run a file; return its inputs, its real outputs, the judged one first, and what that one answers."""
-    inputs = model.inputs
+) -> tuple[tuple[Tensor, ...], NDArray[Any]]:
+    """Run a file; return its outputs as they really are, the judged one first, and what that one answers."""
     ordered = sorted(model.outputs, key=lambda tensor: np.dtype(_plain(tensor.dtype)).kind != "f")
     names = [tensor.name for tensor in ordered if tensor.dtype != "str"]
     if not names:
         raise InvalidModel(f"{name} has no output of numbers.")
     count = batch or _PROBES
     try:
-        found = _run(session, probes(inputs, count), names, batch)
-        alone = _run(session, probes(inputs, 1), names, batch)
+        found = _run(session, probes(model.inputs, count), names, batch)
+        alone = _run(session, probes(model.inputs, 1), names, batch)
     except ConversionFailed as error:
         raise InvalidModel(
             f"{name} fails on {count} samples: {error.message}", remedy="Convert the model again."
@@ -143,7 +189,7 @@ def _seen(
                 remedy="Convert the model with the batch as the first dimension of every output.",
             )
         outputs.append(Tensor(output, str(answers.dtype), (batch or -1, *answers.shape[1:])))
-    return inputs, tuple(outputs), found[0]
+    return tuple(outputs), found[0]
 
 
 def _plain(dtype: str) -> str:
@@ -162,24 +208,22 @@ def _run(session: TfliteSession, inputs: Inputs, outputs: Sequence[str], batch: 
     return [np.concatenate(arrays)[:count] for arrays in zip(*parts, strict=True)]
 
 
-def _cautions(
-    model: TfliteModel, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], batch: int
-) -> list[str]:
+def _cautions(seen: SeenFile) -> list[str]:
     cautions = []
-    if model.quantization == "dynamic-int8":
+    if seen.model.quantization == "dynamic-int8":
         cautions.append(
             "It is quantized in dynamic range, which tflite-runtime computes wrongly: only LiteRT gets it."
         )
-    if batch:
-        cautions.append(f"It takes {batch} sample{'s' if batch > 1 else ''} at a time.")
+    if seen.batch:
+        cautions.append(f"It takes {seen.batch} sample{'s' if seen.batch > 1 else ''} at a time.")
     whole = [
         f"{side} {tensor.name!r:.80} ({tensor.dtype})"
-        for side, tensors in (("input", inputs), ("output", outputs[:1]))
+        for side, tensors in (("input", seen.inputs), ("output", seen.outputs[:1]))
         for tensor in tensors
         if tensor.dtype in {"int8", "uint8", "int16"}
     ]
     if whole:
         cautions.append(f"Not scaled to real numbers, but as the file has them: {', '.join(whole)}.")
-    if len(outputs) > 1:
-        cautions.append(f"Of its {len(outputs)} outputs only {outputs[0].name!r:.80} is judged.")
+    if len(seen.outputs) > 1:
+        cautions.append(f"Of its {len(seen.outputs)} outputs only {seen.outputs[0].name!r:.80} is judged.")
     return cautions

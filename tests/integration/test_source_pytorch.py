@@ -17,6 +17,8 @@ import onnxruntime as ort
 import pytest
 
 from converters.sources.pytorch import open_pytorch
+from converters.tflite.emit import emit_tflite
+from converters.tflite.run import TfliteSession
 from fleet.protocol.errors import ConversionFailed, InvalidModel
 from tests.support.torch_models import MODELS, require_torch, trained
 
@@ -41,6 +43,8 @@ def test_trained_modules_become_graphs_that_answer_alike(torch: Any, name: str) 
     for count in (1, 3, len(model.inputs)):
         found = session.run(None, {given: model.inputs[:count]})[0]
         np.testing.assert_allclose(found, expected[:count], atol=1e-4)
+    tflite = TfliteSession(emit_tflite(onnx.load_model_from_string(source.onnx)))
+    np.testing.assert_allclose(tflite.run({given: model.inputs})["output"], expected, atol=1e-4)
     if model.task == "classification":
         assert (expected.argmax(axis=1) == model.labels).mean() > 0.85  # it has really learnt something
 
@@ -222,7 +226,9 @@ def test_without_pytorch_the_error_says_how_to_get_it(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('hidden', name='torch')")
     script = (
         "from converters.sources.pytorch import open_pytorch\n"
-        "from fleet.protocol.errors import ConversionFailed\n"
+        "from converters.tflite.emit import emit_tflite
+from converters.tflite.run import TfliteSession
+from fleet.protocol.errors import ConversionFailed\n"
         "try:\n    open_pytorch(object())\n"
         "except ConversionFailed as error:\n    print(error)\n"
     )

@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 
 from converters.source import Source
 from converters.sources.onnx_file import open_onnx
+from converters.sources.tflite_file import open_tflite
+from converters.tflite.emit import emit_tflite
 from fleet.protocol.errors import MusterError
 from tests.support.onnx_models import cnn
 
 ONNX = cnn(batch=1, reshape=(1, -1), opset=13).SerializeToString()
+TFLITE = emit_tflite(cnn())
 
 
 @pytest.fixture(scope="module")
@@ -34,5 +37,24 @@ def test_damaged_onnx_files_are_read_or_refused(folder: Path, cut: int, flips: l
     path.write_bytes(data[:cut])
     try:
         assert isinstance(open_onnx(path), Source)
+    except MusterError as error:
+        assert str(error)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    cut=st.just(len(TFLITE)) | st.integers(0, len(TFLITE)),
+    flips=st.lists(st.tuples(st.integers(0, len(TFLITE) - 1), st.integers(0, 7)), max_size=3),
+)
+def test_damaged_tflite_files_are_read_or_refused(
+    folder: Path, cut: int, flips: list[tuple[int, int]]
+) -> None:
+    data = bytearray(TFLITE)
+    for at, bit in flips:
+        data[at] ^= 1 << bit
+    path = folder / "m.tflite"
+    path.write_bytes(data[:cut])
+    try:
+        assert isinstance(open_tflite(path), Source)
     except MusterError as error:
         assert str(error)
