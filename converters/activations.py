@@ -62,7 +62,9 @@ def batches(
             found.update(zip(fetched, session.run(fetched, batch) if fetched else (), strict=True))
             yield {name: array for name, array in found.items() if _wanted(array, only)}
     except Exception as error:  # onnxruntime's errors have no root of their own
-        raise ConversionFailed(f"onnxruntime cannot run the graph on the samples: {error}.") from error
+        raise ConversionFailed(
+            f"onnxruntime cannot run the graph on the samples: {str(error).rstrip('. ')}."
+        ) from error
 
 
 def ranges(model: bytes, samples: Inputs) -> dict[str, Range]:

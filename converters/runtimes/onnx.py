@@ -51,7 +51,9 @@ class OnnxSession:
         try:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no root of their own
-            raise ConversionFailed(f"onnxruntime cannot load the model: {error}.") from error
+            raise ConversionFailed(
+                f"onnxruntime cannot load the model: {str(error).rstrip('. ')}."
+            ) from error
         self._output = signature.outputs[0].name
         has = [output.name for output in self._session.get_outputs()]
         if self._output not in has:
@@ -69,7 +71,7 @@ class OnnxSession:
         try:
             return np.asarray(self._session.run([self._output], inputs)[0])
         except Exception as error:  # as above
-            raise ConversionFailed(f"onnxruntime cannot run the model: {error}.") from error
+            raise ConversionFailed(f"onnxruntime cannot run the model: {str(error).rstrip('. ')}.") from error
 
 
 def rounding(model: bytes, signature: Signature, inputs: Inputs, seed: int) -> float:

@@ -19,7 +19,7 @@ def build(work: Work) -> bytes:
     try:
         checker.check_model(parsed(work.onnx), full_check=True)
     except (checker.ValidationError, ValueError, RuntimeError) as error:
-        raise ConversionFailed(f"The graph is not valid ONNX: {error}.") from error
+        raise ConversionFailed(f"The graph is not valid ONNX: {str(error).rstrip('. ')}.") from error
     return work.onnx
 
 

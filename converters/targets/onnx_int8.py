@@ -158,7 +158,9 @@ def _quantized(model: ModelProto, work: Work, nodes: Collection[str]) -> bytes:
     try:
         quantizer.quantize_model()
     except Exception as error:  # onnxruntime's errors have no root of their own
-        raise ConversionFailed(f"onnxruntime cannot quantize the graph: {error}.") from error
+        raise ConversionFailed(
+            f"onnxruntime cannot quantize the graph: {str(error).rstrip('. ')}."
+        ) from error
     quantizer.model.topological_sort()  # it appends what it adds
     return _finished(quantizer.model.model, producer)
 

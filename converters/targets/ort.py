@@ -38,7 +38,9 @@ def build(work: Work) -> bytes:
             ort.InferenceSession(work.onnx, options, providers=["CPUExecutionProvider"])
             data = canonical(path.read_bytes())
         except Exception as error:  # onnxruntime's errors have no root of their own
-            raise ConversionFailed(f"onnxruntime cannot save the graph in its format: {error}.") from error
+            raise ConversionFailed(
+                f"onnxruntime cannot save the graph in its format: {str(error).rstrip('. ')}."
+            ) from error
     check_portable(data)
     return data
 
