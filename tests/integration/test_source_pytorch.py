@@ -226,9 +226,7 @@ def test_without_pytorch_the_error_says_how_to_get_it(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('hidden', name='torch')")
     script = (
         "from converters.sources.pytorch import open_pytorch\n"
-        "from converters.tflite.emit import emit_tflite
-from converters.tflite.run import TfliteSession
-from fleet.protocol.errors import ConversionFailed\n"
+        "from fleet.protocol.errors import ConversionFailed\n"
         "try:\n    open_pytorch(object())\n"
         "except ConversionFailed as error:\n    print(error)\n"
     )
