@@ -102,7 +102,8 @@ def test_a_saved_program_is_read_when_trusted(torch: Any, tmp_path: Path, count:
     path = _saved(torch, tmp_path / "m.pt2", count)
     source = open_pytorch(path, trusted=True)
     (given,) = (tensor.name for tensor in source.signature.inputs)
-    expected = open_pytorch(model.module, example_inputs=model.inputs[:2]).answer({"input": model.inputs[:9]})
+    with torch.no_grad():
+        expected = model.module(torch.from_numpy(model.inputs[:9])).numpy()
     np.testing.assert_allclose(source.answer({given: model.inputs[:9]}), expected, atol=1e-6)
     assert source.onnx is not None
     session = ort.InferenceSession(source.onnx, providers=["CPUExecutionProvider"])
