@@ -20,6 +20,9 @@ BITS = {0: 32, 1: 16, 2: 32, 3: 8, 4: 64, 6: 8, 7: 16, 8: 64, 9: 8, 10: 64, 11: 
 BITS |= {17: 4, 18: 16, 19: 2, 20: 4, 21: 8}
 """Bits of an element by ``TensorType``; other types (text, resources) have no fixed size."""
 
+ZERO_POINTS = {3: (0, 2**8 - 1), 7: (-(2**15), 2**15 - 1), 9: (-(2**7), 2**7 - 1), 16: (0, 2**16 - 1)}
+"""Least and greatest zero point by ``TensorType``; 0 for types that have none."""
+
 DTYPES = {
     0: "float32",
     1: "float16",
@@ -114,11 +117,11 @@ def checked_tensor(tensor: Table, buffer_sizes: list[int]) -> Value:
         raise InvalidModel(
             f"Tensor {name!r:.80} of the TFLite file has {size_bytes} bytes for shape {shape}."
         )
-    _check_quantization(tensor, name, shape)
+    _check_quantization(tensor, name, kind, shape)
     return Value(name, signature or shape, kind, bool(size_bytes))
 
 
-def _check_quantization(tensor: Table, name: str, shape: tuple[int, ...]) -> None:
+def _check_quantization(tensor: Table, name: str, kind: int, shape: tuple[int, ...]) -> None:
     quantization = tensor.table(4)
     if quantization is None:
         return
@@ -130,7 +133,10 @@ def _check_quantization(tensor: Table, name: str, shape: tuple[int, ...]) -> Non
         raise InvalidModel(
             f"Tensor {name!r:.80} of the TFLite file has a quantization that is not supported."
         )
-    if len(zeros) not in (0, 1, len(scales)) or not np.isfinite(scales).all():
+    low, high = ZERO_POINTS.get(kind, (0, 0))
+    if np.any((zeros < low) | (zeros > high)):  # kernels look values up in tables by it
+        raise InvalidModel(f"Tensor {name!r:.80} of the TFLite file has a zero point that its type lacks.")
+    if len(zeros) not in (0, 1, len(scales)) or not np.all((scales > 0) & (scales < np.inf)):
         raise InvalidModel(f"Tensor {name!r:.80} of the TFLite file has senseless scales.")
     if len(scales) > 1 and not (0 <= axis < len(shape) and shape[axis] == len(scales)):
         raise InvalidModel(

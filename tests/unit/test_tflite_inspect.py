@@ -107,6 +107,12 @@ def _scales(tables: Any) -> None:
     )
 
 
+def _zero_point(tables: Any) -> None:
+    tables.subgraphs[0].tensors[1].quantization = schema.QuantizationParametersT(
+        scale=[0.1], zeroPoint=[2**20]
+    )
+
+
 def _external(tables: Any) -> None:
     tables.buffers[1].data, tables.buffers[1].offset, tables.buffers[1].size = None, 64, 2**33
 
@@ -140,6 +146,7 @@ def _stablehlo(tables: Any) -> None:
         (_tensor("buffer", 77), "buffer 77"),
         (_tensor("sparsity", schema.SparsityParametersT()), "sparse"),
         (_scales, "7 scales"),
+        (_zero_point, "zero point"),  # LiteRT dies of it
         (_external, "outside of it"),
         (_operator("opcodeIndex", 9), "code 9"),
         (_operator("inputs", [0, 1, 99]), "tensors that are missing"),
