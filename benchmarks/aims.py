@@ -46,7 +46,8 @@ class Aim(NamedTuple):
     def __str__(self) -> str:
         shown = "-" if self.measured is None else self._shown(self.measured)
         verdict = "OK" if self.reached else "MISS"
-        return f"AIM {self.name} {shown} {self.relation}{self.limit:g} {verdict} {self.reason}".rstrip()
+        reason = " ".join(self.reason.split())
+        return f"AIM {self.name} {shown} {self.relation}{self.limit:g} {verdict} {reason}".rstrip()
 
     def _holds(self, value: float) -> bool:
         return bool(_HOLDS[self.relation](value, self.limit))

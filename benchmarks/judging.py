@@ -19,7 +19,8 @@ from benchmarks.models import Model
 from benchmarks.peers.driver import HELD_OUT, SOURCE
 from benchmarks.routes import MUSTER_FLOAT, Conversion, Route
 
-LATENCY_ROUNDS = 500
+LATENCY_ROUNDS = 200
+BURST = 10
 BUDGET_S = 20.0
 BASELINES = {"ORT": ("source", "onnx-fp32"), "LiteRT": (MUSTER_FLOAT.name, "tflite-fp32")}
 """By runtime: route and variant that its other files are compared with."""
@@ -76,6 +77,7 @@ def judged(model: Model, folder: Path, conversions: Mapping[Route, Conversion]) 
     latencies_s = median_calls_s(
         {"/".join(key): _call(each, samples[:1]) for key, each in files.items()},
         rounds=LATENCY_ROUNDS,
+        burst=BURST,
         budget_s=BUDGET_S,
     )
     source = BASELINES["ORT"]
@@ -111,8 +113,9 @@ def _loaded(folder: Path, conversions: Mapping[Route, Conversion]) -> Iterator[t
 
 
 def _opened(path: Path, failure: str) -> ModelFile | str:
-    if failure or not path.exists():
-        return failure or "refused by its gate"
+    refused = path.with_suffix(".refused")
+    if failure or refused.exists():
+        return failure or f"refused by the converter: {refused.read_text()}"
     try:
         return ModelFile(path)
     except (RuntimeError, ValueError) as error:

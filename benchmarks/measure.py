@@ -76,27 +76,34 @@ def median_run(runs: Sequence[Run]) -> Run:
 
 
 def median_calls_s(
-    calls: Mapping[str, Callable[[], object]], *, rounds: int, budget_s: float, fewest_rounds: int = 20
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    burst: int,
+    budget_s: float,
+    fewest_rounds: int = 20,
 ) -> dict[str, float]:
-    """Return the median time of each call, in seconds, all taken in turns.
+    """Return the time of each call, in seconds: the median over turns, each of a few calls in a row.
 
     Args:
         calls: By name.
-        rounds: How often each is called.
+        rounds: How many turns each gets.
+        burst: How many calls are timed together in a turn, after one that brings code and data back into the
+            processor's caches.
         budget_s: No further round begins after so long,
         fewest_rounds: but so many there are in any case.
     """
-    for call in calls.values():
-        call()  # the first one allocates
     times_s: dict[str, list[float]] = {name: [] for name in calls}
     started_s = time.perf_counter()
     for done in range(rounds):
         if done >= fewest_rounds and time.perf_counter() - started_s > budget_s:
             break
         for name, call in calls.items():
-            before_s = time.perf_counter()
             call()
-            times_s[name].append(time.perf_counter() - before_s)
+            before_s = time.perf_counter()
+            for _ in range(burst):
+                call()
+            times_s[name].append((time.perf_counter() - before_s) / burst)
     return {name: statistics.median(values) for name, values in times_s.items()}
 
 

@@ -11,7 +11,7 @@ from benchmarks.peers.driver import CALIBRATION, HELD_OUT, SOURCE, drive
 def convert(folder: Path, out: Path, what: str) -> None:
     """Convert to the targets of ``what``, separated by commas.
 
-    A variant that the gate refuses is not written: the benchmark has nothing to measure, which is a miss.
+    Of a variant that is refused there is only the reason: there is nothing to measure, which is a miss.
     """
     from converters.convert import convert as convert_model
 
@@ -24,8 +24,12 @@ def convert(folder: Path, out: Path, what: str) -> None:
         held_out=folder / HELD_OUT,
         task=task,
     )
-    for name, model in conversion.models.items():
-        (out / f"{name}{Path(conversion.file_names[name]).suffix}").write_bytes(model)
+    for variant in conversion.report.variants:
+        if variant.packed:
+            suffix = Path(conversion.file_names[variant.name]).suffix
+            (out / f"{variant.name}{suffix}").write_bytes(conversion.models[variant.name])
+        else:
+            (out / f"{variant.name}.refused").write_text(variant.reason)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ LINE = re.compile(r"AIM ([a-z0-9-]+) (-|-?[0-9.]+|nan|inf) (<=|>=)([0-9.]+) (OK|
         (Aim("speedup", 123456.7, ">=", 20.0), "AIM speedup 123457 >=20 OK"),
         (Aim("speedup", 0.0, ">=", 20.0), "AIM speedup 0 >=20 MISS"),
         (Aim("speedup", None, ">=", 20.0, "not installed"), "AIM speedup - >=20 MISS not installed"),
+        (Aim("speedup", None, ">=", 20.0, "not\ninstalled\n"), "AIM speedup - >=20 MISS not installed"),
         (Aim("speedup", math.nan, ">=", 20.0), "AIM speedup nan >=20 MISS"),
     ],
 )
@@ -82,16 +83,16 @@ def test_a_program_that_takes_too_long_is_ended(tmp_path: Path) -> None:
 def test_calls_take_turns() -> None:
     called: list[str] = []
     medians = median_calls_s(
-        {"a": lambda: called.append("a"), "b": lambda: called.append("b")}, rounds=30, budget_s=60.0
+        {"a": lambda: called.append("a"), "b": lambda: called.append("b")}, rounds=30, burst=2, budget_s=60.0
     )
-    assert called == ["a", "b"] * 31  # one round before the clock starts
+    assert called == ["a", "a", "a", "b", "b", "b"] * 30  # the first of three is not timed
     assert set(medians) == {"a", "b"}
 
 
 def test_no_round_begins_after_the_budget_but_the_fewest() -> None:
     called: list[str] = []
-    median_calls_s({"a": lambda: called.append("a")}, rounds=30, budget_s=0.0, fewest_rounds=3)
-    assert len(called) == 1 + 3
+    median_calls_s({"a": lambda: called.append("a")}, rounds=30, burst=1, budget_s=0.0, fewest_rounds=3)
+    assert len(called) == 3 * 2
 
 
 def test_points_of_accuracy_and_of_the_area_under_the_curve() -> None:
