@@ -173,9 +173,10 @@ class _File:
 
         if name == "DEQUANTIZE" and reads and reads[0].constant and reads[0].type == TensorType.FLOAT16:
             self._products.add("fp16")
-        if name not in _WEIGHTS or len(reads) <= _WEIGHTS[name]:
+        places = _PRODUCTS.get(name)
+        if places is None or len(reads) <= max(places):
             return
-        data, weights = reads[2 if name == "TRANSPOSE_CONV" else 0], reads[_WEIGHTS[name]]
+        data, weights = (reads[place] for place in places)
         if weights.type in (TensorType.INT8, TensorType.UINT8, TensorType.INT4):
             self._products.add("dynamic-int8" if data.type == TensorType.FLOAT32 else "int8")
 
@@ -212,16 +213,15 @@ class _File:
         return found
 
 
-_WEIGHTS = {
-    "CONV_2D": 1,
-    "DEPTHWISE_CONV_2D": 1,
-    "FULLY_CONNECTED": 1,
-    "TRANSPOSE_CONV": 1,
-    "CONV_3D": 1,
-    "BATCH_MATMUL": 1,
-    "EMBEDDING_LOOKUP": 1,
+_PRODUCTS = {
+    "CONV_2D": (0, 1),
+    "DEPTHWISE_CONV_2D": (0, 1),
+    "FULLY_CONNECTED": (0, 1),
+    "TRANSPOSE_CONV": (2, 1),
+    "CONV_3D": (0, 1),
+    "BATCH_MATMUL": (0, 1),
 }
-"""Which input of a product is its weights."""
+"""Which inputs of a product are its data and its weights."""
 
 
 def _described(values: list[Value], index: int, names: dict[int, str]) -> Tensor:

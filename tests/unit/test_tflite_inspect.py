@@ -87,6 +87,15 @@ def test_custom_operator_has_its_own_name() -> None:
         TfliteSession(model)
 
 
+def test_product_without_its_inputs_is_described_all_the_same() -> None:
+    def change(tables: Any) -> None:
+        code = tables.operatorCodes[0]
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.TRANSPOSE_CONV
+        tables.subgraphs[0].operators[0].inputs = [0, 1]
+
+    assert inspect_tflite(changed(change)).operators[0].name == "TRANSPOSE_CONV"
+
+
 def _tensor(field: str, value: Any) -> Any:
     def change(tables: Any) -> None:
         setattr(tables.subgraphs[0].tensors[1], field, value)
