@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks.judging import Judged
+from benchmarks.judging import Figures, Key
 from benchmarks.measure import Installation
 from benchmarks.models import Model
 from benchmarks.routes import MUSTER_TFLITE, OURS, Conversion, Route
@@ -49,22 +49,22 @@ def _costs(conversion: Conversion, ours: Conversion) -> Sequence[str]:
     ]
 
 
-def files_table(model: Model, files: Sequence[Judged]) -> str:
+def files_table(model: Model, files: Mapping[Key, Figures | str]) -> str:
     """Return how good the files of a model are."""
     metric = "accuracy %" if model.metric == "accuracy" else "AUROC × 100"
     return table(
         f"Files of {model.name}",
         ["route", "variant", "bytes", "ratio", metric, "lost", "runs on", "µs", "to fp32"],
-        [_file(each) for each in files],
-        [f"{each.route}, {each.variant}: {each.failure}" for each in files if each.failure],
+        [[*key, *_cells(each)] for key, each in files.items()],
+        [f"{', '.join(key)}: {each}" for key, each in files.items() if isinstance(each, str)],
     )
 
 
-def _file(each: Judged) -> list[str]:
-    if each.failure:
-        return [each.route, each.variant, *"-------"]
+def _cells(each: Figures | str) -> Sequence[str]:
+    if isinstance(each, str):
+        return "-------"
     return [
-        *(each.route, each.variant, f"{each.size_bytes:,}", f"{each.size_ratio:.3f}"),
-        *(f"{each.points:.2f}", f"{each.points_lost:.2f}", each.runtime, f"{each.latency_us:.1f}"),
+        *(f"{each.size_bytes:,}", f"{each.size_ratio:.3f}", f"{each.points:.2f}", f"{each.points_lost:.2f}"),
+        *(each.runtime, f"{each.latency_us:.1f}"),
         "-" if each.latency_ratio is None else f"{each.latency_ratio:.2f}",
     ]

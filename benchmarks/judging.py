@@ -8,8 +8,8 @@ LiteRT. All files of a model take turns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,45 +22,39 @@ from benchmarks.routes import MUSTER_FLOAT, Conversion, Route
 LATENCY_ROUNDS = 200
 BURST = 10
 BUDGET_S = 20.0
-BASELINES = {"ORT": ("source", "onnx-fp32"), "LiteRT": (MUSTER_FLOAT.name, "tflite-fp32")}
+SOURCE_KEY = ("source", "onnx-fp32")
+BASELINES = {"ORT": SOURCE_KEY, "LiteRT": (MUSTER_FLOAT.name, "tflite-fp32")}
 """By runtime: route and variant that its other files are compared with."""
 
 
-@dataclass(frozen=True)
-class Judged:
-    """A file, or why there is none.
+Key = tuple[str, str]
+"""Route and variant."""
+
+
+class Figures(NamedTuple):
+    """What was measured of a file.
 
     Attributes:
-        route: Name of the route.
-        variant: Such as ``tflite-int8``.
         runtime: What it was run by.
         size_bytes: Of the file.
         size_ratio: To the fp32 ONNX file.
         points: See `benchmarks.inference.points`.
         points_lost: Against the fp32 ONNX file.
         latency_us: Median of one answer.
-        latency_ratio: To fp32 on the same runtime; None where that could not be measured.
-        failure: Why nothing could be measured; then the numbers say nothing.
+        latency_ratio: To fp32 on the same runtime; None where there is no such file.
     """
 
-    route: str
-    variant: str
-    runtime: str = ""
-    size_bytes: int = 0
-    size_ratio: float = 0.0
-    points: float = 0.0
-    points_lost: float = 0.0
-    latency_us: float = 0.0
-    latency_ratio: float | None = None
-    failure: str = ""
+    runtime: str
+    size_bytes: int
+    size_ratio: float
+    points: float
+    points_lost: float
+    latency_us: float
+    latency_ratio: float | None
 
 
-_Key = tuple[str, str]
-"""Route and variant."""
-
-
-def judged(model: Model, folder: Path, conversions: Mapping[Route, Conversion]) -> list[Judged]:
-    """Judge a model's files, the source first.
+def judged(model: Model, folder: Path, conversions: Mapping[Route, Conversion]) -> dict[Key, Figures | str]:
+    """Judge a model's files, the source first; of one that is not there say why.
 
     Args:
         model: Says what is measured.
@@ -71,41 +65,32 @@ def judged(model: Model, folder: Path, conversions: Mapping[Route, Conversion]) 
         samples, labels = arrays["features"], arrays["labels"]
     loaded = dict(_loaded(folder, conversions))
     files = {key: each for key, each in loaded.items() if isinstance(each, ModelFile)}
-    reached = {
-        key: points(model.metric, file.answers(samples), samples, labels) for key, file in files.items()
-    }
     latencies_s = median_calls_s(
-        {"/".join(key): _call(each, samples[:1]) for key, each in files.items()},
+        {key: _call(file, samples[:1]) for key, file in files.items()},
         rounds=LATENCY_ROUNDS,
         burst=BURST,
         budget_s=BUDGET_S,
     )
-    source = BASELINES["ORT"]
-    results = []
-    for key, each in loaded.items():
-        if isinstance(each, str):
-            results.append(Judged(*key, failure=each))
-            continue
-        latency_s = latencies_s["/".join(key)]
-        full_s = latencies_s.get("/".join(BASELINES[each.runtime]))
-        results.append(
-            Judged(
-                *key,
-                runtime=each.runtime,
-                size_bytes=each.size_bytes,
-                size_ratio=each.size_bytes / files[source].size_bytes,
-                points=reached[key],
-                points_lost=reached[source] - reached[key],
-                latency_us=latency_s * 1e6,
-                latency_ratio=None if full_s is None else latency_s / full_s,
-            )
+    reached = {key: points(model.metric, f.answers(samples), samples, labels) for key, f in files.items()}
+
+    def figures(key: Key, file: ModelFile) -> Figures:
+        full_s = latencies_s.get(BASELINES[file.runtime])
+        return Figures(
+            runtime=file.runtime,
+            size_bytes=file.size_bytes,
+            size_ratio=file.size_bytes / files[SOURCE_KEY].size_bytes,
+            points=reached[key],
+            points_lost=reached[SOURCE_KEY] - reached[key],
+            latency_us=latencies_s[key] * 1e6,
+            latency_ratio=None if full_s is None else latencies_s[key] / full_s,
         )
-    return results
+
+    return {key: each if isinstance(each, str) else figures(key, each) for key, each in loaded.items()}
 
 
-def _loaded(folder: Path, conversions: Mapping[Route, Conversion]) -> Iterator[tuple[_Key, ModelFile | str]]:
+def _loaded(folder: Path, conversions: Mapping[Route, Conversion]) -> Iterator[tuple[Key, ModelFile | str]]:
     """Return each file, or why it is not there."""
-    yield BASELINES["ORT"], ModelFile(folder / SOURCE)
+    yield SOURCE_KEY, ModelFile(folder / SOURCE)
     for route, conversion in conversions.items():
         for name in route.variants:
             path = conversion.folder / name

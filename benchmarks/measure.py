@@ -8,9 +8,11 @@ import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+K = TypeVar("K", bound=Hashable)
 
 ROOT = Path(__file__).parents[1]
 _ERROR = re.compile(r"[\w.]+(Error|Exception): ")
@@ -76,24 +78,24 @@ def median_run(runs: Sequence[Run]) -> Run:
 
 
 def median_calls_s(
-    calls: Mapping[str, Callable[[], object]],
+    calls: Mapping[K, Callable[[], object]],
     *,
     rounds: int,
     burst: int,
     budget_s: float,
     fewest_rounds: int = 20,
-) -> dict[str, float]:
+) -> dict[K, float]:
     """Return the time of each call, in seconds: the median over turns, each of a few calls in a row.
 
     Args:
-        calls: By name.
+        calls: By any key.
         rounds: How many turns each gets.
         burst: How many calls are timed together in a turn, after one that brings code and data back into the
             processor's caches.
         budget_s: No further round begins after so long,
         fewest_rounds: but so many there are in any case.
     """
-    times_s: dict[str, list[float]] = {name: [] for name in calls}
+    times_s: dict[K, list[float]] = {name: [] for name in calls}
     started_s = time.perf_counter()
     for done in range(rounds):
         if done >= fewest_rounds and time.perf_counter() - started_s > budget_s:

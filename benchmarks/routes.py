@@ -24,6 +24,9 @@ from benchmarks.models import Model
 
 ENVIRONMENTS = ROOT / ".venv" / "peers"
 TIMEOUT_S = 900.0
+BUDGET_S = 60.0
+"""After so long a route gets no further cold process."""
+
 WARM_REPEATS = 4
 """The first of them loads the libraries and does not count."""
 
@@ -92,7 +95,7 @@ def converted(model: Model, routes: Iterable[Route], folder: Path, *, rounds: in
         model: What to convert.
         routes: By which to go.
         folder: The model's, see `benchmarks.models`; the routes' files go into folders in it.
-        rounds: How many cold processes each route gets.
+        rounds: How many cold processes each route gets, within its budget.
     """
     warm: dict[Route, tuple[Path, Run]] = {}
     for route in routes:
@@ -102,8 +105,9 @@ def converted(model: Model, routes: Iterable[Route], folder: Path, *, rounds: in
     cold: dict[Route, list[Run]] = {route: [] for route in warm}
     for number in range(rounds):
         for route, (out, first) in warm.items():
-            again = first if first.failure else _run(route, folder, out / f"cold-{number}", 1)
-            cold[route].append(again)
+            if sum(run.wall_s for run in cold[route]) < BUDGET_S:
+                again = first if first.failure else _run(route, folder, out / f"cold-{number}", 1)
+                cold[route].append(again)
     return {
         route: Conversion(out, median_run(cold[route]), _warm_s(out, first))
         for route, (out, first) in warm.items()
