@@ -35,7 +35,8 @@ def measure_latency(candidates: Sequence[Candidate], yardstick: Yardstick) -> No
         yardstick: Its first sample is what they answer.
     """
     ready = {each.target.name: each for each in candidates if each.session is not None and each.sound}
-    sample = {name: array[:1] for name, array in yardstick.inputs.items()}
+    batch = max(yardstick.signature.inputs[0].shape[0], 1)
+    sample = {name: array[:batch] for name, array in yardstick.inputs.items()}
     sessions = {name: each.session for name, each in ready.items() if each.session is not None}
     for name, latency_us in median_latencies_us(sessions, sample).items():
         ready[name].latency_us = latency_us

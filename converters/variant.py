@@ -195,6 +195,8 @@ def build_variant(target: Target, work: Work, yardstick: Yardstick) -> Candidate
         candidate.kept_float = tuple(sorted(work.keep_float)) if target.calibrated else ()
         candidate.model = target.build(work)
         candidate.duration_s = time.perf_counter() - started_s
+        if target.precision == "fp16" and not target.as_it_is and work.calibration is None:
+            candidate.cautions.append("Whether it overflows was not checked: that takes samples.")
         candidate.footprint = target.runtime.footprint(candidate.model, work.signature)
         candidate.session = target.runtime.open(candidate.model, work.signature)
         candidate.answers = answer(candidate.session, yardstick.inputs)

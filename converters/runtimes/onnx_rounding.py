@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from converters.ort_format import is_ort_format, ort_graph, ort_nodes
 from converters.rewrite import parsed
-from converters.runtimes.rounding import noisy
+from converters.runtimes.rounding import FEWEST_TERMS, noisy
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -29,10 +29,6 @@ _SUMMED = frozenset(
 
 _TREES = ("class_treeids", "target_treeids", "tree_roots")
 """Lists of numbers that tell the trees of an ensemble apart."""
-
-
-FEWEST_TERMS = 4
-"""What is not summed is scaled or moved, in a few steps that each round."""
 
 
 class _Node(NamedTuple):

@@ -29,6 +29,8 @@ from numpy.typing import NDArray
 FLOAT32_ROUNDOFF = 2.0**-24
 FLOAT16_ROUNDOFF = 2.0**-11
 REACH = 16.0
+FEWEST_TERMS = 4
+"""What is not summed is scaled or moved, in a few steps that each round."""
 
 
 def noisy(exact: NDArray[Any], terms: int, random: np.random.RandomState) -> NDArray[Any]:
@@ -36,7 +38,7 @@ def noisy(exact: NDArray[Any], terms: int, random: np.random.RandomState) -> NDA
 
     Args:
         exact: Constants in float32 or float16.
-        terms: Number of terms of the longest sum that they take part in.
+        terms: Number of terms of the longest sum that they take part in, `FEWEST_TERMS` or more.
         random: Where the amounts are drawn from.
     """
     if exact.dtype == np.float16:

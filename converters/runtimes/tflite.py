@@ -6,8 +6,8 @@ quantization (weights in int8, activations quantized on the way): it is not name
 
 How far answers may differ elsewhere is measured as `converters.runtimes.rounding` says, and by the portable
 kernels in place of this processor's. Integer kernels round ties differently when they scale a sum back to
-eight bits: sums are moved by a part of a step (see `tflite_graph`), and a quantized output may be off by one
-of its steps.
+eight bits: sums are moved a little (see `tflite_graph`), and a quantized output may be off by one of its
+steps.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class LitertSession:
         _inspected(model)  # LiteRT itself does not verify files
         self._session = TfliteSession(model, keep_intermediate=plain_kernels)
         self._output = signature.outputs[0].name
+        self._batch = max(signature.inputs[0].shape[0], 0)
 
     def run(self, inputs: Inputs) -> NDArray[Any]:
         """Return the first output for one batch.
@@ -59,10 +60,24 @@ class LitertSession:
         Raises:
             ConversionFailed: LiteRT refuses or fails.
         """
+        count = len(next(iter(inputs.values())))
+        batch = self._batch or count
+        answers = [
+            self._run({name: array[i : i + batch] for name, array in inputs.items()}, batch)
+            for i in range(0, count, batch)
+        ]
+        return np.concatenate(answers)
+
+    def _run(self, inputs: Inputs, batch: int) -> NDArray[Any]:
+        """Return the answers to at most a batch; a model of a fixed batch is given the last sample again."""
+        count = len(next(iter(inputs.values())))
+        if count < batch:
+            fill = np.minimum(np.arange(batch), count - 1)
+            inputs = {name: array[fill] for name, array in inputs.items()}
         outputs = self._session.run(inputs)
         if self._output not in outputs:
             raise ConversionFailed(f"The model has no output {self._output!r}; it has {', '.join(outputs)}.")
-        return outputs[self._output]
+        return outputs[self._output][:count]
 
 
 def rounding(model: bytes, signature: Signature, inputs: Inputs, seed: int) -> float:

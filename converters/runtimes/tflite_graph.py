@@ -12,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.memory import peak_memory_bytes
-from converters.runtimes.rounding import noisy
+from converters.runtimes.rounding import FEWEST_TERMS, REACH, noisy
 
 _ITEM_SIZE_BYTES = {"FLOAT32": 4, "INT32": 4, "UINT32": 4, "FLOAT16": 2, "INT16": 2, "INT64": 8, "FLOAT64": 8}
 """By element type; 1 for all others that occur."""
 
 _DTYPES = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT32": np.int32}
 
-TIE_REACH = 1 / 8
-"""Two ways to round a sum to a step differ only where it lies about the middle between two steps. Sums are
-moved by up to this share of a step, so that one in sixteen is rounded the other way."""
+LARGEST_MOVE = 1
+"""An integer kernel scales its sum back to eight bits by a multiplier m·2⁻ⁿ, ½ ≤ m < 1. Portable kernels
+round twice, m times the sum to an integer and then the shift (``MultiplyByQuantizedMultiplier`` in TFLite,
+after gemmlowp); others round once. That differs as if the sum had been moved by 1/(2m), at most 1."""
 
 
 class TfliteGraph:
@@ -44,28 +45,21 @@ class TfliteGraph:
     def with_rounding_noise(self, random: np.random.RandomState) -> bytes:
         """Return the model with its constants changed at random, as `converters.runtimes.rounding` says."""
         changed = TfliteGraph(self.contents)
-        terms = changed._longest_sum()
+        terms = changed._terms_by_tensor()
         for index in range(changed._graph.TensorsLength()):
             values = changed._constant(index, "FLOAT32", "FLOAT16")
             if values is not None:
-                values[:] = noisy(values, terms, random)
+                values[:] = noisy(values, terms.get(index, FEWEST_TERMS), random)
         for operator in changed._operators():
-            changed._move_sums(operator, random)
+            for index in operator.InputsAsNumpy()[1:]:
+                changed._move_sums(index, random)
         return changed.contents
 
-    def _move_sums(self, operator: Any, random: np.random.RandomState) -> None:
-        """Move the integer sums of a product by up to `TIE_REACH` of a step of its output, by its biases.
-
-        A bias of q stands for q times its channel's scale, which is the input's times that of the weights.
-        """
-        output_scales = self._scales(operator.Outputs(0))
-        for index in operator.InputsAsNumpy()[1:]:
-            biases = self._constant(index, "INT32") if index >= 0 else None
-            scales = self._scales(index)
-            if biases is None or len(scales) not in {1, len(biases)} or len(output_scales) != 1:
-                continue
-            reach = TIE_REACH * output_scales[0] / scales
-            biases += np.rint(random.uniform(-1.0, 1.0, len(biases)) * reach).astype(np.int32)
+    def _move_sums(self, index: int, random: np.random.RandomState) -> None:
+        """Move the integer sums of a product, if this tensor is its biases, farther than kernels do."""
+        if index >= 0 and len(self._scales(index)) and (biases := self._constant(index, "INT32")) is not None:
+            reach = int(REACH * LARGEST_MOVE)
+            biases += random.randint(-reach, reach + 1, len(biases)).astype(np.int32)
 
     @property
     def contents(self) -> bytes:
@@ -139,10 +133,25 @@ class TfliteGraph:
             return np.empty(0, dtype=np.float32)
         return np.asarray(quantization.ScaleAsNumpy(), dtype=np.float32)
 
-    def _longest_sum(self) -> int:
-        """Return a bound for the number of terms of each sum: weights are (outputs, …) in every product."""
-        shapes = [self._shape(i) for i in range(self._graph.TensorsLength()) if self._constant_size_bytes(i)]
-        return max((math.prod(shape) // max(1, min(shape)) for shape in shapes if len(shape) > 1), default=1)
+    def _terms_by_tensor(self) -> dict[int, int]:
+        """Return, for each constant of a product, the number of terms of the sums that it takes part in."""
+        stored_as = {}  # weights in fp16 reach their product through DEQUANTIZE
+        found: dict[int, int] = {}
+        for operator in self._operators():
+            taken = [int(index) for index in np.atleast_1d(operator.InputsAsNumpy()) if index >= 0]
+            name = self._name(operator)
+            if name == "DEQUANTIZE":
+                stored_as[operator.Outputs(0)] = taken[0]
+            constants = [stored_as.get(index, index) for index in taken]
+            constants = [index for index in constants if self._constant_size_bytes(index)]
+            shapes = [self._shape(index) for index in constants]
+            # Weights are (outputs, …), those of a depthwise convolution (1, height, width, outputs).
+            sizes = [
+                math.prod(s[1:3] if name == "DEPTHWISE_CONV_2D" else s[1:]) for s in shapes if len(s) > 1
+            ]
+            for index in constants:
+                found[index] = max([FEWEST_TERMS, found.get(index, 0), *sizes])
+        return found
 
 
 def _indices(values: Any) -> list[str]:

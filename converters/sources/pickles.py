@@ -77,7 +77,7 @@ def load_pickled(path: Path, *, trusted: bool) -> Unpickled:
         NotFound: There is no such file.
         InvalidModel: It is not trusted, too large, or its program fails.
     """
-    import joblib  # type: ignore[import-untyped]
+    import joblib
     from sklearn.exceptions import InconsistentVersionWarning
 
     if not trusted:

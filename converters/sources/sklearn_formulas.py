@@ -9,6 +9,9 @@ the number of edges from the root to its leaf plus c(samples in the leaf), and c
 2(n-1)/n the mean depth of a search tree of n samples. As h is a property of leaves, one ensemble of trees
 gives the sum; skl2onnx writes some 25 nodes for each tree.
 
+**Networks for regression.** skl2onnx gives the answers of every network one column: with T targets, N samples
+become N·T.
+
 **Imputers**: Where(IsNaN(x), fill, x), with core operators; skl2onnx writes an ``Imputer`` of ``ai.onnx.ml``.
 """
 
@@ -42,11 +45,14 @@ def formula_of(estimator: Any) -> Formula | None:
     """Return how an estimator is written, where that is known here."""
     from sklearn.cluster import BisectingKMeans, KMeans, MiniBatchKMeans
     from sklearn.ensemble import IsolationForest
+    from sklearn.neural_network import MLPRegressor
 
     if isinstance(estimator, KMeans | MiniBatchKMeans | BisectingKMeans):
         return _distances
     if isinstance(estimator, IsolationForest):
         return _isolation
+    if isinstance(estimator, MLPRegressor) and estimator.activation in _ACTIVATIONS:
+        return _network
     if fills_missing(estimator):
         return _filled
     return None
@@ -60,6 +66,22 @@ def _distances(graph: Graph, estimator: Any, tensor: str) -> tuple[str, int]:
     square = graph.node("Mul", [difference, difference])
     axes = graph.constant(np.array([2], dtype=np.int64))
     return graph.node("Sqrt", [graph.node("ReduceSum", [square, axes], keepdims=0)]), len(centres)
+
+
+_ACTIVATIONS = {"identity": "", "logistic": "Sigmoid", "tanh": "Tanh", "relu": "Relu", "exp": "Exp"}
+
+
+def _network(graph: Graph, estimator: Any, tensor: str) -> tuple[str, int]:
+    """Write the answers of a network to the samples, (N, D): (N, T)."""
+    layers = list(zip(estimator.coefs_, estimator.intercepts_, strict=True))
+    for number, (weights, biases) in enumerate(layers, start=1):
+        product = graph.node("MatMul", [tensor, graph.constant(weights.astype(np.float32))])
+        tensor = graph.node("Add", [product, graph.constant(biases.astype(np.float32))])
+        last = number == len(layers)
+        activation = _ACTIVATIONS[estimator.out_activation_ if last else estimator.activation]
+        if activation:
+            tensor = graph.node(activation, [tensor])
+    return tensor, estimator.n_outputs_
 
 
 def _filled(graph: Graph, estimator: Any, tensor: str) -> tuple[str, int]:

@@ -42,6 +42,7 @@ class TfliteSession:
             self._inputs = self._addressed(self._interpreter.get_input_details(), "inputs")
             self._outputs = self._addressed(self._interpreter.get_output_details(), "outputs")
             self._interpreter.allocate_tensors()
+            self._shapes = {name: tuple(map(int, e["shape"])) for name, e in self._inputs.items()}
         except Exception as error:  # LiteRT raises ValueError, RuntimeError and what its bindings make up
             raise ConversionFailed(f"LiteRT cannot load the model: {error}.") from error
 
@@ -90,12 +91,10 @@ class TfliteSession:
         return {names.get(entry["index"], entry["name"]): entry for entry in details}
 
     def _resize(self, inputs: dict[str, NDArray[Any]]) -> None:
-        changed = False
-        for name, value in inputs.items():
-            entry = self._inputs[name]
-            current = self._interpreter.get_tensor_details()[entry["index"]]["shape"]
-            if tuple(current) != value.shape:
-                self._interpreter.resize_tensor_input(entry["index"], value.shape, strict=True)
-                changed = True
-        if changed:
-            self._interpreter.allocate_tensors()
+        shapes = {name: value.shape for name, value in inputs.items()}
+        if shapes == self._shapes:
+            return
+        for name, shape in shapes.items():
+            self._interpreter.resize_tensor_input(self._inputs[name]["index"], shape, strict=True)
+        self._interpreter.allocate_tensors()
+        self._shapes = shapes

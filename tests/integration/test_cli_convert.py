@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import joblib  # type: ignore[import-untyped]
+import joblib
 import msgspec
 import numpy as np
 import pytest
