@@ -48,8 +48,8 @@ def check_output(folder: Path) -> Path:
                 f"{folder} is in use: it is a file, or a folder that is not empty.",
                 remedy="Name a new folder.",
             )
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be used: {error.strerror}.") from error
+    except (OSError, RuntimeError) as error:  # until Python 3.12 the latter for links that lead in a circle
+        raise StorageError(f"{folder} cannot be used: {error}.") from error
     return resolved
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+_FEWEST_MARKS = 3
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def linear_axis(values: Iterable[float], start: float, end: float, *, marks: int
 def log_axis(values: Iterable[float], start: float, end: float) -> Axis:
     """Return a logarithmic axis that holds all values with a margin, marked at 1, 2, 5, 10, 20 and so on.
 
+    Where that gives too few marks, every digit gets one.
+
     Args:
         values: At least one, all above 0.
         start: Place of the low end.
@@ -66,8 +69,12 @@ def log_axis(values: Iterable[float], start: float, end: float) -> Axis:
     found = list(values)
     low, high = min(found) / 1.35, max(found) * 1.35
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
-    return Axis(low, high, start, end, tuple(tick for tick in ticks if low <= tick <= high), logarithmic=True)
+    ticks: list[float] = []
+    for digits in ((1, 2, 5), range(1, 10)):
+        if len(ticks) < _FEWEST_MARKS:
+            marks = (digit * 10.0**decade for decade in decades for digit in digits)
+            ticks = [mark for mark in marks if low <= mark <= high]
+    return Axis(low, high, start, end, tuple(ticks), logarithmic=True)
 
 
 def _round_step(least: float) -> float:

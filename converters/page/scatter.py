@@ -14,7 +14,7 @@ from converters.page.markup import Markup, element
 from converters.page.words import size_text
 
 WIDTH, HEIGHT = 720, 340
-LEFT, RIGHT, TOP, BOTTOM = 64, 24, 20, 46
+LEFT, RIGHT, TOP, BOTTOM = 80, 24, 20, 46
 _RADIUS = 6.0
 _LETTER_WIDTH = 7.0
 _LINE_HEIGHT = 16.0
@@ -137,14 +137,14 @@ def _labels(
     taken = [_Box(x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS) for x, y in places]
     taken.append(_Box(LEFT, line_y - 2, WIDTH, line_y + 2))
     taken.append(_Box(LEFT, line_y - _LINE_HEIGHT, LEFT + _SOURCE_WIDTH, line_y))
-    for point, (x, y) in sorted(zip(points, places, strict=True), key=lambda pair: pair[1]):
+    for point, (x, y) in sorted(zip(points, places, strict=True), key=lambda pair: (pair[1][1], -pair[1][0])):
         box = _free_box(x, y, len(point.name) * _LETTER_WIDTH, taken)
         taken.append(box)
         middle = (box.top + box.bottom) / 2
         if abs(middle - y) > 1.5 * _LINE_HEIGHT:
             near = box.left if box.left > x else box.right if box.right < x else (box.left + box.right) / 2
             yield element("line", x1=x, y1=y, x2=near, y2=middle, class_="tie")
-        yield element("text", point.name, x=box.left + 2, y=middle + 4, class_="label")
+        yield element("text", point.name, x=box.left + 2, y=middle + 4, class_=f"label {point.family}")
 
 
 def _free_box(x: float, y: float, width: float, taken: Sequence[_Box]) -> _Box:

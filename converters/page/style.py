@@ -87,7 +87,9 @@ svg text { fill: var(--ink); font-variant-numeric: tabular-nums; }
 svg .tick, svg .axis { fill: var(--faint); }
 svg .tick { font-size: 11px; }
 svg .grid { stroke: var(--grid); }
-svg.scatter .label { paint-order: stroke; stroke: var(--card); stroke-width: 3px; }
+svg.scatter .label { fill: var(--ort); paint-order: stroke; stroke: var(--card); stroke-width: 3px; }
+svg.scatter .label.onnx { fill: var(--onnx); }
+svg.scatter .label.tflite { fill: var(--tflite); }
 svg .tie { stroke: var(--faint); stroke-width: .75; opacity: .7; }
 svg line.source { stroke: var(--faint); stroke-dasharray: 5 4; }
 svg .marker { stroke-width: 2; fill-opacity: .7; stroke: var(--ort); fill: var(--ort); }

@@ -67,6 +67,9 @@ def test_what_is_in_use_is_refused_and_left_alone(tmp_path: Path, monkeypatch: p
     for unreplaceable in (Path(), Path("/")):
         with pytest.raises(Conflict):
             check_output(unreplaceable)
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(MusterError):
+        write_conversion(tmp_path / "circle", unsampled_conversion())
 
 
 def test_below_a_file_nothing_can_be_written(tmp_path: Path) -> None:

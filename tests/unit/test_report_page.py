@@ -42,6 +42,7 @@ def test_axes_hold_their_values_and_mark_round_ones() -> None:
     assert alike.place(1.0) == pytest.approx(50.0)
     across = log_axis([12_000, 120_000], 0.0, 100.0)
     assert across.ticks == pytest.approx((10_000, 20_000, 50_000, 100_000))
+    assert log_axis([9_344, 11_475], 0.0, 100.0).ticks == pytest.approx((7_000, 8_000, 9_000, 10_000))
     middle = across.place(12_000 * 10**0.5)
     assert middle == pytest.approx((across.place(12_000) + across.place(120_000)) / 2)
 
@@ -49,7 +50,7 @@ def test_axes_hold_their_values_and_mark_round_ones() -> None:
 def test_labels_of_points_in_one_place_do_not_cover_each_other() -> None:
     points = [Point(f"onnx-variant{number}", 1000, 0.9, packed=True) for number in range(6)]
     drawn = scatter(points, metric="accuracy", source=0.9)
-    found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" class="label">', drawn)
+    found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" class="label onnx">', drawn)
     places = [(float(x), float(y)) for x, y in found]
     assert len(set(places)) == 6
     for number, (x, y) in enumerate(places):
