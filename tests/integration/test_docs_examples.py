@@ -72,7 +72,7 @@ def test_vision(tmp_path: Path) -> None:
 
 def test_anomaly(tmp_path: Path) -> None:
     blocks = sum(_run_blocks(section, tmp_path) for section in _sections("anomaly.md"))
-    assert blocks == (4 if HAS_TORCH else 2)
+    assert blocks == (3 if HAS_TORCH else 2)
     forest = _report(tmp_path / "forest")
     assert forest.source.task == "anomaly"
     assert forest.source.evaluation is not None
