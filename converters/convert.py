@@ -125,7 +125,7 @@ def convert(
     bundle = pack(candidates, opened, prepared, work, identity=identity, seed=seed)
     sound = [candidate for candidate in candidates if candidate.sound]
     return Conversion(
-        report=make_report(opened, candidates, prepared, layers, seed),
+        report=make_report(opened, candidates, prepared, work, layers=layers, seed=seed),
         models={each.target.name: each.model for each in sound if each.model is not None},
         file_names={each.target.name: each.target.file_name for each in sound},
         bundle=bundle,

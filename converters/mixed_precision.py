@@ -66,7 +66,7 @@ def with_fewest_float(candidate: Candidate, work: Work, yardstick: Yardstick) ->
             tried[kept] = build_variant(candidate.target, mixed, yardstick)
         built = tried[kept]
         if built.evaluation is None:
-            raise ConversionFailed(built.reason)
+            raise ConversionFailed(f"It could not be judged: {built.failure}")
         return Verdict(built.sound, built.evaluation.value)
 
     try:

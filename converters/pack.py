@@ -74,7 +74,7 @@ def _expect(candidate: Candidate, work: Work, golden: Inputs, seed: int) -> None
             candidate.target.runtime, candidate.session, candidate.model, work.signature, golden, seed=seed
         )
     except ConversionFailed as error:
-        candidate.reason = str(error)
+        candidate.failure = error
 
 
 def _identity(source: Source, prepared: Prepared, work: Work, seed: int) -> Identity:

@@ -9,10 +9,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.gate import Gate
 from converters.prepare import Prepared
 from converters.samples import Inputs
 from converters.sensitivity import LayerError
 from converters.source import Source
+from converters.target import CalibrationMethod, Work
 from converters.variant import Candidate, VariantReport
 from fleet.protocol.manifest import Evaluation, Task
 
@@ -63,9 +65,12 @@ class Report(msgspec.Struct, frozen=True):
         classes: Names of the classes, of a classification.
         confusion: Of the source and each variant, of a classification with labels.
         layers: What each layer loses in int8, the worst first; empty where it was not asked for.
-        dataset_sha256: Digest of the samples; empty without samples.
+        dataset_sha256: Digest of the dataset file to calibrate with; empty without one.
         calibration_samples: Samples that quantization saw.
+        method: How the ranges of activations were found.
+        held_out_sha256: Digest of the dataset file to judge by; empty without one.
         held_out_samples: Samples that everything was judged by.
+        gate: What was demanded of every variant.
         seed: Of every random choice.
         libraries: Versions of the libraries that shaped the result.
     """
@@ -77,7 +82,10 @@ class Report(msgspec.Struct, frozen=True):
     layers: tuple[LayerError, ...] = ()
     dataset_sha256: str = ""
     calibration_samples: int = 0
+    method: CalibrationMethod = "minmax"
+    held_out_sha256: str = ""
     held_out_samples: int = 0
+    gate: Gate = Gate()
     seed: int = 0
     libraries: dict[str, str] = {}
 
@@ -95,6 +103,8 @@ def make_report(
     source: Source,
     candidates: Sequence[Candidate],
     prepared: Prepared,
+    work: Work,
+    *,
     layers: tuple[LayerError, ...],
     seed: int,
 ) -> Report:
@@ -104,6 +114,7 @@ def make_report(
         source: What was converted.
         candidates: What became of each target.
         prepared: The samples.
+        work: How they were built.
         layers: What each layer loses in int8.
         seed: Of every random choice.
     """
@@ -125,7 +136,10 @@ def make_report(
         layers=layers,
         dataset_sha256=prepared.calibration_sha256,
         calibration_samples=0 if prepared.calibration is None else _count(prepared.calibration),
+        method=work.method,
+        held_out_sha256="" if yardstick.samples is None else yardstick.samples.sha256,
         held_out_samples=0 if yardstick.samples is None else len(yardstick.samples),
+        gate=yardstick.gate,
         seed=seed,
         libraries=libraries_of(source),
     )

@@ -31,7 +31,8 @@ class VariantReport(msgspec.Struct, frozen=True):
         name: Name of the variant, which is its target's.
         precision: Of its weights.
         packed: Whether it passed.
-        reason: Why it did not; empty if it did.
+        reason: Why it did not, for people; empty if it did.
+        code: Why it did not, as the code of an error; empty if it did.
         cautions: What to know before choosing it, in whole sentences.
         size_bytes: Size of its model; None if it could not be built.
         ratio: That size against the fp32 model's.
@@ -49,6 +50,7 @@ class VariantReport(msgspec.Struct, frozen=True):
     precision: str
     packed: bool
     reason: str = ""
+    code: str = ""
     cautions: tuple[str, ...] = ()
     size_bytes: int | None = None
     ratio: float | None = None
@@ -114,7 +116,7 @@ class Candidate:
         expected: What its self-test has to give.
         kept_float: Layers that stay float.
         cautions: What to know before choosing it.
-        reason: Why it is not sound; empty while it is.
+        failure: Why it is not sound; None while it is.
         latency_us: Median time of one answer here.
         duration_s: What building it took.
     """
@@ -129,14 +131,14 @@ class Candidate:
     expected: Expected | None = None
     kept_float: tuple[str, ...] = ()
     cautions: list[str] = field(default_factory=list)
-    reason: str = ""
+    failure: ModelError | None = None
     latency_us: float | None = None
     duration_s: float = 0.0
 
     @property
     def sound(self) -> bool:
         """Whether nothing has been found against it."""
-        return not self.reason
+        return self.failure is None
 
     def report(self, yardstick: Yardstick, fp32_size_bytes: int) -> VariantReport:
         """Return what became of it.
@@ -153,7 +155,8 @@ class Candidate:
             name=self.target.name,
             precision=self.target.precision,
             packed=self.sound,
-            reason=self.reason,
+            reason="" if self.failure is None else str(self.failure),
+            code="" if self.failure is None else self.failure.code,
             cautions=tuple(self.cautions),
             size_bytes=size_bytes,
             ratio=None if size_bytes is None else size_bytes / fp32_size_bytes,
@@ -202,7 +205,7 @@ def build_variant(target: Target, work: Work, yardstick: Yardstick) -> Candidate
         candidate.answers = answer(candidate.session, yardstick.inputs)
         _judge(candidate, yardstick)
     except ModelError as error:
-        candidate.reason = str(error)
+        candidate.failure = error
     return candidate
 
 

@@ -79,9 +79,16 @@ def _source(report: Report) -> Markup:
             ("size in fp32", f"{source.size_bytes:,} B"),
             ("samples to calibrate with", f"{report.calibration_samples:,}"),
             ("samples to judge by", f"{report.held_out_samples:,}"),
+            ("greatest drop allowed", f"{report.gate.maximum_drop:g}"),
+            ("least metric demanded", "none" if report.gate.minimum is None else f"{report.gate.minimum:g}"),
+            ("ranges of activations", report.method),
             ("seed", str(report.seed)),
         ],
-        [("SHA-256 of the source", source.sha256), ("SHA-256 of the dataset", report.dataset_sha256)],
+        [
+            ("SHA-256 of the source", source.sha256),
+            ("SHA-256 of the dataset", report.dataset_sha256),
+            ("SHA-256 of the held-out dataset", report.held_out_sha256),
+        ],
     )
 
 
