@@ -18,19 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from converters.bundle import Bundle, Identity
-from converters.gate import Gate
-from converters.latency import measure_latency
-from converters.mixed_precision import layer_errors_of, with_fewest_float
-from converters.pack import pack
-from converters.prepare import prepare
+from converters.bundles.bundle import Bundle, Identity
+from converters.bundles.pack import pack
+from converters.data.samples import Samples
+from converters.judging.gate import Gate
+from converters.judging.latency import measure_latency
+from converters.judging.mixed_precision import layer_errors_of, with_fewest_float
+from converters.judging.prepare import prepare
+from converters.judging.variant import build_variant
 from converters.report import Report, make_report
-from converters.samples import Samples
 from converters.source import Source
 from converters.sources import open_source
 from converters.target import CalibrationMethod, Work
 from converters.targets import chosen_targets
-from converters.variant import build_variant
 
 KeepFloat = Collection[str] | Literal["auto"]
 
@@ -79,7 +79,7 @@ def convert(
         source: A fitted scikit-learn estimator, a PyTorch module, the path of a model's file or MLflow
             folder, or what `converters.sources.open_source` returned.
         targets: Names of `converters.targets.TARGETS`; None for all that suit the source.
-        samples: Samples, or the path of a dataset file, see `converters.samples`: to calibrate with and,
+        samples: Samples, or the path of a dataset file, see `converters.data.samples`: to calibrate with and,
             where ``held_out`` is None, to judge by; the seed then says which serve for what. Where both are
             None, float variants are judged on made-up samples; there are no quantized ones and no bundle.
         held_out: Samples to judge by, which training did not see.

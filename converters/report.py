@@ -9,13 +9,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.gate import Gate
-from converters.prepare import Prepared
-from converters.samples import Inputs
-from converters.sensitivity import LayerError
+from converters.data.samples import Inputs
+from converters.judging.gate import Gate
+from converters.judging.prepare import Prepared
+from converters.judging.sensitivity import LayerError
+from converters.judging.variant import Candidate, VariantReport
 from converters.source import Source
 from converters.target import CalibrationMethod, Work
-from converters.variant import Candidate, VariantReport
 from fleet.protocol.manifest import Evaluation, Task
 
 LIBRARIES = ("ai-edge-litert", "ai-edge-quantizer", "numpy", "onnx", "onnxruntime")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from converters.samples import Inputs
+from converters.data.samples import Inputs
 from fleet.protocol.manifest import Signature
 
 Precision = Literal["fp32", "fp16", "int8", "int4"]

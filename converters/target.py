@@ -10,16 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from converters.data.samples import Inputs
 from converters.runtimes.runtime import Runtime
-from converters.samples import Inputs
 from converters.source import Precision
 from fleet.protocol.manifest import Signature
 
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 
 PARITY_TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2}
-"""By precision; see `converters.gate.parity` for what is compared. 2^-24 and 2^-11 are the unit roundoffs
-(IEEE 754), and sums of some hundred terms lose two digits more."""
+"""By precision; see `converters.judging.gate.parity` for what is compared. 2^-24 and 2^-11 are the unit
+roundoffs (IEEE 754), and sums of some hundred terms lose two digits more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +27,8 @@ class Work:
     """What a target builds from.
 
     Attributes:
-        onnx: The fp32 graph, serialized: core operators of opset `converters.graph.OPSET` or newer, symbolic
-            batch dimension.
+        onnx: The fp32 graph, serialized: opset `converters.graphs.versions.OPSET` or newer, symbolic batch
+            dimension.
         signature: What it takes and gives.
         calibration: Samples for quantization; None where none were given.
         method: How activations' ranges are found from them.

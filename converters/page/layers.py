@@ -1,18 +1,18 @@
 """What each layer loses in int8: a bar for each, as long as the noise that it alone adds to the answers.
 
 The noise is root mean square against root mean square of the answers, 10^(-SQNR / 20), so that half as much
-is a bar half as long; decibels stand in the table. `converters.sensitivity` says how both are measured.
+is a bar half as long; decibels stand in the table. How both are measured: `converters.judging.sensitivity`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from converters.judging.sensitivity import LayerError
+from converters.judging.variant import VariantReport
 from converters.page.bars import Bar, bars
 from converters.page.markup import Markup, element
 from converters.page.tables import DASH, table
-from converters.sensitivity import LayerError
-from converters.variant import VariantReport
 
 MAX_BARS = 30
 

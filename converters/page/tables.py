@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from converters.judging.variant import VariantReport
 from converters.page.markup import Child, Markup, element
 from converters.page.words import drop_text, latency_text, size_text
 from converters.report import Report
-from converters.variant import VariantReport
 
 DASH = "–"
 

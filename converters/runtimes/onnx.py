@@ -1,8 +1,8 @@
 """onnxruntime, on the processor, as devices run it: models as ONNX protobuf and in the ORT format.
 
 Which release a model needs follows from its bytes alone: from the opsets and IR version of an ONNX file (see
-`converters.graph`), from the format's version of an ORT file (see `converters.ort_format`). The device
-package requires `MINIMUM_RUNTIME_VERSION` anyway.
+`converters.graphs.versions`), from the format's version of an ORT file (see `converters.graphs.ort_format`).
+The device package requires `MINIMUM_RUNTIME_VERSION` anyway.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.graph import MINIMUM_RUNTIME_VERSION, RUNTIME, minimum_onnxruntime
-from converters.memory import onnx_peak_memory_bytes, ort_peak_memory_bytes
-from converters.ort_format import is_ort_format, minimum_release, ort_operators
-from converters.rewrite import parsed
+from converters.data.samples import Inputs
+from converters.graphs.memory import onnx_peak_memory_bytes, ort_peak_memory_bytes
+from converters.graphs.ort_format import is_ort_format, minimum_release, ort_operators
+from converters.graphs.rewrite import parsed
+from converters.graphs.versions import MINIMUM_RUNTIME_VERSION, RUNTIME, minimum_onnxruntime
 from converters.runtimes.onnx_rounding import computes_in_float16, with_rounding_noise
 from converters.runtimes.rounding import FLOAT16_ROUNDOFF
 from converters.runtimes.runtime import Footprint, Runtime
-from converters.samples import Inputs
 from fleet.protocol.errors import ConversionFailed
 from fleet.protocol.manifest import Signature
 from fleet.protocol.requirement import RuntimeVersion, version_key

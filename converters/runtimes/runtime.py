@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
-from converters.samples import Inputs
+from converters.data.samples import Inputs
 from fleet.protocol.manifest import Signature
 from fleet.protocol.requirement import RuntimeVersion
 

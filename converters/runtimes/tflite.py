@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.data.samples import Inputs
 from converters.runtimes.runtime import Footprint, Runtime
 from converters.runtimes.tflite_graph import TfliteGraph
 from converters.runtimes.tflite_versions import TFLITE_RUNTIME_VERSIONS
-from converters.samples import Inputs
 from converters.tflite.inspect import TfliteModel, inspect_tflite
 from converters.tflite.run import TfliteSession
 from fleet.protocol.errors import ConversionFailed, InvalidModel

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.memory import peak_memory_bytes
+from converters.graphs.memory import peak_memory_bytes
 from converters.runtimes.rounding import FEWEST_TERMS, REACH, noisy
 
 _ITEM_SIZE_BYTES = {"FLOAT32": 4, "INT32": 4, "UINT32": 4, "FLOAT16": 2, "INT16": 2, "INT64": 8, "FLOAT64": 8}
@@ -78,7 +78,7 @@ class TfliteGraph:
         return 0.0
 
     def peak_memory_bytes(self) -> int:
-        """Return the estimate of `converters.memory` for one sample."""
+        """Return the estimate of `converters.graphs.memory` for one sample."""
         tensors = range(self._graph.TensorsLength())
         constant = {index: self._constant_size_bytes(index) for index in tensors}
         return peak_memory_bytes(

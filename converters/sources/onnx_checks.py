@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from converters.graph import OPSET, all_graphs, lowest_ir_version, opset_of
+from converters.graphs.versions import OPSET, all_graphs, lowest_ir_version, opset_of
 from converters.sources.onnx_batch import input_tensors
 from fleet.protocol.errors import InvalidModel, UnsupportedOperator
 

@@ -6,7 +6,7 @@ A file goes through these steps; each but the last is a module beside this one:
 `onnx_reading`    bytes become a model with its weights; nothing outside its folder is touched
 `onnx_checks`     functions inlined, foreign and random operators refused, ``onnx.checker``
 `onnx_outputs`    the judged output first, labels and ZipMap dropped
-`onnx_form`       any number of samples, operator set `converters.graph.OPSET` to 21, lowest IR version
+`onnx_form`       any number of samples, operator set `OPSET` to 21, lowest IR version
 here              task, precision, the `Source`
 ================  =======================================================================================
 
@@ -22,8 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from converters.graph import NEWEST_OPSET_EVERYWHERE, all_graphs, all_tensors, lowest_ir_version, opset_of
-from converters.samples import Inputs
+from converters.data.samples import Inputs
+from converters.graphs.versions import (
+    NEWEST_OPSET_EVERYWHERE,
+    all_graphs,
+    all_tensors,
+    lowest_ir_version,
+    opset_of,
+)
 from converters.source import Precision, Source
 from converters.sources.onnx_checks import plain_model
 from converters.sources.onnx_form import Original, brought_into_form, run_original

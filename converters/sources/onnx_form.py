@@ -1,9 +1,9 @@
 """Bring a plain ONNX model into the form that all conversions start from, with the same answers.
 
 The form: any number of samples, an operator set that the targets know, the lowest IR version. Operator sets
-older than `converters.graph.OPSET` are upgraded by ``onnx.version_converter``; newer than 21 are brought down
-to 21, which every device runs, or kept if that cannot be done: then `converters.graph.minimum_onnxruntime`
-says what the model needs. Control flow (If, Loop, Scan) is kept, as onnxruntime runs it.
+older than `OPSET` are upgraded by ``onnx.version_converter``; newer than 21 are brought down to 21, which
+every device runs, or kept if that cannot be done: then `minimum_onnxruntime` says what the model needs.
+Control flow (If, Loop, Scan) is kept, as onnxruntime runs it.
 
 Each of these changes may change answers, and the file's own are the measure: the graph as it came is run on
 probes, sample by sample (or as many at a time as it is fixed to), and a changed graph is taken only if it
@@ -19,8 +19,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.graph import NEWEST_OPSET_EVERYWHERE, OPSET, lowest_ir_version, minimum_onnxruntime, opset_of
-from converters.samples import Inputs
+from converters.data.samples import Inputs
+from converters.graphs.versions import (
+    NEWEST_OPSET_EVERYWHERE,
+    OPSET,
+    lowest_ir_version,
+    minimum_onnxruntime,
+    opset_of,
+)
 from converters.source import Precision
 from converters.sources.onnx_batch import dtype_name, input_tensors, open_batch, state_outputs
 from converters.sources.onnx_checks import name_nodes

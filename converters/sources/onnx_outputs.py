@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from converters.graph import all_graphs
+from converters.graphs.versions import all_graphs
 from fleet.protocol.errors import InvalidModel
 
 if TYPE_CHECKING:

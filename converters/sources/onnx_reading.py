@@ -17,7 +17,7 @@ import stat
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
-from converters.graph import all_tensors
+from converters.graphs.versions import all_tensors
 from fleet.protocol.chunks import MAX_BLOB_SIZE_BYTES
 from fleet.protocol.errors import InvalidModel, NotFound
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.samples import Inputs
+from converters.data.samples import Inputs
 from fleet.protocol.errors import InvalidModel
 from fleet.protocol.manifest import Tensor
 

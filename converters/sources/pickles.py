@@ -83,7 +83,8 @@ def load_pickled(path: Path, *, trusted: bool) -> Unpickled:
     if not trusted:
         raise InvalidModel(
             f"{path} is a pickle: reading it runs whatever program it holds.",
-            remedy="If you trust its maker, give --trust-pickle (in Python trust_pickle=True); otherwise ask for the model as an .onnx file.",
+            remedy="If you trust its maker, give --trust-pickle (in Python trust_pickle=True);"
+            " otherwise ask for the model as an .onnx file.",
         )
     data = _bytes_of(path)
     try:

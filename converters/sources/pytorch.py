@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.samples import Inputs
+from converters.data.samples import Inputs
 from converters.source import Source
 from converters.sources.onnx_file import source_of_model
 from converters.sources.onnx_reading import read_file

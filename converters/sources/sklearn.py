@@ -31,12 +31,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.samples import Inputs
+from converters.data.samples import Inputs
+from converters.graphs.tidy import tidy
 from converters.source import Source
 from converters.sources.sklearn_cautions import cautions
 from converters.sources.sklearn_columns import NUMBERS, TEXT, Columns, by_position, columns_of
 from converters.sources.sklearn_steps import export_steps
-from converters.tidy import tidy
 from fleet.protocol.errors import ConversionFailed, InvalidModel
 from fleet.protocol.manifest import Signature, Task, Tensor
 

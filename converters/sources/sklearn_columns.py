@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.samples import Inputs
+from converters.data.samples import Inputs
 from fleet.protocol.errors import ConversionFailed, InvalidModel
 
 NUMBERS = "input"

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.graph import OPSET
+from converters.graphs.tidy import value_info
+from converters.graphs.versions import OPSET
 from converters.sources.sklearn_columns import TEXT, Columns, branches, fills_missing, is_passthrough
 from converters.sources.sklearn_formulas import formula_of
-from converters.tidy import value_info
 from fleet.protocol.errors import ConversionFailed
 from fleet.protocol.manifest import Tensor
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.samples import Inputs
+from converters.data.samples import Inputs
 from converters.source import Precision, Source
 from converters.sources.onnx_reading import read_file
 from converters.sources.onnx_session import MAX_PROBE_ELEMENTS, probes

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from converters.activations import ranges
-from converters.calibration import MAX_SAMPLES
-from converters.float16 import GREATEST, Half, halves, in_float16
-from converters.rewrite import (
+from converters.data.samples import Inputs, evenly_spaced
+from converters.graphs.activations import ranges
+from converters.graphs.calibration import MAX_SAMPLES
+from converters.graphs.float16 import GREATEST, Half, halves, in_float16
+from converters.graphs.rewrite import (
     named,
     parsed,
     producers,
@@ -21,7 +22,6 @@ from converters.rewrite import (
     without_unused_constants,
 )
 from converters.runtimes.onnx import ONNXRUNTIME
-from converters.samples import Inputs, evenly_spaced
 from converters.target import Target, Work
 from fleet.protocol.errors import ConversionFailed
 

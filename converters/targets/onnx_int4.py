@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.rewrite import (
+from converters.graphs.rewrite import (
     initializers,
     named,
     parsed,

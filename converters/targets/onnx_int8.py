@@ -2,7 +2,7 @@
 
 What is quantized: matrix products and convolutions with constant weights, that is nearly all weights and
 nearly all work, and what lies between two of them where onnxruntime has integer kernels for it. Activations
-get one scale for each tensor (`converters.calibration`); weights get one for each output channel.
+get one scale for each tensor (`converters.graphs.calibration`); weights get one for each output channel.
 
 What stays float: everything before the first product (the features of a scaler span orders of magnitude, and
 one scale for all of them took accuracy from 0.96 to 0.67), what follows the last one, the outputs of matrix
@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.calibration import calibrated_ranges
-from converters.rewrite import (
+from converters.graphs.calibration import calibrated_ranges
+from converters.graphs.rewrite import (
     initializers,
     named,
     parsed,

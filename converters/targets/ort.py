@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from converters.ort_format import canonical, ort_operators
+from converters.graphs.ort_format import canonical, ort_operators
 from converters.runtimes.onnx import ONNXRUNTIME
 from converters.target import Target, Work
 from fleet.protocol.errors import ConversionFailed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from converters.rewrite import parsed
+from converters.graphs.rewrite import parsed
 from converters.runtimes.tflite import LITERT
 from converters.target import Target, Work
 

@@ -5,8 +5,8 @@ That is the quantizer's only method here, whatever is chosen for ONNX; entropy a
 
 from __future__ import annotations
 
+from converters.data.samples import evenly_spaced
 from converters.runtimes.tflite import LITERT
-from converters.samples import evenly_spaced
 from converters.target import Target, Work
 from converters.targets import tflite_fp32
 from fleet.protocol.errors import ConversionFailed

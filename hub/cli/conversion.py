@@ -14,10 +14,10 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from converters.bundle import Bundle
+from converters.bundles.bundle import Bundle
+from converters.judging.variant import VariantReport
 from converters.page.words import drop_text, latency_text
 from converters.report import Report
-from converters.variant import VariantReport
 from hub.cli.output import console
 
 _DASH = "–"

@@ -68,8 +68,8 @@ def convert(
     as_json: JsonFlag = False,
 ) -> None:
     """Convert a trained model for the fleet's runtimes, and judge each variant against it."""
-    from converters.gate import Gate
-    from converters.output import check_output
+    from converters.bundles.output import check_output
+    from converters.judging.gate import Gate
 
     if name is not None:
         checked_name(name, "model name")
@@ -121,7 +121,7 @@ def _kept(text: str | None) -> KeepFloat:
 
 def _called(conversion: Conversion, name: str | None) -> Conversion:
     """Return the conversion with a bundle of that name."""
-    from converters.bundle import renamed
+    from converters.bundles.bundle import renamed
 
     if name is None or conversion.bundle is None:
         return conversion
@@ -134,7 +134,7 @@ def _deliver(conversion: Conversion, out: Path, html: Path | None, *, as_json: b
     Raises:
         ConversionFailed: No variant passed.
     """
-    from converters.output import write_conversion
+    from converters.bundles.output import write_conversion
     from converters.page.report_page import report_page
     from hub.cli.conversion import print_report, print_written
 

@@ -18,7 +18,7 @@ from hub.cli.client import Client, client_of
 from hub.cli.output import JsonFlag, console, print_table, show
 
 if TYPE_CHECKING:
-    from converters.bundle import Bundle
+    from converters.bundles.bundle import Bundle
 
 app = typer.Typer(help="Train, list, show and release model versions.", no_args_is_help=True)
 
@@ -62,8 +62,8 @@ def register(
     as_json: JsonFlag = False,
 ) -> None:
     """Check a bundle that was converted elsewhere on the hub, and register it."""
-    from converters.folder import read_bundle
-    from converters.output import BUNDLE_FOLDER
+    from converters.bundles.folder import read_bundle
+    from converters.bundles.output import BUNDLE_FOLDER
 
     path = f"{_path(model)}/bundle"
     inner = folder / BUNDLE_FOLDER
@@ -142,7 +142,7 @@ def wait_for_training(client: Client, version: dict[str, Any], *, show_progress:
 
 def _upload(client: Client, path: str, bundle: Bundle, *, show_progress: bool) -> Any:
     """Send a bundle's archive, show how much of it was taken, and wait for the hub's answer."""
-    from converters.archive import archive_size_bytes, write_archive
+    from converters.bundles.archive import archive_size_bytes, write_archive
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=console, disable=not show_progress) as bar:

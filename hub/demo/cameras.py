@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from converters.dataset import Dataset
+from converters.data.dataset import Dataset
 from fleet.protocol.errors import InferenceFailed
 from hub.demo.images import through_dirty_lens
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.dataset import Dataset, split_stratified
+from converters.data.dataset import Dataset, split_stratified
 
 SIDE = 8
 WHITE = 16.0

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from converters.dataset import write_dataset
+from converters.data.dataset import write_dataset
 from hub.cli.models import wait_for_training
 from hub.demo.images import rotated
 from hub.demo.stage import MODEL, Stage, StepFailed

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import msgspec
 
-from converters.archive import read_archive
-from converters.bundle import Bundle
-from converters.folder import write_bundle
-from converters.variant import VariantReport
-from converters.verify import Verified, verify
+from converters.bundles.archive import read_archive
+from converters.bundles.bundle import Bundle
+from converters.bundles.folder import write_bundle
+from converters.bundles.verify import Verified, verify
+from converters.judging.variant import VariantReport
 from fleet.protocol.names import Sha256
 from hub.jobs.lines import FilePath, Progress
 
@@ -25,7 +25,7 @@ class CheckJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What to check.
 
     Attributes:
-        archive_path: The archive, see `converters.archive`.
+        archive_path: The archive, see `converters.bundles.archive`.
         output_folder: Where the bundle goes; does not exist yet, or is empty.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from converters.dataset import read_dataset
+from converters.data.dataset import read_dataset
 from hub.store.blobs import BlobFolder
 from hub.store.protocols import RegistryStore
 from hub.store.rows import DatasetRow

@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from converters.bundle import Bundle, renamed
-from converters.folder import read_bundle
+from converters.bundles.bundle import Bundle, renamed
+from converters.bundles.folder import read_bundle
 from fleet.drift.profile import ReferenceProfile
 from fleet.protocol.errors import (
     MAX_DETAIL_LENGTH,
@@ -139,7 +139,7 @@ class Models:
 
         Args:
             model: Name of the model; that of the manifest does not matter.
-            archive: The bundle, see `converters.archive`.
+            archive: The bundle, see `converters.bundles.archive`.
 
         Returns:
             The version, and whether it is new: a bundle that the model has already, whatever name and number

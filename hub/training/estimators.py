@@ -25,7 +25,7 @@ from fleet.protocol.errors import InvalidModel
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-    from converters.dataset import Dataset
+    from converters.data.dataset import Dataset
 
 Hyperparameter = int | float | str | bool
 Iterations = Annotated[int, msgspec.Meta(ge=1, le=10_000)]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from converters.variant import VariantReport
+from converters.judging.variant import VariantReport
 from fleet.protocol.names import Name, Sha256
 from hub.jobs.lines import FilePath
 
@@ -27,7 +27,7 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         seed: Of every random choice.
         minimum_accuracy: Least share of right answers on held-out samples, of every variant.
         maximum_drop: Greatest loss of accuracy against the estimator with which a variant is packed.
-        output_folder: Where the bundle goes, see `converters.folder`; does not exist yet, or is empty.
+        output_folder: Where the bundle goes, see `converters.bundles.folder`; does not exist, or is empty.
         held_out_share: Share of the dataset that training does not see.
     """
 

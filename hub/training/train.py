@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from converters.bundle import Bundle, Identity
+from converters.bundles.bundle import Bundle, Identity
+from converters.bundles.folder import write_bundle
 from converters.convert import Conversion, conversion_steps, convert
-from converters.dataset import read_dataset, split_stratified
-from converters.folder import write_bundle
-from converters.gate import Gate
+from converters.data.dataset import read_dataset, split_stratified
+from converters.data.samples import samples_of
+from converters.judging.gate import Gate
 from converters.report import libraries_of
-from converters.samples import samples_of
 from converters.sources.sklearn import open_sklearn
 from fleet.protocol.errors import ConversionFailed
 from fleet.protocol.manifest import Provenance

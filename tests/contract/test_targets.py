@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from converters.samples import Inputs
+from converters.data.samples import Inputs
+from converters.judging.variant import answer
 from converters.target import Target, Work
 from converters.targets import TARGETS
-from converters.variant import answer
 from fleet.protocol.errors import ConversionFailed
 from tests.support.digits import digits_work, fitted_model, training_and_held_out
 

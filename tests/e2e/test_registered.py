@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from converters.dataset import write_dataset
+from converters.data.dataset import write_dataset
 from converters.sources.sklearn import open_sklearn
 from tests.support.digits import CLASSES, fitted_model, flattened, registered_part
 from tests.support.fleet import MODEL, Fleet

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from converters.bundle import Bundle, renamed
+from converters.bundles.bundle import Bundle, renamed
 from fleet.protocol.errors import ModelError, SelfTestFailed, StorageError
 from fleet.protocol.manifest import decode_manifest
 from hub.home import create_home, open_home

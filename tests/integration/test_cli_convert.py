@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from converters.folder import read_bundle
+from converters.bundles.folder import read_bundle
 from converters.report import Report
 from fleet.protocol.manifest import manifest_sha256
 from tests.support.digits import digits_source, fitted_model, training_and_held_out

@@ -18,10 +18,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 
 from converters.convert import Conversion, conversion_steps, convert
-from converters.gate import Gate
-from converters.latency import SLOWER_BY
+from converters.data.samples import Samples
+from converters.judging.gate import Gate
+from converters.judging.latency import SLOWER_BY
 from converters.report import Report
-from converters.samples import Samples
 from converters.source import Source
 from converters.sources.sklearn import open_sklearn
 from converters.targets import TARGETS

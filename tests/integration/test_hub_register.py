@@ -14,9 +14,9 @@ import httpx
 import msgspec
 import pytest
 
-from converters.bundle import Bundle, renamed
-from converters.folder import BLOBS_FOLDER, MANIFEST_FILE, write_bundle
-from converters.output import write_conversion
+from converters.bundles.bundle import Bundle, renamed
+from converters.bundles.folder import BLOBS_FOLDER, MANIFEST_FILE, write_bundle
+from converters.bundles.output import write_conversion
 from fleet.protocol.manifest import decode_manifest
 from tests.support.digits import digits_conversion
 from tests.support.hub import HubProcess

@@ -31,8 +31,8 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from converters.calibration import calibrated_ranges
-from converters.ort_format import ort_operators
+from converters.graphs.calibration import calibrated_ranges
+from converters.graphs.ort_format import ort_operators
 from converters.sources.sklearn import open_sklearn
 from converters.target import Work
 from converters.targets.onnx_fp16 import build as build_fp16

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.bundle import Bundle
-from converters.dataset import Dataset
-from converters.folder import read_bundle
+from converters.bundles.bundle import Bundle
+from converters.bundles.folder import read_bundle
+from converters.data.dataset import Dataset
+from converters.judging.variant import answer
 from converters.report import LIBRARIES
 from converters.targets import TARGETS
-from converters.variant import answer
 from fleet.protocol.errors import (
     AccuracyTooLow,
     Conflict,

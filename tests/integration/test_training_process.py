@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from converters.dataset import Dataset
+from converters.data.dataset import Dataset
 from fleet.protocol.errors import ModelError, Unavailable, all_errors
 from hub import children
 from hub.jobs.runner import rebuilt

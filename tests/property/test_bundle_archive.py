@@ -8,8 +8,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.archive import read_archive
-from converters.bundle import Bundle
+from converters.bundles.archive import read_archive
+from converters.bundles.bundle import Bundle
 from fleet.protocol.errors import DigestMismatch, InvalidInput
 from tests.support.registrable import archive, small_bundle, write
 

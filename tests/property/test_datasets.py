@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from converters.dataset import Dataset, checked_dataset, read_dataset, split_stratified, write_dataset
+from converters.data.dataset import Dataset, checked_dataset, read_dataset, split_stratified, write_dataset
 from fleet.protocol.errors import InvalidDataset
 
 

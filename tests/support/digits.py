@@ -11,9 +11,9 @@ from sklearn.datasets import load_digits
 from sklearn.pipeline import Pipeline
 
 from converters.convert import Conversion, convert
-from converters.dataset import Dataset, checked_dataset, file_sha256, split_stratified, write_dataset
-from converters.gate import Gate
-from converters.samples import samples_of
+from converters.data.dataset import Dataset, checked_dataset, file_sha256, split_stratified, write_dataset
+from converters.data.samples import samples_of
+from converters.judging.gate import Gate
 from converters.source import Source
 from converters.sources.sklearn import open_sklearn
 from converters.target import Work

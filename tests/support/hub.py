@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import msgspec
 
-from converters.dataset import write_dataset
+from converters.data.dataset import write_dataset
 from hub.cli.client import Client
 from hub.cli.models import wait_for_training
 from hub.home import ADDRESS_FILE, Address

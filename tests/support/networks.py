@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
+from converters.data.samples import Inputs
 from converters.runtimes.onnx import ONNXRUNTIME
-from converters.samples import Inputs
 from converters.target import Work
 from fleet.protocol.manifest import Signature, Task, Tensor
 from tests.support.onnx_models import model, value

@@ -13,8 +13,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from converters.archive import write_archive
-from converters.bundle import Bundle
+from converters.bundles.archive import write_archive
+from converters.bundles.bundle import Bundle
 from fleet.protocol.manifest import File, Manifest, Signature, Tensor, Variant, encode_manifest
 from fleet.protocol.requirement import RuntimeVersion
 from tests.support import agent_bundles

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from converters.convert import Conversion, convert
-from converters.samples import Samples
+from converters.data.samples import Samples
 from converters.sources.sklearn import open_sklearn
 from tests.support.digits import digits_conversion, digits_source, fitted_model, training_and_held_out
 

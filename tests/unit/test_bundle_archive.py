@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from converters.archive import archive_size_bytes, read_archive, write_archive
-from converters.bundle import Bundle
+from converters.bundles.archive import archive_size_bytes, read_archive, write_archive
+from converters.bundles.bundle import Bundle
 from fleet.protocol.errors import DigestMismatch, InvalidInput, InvalidManifest, NotFound, StorageError
 from fleet.protocol.manifest import MAX_MANIFEST_SIZE_BYTES, File
 from tests.support.registrable import archive, small_bundle, with_manifest, write

@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from converters.bundle import Bundle
-from converters.verify import verify
+from converters.bundles.bundle import Bundle
+from converters.bundles.verify import verify
 from fleet.drift.profile import FeatureReference, ReferenceProfile
 from fleet.protocol.errors import InvalidManifest, SelfTestFailed
 from fleet.protocol.manifest import Tensor, Variant

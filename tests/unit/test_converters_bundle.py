@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.bundle import Bundle, Identity, renamed
-from converters.folder import read_bundle, write_bundle
+from converters.bundles.bundle import Bundle, Identity, renamed
+from converters.bundles.folder import read_bundle, write_bundle
+from converters.judging.variant import answer
 from converters.targets import TARGETS
-from converters.variant import answer
 from fleet.drift.features import build_reference
 from fleet.protocol.errors import Conflict, DigestMismatch, InvalidManifest, NotFound, StorageError
 from fleet.protocol.manifest import Provenance, choose_variant, decode_manifest

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from converters.evaluate import evaluate
-from converters.samples import FEATURES, Samples
+from converters.data.samples import FEATURES, Samples
+from converters.judging.evaluate import evaluate
 from fleet.protocol.errors import InvalidDataset
 from fleet.protocol.manifest import Evaluation, Signature, Task, Tensor
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from converters.gate import DISCONTINUOUS_SHARE, Gate, check_parity, parity
+from converters.judging.gate import DISCONTINUOUS_SHARE, Gate, check_parity, parity
 from fleet.protocol.errors import AccuracyTooLow, ConversionFailed
 from fleet.protocol.manifest import Evaluation
 

@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-import converters.golden
-from converters.golden import Expected, choose_golden_inputs, expected_outputs
+import converters.judging.golden
+from converters.data.samples import Inputs, Samples, samples_of
+from converters.judging.golden import Expected, choose_golden_inputs, expected_outputs
 from converters.runtimes.onnx import OnnxSession
-from converters.samples import Inputs, Samples, samples_of
 from converters.targets import TARGETS
 from fleet.protocol.errors import ConversionFailed
 from fleet.protocol.manifest import Signature, Task, Tensor
@@ -61,7 +61,7 @@ def test_golden_inputs_cover_every_class_and_the_corners() -> None:
 
 def test_golden_inputs_stay_within_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
     for limit, count in ((5 * 256, 5), (1, 1)):
-        monkeypatch.setattr(converters.golden, "MAX_GOLDEN_SIZE_BYTES", limit)
+        monkeypatch.setattr(converters.judging.golden, "MAX_GOLDEN_SIZE_BYTES", limit)
         _golden.cache_clear()
         assert len(_golden()["input"]) == count
     _golden.cache_clear()
@@ -159,6 +159,6 @@ def test_the_tolerance_holds_for_other_kernels_and_is_about_the_same_for_every_s
 
 
 def test_a_model_that_no_tolerance_can_test_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(converters.golden, "MAX_TOLERANCE", _expected("onnx-int8").tolerance * 0.9)
+    monkeypatch.setattr(converters.judging.golden, "MAX_TOLERANCE", _expected("onnx-int8").tolerance * 0.9)
     with pytest.raises(ConversionFailed, match="Rounding alone"):
         _expected("onnx-int8")

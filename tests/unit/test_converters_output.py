@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from converters.folder import read_bundle
-from converters.output import check_output, write_conversion
+from converters.bundles.folder import read_bundle
+from converters.bundles.output import check_output, write_conversion
 from converters.report import Report
 from fleet.protocol.errors import Conflict, MusterError, StorageError
 from tests.support.reports import sound_conversion, unsampled_conversion
@@ -102,7 +102,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from converters.convert import Conversion
-from converters.output import write_conversion
+from converters.bundles.output import write_conversion
 from converters.report import Report, SourceReport
 
 report = Report(SourceReport("a", "ONNX", "", "regression", 1, None), ())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.samples import Samples, bind, checked_samples, evenly_spaced, read_samples, split
+from converters.data.samples import Samples, bind, checked_samples, evenly_spaced, read_samples, split
 from fleet.protocol.errors import DigestMismatch, InvalidDataset, NotFound
 from fleet.protocol.manifest import Signature, Tensor
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from converters.dataset import (
+from converters.data.dataset import (
     Dataset,
     checked_dataset,
     file_sha256,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from converters.memory import onnx_peak_memory_bytes, ort_peak_memory_bytes, peak_memory_bytes
+from converters.graphs.memory import onnx_peak_memory_bytes, ort_peak_memory_bytes, peak_memory_bytes
 from converters.target import Work
 from converters.targets.onnx_fp16 import build as build_fp16
 from converters.targets.onnx_int4 import build as build_int4

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 
-from converters.activations import BATCH, batches, histograms, ranges
-from converters.rewrite import (
+from converters.graphs.activations import BATCH, batches, histograms, ranges
+from converters.graphs.rewrite import (
     named,
     parsed,
     with_biases_joined,

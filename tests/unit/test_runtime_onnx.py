@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.svm import SVC
 
-from converters.ort_format import FIRST_RELEASE, is_ort_format, minimum_release, ort_graph, ort_nodes
+from converters.data.samples import Inputs
+from converters.graphs.ort_format import FIRST_RELEASE, is_ort_format, minimum_release, ort_graph, ort_nodes
 from converters.runtimes.onnx import ONNXRUNTIME, OnnxSession, footprint, rounding
-from converters.samples import Inputs
 from converters.sources.sklearn import open_sklearn
 from converters.target import Work
 from converters.targets.onnx_fp16 import build as build_fp16

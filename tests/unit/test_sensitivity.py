@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from converters.sensitivity import (
+from converters.judging.sensitivity import (
     KeptFloat,
     LayerError,
     Verdict,

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from converters.graph import opset_of
+from converters.graphs.versions import opset_of
 from converters.source import Source
 from converters.sources.onnx_file import open_onnx
 from fleet.protocol.errors import InvalidModel

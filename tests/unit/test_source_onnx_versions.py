@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from converters.graph import RELEASES, lowest_ir_version, minimum_onnxruntime, opset_of
+from converters.graphs.versions import RELEASES, lowest_ir_version, minimum_onnxruntime, opset_of
 from fleet.protocol.errors import ConversionFailed
 from fleet.protocol.requirement import version_key
 

@@ -27,7 +27,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from converters.samples import Inputs, bind, checked_samples
+from converters.data.samples import Inputs, bind, checked_samples
 from converters.sources.sklearn import open_sklearn
 from fleet.protocol.errors import ConversionFailed, InvalidDataset, InvalidModel
 from tests.support.sources import assert_parity, run

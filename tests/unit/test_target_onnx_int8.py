@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import checker, helper, numpy_helper
 
-from converters.calibration import MAX_SAMPLES
-from converters.samples import evenly_spaced
+from converters.data.samples import evenly_spaced
+from converters.graphs.calibration import MAX_SAMPLES
 from converters.target import CalibrationMethod, Work
 from converters.targets.onnx_int8 import build
 from fleet.protocol.errors import ConversionFailed

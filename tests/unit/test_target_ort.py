@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from converters.ort_format import canonical, ort_operators
+from converters.graphs.ort_format import canonical, ort_operators
 from converters.target import Work
 from converters.targets.onnx_fp16 import build as build_fp16
 from converters.targets.onnx_int4 import build as build_int4

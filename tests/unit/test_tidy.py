@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from converters.tidy import tidy
+from converters.graphs.tidy import tidy
 from fleet.protocol.errors import ConversionFailed, UnsupportedOperator
 from fleet.protocol.manifest import Signature, Tensor
 

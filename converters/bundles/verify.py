@@ -8,8 +8,8 @@ claim                  test
 =====================  =======================================================================================
 golden outputs         each variant is loaded and answers the golden inputs on its runtime: finite, of the
                        shape that the task asks for, and within the tolerance
-tolerance              above 0, and no greater than `converters.golden.MAX_TOLERANCE` in proportion: a test
-                       that lets everything pass proves nothing
+tolerance              above 0, and no greater than `converters.judging.golden.MAX_TOLERANCE` in proportion: a
+                       test that lets everything pass proves nothing
 requirement            size is that of the file; runtimes, versions and memory no less than the model's bytes
                        ask for (`converters.runtimes`), or it would be offered to a device that cannot run it
 golden inputs          hold what the signature says, and values only as it allows them
@@ -30,11 +30,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.bundle import Bundle
-from converters.golden import MAX_TOLERANCE
+from converters.bundles.bundle import Bundle
+from converters.bundles.verify_manifest import check_provenance, check_reference, check_signature
+from converters.data.samples import Inputs
+from converters.judging.golden import MAX_TOLERANCE
 from converters.runtimes.runtime import Footprint, Runtime, Session
-from converters.samples import Inputs
-from converters.verify_manifest import check_provenance, check_reference, check_signature
 from fleet.protocol.errors import ConversionFailed, InvalidManifest, InvalidMessage, SelfTestFailed
 from fleet.protocol.manifest import Manifest, Signature, Tensor, Variant
 from fleet.protocol.requirement import RuntimeVersion, version_key
@@ -61,7 +61,7 @@ def verify(
     """Test what a bundle claims.
 
     Args:
-        bundle: Its blobs are those that its manifest names, as `converters.archive.read_archive` gives it.
+        bundle: Its blobs are those that its manifest names, as `read_archive` gives it.
         on_step: Called with the name of each variant when its test begins, its number from 0, and how many
             there are.
 

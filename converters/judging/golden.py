@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.evaluate import choices, strangeness
+from converters.data.samples import Inputs, Samples
+from converters.judging.evaluate import choices, strangeness
 from converters.runtimes.runtime import Runtime, Session
-from converters.samples import Inputs, Samples
 from fleet.protocol.errors import ConversionFailed
 from fleet.protocol.manifest import Signature
 

@@ -30,8 +30,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from converters.bundle import Bundle
-from converters.folder import BLOBS_FOLDER, MANIFEST_FILE
+from converters.bundles.bundle import Bundle
+from converters.bundles.folder import BLOBS_FOLDER, MANIFEST_FILE
 from fleet.protocol.errors import DigestMismatch, InvalidInput, InvalidManifest, NotFound, StorageError
 from fleet.protocol.manifest import MAX_MANIFEST_SIZE_BYTES, Manifest, decode_manifest, encode_manifest
 

@@ -1,7 +1,7 @@
 """Samples: what a conversion calibrates quantization with and judges every variant by.
 
-They come from a dataset file (see `converters.dataset`) or from arrays. Compared with a dataset for training
-they may lack labels, have columns of text, targets in place of classes, or an array for each input:
+They come from a dataset file (see `converters.data.dataset`) or from arrays. Compared with a dataset for
+training they may lack labels, have columns of text, targets in place of classes, or an array for each input:
 
 ==============  ======================  ======================================================================
 array           dtype, shape            meaning
@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.dataset import Dataset, opened
-from converters.npz import read_arrays
+from converters.data.dataset import Dataset, opened
+from converters.data.npz import read_arrays
 from fleet.protocol.errors import DigestMismatch, InvalidDataset
 from fleet.protocol.manifest import Signature, Tensor
 

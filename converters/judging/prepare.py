@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from converters.evaluate import evaluate
-from converters.gate import Gate
-from converters.samples import Inputs, Samples, bind, read_samples, split
+from converters.data.samples import Inputs, Samples, bind, read_samples, split
+from converters.judging.evaluate import evaluate
+from converters.judging.gate import Gate
+from converters.judging.variant import Yardstick
 from converters.source import Source
-from converters.variant import Yardstick
 from fleet.protocol.errors import ConversionFailed, InvalidDataset
 from fleet.protocol.manifest import Signature
 

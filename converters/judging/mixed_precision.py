@@ -1,9 +1,9 @@
 """Mixed precision: the fewest layers that have to stay float for an int8 variant to pass.
 
-The layers are tried in the order of what each is to blame for (`converters.sensitivity`), measured on the
-variant's own runtime: they quantize differently, and TFLite also what a dense layer gives. Layers go by the
-names of their ONNX nodes on both. Every candidate is built whole and judged by the gate like any other
-variant, on the same samples: a choice by those samples, if a mild one, for there are few candidates.
+The layers are tried in the order of what each is to blame for (see `sensitivity`), measured on the variant's
+own runtime: they quantize differently, and TFLite also what a dense layer gives. Layers go by the names of
+their ONNX nodes on both. Every candidate is built whole and judged by the gate like any other variant, on the
+same samples: a choice by those samples, if a mild one, for there are few candidates.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from converters.runtimes.onnx import ONNXRUNTIME
-from converters.samples import evenly_spaced
-from converters.sensitivity import (
+from converters.data.samples import evenly_spaced
+from converters.judging.sensitivity import (
     ISOLATION_SAMPLES,
     LayerError,
     Verdict,
@@ -25,9 +24,10 @@ from converters.sensitivity import (
     layer_errors,
     most_sensitive_first,
 )
+from converters.judging.variant import Candidate, Yardstick, build_variant
+from converters.runtimes.onnx import ONNXRUNTIME
 from converters.target import Target, Work
 from converters.targets.onnx_int8 import prepared, quantizable
-from converters.variant import Candidate, Yardstick, build_variant
 from fleet.protocol.errors import ConversionFailed
 
 

@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.samples import Inputs
-from converters.variant import Candidate, Yardstick
+from converters.data.samples import Inputs
+from converters.judging.variant import Candidate, Yardstick
 from fleet.drift.features import build_reference
 from fleet.protocol.manifest import (
     MANIFEST_FORMAT,

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from converters.data.samples import Inputs
+from converters.judging.variant import Candidate, Yardstick
 from converters.runtimes.runtime import Session
-from converters.samples import Inputs
-from converters.variant import Candidate, Yardstick
 
 ROUNDS = 200
 BUDGET_S = 2.0

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from converters.graph import GRAPH_NAME, IR_VERSION
+from converters.graphs.versions import GRAPH_NAME, IR_VERSION
 from fleet.protocol.errors import ConversionFailed, UnsupportedOperator
 from fleet.protocol.manifest import Signature, Tensor
 

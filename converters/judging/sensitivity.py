@@ -28,10 +28,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.activations import batches
-from converters.rewrite import parsed
+from converters.data.samples import Inputs, evenly_spaced
+from converters.graphs.activations import batches
+from converters.graphs.rewrite import parsed
 from converters.runtimes.onnx import ONNXRUNTIME
-from converters.samples import Inputs, evenly_spaced
 from converters.target import Work
 from converters.targets.onnx_int8 import build, prepared, quantizable
 from fleet.protocol.errors import ConversionFailed

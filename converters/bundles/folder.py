@@ -16,7 +16,7 @@ import os
 import shutil
 from pathlib import Path
 
-from converters.bundle import Bundle
+from converters.bundles.bundle import Bundle
 from fleet.protocol.errors import Conflict, DigestMismatch, NotFound, StorageError
 from fleet.protocol.manifest import MAX_MANIFEST_SIZE_BYTES, File, decode_manifest, manifest_sha256
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.rewrite import parsed
-from converters.samples import Inputs
+from converters.data.samples import Inputs
+from converters.graphs.rewrite import parsed
 from fleet.protocol.errors import ConversionFailed
 
 BATCH = 32

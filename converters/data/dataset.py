@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.npz import read_arrays, write_arrays
+from converters.data.npz import read_arrays, write_arrays
 from fleet.protocol.errors import DigestMismatch, InvalidDataset, NotFound, StorageError
 
 ARRAYS = ("features", "labels", "classes")

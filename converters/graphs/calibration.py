@@ -20,8 +20,8 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.activations import Range, histograms, ranges
-from converters.samples import Inputs, evenly_spaced
+from converters.data.samples import Inputs, evenly_spaced
+from converters.graphs.activations import Range, histograms, ranges
 from converters.target import CalibrationMethod
 from fleet.protocol.errors import ConversionFailed
 

@@ -21,8 +21,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from converters.ort_format import bindings, ort_graph, ort_nodes
-from converters.rewrite import attribute, consumers, initializers, parsed, producers, taken
+from converters.graphs.ort_format import bindings, ort_graph, ort_nodes
+from converters.graphs.rewrite import attribute, consumers, initializers, parsed, producers, taken
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, ValueInfoProto

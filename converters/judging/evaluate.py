@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.samples import Inputs, Samples
+from converters.data.samples import Inputs, Samples
 from fleet.protocol.errors import InvalidDataset
 from fleet.protocol.manifest import Evaluation, Metric, Signature
 

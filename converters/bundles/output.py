@@ -4,7 +4,7 @@
 
     folder/<variant>.onnx | .ort | .tflite    each model that passed
     folder/report.json                        the `converters.report.Report`
-    folder/bundle/                            these models as a bundle (`converters.folder`), if there is one
+    folder/bundle/                            these models as a bundle (see `folder`), if there is one
 
 It is made beside its place, written to disk and renamed: it appears whole or not at all.
 """
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import msgspec
 
+from converters.bundles.folder import write_bundle
 from converters.convert import Conversion
-from converters.folder import write_bundle
 from converters.report import Report
 from fleet.protocol.errors import Conflict, NoSpace, StorageError
 

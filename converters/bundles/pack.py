@@ -9,14 +9,14 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from converters.bundle import Bundle, Identity, assemble
-from converters.golden import choose_golden_inputs, expected_outputs
-from converters.prepare import Prepared
+from converters.bundles.bundle import Bundle, Identity, assemble
+from converters.data.samples import Inputs
+from converters.judging.golden import choose_golden_inputs, expected_outputs
+from converters.judging.prepare import Prepared
+from converters.judging.variant import Candidate
 from converters.report import libraries_of
-from converters.samples import Inputs
 from converters.source import Source
 from converters.target import Work
-from converters.variant import Candidate
 from fleet.protocol.errors import ConversionFailed
 from fleet.protocol.manifest import Provenance
 

@@ -10,18 +10,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.evaluate import evaluate
-from converters.gate import Gate, check_parity, parity
-from converters.golden import Expected
+from converters.data.samples import Inputs, Samples
+from converters.judging.evaluate import evaluate
+from converters.judging.gate import Gate, check_parity, parity
+from converters.judging.golden import Expected
 from converters.runtimes.runtime import BATCH, Footprint, Session
-from converters.samples import Inputs, Samples
 from converters.target import Target, Work
 from fleet.protocol.errors import ConversionFailed, ModelError
 from fleet.protocol.manifest import Evaluation, Signature
 from fleet.protocol.requirement import RuntimeRequirement
 
 _DISCONTINUOUS = "TreeEnsemble"
-"""Operators of this name are step functions, see `converters.gate`."""
+"""Operators of this name are step functions, see `converters.judging.gate`."""
 
 
 class VariantReport(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ class VariantReport(msgspec.Struct, frozen=True):
         cautions: What to know before choosing it, in whole sentences.
         size_bytes: Size of its model; None if it could not be built.
         ratio: That size against the fp32 model's.
-        parity: How far its numbers are from the source's, see `converters.gate.parity`.
+        parity: How far its numbers are from the source's, see `converters.judging.gate.parity`.
         evaluation: How it did; None if it could not be run, or without samples.
         drop: Loss of the metric against the source.
         latency_us: Median time of one answer to one sample, by runtime here; not part of the bundle.
@@ -111,7 +111,7 @@ class Candidate:
         session: It, loaded.
         footprint: What it asks of a device.
         answers: What it answers to the held-out samples.
-        parity: How far that is from the source, see `converters.gate.parity`.
+        parity: How far that is from the source, see `converters.judging.gate.parity`.
         evaluation: How it does.
         expected: What its self-test has to give.
         kept_float: Layers that stay float.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.rewrite import initializers, stored, taken
+from converters.graphs.rewrite import initializers, stored, taken
 from fleet.protocol.errors import ConversionFailed
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Bundles: packed, written, read, verified and sent."""

@@ -1,0 +1,1 @@
+"""Datasets and samples: what models are trained, calibrated and judged with."""
