@@ -187,7 +187,7 @@ def _separable(taken: int, given: int, *, stride: int = 1) -> tuple[nn.Module, .
 def _residual(channels: int) -> nn.Module:
     from torch import nn
 
-    class Residual(nn.Module):
+    class Residual(nn.Module):  # type: ignore[misc, unused-ignore] # where torch is missing
         def __init__(self) -> None:
             super().__init__()
             self.body = nn.Sequential(*_separable(channels, channels))
