@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from converters.data.samples import FEATURES, Samples
 from converters.judging.evaluate import evaluate
@@ -63,6 +64,15 @@ def test_low_scores_are_strange() -> None:
     perfect = _evaluated("anomaly", scores, labels=np.array([0, 0, 1, 0]))
     assert perfect == Evaluation("auroc", 1.0, 4)
     assert _evaluated("anomaly", -scores, labels=np.array([0, 0, 1, 0])).value == 0.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_area_is_that_of_scikit_learn_with_ties_and_without(seed: int) -> None:
+    random = np.random.RandomState(seed)
+    labels = random.permutation([0, 1] * 2)
+    for scores in (random.normal(size=(4, 1)), random.randint(0, 2, size=(4, 1)).astype(float)):
+        expected = roc_auc_score(labels, -scores[:, 0])
+        assert _evaluated("anomaly", scores, labels=labels).value == pytest.approx(expected)
 
 
 def test_a_reconstruction_is_judged_by_its_error_or_by_the_input() -> None:
