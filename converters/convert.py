@@ -23,8 +23,9 @@ from converters.bundles.pack import pack
 from converters.data.samples import Samples
 from converters.judging.gate import Gate
 from converters.judging.latency import measure_latency
-from converters.judging.mixed_precision import layer_errors_of, with_fewest_float
+from converters.judging.mixed_precision import with_fewest_float
 from converters.judging.prepare import prepare
+from converters.judging.sensitivity import layer_errors_of
 from converters.judging.variant import build_variant
 from converters.report import Report, make_report
 from converters.source import Source

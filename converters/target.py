@@ -13,6 +13,7 @@ from typing import Literal
 from converters.data.samples import Inputs
 from converters.runtimes.runtime import Runtime
 from converters.source import Precision
+from fleet.protocol.errors import ConversionFailed
 from fleet.protocol.manifest import Signature
 
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
@@ -40,6 +41,19 @@ class Work:
     calibration: Inputs | None = None
     method: CalibrationMethod = "minmax"
     keep_float: frozenset[str] = frozenset()
+
+    def samples(self) -> Inputs:
+        """Return the calibration samples, for what cannot do without them.
+
+        Raises:
+            ConversionFailed: None were given.
+        """
+        if self.calibration is None:
+            raise ConversionFailed(
+                "Quantization needs samples to find the range of every activation, and none were given.",
+                remedy="Give a calibration dataset.",
+            )
+        return self.calibration
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Which layers lose the accuracy in int8, and the fewest that have to stay float.
+"""Which layers lose the accuracy in int8.
 
 The measure is the signal-to-quantization-noise ratio, SQNR = 10·log₁₀(Σx² / Σ(x - x̂)²) in decibels, x
 being float and x̂ quantized: 6 dB are one bit. A layer has two:
@@ -9,37 +9,29 @@ being float and x̂ quantized: 6 dB are one bit. A layer has two:
     of the model's output, this layer alone being quantized: what the layer itself is to blame for (Nagel et
     al., "A white paper on neural network quantization", 2021, section 3.7, quantizes one tensor at a time
     likewise).
-
-The noise of layers is nearly independent, so that it adds up: 1/SQNR ≈ Σ 1/SQNRₗ in linear units (Lin,
-Talathi and Annapureddy, "Fixed point quantization of deep convolutional networks", ICML 2016). Hence most
-is gained by leaving the layer with the least isolated SQNR float, then the next, and so on; `fewest_kept`
-finds how many, doubling the number and then halving the gap, and then puts back those that turn out not to
-matter.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from converters.data.samples import Inputs, evenly_spaced
 from converters.graphs.activations import batches
 from converters.graphs.rewrite import parsed
+from converters.judging.variant import Candidate
 from converters.runtimes.onnx import ONNXRUNTIME
-from converters.target import Work
-from converters.targets.onnx_int8 import build, prepared, quantizable
+from converters.target import Target, Work
+from converters.targets import onnx_int8
+from converters.targets.onnx_int8 import prepared, quantizable
 from fleet.protocol.errors import ConversionFailed
 
 ISOLATION_SAMPLES = 64
 """Samples by which one layer after the other is judged: each needs a build of its own."""
-
-MAX_BUILDS = 24
 
 
 class LayerError(msgspec.Struct, frozen=True):
@@ -58,50 +50,6 @@ class LayerError(msgspec.Struct, frozen=True):
     isolated_db: float | None
 
 
-class Verdict(NamedTuple):
-    """What a candidate is worth.
-
-    Attributes:
-        passes: Whether it is good enough.
-        score: By which people compare it, such as its accuracy; None if it has none.
-    """
-
-    passes: bool
-    score: float | None
-
-
-class Attempt(msgspec.Struct, frozen=True):
-    """One candidate that was built and judged.
-
-    Attributes:
-        kept: The layers that stayed float, sorted.
-        passes: Whether it was good enough.
-        score: What it reached; None if it could not be built.
-    """
-
-    kept: tuple[str, ...]
-    passes: bool
-    score: float | None
-
-
-class KeptFloat(msgspec.Struct, frozen=True):
-    """Which layers stay float.
-
-    Attributes:
-        layers: They, sorted; empty where none has to, or nothing helps.
-        passes: Whether the model is good enough with them.
-        trace: What was tried, in order.
-    """
-
-    layers: tuple[str, ...]
-    passes: bool
-    trace: tuple[Attempt, ...]
-
-
-Build = Callable[[frozenset[str]], bytes]
-"""Builds a candidate in which these layers stay float."""
-
-
 def layer_errors(work: Work) -> tuple[LayerError, ...]:
     """Return what each layer loses in an int8 ONNX variant, the worst first.
 
@@ -112,24 +60,32 @@ def layer_errors(work: Work) -> tuple[LayerError, ...]:
     Raises:
         ConversionFailed: The variant cannot be built.
     """
-    samples = evenly_spaced(work.calibration or {}, ISOLATION_SAMPLES)
     model = prepared(work.onnx)
-    nodes = [node for node in quantizable(model) if node.name not in work.keep_float]
-    fp32 = model.SerializeToString()
-    cumulative = cumulative_errors(fp32, build(work), samples)
-    fewer = replace(work, calibration=samples)
-
-    def answers(model: bytes) -> NDArray[Any]:
-        return ONNXRUNTIME.open(model, work.signature).run(samples)
-
-    isolated = isolated_errors(
-        [node.name for node in nodes],
-        lambda kept: build(replace(fewer, keep_float=kept | work.keep_float)),
-        answers,
-        answers(fp32),
-    )
-    found = [LayerError(n.name, n.op_type, cumulative.get(n.name), isolated[n.name]) for n in nodes]
+    samples = evenly_spaced(work.samples(), ISOLATION_SAMPLES)
+    cumulative = cumulative_errors(model.SerializeToString(), onnx_int8.build(work), samples)
+    isolated = isolated_errors(onnx_int8.TARGET, work)
+    operators = {node.name: node.op_type for node in quantizable(model)}
+    found = [
+        LayerError(name, operators[name], cumulative.get(name), noise_db)
+        for name, noise_db in isolated.items()
+    ]
     return tuple(sorted(found, key=lambda error: _ascending(error.isolated_db)))
+
+
+def layer_errors_of(candidates: Sequence[Candidate], work: Work) -> tuple[LayerError, ...]:
+    """Return what each layer loses in int8, the worst first; nothing where no int8 variant could be built.
+
+    Args:
+        candidates: The variants.
+        work: What they were built from.
+    """
+    built = any(each.target.precision == "int8" and each.model is not None for each in candidates)
+    if not built or not work.onnx or work.calibration is None:
+        return ()
+    try:
+        return layer_errors(work)
+    except ConversionFailed:  # the TFLite variant was built, and ONNX has no counterpart to measure on
+        return ()
 
 
 def cumulative_errors(fp32: bytes, int8: bytes, samples: Inputs) -> dict[str, float | None]:
@@ -155,108 +111,50 @@ def cumulative_errors(fp32: bytes, int8: bytes, samples: Inputs) -> dict[str, fl
             values = expected[of_fp32].astype(np.float64)
             signal[name] += float(np.square(values).sum())
             noise[name] += float(np.square(values - given[of_int8]).sum())
-    return {name: _decibels(signal[name], noise[name]) for name in pairs}
+    return {name: sqnr_db(signal[name], noise[name]) for name in pairs}
 
 
-def isolated_errors(
-    layers: Sequence[str],
-    build_with: Build,
-    answers: Callable[[bytes], NDArray[Any]],
-    reference: NDArray[Any],
-) -> dict[str, float | None]:
-    """Return the SQNR of the model's output with one layer quantized, in dB, for each layer.
+def isolated_errors(target: Target, work: Work) -> dict[str, float | None]:
+    """Return the SQNR of the model's output with one layer quantized, in dB, for each that can be.
 
     Args:
-        layers: Names of those that can be quantized.
-        build_with: Builds the model with some of them kept float.
-        answers: Runs what was built on some samples.
-        reference: The float model's answers to these.
+        target: Builds the model in int8.
+        work: What from; layers that it keeps float are left out.
 
     Returns:
         By the layer's name; None without any noise.
 
     Raises:
-        ConversionFailed: A model cannot be built or run.
+        ConversionFailed: A model cannot be built or run, or there are no samples.
     """
-    exact = np.asarray(reference, dtype=np.float64)
+    samples = evenly_spaced(work.samples(), ISOLATION_SAMPLES)
+    layers = [n.name for n in quantizable(prepared(work.onnx)) if n.name not in work.keep_float]
+    exact = ONNXRUNTIME.open(work.onnx, work.signature).run(samples).astype(np.float64)
     signal = float(np.square(exact).sum())
     found: dict[str, float | None] = {}
     for layer in layers:
-        given = answers(build_with(frozenset(layers) - {layer}))
-        found[layer] = _decibels(signal, float(np.square(exact - given).sum()))
+        others = work.keep_float.union(layers) - {layer}
+        model = target.build(replace(work, calibration=samples, keep_float=others))
+        given = target.runtime.open(model, work.signature).run(samples)
+        found[layer] = sqnr_db(signal, float(np.square(exact - given).sum()))
     return found
+
+
+def sqnr_db(signal: float, noise: float) -> float | None:
+    """Return the signal-to-quantization-noise ratio in dB; None without any noise.
+
+    Args:
+        signal: Sum of the squares of the exact values.
+        noise: Sum of the squares of what quantization adds to them.
+    """
+    if not noise:
+        return None
+    return 10.0 * math.log10(max(signal, np.finfo(np.float64).tiny) / noise)
 
 
 def most_sensitive_first(errors: dict[str, float | None]) -> tuple[str, ...]:
     """Return the layers in the order in which they should be kept float."""
     return tuple(sorted(errors, key=lambda name: _ascending(errors[name])))
-
-
-def fewest_kept(
-    layers: Sequence[str],
-    judge: Callable[[frozenset[str]], Verdict],
-    *,
-    max_builds: int = MAX_BUILDS,
-) -> KeptFloat:
-    """Find the fewest layers that have to stay float for a model to pass.
-
-    Args:
-        layers: All that can be quantized, the most sensitive first.
-        judge: Builds the model with some layers kept float and judges it. What it raises as ConversionFailed
-            counts as not passing. It is never called twice with the same layers, nor with all of them.
-        max_builds: How often it may be called.
-    """
-    search = _Search(judge, max_builds)
-    if search.passes(frozenset()):
-        return search.result(frozenset())
-    failing, passing = 0, 0
-    size = 1
-    while not passing and failing < len(layers) - 1:
-        size = min(size, len(layers) - 1)
-        if search.passes(frozenset(layers[:size])):
-            passing = size
-        else:
-            failing, size = size, 2 * size
-    if not passing:
-        return search.result(None)
-    while passing - failing > 1:
-        middle = (passing + failing) // 2
-        if search.passes(frozenset(layers[:middle])):
-            passing = middle
-        else:
-            failing = middle
-    kept = frozenset(layers[:passing])
-    for layer in reversed(layers[:passing]):
-        if len(kept) > 1 and search.passes(kept - {layer}):
-            kept -= {layer}
-    return search.result(kept)
-
-
-class _Search:
-    """Candidates that were judged, within a budget."""
-
-    def __init__(self, judge: Callable[[frozenset[str]], Verdict], max_builds: int) -> None:
-        self._judge = judge
-        self._left = max_builds
-        self._known: dict[frozenset[str], Attempt] = {}
-
-    def passes(self, kept: frozenset[str]) -> bool:
-        """Return whether a candidate passes; one that there is no budget for does not."""
-        if kept not in self._known:
-            if not self._left:
-                return False
-            self._left -= 1
-            try:
-                passes, score = self._judge(kept)
-                self._known[kept] = Attempt(tuple(sorted(kept)), passes, score)
-            except ConversionFailed:
-                self._known[kept] = Attempt(tuple(sorted(kept)), passes=False, score=None)
-        return self._known[kept].passes
-
-    def result(self, kept: frozenset[str] | None) -> KeptFloat:
-        """Return what was found, with how."""
-        layers = () if kept is None else tuple(sorted(kept))
-        return KeptFloat(layers, kept is not None, tuple(self._known.values()))
 
 
 def _matching_tensors(int8: bytes, products: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -275,12 +173,6 @@ def _matching_tensors(int8: bytes, products: Sequence[str]) -> dict[str, tuple[s
         dequantized = f"{name}_DequantizeLinear_Output"
         pairs[product] = (name, dequantized if dequantized in made else name)
     return pairs
-
-
-def _decibels(signal: float, noise: float) -> float | None:
-    if not noise:
-        return None
-    return 10.0 * math.log10(max(signal, np.finfo(np.float64).tiny) / noise)
 
 
 def _ascending(decibels: float | None) -> float:

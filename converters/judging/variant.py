@@ -193,8 +193,6 @@ def build_variant(target: Target, work: Work, yardstick: Yardstick) -> Candidate
     candidate = Candidate(target)
     started_s = time.perf_counter()
     try:
-        if target.calibrated and work.calibration is None:
-            raise ConversionFailed("It needs samples to calibrate with.", remedy="Give a dataset.")
         candidate.kept_float = tuple(sorted(work.keep_float)) if target.calibrated else ()
         candidate.model = target.build(work)
         candidate.duration_s = time.perf_counter() - started_s

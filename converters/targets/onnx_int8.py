@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.data.samples import Inputs
 from converters.graphs.calibration import calibrated_ranges
 from converters.graphs.rewrite import (
     initializers,
@@ -33,7 +34,7 @@ from converters.graphs.rewrite import (
     with_plain_products,
 )
 from converters.runtimes.onnx import ONNXRUNTIME
-from converters.target import Target, Work
+from converters.target import CalibrationMethod, Target, Work
 from fleet.protocol.errors import ConversionFailed
 
 if TYPE_CHECKING:
@@ -53,15 +54,12 @@ def build(work: Work) -> bytes:
     """Return the graph with int8 weights and activations.
 
     Raises:
-        ConversionFailed: It has no product to quantize, or onnxruntime cannot quantize it.
+        ConversionFailed: There are no samples, the graph has no product to quantize, or onnxruntime cannot
+            quantize it.
     """
     import onnx
 
-    if work.calibration is None:
-        raise ConversionFailed(
-            "Static int8 needs samples to find the range of every activation, and none were given.",
-            remedy="Give a calibration dataset.",
-        )
+    samples = work.samples()
     model = prepared(work.onnx)
     products = [node.name for node in quantizable(model)]
     chosen = [name for name in products if name not in work.keep_float]
@@ -74,7 +72,7 @@ def build(work: Work) -> bytes:
         )
     inner = [node.name for node in _between(model.graph, set(chosen)) if node.name not in work.keep_float]
     model = onnx.shape_inference.infer_shapes(model)
-    return _quantized(model, work, [*chosen, *inner])
+    return _quantized(model, [*chosen, *inner], samples, work.method)
 
 
 def prepared(model: bytes) -> ModelProto:
@@ -132,15 +130,18 @@ def _between(graph: GraphProto, products: set[str]) -> list[NodeProto]:
     return kept[::-1]
 
 
-def _quantized(model: ModelProto, work: Work, nodes: Collection[str]) -> bytes:
-    from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
+def _quantized(
+    model: ModelProto, nodes: Collection[str], samples: Inputs, method: CalibrationMethod
+) -> bytes:
+    from onnxruntime import quantization
+    from onnxruntime.quantization import QDQQuantizer, QuantType, TensorsData
 
     constants = initializers(model.graph)
     members = [node for node in model.graph.node if node.name in nodes]
     tensors = {name for node in members for name in node.input if name not in constants}
     tensors.update(name for node in members if node.op_type not in FLOAT_OUTPUT for name in node.output)
     floats = tensors & _float_tensors(model)
-    limits = calibrated_ranges(model.SerializeToString(), work.calibration or {}, floats, work.method)
+    limits = calibrated_ranges(model.SerializeToString(), samples, floats, method)
     data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in limits.items()}
     producer = model.producer_name, model.producer_version
     quantizer = QDQQuantizer(
@@ -149,7 +150,7 @@ def _quantized(model: ModelProto, work: Work, nodes: Collection[str]) -> bytes:
         reduce_range=True,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
-        tensors_range=TensorsData(CalibrationMethod.MinMax, data),
+        tensors_range=TensorsData(quantization.CalibrationMethod.MinMax, data),
         nodes_to_quantize=list(nodes),
         nodes_to_exclude=[],
         op_types_to_quantize=sorted(PRODUCTS | BETWEEN),

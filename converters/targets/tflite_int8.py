@@ -9,7 +9,6 @@ from converters.data.samples import evenly_spaced
 from converters.runtimes.tflite import LITERT
 from converters.target import Target, Work
 from converters.targets import tflite_fp32
-from fleet.protocol.errors import ConversionFailed
 
 MAX_CALIBRATION_SAMPLES = 512
 
@@ -23,9 +22,7 @@ def build(work: Work) -> bytes:
     """
     from converters.tflite.quantize import quantize_tflite_int8
 
-    if work.calibration is None:
-        raise ConversionFailed("It needs samples to calibrate with.", remedy="Give a dataset.")
-    samples = evenly_spaced(work.calibration, MAX_CALIBRATION_SAMPLES)
+    samples = evenly_spaced(work.samples(), MAX_CALIBRATION_SAMPLES)
     return quantize_tflite_int8(tflite_fp32.build(work), samples, keep_float=work.keep_float)
 
 

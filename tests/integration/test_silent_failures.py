@@ -57,7 +57,7 @@ def _plainly_quantized(given: Work, **options: Any) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
         before.write_bytes(given.onnx)
-        quantize_static(before, after, _OneBatch(given.calibration or {}), **options)
+        quantize_static(before, after, _OneBatch(given.samples()), **options)
         return after.read_bytes()
 
 
@@ -229,10 +229,9 @@ def test_constants_beyond_float16_are_clamped() -> None:
 
 def test_activations_beyond_float16_are_right_here_and_infinite_on_a_device() -> None:
     given = _amplified(30_000.0, 1 / 30_000)
-    assert given.calibration is not None
     plain = _plainly_halved(given)
     here = answers(plain.SerializeToString(), given)
-    np.testing.assert_allclose(here, given.calibration["x"], rtol=5e-3)
+    np.testing.assert_allclose(here, given.samples()["x"], rtol=5e-3)
     in_order = OnnxModel(plain)
     in_order.topological_sort()
     with np.errstate(over="ignore"):  # that is what is shown

@@ -125,10 +125,25 @@ def dense() -> Work:
     return work(nodes, constants, takes=(48,), gives=(8,), samples=samples)
 
 
+@cache
+def with_a_bad_layer() -> Work:
+    """Return four dense layers; in front of the third one value is a hundred times the others."""
+    random = np.random.RandomState(0)
+    constants = {f"w{i}": random.standard_normal((32, 32)).astype(np.float32) / 6 for i in range(1, 5)}
+    constants["w2"][:, 5] *= 100.0
+    constants["w3"][5] /= 100.0
+    tensors = ["x", "h1", "h2", "h3", "y"]
+    nodes = [
+        helper.make_node("MatMul", [tensors[i - 1], f"w{i}"], [tensors[i]], f"layer{i}") for i in range(1, 5)
+    ]
+    samples = random.standard_normal((64, 32)).astype(np.float32)
+    return work(nodes, constants, takes=(32,), gives=(32,), samples=samples)
+
+
 def answers(model: bytes, built_from: Work, inputs: Inputs | None = None) -> NDArray[Any]:
     """Return a model's answers, to the calibration samples if there are no inputs."""
     session = ONNXRUNTIME.open(model, built_from.signature)
-    return session.run(built_from.calibration or {} if inputs is None else inputs)
+    return session.run(built_from.samples() if inputs is None else inputs)
 
 
 def relative_error(model: bytes, built_from: Work) -> float:

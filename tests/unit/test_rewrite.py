@@ -132,10 +132,10 @@ def test_what_is_no_graph_is_refused(broken: bytes) -> None:
 
 def test_ranges_are_those_of_all_samples_whatever_the_batches() -> None:
     given = dense()
-    assert given.calibration is not None
-    assert len(given.calibration["x"]) % BATCH  # the last batch is smaller
-    found = ranges(given.onnx, given.calibration)
-    features, outputs = given.calibration["x"], answers(given.onnx, given)
+    features = given.samples()["x"]
+    assert len(features) % BATCH  # the last batch is smaller
+    found = ranges(given.onnx, given.samples())
+    outputs = answers(given.onnx, given)
     assert found["x"].minimum == features.min()
     assert found["x"].mean_square == pytest.approx(np.square(features, dtype=np.float64).mean())
     assert found["y"].maximum == pytest.approx(outputs.max(), abs=1e-5)

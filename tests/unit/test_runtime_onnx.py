@@ -29,8 +29,7 @@ from tests.support.onnx_models import model, value
 
 
 def _golden(given: Work) -> Inputs:
-    assert given.calibration is not None
-    return {name: array[:12] for name, array in given.calibration.items()}
+    return {name: array[:12] for name, array in given.samples().items()}
 
 
 def _texts() -> tuple[bytes, Signature]:

@@ -137,8 +137,7 @@ def test_percentile_and_entropy_clip_what_min_max_stretches_its_range_for() -> N
 
 def test_values_that_are_not_finite_are_refused() -> None:
     given = _with_outlier()
-    assert given.calibration is not None
-    samples = given.calibration["x"].copy()
+    samples = given.samples()["x"].copy()
     samples[5, 5] = np.inf
     with pytest.raises(ConversionFailed, match="'x' has values"):
         build(replace(given, calibration={"x": samples}))
