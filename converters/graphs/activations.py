@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.data.samples import Inputs
-from converters.graphs.rewrite import parsed
+from converters.graphs.onnx_graph import parsed
 from fleet.protocol.errors import ConversionFailed
 
 BATCH = 32

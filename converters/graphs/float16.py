@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.graphs.rewrite import initializers, stored, taken
+from converters.graphs.onnx_graph import (
+    add_constant,
+    bodies,
+    float_tensors,
+    initializers,
+    set_nodes,
+    taken,
+)
 from fleet.protocol.errors import ConversionFailed
 
 if TYPE_CHECKING:
@@ -54,7 +61,9 @@ def halves(model: ModelProto) -> dict[str, Half]:
     Args:
         model: A graph whose nodes have names and whose constants are initializers.
     """
-    floats = _float_tensors(model)
+    from onnx import shape_inference
+
+    floats = float_tensors(shape_inference.infer_shapes(model).graph)
     constants = initializers(model.graph)
     versions = {imported.domain: imported.version for imported in model.opset_import}
     made: set[str] = set()
@@ -70,7 +79,7 @@ def halves(model: ModelProto) -> dict[str, Half]:
     return found
 
 
-def in_float16(model: ModelProto, chosen: dict[str, Half]) -> None:
+def make_float16(model: ModelProto, chosen: dict[str, Half]) -> None:
     """Turn the chosen nodes, their tensors and constants into float16, with casts on the borders.
 
     Args:
@@ -98,7 +107,7 @@ def in_float16(model: ModelProto, chosen: dict[str, Half]) -> None:
             name = node.input[index]
             if name in constants and name not in names:
                 value = _constant(node, index, constants[name])
-                names[name] = stored(graph, f"{name}_float16", value, constants)
+                names[name] = add_constant(graph, f"{name}_float16", value, constants)
             elif name not in names:
                 names[name] = f"{name}_float16"
                 nodes.append(_cast(name, names[name], to_half=True))
@@ -109,9 +118,7 @@ def in_float16(model: ModelProto, chosen: dict[str, Half]) -> None:
             names[name] = node.output[index] = f"{name}_float16"
             if name in needed:
                 nodes.append(_cast(names[name], name, to_half=False))
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
+    set_nodes(graph, nodes)
     del graph.value_info[:]
 
 
@@ -120,7 +127,7 @@ def _half(node: NodeProto, floats: set[str], version: int) -> Half:
     from onnx import defs
 
     nothing = Half(frozenset(), frozenset())
-    if node.domain or node.op_type in SUMMING or any(a.HasField("g") or a.graphs for a in node.attribute):
+    if node.domain or node.op_type in SUMMING or any(bodies(node)):
         return nothing
     schema = defs.get_schema(node.op_type, version)
     allowed = {c.type_param_str: "tensor(float16)" in c.allowed_type_strs for c in schema.type_constraints}
@@ -136,15 +143,6 @@ def _half(node: NodeProto, floats: set[str], version: int) -> Half:
         return nothing
     shared = frozenset(index for index, kind in outputs.items() if kind in inputs.values())
     return Half(frozenset(inputs), shared)
-
-
-def _float_tensors(model: ModelProto) -> set[str]:
-    from onnx import TensorProto, shape_inference
-
-    graph = shape_inference.infer_shapes(model).graph
-    values = [*graph.input, *graph.value_info, *graph.output]
-    typed = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
-    return typed | {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
 
 
 def _constant(node: NodeProto, index: int, tensor: TensorProto) -> NDArray[np.float16]:

@@ -21,8 +21,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from converters.graphs.onnx_graph import attribute, consumers, initializers, parsed, producers, taken
 from converters.graphs.ort_format import bindings, ort_graph, ort_nodes
-from converters.graphs.rewrite import attribute, consumers, initializers, parsed, producers, taken
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, ValueInfoProto
@@ -98,7 +98,7 @@ def onnx_peak_memory_bytes(model: bytes) -> int:
         inputs=[value.name for value in graph.input if value.name not in constant],
         outputs=[same.get(value.name, value.name) for value in graph.output],
         weights_bytes=sum(tensor.ByteSize() for tensor in weights.values())
-        + sum(attribute.ByteSize() for node in graph.node for attribute in node.attribute),
+        + sum(each.ByteSize() for node in graph.node for each in node.attribute),
     )
 
 

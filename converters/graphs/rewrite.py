@@ -1,100 +1,42 @@
 """Rewrites of ONNX graphs: the same answers in a form that quantizers and other formats can work with.
 
-==============================  =============================================================================
-`named`                         every node has a name of its own, so that people can speak of it
-`with_constants_stored`         Constant nodes become initializers: quantizers look for weights only there
-`with_normalization_folded`     Conv → BatchNormalization becomes one Conv (Ioffe and Szegedy 2015, sec. 3.1)
-`with_plain_products`           Gemm's factors α and β go into its constants (onnxruntime's quantizer
-                                forgets β), and a bias (1, N) becomes (N,), which per-channel scales need
-`with_biases_joined`            MatMul and Add become Gemm: onnxruntime fuses them itself, but around the
-                                pairs, and then computes in float with weights that it unpacks each time
-`with_products_split`           Gemm becomes MatMul and Add: 4-bit quantization only knows MatMul
-==============================  =============================================================================
+=========================  ==================================================================================
+`store_constants`          Constant nodes become initializers: quantizers look for weights only there
+`fold_normalization`       Conv → BatchNormalization becomes one Conv (Ioffe and Szegedy 2015, sec. 3.1)
+`fold_gemm_factors`        Gemm's factors α and β go into its constants (onnxruntime's quantizer forgets β),
+                           and a bias (1, N) becomes (N,), which per-channel scales need
+`join_biases`              MatMul and Add become Gemm: onnxruntime fuses them itself, but around the pairs,
+                           and then computes in float with weights that it unpacks each time
+`split_gemms`              Gemm becomes MatMul and Add: 4-bit quantization only knows MatMul
+`drop_unused_constants`    what no node takes any more goes
+=========================  ==================================================================================
 
-Each takes the graph's copy and changes it in place.
+Each changes the graph that it is given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet.protocol.errors import ConversionFailed
+from converters.graphs.onnx_graph import (
+    add_constant,
+    attribute,
+    consumers,
+    copied,
+    initializers,
+    producers,
+    set_nodes,
+)
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 
-def parsed(model: bytes) -> ModelProto:
-    """Return an ONNX model from its bytes.
-
-    Raises:
-        ConversionFailed: They are not one.
-    """
-    import onnx
-
-    try:
-        found = onnx.load_from_string(model)
-    except Exception as error:  # protobuf's errors have no stable home to import them from
-        raise ConversionFailed("The model is not ONNX.") from error
-    if not found.graph.node:
-        raise ConversionFailed("The model is not ONNX, or its graph is empty.")
-    return found
-
-
-def attribute(node: NodeProto, name: str, default: Any) -> Any:
-    """Return the value of a node's attribute, or the default that its operator's specification states."""
-    from onnx import helper
-
-    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
-
-
-def initializers(graph: GraphProto) -> dict[str, TensorProto]:
-    """Return the graph's constants by name, without those that its inputs may override."""
-    inputs = {value.name for value in graph.input}
-    return {tensor.name: tensor for tensor in graph.initializer if tensor.name not in inputs}
-
-
-def producers(graph: GraphProto) -> dict[str, NodeProto]:
-    """Return the node that gives each tensor."""
-    return {name: node for node in graph.node for name in node.output if name}
-
-
-def consumers(graph: GraphProto) -> dict[str, list[NodeProto]]:
-    """Return the nodes that take each tensor, those inside of subgraphs by the node that holds these."""
-    found: dict[str, list[NodeProto]] = {}
-    for node in graph.node:
-        for name in taken(node):
-            found.setdefault(name, []).append(node)
-    return found
-
-
-def taken(node: NodeProto) -> list[str]:
-    """Return the tensors that a node takes, with what its subgraphs take and make."""
-    graphs = [graph for a in node.attribute for graph in ([a.g] if a.HasField("g") else a.graphs)]
-    inner = [name for graph in graphs for child in graph.node for name in taken(child)]
-    given = [value.name for graph in graphs for value in graph.output]
-    return list(dict.fromkeys([*node.input, *inner, *given]))
-
-
-def named(model: ModelProto) -> None:
-    """Give a name to every node that has none, and another one to those that share theirs."""
-    taken = {node.name for node in model.graph.node}
-    seen: set[str] = set()
-    for index, node in enumerate(model.graph.node):
-        if not node.name or node.name in seen:
-            name = f"{node.name or node.op_type}_{index}"
-            while name in taken:
-                name += "_"
-            node.name = name
-            taken.add(name)
-        seen.add(node.name)
-
-
-def with_constants_stored(model: ModelProto) -> None:
+def store_constants(model: ModelProto) -> None:
     """Turn Constant nodes that hold tensors into initializers."""
     constants = [node for node in model.graph.node if node.op_type == "Constant" and not node.domain]
     for node in constants:
@@ -107,7 +49,7 @@ def with_constants_stored(model: ModelProto) -> None:
         model.graph.node.remove(node)
 
 
-def with_normalization_folded(model: ModelProto) -> None:
+def fold_normalization(model: ModelProto) -> None:
     """Fold each BatchNormalization into the convolution before it, where nothing else takes that output.
 
     With scale γ, shift β, mean μ and variance σ² of an output channel, its weights become w·γ/√(σ² + ε) and
@@ -130,7 +72,7 @@ def with_normalization_folded(model: ModelProto) -> None:
         _fold(graph, conv, norm, constants)
 
 
-def with_plain_products(model: ModelProto) -> None:
+def fold_gemm_factors(model: ModelProto) -> None:
     """Move the factors of each Gemm, α·A'·B' + β·C, into B and C where these are constant; flatten C."""
     constants = initializers(model.graph)
     for node in model.graph.node:
@@ -139,10 +81,10 @@ def with_plain_products(model: ModelProto) -> None:
         _scale_constant(model.graph, node, 1, "alpha", constants)
         if len(node.input) > 2 and node.input[2]:
             _scale_constant(model.graph, node, 2, "beta", constants)
-    without_unused_constants(model)
+    drop_unused_constants(model)
 
 
-def with_biases_joined(model: ModelProto) -> None:
+def join_biases(model: ModelProto) -> None:
     """Turn each MatMul of a matrix and constant weights, and the Add of a constant bias, into one Gemm."""
     from onnx import shape_inference
 
@@ -177,48 +119,27 @@ def with_biases_joined(model: ModelProto) -> None:
         graph.node.remove(add)
 
 
-def with_products_split(model: ModelProto) -> None:
+def split_gemms(model: ModelProto) -> None:
     """Turn each Gemm with constant weights into MatMul, which keeps its name, and Add."""
-    with_plain_products(model)
+    fold_gemm_factors(model)
     graph = model.graph
     constants = initializers(graph)
     nodes: list[NodeProto] = []
     for node in graph.node:
         weighted = node.op_type == "Gemm" and node.input[1] in constants
         nodes.extend(_split(graph, node, constants) if weighted else [node])
-    copies = [_copy(node) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
-    without_unused_constants(model)
+    set_nodes(graph, nodes)
+    drop_unused_constants(model)
 
 
-def without_unused_constants(model: ModelProto) -> None:
+def drop_unused_constants(model: ModelProto) -> None:
     """Drop the initializers that no node takes."""
     used = {*consumers(model.graph), *(value.name for value in model.graph.output)}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
     if len(kept) < len(model.graph.initializer):
-        copies = [_copy(tensor) for tensor in kept]
+        copies = [copied(tensor) for tensor in kept]
         del model.graph.initializer[:]
         model.graph.initializer.extend(copies)
-
-
-def stored(graph: GraphProto, name: str, value: NDArray[Any], constants: dict[str, TensorProto]) -> str:
-    """Add a constant to the graph under a free name like this one, and return that name.
-
-    Args:
-        graph: The graph.
-        name: What it should be called.
-        value: Its value.
-        constants: The graph's `initializers`; the new one is added.
-    """
-    from onnx import numpy_helper
-
-    while name in constants:
-        name += "_"
-    tensor = numpy_helper.from_array(value, name)
-    graph.initializer.append(tensor)
-    constants[name] = graph.initializer[-1]
-    return name
 
 
 def _fold(graph: GraphProto, conv: NodeProto, norm: NodeProto, constants: dict[str, TensorProto]) -> None:
@@ -233,8 +154,8 @@ def _fold(graph: GraphProto, conv: NodeProto, norm: NodeProto, constants: dict[s
     folded = weights * factor.reshape(-1, *[1] * (weights.ndim - 1))
     moved = ((bias[0] if bias else 0.0) - mean) * factor + shift
     conv.input[1:] = [
-        stored(graph, conv.input[1] + "_folded", folded.astype(np.float32), constants),
-        stored(graph, norm.input[2] + "_folded", moved.astype(np.float32), constants),
+        add_constant(graph, conv.input[1] + "_folded", folded.astype(np.float32), constants),
+        add_constant(graph, norm.input[2] + "_folded", moved.astype(np.float32), constants),
     ]
     conv.output[0] = norm.output[0]
     graph.node.remove(norm)
@@ -257,8 +178,10 @@ def _scale_constant(
     if amount == 1.0 and not flat:
         return
     scaled = (value * np.asarray(amount, dtype=value.dtype)).reshape(-1 if flat else value.shape)
-    node.input[index] = stored(graph, f"{node.name}_{'bias' if index == 2 else 'weights'}", scaled, constants)
-    kept = [_copy(each) for each in node.attribute if each.name != factor]
+    node.input[index] = add_constant(
+        graph, f"{node.name}_{'bias' if index == 2 else 'weights'}", scaled, constants
+    )
+    kept = [copied(each) for each in node.attribute if each.name != factor]
     del node.attribute[:]
     node.attribute.extend(kept)
 
@@ -270,21 +193,15 @@ def _split(graph: GraphProto, node: NodeProto, constants: dict[str, TensorProto]
     before, after = [], []
     if attribute(node, "transB", 0):
         transposed = np.ascontiguousarray(numpy_helper.to_array(constants[right]).T)
-        right = stored(graph, f"{node.name}_transposed", transposed, constants)
+        right = add_constant(graph, f"{node.name}_transposed", transposed, constants)
     if attribute(node, "transA", 0):
         left, name = f"{node.name}_left", f"{node.name}_transpose"
         before = [helper.make_node("Transpose", [node.input[0]], [left], name, perm=[1, 0])]
     if len(node.input) > 2 and node.input[2]:
         added, output = node.input[2], f"{node.name}_product"
         if (beta := attribute(node, "beta", 1.0)) != 1.0:  # what is added is no constant
-            factor = stored(graph, f"{node.name}_beta", np.asarray(beta, dtype=np.float32), constants)
+            factor = add_constant(graph, f"{node.name}_beta", np.asarray(beta, dtype=np.float32), constants)
             added = f"{node.name}_scaled"
             before.append(helper.make_node("Mul", [node.input[2], factor], [added], f"{node.name}_scale"))
         after = [helper.make_node("Add", [output, added], [node.output[0]], f"{node.name}_add")]
     return [*before, helper.make_node("MatMul", [left, right], [output], node.name), *after]
-
-
-def _copy(message: Any) -> Any:
-    copied = type(message)()
-    copied.CopyFrom(message)
-    return copied

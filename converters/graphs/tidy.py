@@ -8,20 +8,19 @@ Exporters leave behind what devices should not carry, and names that count how o
    already.
 4. Flatten (1, N) operands of element-wise nodes to (N,): per-channel quantization and TensorFlow Lite know
    biases with one dimension only.
-5. Name every node ``Kind_i``, counting the nodes of its kind; a tensor after the node that gives it, a
-   constant after the first node that takes it (``MatMul_0.1`` is what ``MatMul_0`` multiplies with).
-   Reports name layers so.
+5. Name nodes, tensors and constants anew, see `converters.graphs.naming`.
 6. Import the operator sets in use, once, and check the whole.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from converters.graphs.versions import GRAPH_NAME, IR_VERSION
+from converters.graphs.naming import name_by_kind
+from converters.graphs.onnx_graph import all_nodes, bodies, copied, let_take, set_nodes, taken
+from converters.graphs.versions import IR_VERSION
 from fleet.protocol.errors import ConversionFailed, UnsupportedOperator
 from fleet.protocol.manifest import Signature, Tensor
 
@@ -55,18 +54,17 @@ def tidy(model: onnx.ModelProto, signature: Signature, output: str) -> onnx.Mode
         UnsupportedOperator: A node comes from a set of operators that runtimes do not have.
         ConversionFailed: The model has no such output, or the result is not valid ONNX.
     """
-    from onnx import ModelProto, checker, helper
+    from onnx import checker, helper
     from onnx.shape_inference import InferenceError
 
-    copy = ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     graph = copy.graph
     _keep(graph, _ancestors(graph.node, output))
     _fold_constants(copy, output)
     _keep(graph, _without_passthroughs(copy, output))
     _flatten_operands(copy)
     names = {tensor.name: tensor.name for tensor in signature.inputs}
-    _rename(graph, {**names, output: signature.outputs[0].name})
+    name_by_kind(graph, {**names, output: signature.outputs[0].name})
     tidied = helper.make_model(
         helper.make_graph(
             list(graph.node),
@@ -98,15 +96,8 @@ def value_info(tensor: Tensor) -> onnx.ValueInfoProto:
 
 def _keep(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
     """Replace the graph's nodes by these, which may be some of its own; drop constants that none takes."""
-    from onnx import NodeProto
-
-    kept = []
-    for node in nodes:  # the graph owns what it holds, and clears it
-        kept.append(NodeProto())
-        kept[-1].CopyFrom(node)
-    del graph.node[:]
-    graph.node.extend(kept)
-    used = {name for node in graph.node for name in _reads(node)}
+    set_nodes(graph, nodes)
+    used = {name for node in graph.node for name in taken(node)}
     constants = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
     graph.initializer.extend(constants)
@@ -117,31 +108,11 @@ def _ancestors(nodes: Iterable[onnx.NodeProto], output: str) -> list[onnx.NodePr
     wanted, kept = {output}, []
     for node in reversed(list(nodes)):
         if wanted.intersection(node.output):
-            wanted.update(_reads(node))
+            wanted.update(taken(node))
             kept.append(node)
     if not kept:
         raise ConversionFailed(f"The model computes no output {output!r}.")
     return kept[::-1]
-
-
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    from onnx import AttributeProto
-
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def _reads(node: onnx.NodeProto) -> set[str]:
-    """Return the tensors that a node takes, also those that its bodies take from around it."""
-    names = set(node.input)
-    for body in _subgraphs(node):
-        own = {value.name for value in body.input} | {tensor.name for tensor in body.initializer}
-        own.update(name for inner in body.node for name in inner.output)
-        taken = {name for inner in body.node for name in _reads(inner)}
-        names |= (taken | {value.name for value in body.output}) - own
-    return names - {""}
 
 
 def _fold_constants(model: onnx.ModelProto, output: str) -> None:
@@ -154,7 +125,7 @@ def _fold_constants(model: onnx.ModelProto, output: str) -> None:
     known = {tensor.name: tensor for tensor in graph.initializer}
     rest = []
     for node in graph.node:
-        foreign = node.domain or any(_subgraphs(node)) or output in node.output
+        foreign = node.domain or any(bodies(node)) or output in node.output
         if foreign or not known.keys() >= set(node.input):
             rest.append(node)
             continue
@@ -176,7 +147,7 @@ def _without_passthroughs(model: onnx.ModelProto, output: str) -> list[onnx.Node
     source: dict[str, str] = {}
     kept = []
     for node in model.graph.node:
-        _replace_reads(node, source)
+        let_take(node, source)
         if _is_passthrough(node, known):
             source[node.output[0]] = node.input[0]
         else:
@@ -186,7 +157,7 @@ def _without_passthroughs(model: onnx.ModelProto, output: str) -> list[onnx.Node
     if not givers:  # an input is the output: something must give it
         return [*kept, next(node for node in model.graph.node if output in node.output)]
     for node in kept:  # the graph's output keeps its name
-        _replace_reads(node, {final: output})
+        let_take(node, {final: output})
         node.output[:] = [output if name == final else name for name in node.output]
     return kept
 
@@ -257,7 +228,7 @@ def _flatten_operands(model: onnx.ModelProto) -> None:
         for name, other in zip(node.input, reversed(ranks), strict=False):
             if not fits or other < 2:
                 used_as_is.add(name)
-        used_as_is |= _reads(node) - set(node.input)
+        used_as_is |= set(taken(node)).difference(node.input)
     constants = {tensor.name for tensor in graph.initializer}
     for node in graph.node:  # of two constants neither may lose the dimension that the other counts on
         if constants.issuperset(node.input):
@@ -267,57 +238,12 @@ def _flatten_operands(model: onnx.ModelProto) -> None:
             tensor.dims[:] = [math.prod(tensor.dims)]
 
 
-def _rename(graph: onnx.GraphProto, names: dict[str, str], prefix: str = "") -> None:
-    """Name nodes, tensors and constants as this file's head says; in a node's body after that node.
-
-    Args:
-        graph: The graph, or a body.
-        names: New names by old ones, of the graph's inputs, of what is around it, and of what must be
-            called so.
-        prefix: Of the names that are given.
-    """
-    constants = {tensor.name for tensor in graph.initializer}
-    counts: Counter[str] = Counter()
-    for node in graph.node:
-        node.name = f"{prefix}{node.op_type}_{counts[node.op_type]}"
-        counts[node.op_type] += 1
-        inner = sorted(_reads(node) - set(node.input))  # that only the node's bodies take
-        for position, name in enumerate([*node.input, *inner]):
-            if name in constants:
-                names.setdefault(name, f"{node.name}.{position}")
-        for position, name in enumerate(filter(None, node.output)):
-            names.setdefault(name, f"{node.name}:{position}" if position else node.name)
-        for number, body in enumerate(_subgraphs(node)):
-            start = f"{node.name}/{number}/"
-            entries = {value.name: f"{start}input.{at}" for at, value in enumerate(body.input)}
-            _rename(body, {**names, **entries}, start)
-        node.input[:] = [names.get(name, name) for name in node.input]
-        node.output[:] = [names.get(name, name) for name in node.output]
-        node.doc_string = ""
-    for named in (*graph.initializer, *graph.input, *graph.output):
-        named.name = names.get(named.name, named.name)
-        named.doc_string = ""
-    graph.name = prefix or GRAPH_NAME
-    del graph.value_info[:]
-
-
-def _replace_reads(node: onnx.NodeProto, names: dict[str, str]) -> None:
-    """Let a node, and its bodies, take tensors by other names."""
-    node.input[:] = [names.get(name, name) for name in node.input]
-    for body in _subgraphs(node):
-        own = {value.name for value in body.input} | {tensor.name for tensor in body.initializer}
-        own.update(name for inner in body.node for name in inner.output)
-        around = {old: new for old, new in names.items() if old not in own}
-        for inner in body.node:
-            _replace_reads(inner, around)
-
-
 def _imports(model: onnx.ModelProto) -> list[onnx.OperatorSetIdProto]:
     """Return the operator sets that the nodes use."""
     from onnx import helper
 
     used: dict[str, str] = {"": ""}  # the core is always declared
-    for node in _all_nodes(model.graph):
+    for node in all_nodes(model.graph):
         used.setdefault(node.domain, node.op_type)
     for domain, operator in used.items():
         if domain not in DOMAINS:
@@ -328,10 +254,3 @@ def _imports(model: onnx.ModelProto) -> list[onnx.OperatorSetIdProto]:
     for entry in model.opset_import:
         versions[entry.domain] = max(entry.version, versions.get(entry.domain, 0))
     return [helper.make_opsetid(domain, versions[domain]) for domain in sorted(used)]
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for body in _subgraphs(node):
-            yield from _all_nodes(body)

@@ -22,7 +22,7 @@ import numpy as np
 
 from converters.data.samples import Inputs, evenly_spaced
 from converters.graphs.activations import batches
-from converters.graphs.rewrite import parsed
+from converters.graphs.onnx_graph import parsed
 from converters.judging.variant import Candidate
 from converters.runtimes.onnx import ONNXRUNTIME
 from converters.target import Target, Work

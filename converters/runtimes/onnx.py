@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from converters.data.samples import Inputs
 from converters.graphs.memory import onnx_peak_memory_bytes, ort_peak_memory_bytes
+from converters.graphs.onnx_graph import parsed
 from converters.graphs.ort_format import is_ort_format, minimum_release, ort_operators
-from converters.graphs.rewrite import parsed
 from converters.graphs.versions import MINIMUM_RUNTIME_VERSION, RUNTIME, minimum_onnxruntime
 from converters.runtimes.onnx_rounding import computes_in_float16, with_rounding_noise
 from converters.runtimes.rounding import FLOAT16_ROUNDOFF

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.graphs.onnx_graph import parsed
 from converters.graphs.ort_format import is_ort_format, ort_graph, ort_nodes
-from converters.graphs.rewrite import parsed
 from converters.runtimes.rounding import FEWEST_TERMS, noisy
 
 if TYPE_CHECKING:

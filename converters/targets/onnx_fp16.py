@@ -12,15 +12,10 @@ import numpy as np
 from converters.data.samples import Inputs, evenly_spaced
 from converters.graphs.activations import ranges
 from converters.graphs.calibration import MAX_SAMPLES
-from converters.graphs.float16 import GREATEST, Half, halves, in_float16
-from converters.graphs.rewrite import (
-    named,
-    parsed,
-    producers,
-    with_constants_stored,
-    with_normalization_folded,
-    without_unused_constants,
-)
+from converters.graphs.float16 import GREATEST, Half, halves, make_float16
+from converters.graphs.naming import name_nodes
+from converters.graphs.onnx_graph import parsed, producers
+from converters.graphs.rewrite import drop_unused_constants, fold_normalization, store_constants
 from converters.runtimes.onnx import ONNXRUNTIME
 from converters.target import Target, Work
 from fleet.protocol.errors import ConversionFailed
@@ -33,9 +28,9 @@ def build(work: Work) -> bytes:
         ConversionFailed: A value is greater than float16 can hold, or the model has no weights to convert.
     """
     model = parsed(work.onnx)
-    named(model)
-    with_constants_stored(model)
-    with_normalization_folded(model)
+    name_nodes(model)
+    store_constants(model)
+    fold_normalization(model)
     chosen = halves(model)
     if not chosen:
         raise ConversionFailed(
@@ -44,10 +39,10 @@ def build(work: Work) -> bytes:
             remedy="Pack the model as fp32.",
         )
     fp32 = model.SerializeToString()
-    in_float16(model, chosen)
+    make_float16(model, chosen)
     if work.calibration is not None:
         _check_values(fp32, chosen, evenly_spaced(work.calibration, MAX_SAMPLES))
-    without_unused_constants(model)
+    drop_unused_constants(model)
     return bytes(model.SerializeToString(deterministic=True))
 
 

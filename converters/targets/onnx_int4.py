@@ -20,14 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.graphs.rewrite import (
-    initializers,
-    named,
-    parsed,
-    with_constants_stored,
-    with_products_split,
-    without_unused_constants,
-)
+from converters.graphs.naming import name_nodes
+from converters.graphs.onnx_graph import initializers, parsed
+from converters.graphs.rewrite import drop_unused_constants, split_gemms, store_constants
 from converters.runtimes.onnx import ONNXRUNTIME
 from converters.target import Target, Work
 from fleet.protocol.errors import ConversionFailed
@@ -63,9 +58,9 @@ def build(work: Work) -> bytes:
     from onnx import helper
 
     model = parsed(work.onnx)
-    named(model)
-    with_constants_stored(model)
-    with_products_split(model)
+    name_nodes(model)
+    store_constants(model)
+    split_gemms(model)
     constants = initializers(model.graph)
     suitable = [node for node in model.graph.node if _suits(node, constants)]
     chosen = [node for node in suitable if node.name not in work.keep_float]
@@ -77,7 +72,7 @@ def build(work: Work) -> bytes:
         )
     for node in chosen:
         _quantize(model.graph, node, constants[node.input[1]])
-    without_unused_constants(model)
+    drop_unused_constants(model)
     if all(imported.domain != DOMAIN for imported in model.opset_import):
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     data = bytes(model.SerializeToString(deterministic=True))

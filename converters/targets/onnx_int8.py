@@ -23,16 +23,9 @@ import numpy as np
 
 from converters.data.samples import Inputs
 from converters.graphs.calibration import calibrated_ranges
-from converters.graphs.rewrite import (
-    initializers,
-    named,
-    parsed,
-    producers,
-    with_biases_joined,
-    with_constants_stored,
-    with_normalization_folded,
-    with_plain_products,
-)
+from converters.graphs.naming import name_nodes
+from converters.graphs.onnx_graph import float_tensors, initializers, parsed, producers
+from converters.graphs.rewrite import fold_gemm_factors, fold_normalization, join_biases, store_constants
 from converters.runtimes.onnx import ONNXRUNTIME
 from converters.target import CalibrationMethod, Target, Work
 from fleet.protocol.errors import ConversionFailed
@@ -78,11 +71,11 @@ def build(work: Work) -> bytes:
 def prepared(model: bytes) -> ModelProto:
     """Return the graph in the form in which its nodes are quantized and called by name."""
     graph = parsed(model)
-    named(graph)
-    with_constants_stored(graph)
-    with_normalization_folded(graph)
-    with_biases_joined(graph)
-    with_plain_products(graph)
+    name_nodes(graph)
+    store_constants(graph)
+    fold_normalization(graph)
+    join_biases(graph)
+    fold_gemm_factors(graph)
     return graph
 
 
@@ -140,7 +133,7 @@ def _quantized(
     members = [node for node in model.graph.node if node.name in nodes]
     tensors = {name for node in members for name in node.input if name not in constants}
     tensors.update(name for node in members if node.op_type not in FLOAT_OUTPUT for name in node.output)
-    floats = tensors & _float_tensors(model)
+    floats = tensors & float_tensors(model.graph)
     limits = calibrated_ranges(model.SerializeToString(), samples, floats, method)
     data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in limits.items()}
     producer = model.producer_name, model.producer_version
@@ -164,13 +157,6 @@ def _quantized(
         ) from error
     quantizer.model.topological_sort()  # it appends what it adds
     return _finished(quantizer.model.model, producer)
-
-
-def _float_tensors(model: ModelProto) -> set[str]:
-    from onnx import TensorProto
-
-    values = [*model.graph.input, *model.graph.value_info, *model.graph.output]
-    return {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
 
 
 def _finished(model: Any, producer: tuple[str, str]) -> bytes:

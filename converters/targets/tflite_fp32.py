@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from converters.graphs.rewrite import parsed
+from converters.graphs.onnx_graph import parsed
 from converters.runtimes.tflite import LITERT
 from converters.target import Target, Work
 

@@ -235,7 +235,7 @@ def test_activations_beyond_float16_are_right_here_and_infinite_on_a_device() ->
     in_order = OnnxModel(plain)
     in_order.topological_sort()
     with np.errstate(over="ignore"):  # that is what is shown
-        device = ReferenceEvaluator(in_order.model).run(["y"], given.calibration)
+        device = ReferenceEvaluator(in_order.model).run(["y"], given.samples())
     assert np.isinf(np.asarray(device)).all()
     with pytest.raises(ConversionFailed, match=r"'amplify' \(Mul\) has values up to 2\d\d\d\d\d"):
         build_fp16(given)

@@ -11,15 +11,14 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 
-from converters.graphs.activations import BATCH, batches, histograms, ranges
+from converters.graphs.naming import name_nodes
+from converters.graphs.onnx_graph import parsed
 from converters.graphs.rewrite import (
-    named,
-    parsed,
-    with_biases_joined,
-    with_constants_stored,
-    with_normalization_folded,
-    with_plain_products,
-    with_products_split,
+    fold_gemm_factors,
+    fold_normalization,
+    join_biases,
+    split_gemms,
+    store_constants,
 )
 from converters.target import Work
 from fleet.protocol.errors import ConversionFailed
@@ -42,7 +41,7 @@ def _constants(model: bytes) -> dict[str, NDArray[Any]]:
 
 
 def test_batch_norm_goes_into_the_convolution_before_it() -> None:
-    folded = _rewritten(convolutional(), with_normalization_folded)
+    folded = _rewritten(convolutional(), fold_normalization)
     assert "BatchNormalization" not in operators(folded)
     assert not {name for name in _constants(folded) if name.startswith("n")} - {
         "n1_shift_folded",
@@ -61,21 +60,21 @@ def test_a_batch_norm_whose_convolution_has_other_uses_stays() -> None:
     ]
     samples = random.standard_normal((3, 4, 2, 2)).astype(np.float32)
     given = work(nodes, constants, takes=(4, 2, 2), gives=(4, 2, 2), samples=samples)
-    assert operators(_rewritten(given, with_normalization_folded)) == ["Conv", "BatchNormalization", "Add"]
+    assert operators(_rewritten(given, fold_normalization)) == ["Conv", "BatchNormalization", "Add"]
 
 
 def test_gemm_becomes_plain_and_then_products_and_sums() -> None:
-    plain = _rewritten(dense(), with_plain_products)
+    plain = _rewritten(dense(), fold_gemm_factors)
     factors = {a.name for n in onnx.load_from_string(plain).graph.node for a in n.attribute}
     assert factors == {"transB"}
     assert all(value.ndim == 1 for name, value in _constants(plain).items() if "b" in name)
-    split = _rewritten(dense(), with_products_split)
+    split = _rewritten(dense(), split_gemms)
     assert "Gemm" not in operators(split)
     assert operators(split).count("MatMul") == operators(split).count("Add") == 3
 
 
 def test_products_and_sums_become_gemm() -> None:
-    joined = _rewritten(dense(), with_biases_joined)
+    joined = _rewritten(dense(), join_biases)
     assert operators(joined).count("Gemm") == 3
     assert not {"MatMul", "Add"} & set(operators(joined))
 
@@ -87,7 +86,7 @@ def test_a_sum_of_what_varies_is_no_bias() -> None:
     for added in ("x", "b"):  # a bias of two rows is none either
         nodes = [product, helper.make_node("Add", ["h", added], ["y"], "add")]
         given = work(nodes, constants, takes=(4,), gives=(4,), samples=samples)
-        assert operators(_rewritten(given, with_biases_joined)) == ["MatMul", "Add"]
+        assert operators(_rewritten(given, join_biases)) == ["MatMul", "Add"]
 
 
 def test_a_product_of_more_than_matrices_is_no_gemm() -> None:
@@ -98,7 +97,7 @@ def test_a_product_of_more_than_matrices_is_no_gemm() -> None:
     ]
     samples = np.random.RandomState(0).standard_normal((2, 3, 4)).astype(np.float32)
     given = work(nodes, constants, takes=(3, 4), gives=(3, 4), samples=samples)
-    assert operators(_rewritten(given, with_biases_joined)) == ["MatMul", "Add"]
+    assert operators(_rewritten(given, join_biases)) == ["MatMul", "Add"]
 
 
 def test_constant_nodes_become_initializers() -> None:
@@ -108,7 +107,7 @@ def test_constant_nodes_become_initializers() -> None:
         helper.make_node("MatMul", ["x", "w"], ["y"], "product"),
     ]
     given = work(nodes, {}, takes=(4,), gives=(4,), samples=np.eye(4, dtype=np.float32))
-    stored = _rewritten(given, with_constants_stored)
+    stored = _rewritten(given, store_constants)
     assert operators(stored) == ["MatMul"]
     assert _constants(stored)["w"].shape == (4, 4)
 
@@ -118,7 +117,7 @@ def test_every_node_gets_a_name_of_its_own() -> None:
     tensors = ["x", "a", "b", "c", "y"]
     nodes = [helper.make_node("Relu", [tensors[i]], [tensors[i + 1]], name) for i, name in enumerate(names)]
     given = work(nodes, {}, takes=(4,), gives=(4,), samples=np.eye(4, dtype=np.float32))
-    found = [node.name for node in onnx.load_from_string(_rewritten(given, named)).graph.node]
+    found = [node.name for node in onnx.load_from_string(_rewritten(given, name_nodes)).graph.node]
     assert found[1:3] == ["Relu_0", "other"]  # names that were given stay
     assert len(set(found)) == 4
     assert all(found)
@@ -128,34 +127,3 @@ def test_every_node_gets_a_name_of_its_own() -> None:
 def test_what_is_no_graph_is_refused(broken: bytes) -> None:
     with pytest.raises(ConversionFailed):
         parsed(broken)
-
-
-def test_ranges_are_those_of_all_samples_whatever_the_batches() -> None:
-    given = dense()
-    features = given.samples()["x"]
-    assert len(features) % BATCH  # the last batch is smaller
-    found = ranges(given.onnx, given.samples())
-    outputs = answers(given.onnx, given)
-    assert found["x"].minimum == features.min()
-    assert found["x"].mean_square == pytest.approx(np.square(features, dtype=np.float64).mean())
-    assert found["y"].maximum == pytest.approx(outputs.max(), abs=1e-5)
-    assert set(found) == {"x", "centred", "scaled", "g1", "r1", "g2", "r2", "m3", "y"}
-    counts = histograms(given.onnx, given.calibration, {"r1": found["r1"]}, bins=64)["r1"]
-    assert counts.sum() == len(features) * 64
-    assert counts[0] == counts.max()  # what a ReLU cuts off
-
-
-def test_missing_values_do_not_count() -> None:
-    node = helper.make_node("Identity", ["x"], ["y"], "same")
-    samples = np.array([[1.0, np.nan], [3.0, -2.0]], dtype=np.float32)
-    given = work([node], {}, takes=(2,), gives=(2,), samples=samples)
-    found = ranges(given.onnx, {"x": samples})["y"]
-    assert (found.minimum, found.maximum) == (-2.0, 3.0)
-    assert found.mean_square == pytest.approx(14 / 3)
-    shown = [batch["y"] for batch in batches(given.onnx, {"x": samples}, only={"y"})]
-    np.testing.assert_array_equal(np.concatenate(shown), samples)
-
-
-def test_a_graph_that_cannot_be_run_is_refused() -> None:
-    with pytest.raises(ConversionFailed, match="cannot run"):
-        ranges(dense().onnx, {"x": np.zeros((2, 3), dtype=np.float32)})
