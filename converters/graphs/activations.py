@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from converters.data.samples import Inputs
 from converters.graphs.onnx_graph import parsed
-from fleet.protocol.errors import ConversionFailed
+from converters.graphs.session import onnxruntime_cannot, open_session
 
 BATCH = 32
 """Samples that are run at once: all tensors of these are in memory together."""
@@ -47,24 +47,17 @@ def batches(
     Raises:
         ConversionFailed: onnxruntime cannot run the graph.
     """
-    import onnxruntime as ort
-
     exposed, fetched = _exposed(model, only)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1  # another split over threads would be another order of additions
-    options.log_severity_level = 3
     count = len(next(iter(samples.values())))
     try:
-        session = ort.InferenceSession(exposed, options, providers=["CPUExecutionProvider"])
+        session = open_session(exposed)
         for start in range(0, count, BATCH):
             batch = {name: array[start : start + BATCH] for name, array in samples.items()}
             found = {name: array for name, array in batch.items() if only is None or name in only}
             found.update(zip(fetched, session.run(fetched, batch) if fetched else (), strict=True))
             yield {name: array for name, array in found.items() if _wanted(array, only)}
-    except Exception as error:  # onnxruntime's errors have no root of their own
-        raise ConversionFailed(
-            f"onnxruntime cannot run the graph on the samples: {str(error).rstrip('. ')}."
-        ) from error
+    except Exception as error:
+        raise onnxruntime_cannot("run the graph on the samples", error) from error
 
 
 def ranges(model: bytes, samples: Inputs) -> dict[str, Range]:

@@ -16,6 +16,7 @@ from converters.data.samples import Inputs
 from converters.graphs.memory import onnx_peak_memory_bytes, ort_peak_memory_bytes
 from converters.graphs.onnx_graph import parsed
 from converters.graphs.ort_format import is_ort_format, minimum_release, ort_operators
+from converters.graphs.session import onnxruntime_cannot, open_session, session_options
 from converters.graphs.versions import MINIMUM_RUNTIME_VERSION, RUNTIME, minimum_onnxruntime
 from converters.runtimes.onnx_rounding import computes_in_float16, with_rounding_noise
 from converters.runtimes.rounding import FLOAT16_ROUNDOFF
@@ -43,17 +44,13 @@ class OnnxSession:
     def __init__(self, model: bytes, signature: Signature, *, optimize: bool = True) -> None:
         import onnxruntime as ort
 
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1  # another split over threads would be another order of additions
-        options.log_severity_level = 3  # what is wrong is raised
+        options = session_options()
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's errors have no root of their own
-            raise ConversionFailed(
-                f"onnxruntime cannot load the model: {str(error).rstrip('. ')}."
-            ) from error
+            self._session = open_session(model, options)
+        except Exception as error:
+            raise onnxruntime_cannot("load the model", error) from error
         self._output = signature.outputs[0].name
         has = [output.name for output in self._session.get_outputs()]
         if self._output not in has:
@@ -70,8 +67,8 @@ class OnnxSession:
         """
         try:
             return np.asarray(self._session.run([self._output], inputs)[0])
-        except Exception as error:  # as above
-            raise ConversionFailed(f"onnxruntime cannot run the model: {str(error).rstrip('. ')}.") from error
+        except Exception as error:
+            raise onnxruntime_cannot("run the model", error) from error
 
 
 def rounding(model: bytes, signature: Signature, inputs: Inputs, seed: int) -> float:

@@ -26,6 +26,7 @@ from converters.graphs.calibration import calibrated_ranges
 from converters.graphs.naming import name_nodes
 from converters.graphs.onnx_graph import float_tensors, initializers, parsed, producers
 from converters.graphs.rewrite import fold_gemm_factors, fold_normalization, join_biases, store_constants
+from converters.graphs.session import onnxruntime_cannot
 from converters.runtimes.onnx import ONNXRUNTIME
 from converters.target import CalibrationMethod, Target, Work
 from fleet.protocol.errors import ConversionFailed
@@ -151,10 +152,8 @@ def _quantized(
     )
     try:
         quantizer.quantize_model()
-    except Exception as error:  # onnxruntime's errors have no root of their own
-        raise ConversionFailed(
-            f"onnxruntime cannot quantize the graph: {str(error).rstrip('. ')}."
-        ) from error
+    except Exception as error:
+        raise onnxruntime_cannot("quantize the graph", error) from error
     quantizer.model.topological_sort()  # it appends what it adds
     return _finished(quantizer.model.model, producer)
 

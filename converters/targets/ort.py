@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from converters.graphs.ort_format import canonical, ort_operators
+from converters.graphs.session import onnxruntime_cannot, open_session, session_options
 from converters.runtimes.onnx import ONNXRUNTIME
 from converters.target import Target, Work
 from fleet.protocol.errors import ConversionFailed
@@ -28,19 +29,16 @@ def build(work: Work) -> bytes:
 
     with tempfile.TemporaryDirectory(prefix="muster-ort-") as folder:
         path = Path(folder) / "model.ort"
-        options = ort.SessionOptions()
+        options = session_options()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(path)
         options.add_session_config_entry("session.save_model_format", "ORT")
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
         try:
-            ort.InferenceSession(work.onnx, options, providers=["CPUExecutionProvider"])
-            data = canonical(path.read_bytes())
-        except Exception as error:  # onnxruntime's errors have no root of their own
-            raise ConversionFailed(
-                f"onnxruntime cannot save the graph in its format: {str(error).rstrip('. ')}."
-            ) from error
+            open_session(work.onnx, options)
+            saved = path.read_bytes()
+        except Exception as error:
+            raise onnxruntime_cannot("save the graph in its format", error) from error
+    data = canonical(saved)
     check_portable(data)
     return data
 
