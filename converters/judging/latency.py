@@ -1,4 +1,4 @@
-"""How long one answer takes here: the median over many, taken in turns.
+"""How long an answer takes here: the median over many, taken in turns.
 
 All variants are run one after the other in each round, so that whatever else the machine does falls on all of
 them alike. The median is not moved by the few answers that were interrupted. The figures order variants on
@@ -17,11 +17,9 @@ from converters.judging.variant import Candidate, Yardstick
 from converters.runtimes.runtime import Session
 
 ROUNDS = 200
-BUDGET_S = 2.0
-"""Most time for one variant; slow models get fewer rounds."""
-
 MIN_ROUNDS = 5
-
+BUDGET_S = 2.0
+"""Most time for one variant: models too slow for `ROUNDS` within it get fewer, but at least `MIN_ROUNDS`."""
 
 SLOWER_BY = 1.05
 """From this ratio on a variant is called slower: medians differ by a few percent from run to run."""
@@ -32,7 +30,7 @@ def measure_latency(candidates: Sequence[Candidate], yardstick: Yardstick) -> No
 
     Args:
         candidates: Their latency and cautions are set.
-        yardstick: Its first sample is what they answer.
+        yardstick: Its first sample is what they answer; of a model with a fixed batch, the first batch.
     """
     ready = {each.target.name: each for each in candidates if each.session is not None and each.sound}
     batch = max(yardstick.signature.inputs[0].shape[0], 1)
@@ -45,7 +43,10 @@ def measure_latency(candidates: Sequence[Candidate], yardstick: Yardstick) -> No
 
 
 def _compare_with_float(candidate: Candidate, ready: Mapping[str, Candidate]) -> None:
-    """Integers are not always faster: on small models, or without the right instructions, they are slower."""
+    """Add a caution to a variant that is slower than float on its runtime.
+
+    Integers are not always faster: on small models, or without the right instructions, they are slower.
+    """
     runtime = candidate.target.runtime
     full = [e for e in ready.values() if e.target.precision == "fp32" and e.target.runtime is runtime]
     if candidate.target.precision == "fp32" or not full or not candidate.latency_us or not full[0].latency_us:
@@ -64,7 +65,7 @@ def median_latencies_us(sessions: Mapping[str, Session], sample: Inputs) -> dict
 
     Args:
         sessions: By name.
-        sample: One sample, each array of shape (1, …).
+        sample: One sample, each array of shape (1, …), or one batch where that is fixed.
     """
     for session in sessions.values():
         session.run(sample)  # the first run allocates

@@ -39,7 +39,8 @@ class VariantReport(msgspec.Struct, frozen=True):
         parity: How far its numbers are from the source's, see `converters.judging.gate.parity`.
         evaluation: How it did; None if it could not be run, or without samples.
         drop: Loss of the metric against the source.
-        latency_us: Median time of one answer to one sample, by runtime here; not part of the bundle.
+        latency_us: Median time of one answer to one sample, or to one batch where that is fixed, by runtime
+            here; not part of the bundle.
         kept_float: Layers that stay float in a quantized variant.
         golden_tolerance: Tolerance of its self-test; None if it is not in a bundle.
         requirement: What a device must have; None if it could not be built.

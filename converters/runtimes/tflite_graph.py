@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from converters.graphs.memory import peak_memory_bytes
 from converters.runtimes.rounding import FEWEST_TERMS, REACH, noisy
-
-_ITEM_SIZE_BYTES = {"FLOAT32": 4, "INT32": 4, "UINT32": 4, "FLOAT16": 2, "INT16": 2, "INT64": 8, "FLOAT64": 8}
-"""By element type; 1 for all others that occur."""
+from converters.tflite.parts import BITS
 
 _DTYPES = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT32": np.int32}
 
@@ -35,12 +33,10 @@ class TfliteGraph:
     def __init__(self, model: bytes) -> None:
         from ai_edge_litert import schema_py_generated as schema
 
-        self._schema = schema
         self._model = schema.Model.GetRootAs(bytearray(model))
         self._graph = self._model.Subgraphs(0)
-        self._type_names = {
-            value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")
-        }
+        self._type_names = _names_by_value(schema.TensorType)
+        self._operator_names = _names_by_value(schema.BuiltinOperator)
 
     def with_rounding_noise(self, random: np.random.RandomState) -> bytes:
         """Return the model with its constants changed at random, as `converters.runtimes.rounding` says."""
@@ -97,11 +93,10 @@ class TfliteGraph:
 
     def _name(self, operator: Any) -> str:
         code = self._model.OperatorCodes(operator.OpcodeIndex())
-        names = {v: k for k, v in vars(self._schema.BuiltinOperator).items() if not k.startswith("_")}
-        return str(names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())])
+        return self._operator_names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
 
     def _type(self, tensor: Any) -> str:
-        return str(self._type_names[tensor.Type()])
+        return self._type_names[tensor.Type()]
 
     def _shape(self, index: int) -> tuple[int, ...]:
         tensor = self._graph.Tensors(index)
@@ -110,8 +105,8 @@ class TfliteGraph:
         )
 
     def _size_bytes(self, index: int) -> int:
-        item = _ITEM_SIZE_BYTES.get(self._type(self._graph.Tensors(index)), 1)
-        return item * math.prod(max(1, size) for size in self._shape(index))
+        bits = BITS.get(self._graph.Tensors(index).Type(), 8)
+        return -(-bits * math.prod(max(1, size) for size in self._shape(index)) // 8)
 
     def _constant_size_bytes(self, index: int) -> int:
         buffer = self._model.Buffers(self._graph.Tensors(index).Buffer())
@@ -152,6 +147,11 @@ class TfliteGraph:
             for index in constants:
                 found[index] = max([FEWEST_TERMS, found.get(index, 0), *sizes])
         return found
+
+
+def _names_by_value(enumeration: type) -> dict[int, str]:
+    """Return the names of one of the schema's enumerations, which are classes of numbers."""
+    return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
 
 
 def _indices(values: Any) -> list[str]:

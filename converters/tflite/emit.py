@@ -85,7 +85,7 @@ def _emit_node(emission: Emission, node: Node) -> None:
 
 def _collect_outputs(emission: Emission) -> None:
     """Bring the outputs into their own layout, each to a tensor of its own."""
-    from converters.tflite.layout import copied, plain
+    from converters.tflite.layout import plain
     from converters.tflite.node import Node
 
     for name in emission.source.outputs:
@@ -95,5 +95,5 @@ def _collect_outputs(emission: Emission) -> None:
         node = Node("Identity", name, (name,), (name,), 0, {})
         tensor = emission.get(node, name, plain(len(fact.shape)))
         if tensor in (*emission.graph.inputs.values(), *emission.graph.outputs.values()):
-            tensor = copied(emission, tensor, name)
+            tensor = emission.copy(tensor, name)
         emission.graph.outputs[name] = tensor

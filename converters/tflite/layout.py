@@ -177,6 +177,13 @@ class Emission:
             return tensor
         if sum(size < 0 for size in shape) > 1:
             raise node.unsupported("more than one dimension of its result grows with the batch")
+        return self._reshaped(tensor, shape, name)
+
+    def copy(self, tensor: Tensor, name: str) -> Tensor:
+        """Return a tensor of its own with the same contents, written by a RESHAPE to the same shape."""
+        return self._reshaped(tensor, tensor.shape, name)
+
+    def _reshaped(self, tensor: Tensor, shape: Shape, name: str) -> Tensor:
         target = self.const(f"{name};shape", np.array(signature(shape), dtype=np.int32))
         options = schema.ReshapeOptionsT()
         options.newShape = list(signature(shape))
@@ -207,15 +214,6 @@ class Emission:
             schema.TransposeOptionsT(),
             dtype=tensor.dtype,
         )
-
-
-def copied(emission: Emission, tensor: Tensor, name: str) -> Tensor:
-    """Return a tensor of its own with the same contents, written by a RESHAPE to the same shape."""
-    target = emission.const(f"{name};shape", np.array(signature(tensor.shape), dtype=np.int32))
-    options = schema.ReshapeOptionsT()
-    options.newShape = list(signature(tensor.shape))
-    code = schema.BuiltinOperator.RESHAPE
-    return emission.emit(code, [tensor, target], name, tensor.shape, options, dtype=tensor.dtype)
 
 
 def _spelled(layout: Layout) -> str:

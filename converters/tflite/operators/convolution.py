@@ -13,10 +13,11 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from converters.tflite.graph import Shape, Tensor
+from converters.tflite.graph import Tensor
 from converters.tflite.layout import Emission
 from converters.tflite.node import Node
 from converters.tflite.operators.elementwise import FLOAT, require_dtype
+from converters.tflite.operators.selection import sliced
 from converters.tflite.operators.window import VALID, Window, image, put_image, read_window, zero_padded
 
 B = schema.BuiltinOperator
@@ -125,27 +126,6 @@ def _moving(options: Any, window: Window) -> Any:
     options.strideH, options.strideW = window.strides
     options.dilationHFactor, options.dilationWFactor = window.dilations
     return options
-
-
-def sliced(emission: Emission, tensor: Tensor, begin: Shape, extent: Shape, *, name: str) -> Tensor:
-    """Return a part of a tensor.
-
-    Args:
-        emission: The graph under way.
-        tensor: What to take it from.
-        begin: First index along each axis.
-        extent: Shape of the part; an axis that grows with the batch is taken whole.
-        name: Name of the part.
-    """
-    if extent == tensor.shape:
-        return tensor
-    sizes = [size if size > 0 else -1 for size in extent]
-    constants = [
-        emission.const(f"{name};begin", np.array(begin, dtype=np.int32)),
-        emission.const(f"{name};size", np.array(sizes, dtype=np.int32)),
-    ]
-    options = schema.SliceOptionsT()
-    return emission.emit(B.SLICE, [tensor, *constants], name, extent, options, dtype=tensor.dtype)
 
 
 OPERATORS: dict[str, Callable[[Emission, Node], None]] = {"Conv": _conv}

@@ -28,6 +28,7 @@ from converters.tflite.graph import Tensor
 from converters.tflite.layout import Emission, channels_last
 from converters.tflite.node import Node
 from converters.tflite.operators.elementwise import FLOAT, require_dtype
+from converters.tflite.operators.selection import gathered
 
 B = schema.BuiltinOperator
 OPTIONS = ((False, False), (True, False), (False, True))
@@ -120,7 +121,10 @@ def _nearest(
             return _resized(
                 emission, node.outputs[0], tensor, want, code=B.RESIZE_NEAREST_NEIGHBOR, options=options
             )
-    return _gathered(emission, node, tensor, wanted)
+    name = node.outputs[0]
+    rows, columns = wanted
+    tensor = gathered(emission, tensor, rows, 1, name=f"{name};rows")
+    return gathered(emission, tensor, columns, 2, name=name)
 
 
 def _rounded(node: Node, source: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -134,18 +138,6 @@ def _rounded(node: Node, source: NDArray[np.float64]) -> NDArray[np.float64]:
     if mode not in roundings:
         raise node.unsupported(f"nearest_mode is {mode!r:.40}")
     return np.asarray(roundings[mode](source))
-
-
-def _gathered(emission: Emission, node: Node, tensor: Tensor, wanted: list[NDArray[np.float64]]) -> Tensor:
-    name = node.outputs[0]
-    for axis, indices in enumerate(wanted, start=1):
-        options = schema.GatherOptionsT()
-        options.axis = axis
-        constant = emission.const(f"{name};indices{axis}", indices.astype(np.int32))
-        shape = (*tensor.shape[:axis], len(indices), *tensor.shape[axis + 1 :])
-        step = name if axis == 2 else f"{name};rows"
-        tensor = emission.emit(B.GATHER, [tensor, constant], step, shape, options)
-    return tensor
 
 
 def _linear(

@@ -9,14 +9,50 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from converters.tflite.graph import Tensor
+from converters.tflite.graph import Shape, Tensor, signature
 from converters.tflite.layout import Emission, Layout, permuted
 from converters.tflite.node import Node
-from converters.tflite.operators.convolution import sliced
 from converters.tflite.operators.elementwise import FLOAT, NUMBERS, require_dtype, shared_layout
 
 B = schema.BuiltinOperator
 MAX_RANK = 4
+
+
+def sliced(emission: Emission, tensor: Tensor, begin: Shape, extent: Shape, *, name: str) -> Tensor:
+    """Return a part of a tensor.
+
+    Args:
+        emission: The graph under way.
+        tensor: What to take it from.
+        begin: First index along each axis.
+        extent: Shape of the part; an axis that grows with the batch is taken whole.
+        name: Name of the part.
+    """
+    if extent == tensor.shape:
+        return tensor
+    constants = [
+        emission.const(f"{name};begin", np.array(begin, dtype=np.int32)),
+        emission.const(f"{name};size", np.array(signature(extent), dtype=np.int32)),
+    ]
+    options = schema.SliceOptionsT()
+    return emission.emit(B.SLICE, [tensor, *constants], name, extent, options, dtype=tensor.dtype)
+
+
+def gathered(emission: Emission, tensor: Tensor, indices: NDArray[Any], axis: int, *, name: str) -> Tensor:
+    """Return some of a tensor's elements along one axis.
+
+    Args:
+        emission: The graph under way.
+        tensor: What to take them from.
+        indices: Which, in their order; their shape takes the place of the axis.
+        axis: Of the tensor as it is in TFLite.
+        name: Name of the result.
+    """
+    options = schema.GatherOptionsT()
+    options.axis = axis
+    constant = emission.const(f"{name};indices", indices.astype(np.int32))
+    shape = (*tensor.shape[:axis], *indices.shape, *tensor.shape[axis + 1 :])
+    return emission.emit(B.GATHER, [tensor, constant], name, shape, options, dtype=tensor.dtype)
 
 
 def _concat(emission: Emission, node: Node) -> None:
@@ -72,19 +108,13 @@ def _slice(emission: Emission, node: Node) -> None:
     result = tensor
     for axis, indices in enumerate(ranges):
         if indices.step != 1:
-            result = _taken(emission, result, np.array(indices), layout.index(axis), f"{name};axis{axis}")
+            result = gathered(
+                emission, result, np.array(indices), layout.index(axis), name=f"{name};axis{axis}"
+            )
             ranges[axis] = range(len(indices))
     target = permuted(emission.fact(name).shape, layout)
     begin = tuple(ranges[axis].start for axis in layout)
     emission.put(node, sliced(emission, result, begin, target, name=name), layout)
-
-
-def _taken(emission: Emission, tensor: Tensor, indices: NDArray[Any], axis: int, name: str) -> Tensor:
-    options = schema.GatherOptionsT()
-    options.axis = axis
-    constant = emission.const(f"{name};indices", indices.astype(np.int32))
-    shape = (*tensor.shape[:axis], *indices.shape, *tensor.shape[axis + 1 :])
-    return emission.emit(B.GATHER, [tensor, constant], name, shape, options, dtype=tensor.dtype)
 
 
 def _gather(emission: Emission, node: Node) -> None:
@@ -97,7 +127,8 @@ def _gather(emission: Emission, node: Node) -> None:
     layout = emission.layout(node.inputs[0]) if indices.ndim == 1 else None
     tensor = emission.get(node, node.inputs[0], layout)
     position = axis if layout is None else layout.index(axis)
-    emission.put(node, _taken(emission, tensor, indices % data.shape[axis], position, name), layout)
+    result = gathered(emission, tensor, indices % data.shape[axis], position, name=name)
+    emission.put(node, result, layout)
 
 
 def _pad(emission: Emission, node: Node) -> None:
@@ -109,10 +140,8 @@ def _pad(emission: Emission, node: Node) -> None:
     if any(tensor.shape[at] < 0 and any(amounts[axis]) for at, axis in enumerate(layout)):
         raise node.unsupported("it pads the batch")
     pads = np.array([amounts[axis] for axis in layout], dtype=np.int32)
-    inputs, shape = (
-        [tensor, emission.const(f"{name};pads", pads)],
-        permuted(emission.fact(name).shape, layout),
-    )
+    inputs = [tensor, emission.const(f"{name};pads", pads)]
+    shape = permuted(emission.fact(name).shape, layout)
     value = emission.constant(node, 2)
     if mode == "constant" and (value is None or value.item() == 0):
         result = emission.emit(B.PAD, inputs, name, shape, schema.PadOptionsT())

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from converters.tflite.graph import Tensor
 from converters.tflite.layout import Emission, channels_last
 from converters.tflite.node import Node
-from converters.tflite.operators.convolution import Kernels, convolved, read_bias, sliced
+from converters.tflite.operators.convolution import Kernels, convolved, read_bias
 from converters.tflite.operators.elementwise import FLOAT, require_dtype
+from converters.tflite.operators.selection import gathered, sliced
 from converters.tflite.operators.window import VALID, Window, image, put_image, zero_padded
 
 B = schema.BuiltinOperator
@@ -159,10 +160,7 @@ def _depth_to_space(emission: Emission, node: Node) -> None:
     tensor, name = emission.get(node, node.inputs[0], channels_last(4)), node.outputs[0]
     if mode == "CRD":
         order = np.arange(tensor.shape[-1]).reshape(-1, block * block).T.reshape(-1)
-        positions = emission.const(f"{name};order", order.astype(np.int32))
-        options = schema.GatherOptionsT()
-        options.axis = 3
-        tensor = emission.emit(B.GATHER, [tensor, positions], f"{name};ordered", tensor.shape, options)
+        tensor = gathered(emission, tensor, order, 3, name=f"{name};ordered")
     tensor = interleaved(emission, node, tensor, (block, block), name=name)
     emission.put(node, tensor, channels_last(4))
 
