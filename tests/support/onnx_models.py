@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ def model(
     nodes: Iterable[onnx.NodeProto],
     inputs: Iterable[onnx.ValueInfoProto],
     outputs: Iterable[onnx.ValueInfoProto],
-    constants: dict[str, NDArray[Any]] | None = None,
+    constants: Mapping[str, NDArray[Any]] | None = None,
     *,
     opset: int = 17,
     ir_version: int = 8,

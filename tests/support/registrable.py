@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from converters.bundles.archive import write_archive
 from converters.bundles.bundle import Bundle
@@ -19,6 +19,7 @@ from fleet.protocol.manifest import File, Manifest, Signature, Tensor, Variant, 
 from fleet.protocol.requirement import RuntimeVersion
 from tests.support import agent_bundles
 from tests.support.agent_bundles import VARIANT, Built, pack
+from tests.support.onnx_models import model, value
 
 ONNXRUNTIME = RuntimeVersion("onnxruntime", "1.20")
 
@@ -53,7 +54,6 @@ def greedy() -> Bundle:
 
 def endless() -> Bundle:
     """Return a bundle of a model of a few bytes that computes for hours."""
-    scalar = helper.make_tensor_value_info
     step = helper.make_graph(
         [
             helper.make_node("Identity", ["going"], ["on"]),
@@ -61,11 +61,11 @@ def endless() -> Bundle:
         ],
         "step",
         [
-            scalar("number", TensorProto.INT64, []),
-            scalar("going", TensorProto.BOOL, []),
-            scalar("before", TensorProto.FLOAT, []),
+            value("number", [], TensorProto.INT64),
+            value("going", [], TensorProto.BOOL),
+            value("before", []),
         ],
-        [scalar("on", TensorProto.BOOL, []), scalar("after", TensorProto.FLOAT, [])],
+        [value("on", [], TensorProto.BOOL), value("after", [])],
     )
     return _of_a_number([helper.make_node("Loop", ["count", "true", "zero"], ["result"], body=step)])
 
@@ -78,26 +78,24 @@ def _of_a_number(nodes: list[onnx.NodeProto]) -> Bundle:
         "zero": np.array(0, np.float32),
     }
     taken = {name for node in nodes for name in node.input}
-    graph = helper.make_graph(
+    graph = model(
         [
             helper.make_node("ReduceMax", ["size"], ["most"], keepdims=0),
             helper.make_node("Cast", ["most"], ["count"], to=TensorProto.INT64),
             *nodes,
             helper.make_node("Add", ["size", "result"], ["score"]),
         ],
-        "of_a_number",
-        [helper.make_tensor_value_info("size", TensorProto.FLOAT, ["N", 1])],
-        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N", 1])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items() if name in taken],
+        [value("size", ["N", 1])],
+        [value("score", ["N", 1])],
+        {name: array for name, array in constants.items() if name in taken},
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     signature = Signature(
         inputs=(Tensor("size", "float32", (-1, 1)),),
         outputs=(Tensor("score", "float32", (-1, 1)),),
         task="anomaly",
     )
     sizes = np.full((8, 1), 2.0**34, dtype=np.float32)
-    built = Built(VARIANT, "model.onnx", model.SerializeToString())
+    built = Built(VARIANT, "model.onnx", graph.SerializeToString())
     return onnx_alone(pack("digits", 1, signature, {"size": sizes}, sizes, built))
 
 

@@ -9,11 +9,12 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper, shape_inference
+from onnx import TensorProto, shape_inference
 
 from converters.tflite.emit import emit_tflite
 from converters.tflite.inspect import inspect_tflite
 from converters.tflite.run import TfliteSession
+from tests.support import onnx_models
 
 OPSET = 17
 BATCHES = (1, 7, 32)
@@ -32,15 +33,15 @@ def graph(
     opset: int = OPSET,
 ) -> onnx.ModelProto:
     """Return a model; ``N`` is the open batch of an input's shape."""
-    proto = helper.make_graph(
-        list(nodes),
-        "test",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
-        [helper.make_tensor_value_info(name, output_type, None) for name in outputs],
-        [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()],
+    return shape_inference.infer_shapes(
+        onnx_models.model(
+            nodes,
+            [onnx_models.value(name, shape) for name, shape in inputs.items()],
+            [onnx_models.value(name, None, output_type) for name in outputs],
+            constants,
+            opset=opset,
+        )
     )
-    model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    return shape_inference.infer_shapes(model)
 
 
 def weights(seed: int, *shape: int) -> NDArray[np.float32]:
