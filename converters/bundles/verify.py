@@ -10,11 +10,14 @@ golden outputs         each variant is loaded and answers the golden inputs on i
                        shape that the task asks for, and within the tolerance
 tolerance              above 0, and no greater than `converters.judging.golden.MAX_TOLERANCE` in proportion: a
                        test that lets everything pass proves nothing
+other outputs          they are there, and finite for the golden inputs
 requirement            size is that of the file; runtimes, versions and memory no less than the model's bytes
-                       ask for (`converters.runtimes`), or it would be offered to a device that cannot run it
+                       ask for (`converters.runtimes`), or it would be offered to a device that cannot run it;
+                       no operators for one kind of processor
 golden inputs          hold what the signature says, and values only as it allows them
 reference profile      its features are those of the task, in the layout that devices count into
 provenance             text that can be shown, a seed that is one
+evaluation             possible: at best 1, on at least one sample
 =====================  =======================================================================================
 
 What was measured on samples that are not in the bundle, such as an accuracy, cannot be tested; it stays the
@@ -31,13 +34,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.bundles.bundle import Bundle
-from converters.bundles.verify_manifest import check_provenance, check_reference, check_signature
+from converters.bundles.verify_manifest import (
+    check_provenance,
+    check_reference,
+    check_signature,
+    check_variant,
+)
+from converters.bundles.verify_requirement import check_requirement
 from converters.data.samples import Inputs
 from converters.judging.golden import MAX_TOLERANCE
-from converters.runtimes.runtime import Footprint, Runtime, Session
+from converters.runtimes.runtime import Runtime, Session
 from fleet.protocol.errors import ConversionFailed, InvalidManifest, InvalidMessage, SelfTestFailed
 from fleet.protocol.manifest import Manifest, Signature, Tensor, Variant
-from fleet.protocol.requirement import RuntimeVersion, version_key
 from fleet.protocol.text import decode_text
 
 
@@ -76,6 +84,8 @@ def verify(
     check_signature(manifest.signature)
     check_reference(manifest)
     check_provenance(manifest.provenance)
+    for variant in manifest.variants:
+        check_variant(variant)
     inputs = _golden_inputs(bundle)
     found = []
     for number, variant in enumerate(manifest.variants):
@@ -89,8 +99,11 @@ def _verified(bundle: Bundle, variant: Variant, inputs: Inputs) -> Verified:
     expected = _expected(bundle, variant)
     runtime, model = _runtime_of(variant), bundle.blobs[variant.model_file.sha256]
     try:
-        _check_requirement(variant, runtime.footprint(model, signature), len(model))
-        answers = _answers(runtime, model, signature, inputs)
+        session = runtime.open(model, signature)  # first: only runtimes verify what is in their own formats
+        check_requirement(variant, runtime.footprint(model, signature), model)
+        answers = _answers(session, signature, inputs)
+        for output in signature.outputs[1:]:
+            _check_further(runtime, model, msgspec.structs.replace(signature, outputs=(output,)), inputs)
     except ConversionFailed as error:
         told = " ".join(str(error).split())  # what runtimes say has lines
         raise SelfTestFailed(f"Variant {variant.name}: {told}") from error
@@ -112,9 +125,15 @@ def _verified(bundle: Bundle, variant: Variant, inputs: Inputs) -> Verified:
     return Verified(variant.name, runtime.name, difference)
 
 
-def _answers(runtime: Runtime, model: bytes, signature: Signature, inputs: Inputs) -> NDArray[Any]:
+def _check_further(runtime: Runtime, model: bytes, signature: Signature, inputs: Inputs) -> None:
+    """Check an output that is served and not judged: devices count an infinite one as a failure."""
+    answers = _answers(runtime.open(model, signature), signature, inputs)
+    if answers.dtype.kind == "f" and not np.isfinite(answers).all():
+        raise ConversionFailed(f"Output {signature.outputs[0].name!r:.80} has values that are not finite.")
+
+
+def _answers(session: Session, signature: Signature, inputs: Inputs) -> NDArray[Any]:
     """Return the first output for all golden inputs, in batches of the size that the model takes."""
-    session: Session = runtime.open(model, signature)
     count = len(next(iter(inputs.values())))
     fixed = max(tensor.shape[0] for tensor in signature.inputs)
     size = fixed if fixed > 0 else count
@@ -144,30 +163,6 @@ def _runtime_of(variant: Variant) -> Runtime:
             remedy=f"A variant is for {' or '.join(sorted(known))}; leave others out.",
         )
     return found[0]
-
-
-def _check_requirement(variant: Variant, footprint: Footprint, size_bytes: int) -> None:
-    """Check that a requirement asks for no less than the model needs."""
-    stated = variant.requirement
-    if stated.size_bytes != size_bytes:
-        raise InvalidManifest(
-            f"Variant {variant.name} is said to have {stated.size_bytes} bytes; it has {size_bytes}."
-        )
-    if stated.peak_memory_bytes < footprint.peak_memory_bytes:
-        raise InvalidManifest(
-            f"Variant {variant.name} is said to need {stated.peak_memory_bytes} bytes of memory; it needs"
-            f" {footprint.peak_memory_bytes}."
-        )
-    for runtime in stated.runtimes:
-        if not any(_covers(runtime, needed) for needed in footprint.runtimes):
-            needs = " or ".join(map(str, footprint.runtimes))
-            raise InvalidManifest(f"Variant {variant.name} is said to run on {runtime}; it needs {needs}.")
-
-
-def _covers(stated: RuntimeVersion, needed: RuntimeVersion) -> bool:
-    return stated.name == needed.name and version_key(stated.minimum_version) >= version_key(
-        needed.minimum_version
-    )
 
 
 def _check_shape(variant: Variant, manifest: Manifest, answers: NDArray[Any]) -> None:

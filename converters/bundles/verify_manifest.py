@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
+from typing import get_args
 
+from converters.source import Precision
 from fleet.drift.features import FEATURES_OF_TASK, OUTPUT_CLASS, OUTPUT_CLUSTER
 from fleet.drift.profile import FeatureReference
 from fleet.protocol.errors import InvalidManifest
-from fleet.protocol.manifest import Manifest, Provenance, Signature
+from fleet.protocol.manifest import Manifest, Provenance, Signature, Variant
 
 NUMBERS = frozenset(
     {"bool", "float16", "float32", "float64"}
@@ -20,7 +23,7 @@ _CATEGORICAL = frozenset({OUTPUT_CLASS, OUTPUT_CLUSTER})
 
 
 def check_signature(signature: Signature) -> None:
-    """Check that tensors can be told apart, and that inputs are of known types and sizes.
+    """Check that tensors can be told apart and shown, and that inputs are of known types and sizes.
 
     Raises:
         InvalidManifest: They are not.
@@ -28,6 +31,8 @@ def check_signature(signature: Signature) -> None:
     for side in (signature.inputs, signature.outputs):
         if len({tensor.name for tensor in side}) != len(side):
             raise InvalidManifest("The signature has two tensors of one name on one side.")
+        _check_shown("signature", (text for tensor in side for text in (tensor.name, *tensor.columns)))
+    _check_shown("signature", signature.classes)
     for tensor in signature.inputs:
         if tensor.dtype not in NUMBERS and tensor.dtype != "str":
             raise InvalidManifest(f"Input {tensor.name!r:.80} has the unknown type {tensor.dtype!r:.40}.")
@@ -67,9 +72,31 @@ def check_provenance(provenance: Provenance) -> None:
     texts = [provenance.dataset, provenance.estimator, *provenance.hyperparameters, *provenance.libraries]
     texts += [value for value in provenance.hyperparameters.values() if isinstance(value, str)]
     texts += provenance.libraries.values()
+    _check_shown("provenance", texts)
+
+
+def check_variant(variant: Variant) -> None:
+    """Check what is said of a variant that no run can confirm.
+
+    Raises:
+        InvalidManifest: It cannot be.
+    """
+    if variant.precision not in get_args(Precision):
+        raise InvalidManifest(
+            f"Variant {variant.name} has the precision {variant.precision!a:.40}; known are"
+            f" {', '.join(get_args(Precision))}."
+        )
+    if variant.evaluation.value > 1.0 or variant.evaluation.samples < 1:
+        raise InvalidManifest(
+            f"Variant {variant.name} is said to have reached {variant.evaluation.value:g} on"
+            f" {variant.evaluation.samples} samples; 1 is the best, and it takes a sample."
+        )
+
+
+def _check_shown(where: str, texts: Iterable[str]) -> None:
     for text in texts:
         if not text.isprintable():
-            raise InvalidManifest(f"The provenance has the text {text!a:.80}, which cannot be shown.")
+            raise InvalidManifest(f"The {where} has the text {text!a:.80}, which cannot be shown.")
 
 
 def _is_sound(feature: FeatureReference) -> bool:

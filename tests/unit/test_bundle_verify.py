@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+import onnxruntime
 import pytest
 
 from converters.bundles.bundle import Bundle
@@ -14,9 +17,17 @@ from converters.bundles.verify import verify
 from converters.judging.golden import MAX_TOLERANCE
 from fleet.drift.profile import FeatureReference, ReferenceProfile
 from fleet.protocol.errors import InvalidManifest, SelfTestFailed
-from fleet.protocol.manifest import Tensor, Variant
+from fleet.protocol.manifest import Evaluation, Tensor, Variant
 from fleet.protocol.requirement import RuntimeVersion
-from tests.support.agent_bundles import TFLITE_VARIANT, build_halving, build_tabular, build_word_score
+from tests.support.agent_bundles import (
+    TFLITE_VARIANT,
+    Built,
+    build_halving,
+    build_tabular,
+    build_word_score,
+    pack,
+)
+from tests.support.networks import answers, convolutional
 from tests.support.registrable import (
     ONNXRUNTIME,
     onnx_alone,
@@ -59,6 +70,10 @@ def _alone(bundle: Bundle) -> Bundle:
 
 def _tolerance(value: float) -> Bundle:
     return with_variant(BUNDLE, lambda v: msgspec.structs.replace(v, golden_tolerance=value))
+
+
+def _variant(**changes: Any) -> Bundle:
+    return with_variant(BUNDLE, lambda v: msgspec.structs.replace(v, **changes))
 
 
 def _requiring(name: str = ONNX.name, **changes: Any) -> Bundle:
@@ -144,6 +159,11 @@ MEAN = FeatureReference("input.mean", (0, 5, 5, 0), (0.0, 0.5, 1.0))
         pytest.param(_provenance(seed=-1), id="a negative seed"),
         pytest.param(_provenance(estimator="mlp\x1b[2J"), id="a text that clears the screen"),
         pytest.param(_provenance(hyperparameters={"a\nb": 1}), id="a name of two lines"),
+        pytest.param(_signature(classes=("a", "b\x1b[2J", "c")), id="a class that clears the screen"),
+        pytest.param(_input(columns=("a", "b", "c", "d\n")), id="a column of two lines"),
+        pytest.param(_variant(precision="int8 or so"), id="an unknown precision"),
+        pytest.param(_variant(evaluation=Evaluation("accuracy", 1.5, 100)), id="better than perfect"),
+        pytest.param(_variant(evaluation=Evaluation("accuracy", 1.0, 0)), id="perfect on no samples"),
     ],
 )
 def test_a_false_claim_is_refused(bundle: Bundle) -> None:
@@ -176,11 +196,16 @@ def _bytes_of(variant: Variant) -> bytes:
         pytest.param(
             _signature(outputs=(Tensor("other", "float32", (-1, 3)),)), id="an output that the model has not"
         ),
+        pytest.param(
+            _signature(outputs=(*SIGNATURE.outputs, Tensor("other", "float32", (-1, 3)))),
+            id="a second output that the model has not",
+        ),
         pytest.param(_input(name="other"), id="an input that the model has not"),
         pytest.param(_model(b"", ONNX), id="an empty model"),
         pytest.param(_model(b"nonsense" * 10, ONNX), id="no ONNX"),
         pytest.param(_model(_bytes_of(ONNX)[:-20], ONNX), id="a part of an ONNX file"),
         pytest.param(_model(_bytes_of(TFLITE), ONNX), id="TFLite in place of ONNX"),
+        pytest.param(_model(b"\x08\0\0\0ORTM" + b"\xff" * 200, ONNX), id="no ORT file"),
         pytest.param(_model(b"nonsense" * 10, TFLITE), id="no TFLite"),
         pytest.param(_model(_bytes_of(TFLITE)[:-20], TFLITE), id="a part of a TFLite file"),
         pytest.param(_model(_bytes_of(ONNX), TFLITE), id="ONNX in place of TFLite"),
@@ -190,6 +215,38 @@ def test_a_model_that_does_not_do_what_is_claimed_is_refused(bundle: Bundle) -> 
     unprofiled = with_manifest(bundle, reference=ReferenceProfile(()))
     with pytest.raises(SelfTestFailed, match="ariant"):
         verify(unprofiled)
+
+
+def _convolution(model: bytes, file_name: str) -> Bundle:
+    """Return a bundle of the network of `convolutional` in some form."""
+    work = convolutional()
+    golden = {name: values[:4] for name, values in work.samples().items()}
+    built = Built("plain", file_name, model)
+    bundle = onnx_alone(pack("images", 1, work.signature, golden, answers(work.onnx, work, golden), built))
+
+    def ample(variant: Variant) -> Variant:
+        requirement = msgspec.structs.replace(variant.requirement, peak_memory_bytes=2**30)
+        return msgspec.structs.replace(variant, requirement=requirement, golden_tolerance=1e-3)
+
+    return with_variant(bundle, ample, "plain")
+
+
+@pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="only x86 has the layout nchwc")
+@pytest.mark.parametrize("name", ["model.onnx", "model.ort"])
+def test_a_graph_for_the_processor_that_optimized_it_is_refused(name: str, tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.optimized_model_filepath = str(tmp_path / name)
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(convolutional().onnx, options, providers=["CPUExecutionProvider"])
+    with pytest.raises(InvalidManifest, match=r"nchwc\.Conv"):
+        verify(_convolution((tmp_path / name).read_bytes(), name))
+
+
+def test_a_file_named_for_the_other_format_is_refused() -> None:
+    verify(_convolution(convolutional().onnx, "model.onnx"))
+    with pytest.raises(InvalidManifest, match=r"model\.ort"):
+        verify(_convolution(convolutional().onnx, "model.ort"))
 
 
 def test_a_model_that_answers_with_nan_is_refused() -> None:
