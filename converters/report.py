@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.data.samples import Inputs
+from converters.data.batches import sample_count
 from converters.judging.gate import Gate
 from converters.judging.prepare import Prepared
 from converters.judging.sensitivity import LayerError
@@ -135,7 +135,7 @@ def make_report(
         confusion=_confusion(source, candidates, prepared),
         layers=layers,
         dataset_sha256=prepared.calibration_sha256,
-        calibration_samples=0 if prepared.calibration is None else _count(prepared.calibration),
+        calibration_samples=0 if prepared.calibration is None else sample_count(prepared.calibration),
         method=work.method,
         held_out_sha256="" if yardstick.samples is None else yardstick.samples.sha256,
         held_out_samples=0 if yardstick.samples is None else len(yardstick.samples),
@@ -143,10 +143,6 @@ def make_report(
         seed=seed,
         libraries=libraries_of(source),
     )
-
-
-def _count(inputs: Inputs) -> int:
-    return len(next(iter(inputs.values())))
 
 
 def _confusion(source: Source, candidates: Sequence[Candidate], prepared: Prepared) -> tuple[Confusion, ...]:

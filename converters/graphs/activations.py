@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.data.batches import in_batches
 from converters.data.samples import Inputs
 from converters.graphs.onnx_graph import parsed
 from converters.graphs.session import onnxruntime_cannot, open_session
@@ -48,11 +49,9 @@ def batches(
         ConversionFailed: onnxruntime cannot run the graph.
     """
     exposed, fetched = _exposed(model, only)
-    count = len(next(iter(samples.values())))
     try:
         session = open_session(exposed)
-        for start in range(0, count, BATCH):
-            batch = {name: array[start : start + BATCH] for name, array in samples.items()}
+        for batch in in_batches(samples, BATCH):
             found = {name: array for name, array in batch.items() if only is None or name in only}
             found.update(zip(fetched, session.run(fetched, batch) if fetched else (), strict=True))
             yield {name: array for name, array in found.items() if _wanted(array, only)}

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.data.batches import sample_count
 from converters.data.samples import Inputs, Samples
 from converters.judging.evaluate import choices, strangeness
 from converters.runtimes.runtime import Runtime, Session
@@ -143,7 +144,7 @@ def _within_size(chosen: Inputs) -> Inputs:
 
 def _in_batches(chosen: Inputs, batch: int) -> Inputs:
     """Return whole batches, the last filled with its last sample, for models that take nothing else."""
-    count = len(next(iter(chosen.values())))
+    count = sample_count(chosen)
     filled = np.minimum(np.arange(-(-count // batch) * batch), count - 1)
     return {name: array[filled] for name, array in chosen.items()}
 

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.data.batches import in_batches, sample_count
 from converters.data.samples import Inputs, Samples
 from converters.judging.evaluate import evaluate
 from converters.judging.gate import Gate, check_parity, parity
@@ -241,14 +242,9 @@ def answer(session: Session, inputs: Inputs) -> NDArray[Any]:
     Raises:
         ConversionFailed: It cannot be run, or answers with something else than finite numbers.
     """
-    count = len(next(iter(inputs.values())))
-    batches = [
-        session.run({name: array[i : i + BATCH] for name, array in inputs.items()})
-        for i in range(0, count, BATCH)
-    ]
-    answers = np.concatenate(batches)
-    if len(answers) != count:
-        raise ConversionFailed(f"The model gives {len(answers)} answers to {count} samples.")
+    answers = np.concatenate([session.run(batch) for batch in in_batches(inputs, BATCH)])
+    if len(answers) != sample_count(inputs):
+        raise ConversionFailed(f"The model gives {len(answers)} answers to {sample_count(inputs)} samples.")
     if not np.isfinite(answers).all():
         raise ConversionFailed("The model answers with values that are not finite.")
     return answers

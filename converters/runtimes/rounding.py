@@ -21,10 +21,13 @@ float16, u = 2⁻¹¹
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fleet.protocol.errors import ConversionFailed
 
 FLOAT32_ROUNDOFF = 2.0**-24
 FLOAT16_ROUNDOFF = 2.0**-11
@@ -48,3 +51,20 @@ def noisy(exact: NDArray[Any], terms: int, random: np.random.RandomState) -> NDA
     changed = exact * random.uniform(1.0 - amount, 1.0 + amount, exact.shape)
     largest = np.finfo(exact.dtype).max
     return np.clip(changed, -largest, largest).astype(exact.dtype) if np.isfinite(exact).all() else exact
+
+
+def greatest_change(outputs: NDArray[np.float64], changed: Iterable[NDArray[Any]]) -> float:
+    """Return how far the answers of changed models are from the model's own, at the most.
+
+    Args:
+        outputs: The model's answers.
+        changed: Those of the others, each of the same shape.
+
+    Raises:
+        ConversionFailed: One of them answers with values that are not finite.
+    """
+    # Python's max would pass over what is not a number.
+    greatest = float(np.max([np.abs(answers - outputs).max() for answers in changed]))
+    if not np.isfinite(greatest):
+        raise ConversionFailed("The model answers golden inputs with values that are not finite.")
+    return greatest

@@ -44,7 +44,6 @@ class Runtime:
 
     Attributes:
         name: As devices report it.
-        distribution: The Python distribution that it comes in.
         open: Loads a model for its signature. Raises ConversionFailed.
         rounding: Returns how far answers may differ on other processors and releases, absolutely: from the
             model, its signature, golden inputs and a seed. Raises ConversionFailed.
@@ -52,7 +51,6 @@ class Runtime:
     """
 
     name: str
-    distribution: str
     open: Callable[[bytes, Signature], Session]
     rounding: Callable[[bytes, Signature, Inputs, int], float]
     footprint: Callable[[bytes, Signature], Footprint]

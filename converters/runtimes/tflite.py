@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.data.batches import in_batches, sample_count
 from converters.data.samples import Inputs
+from converters.runtimes.rounding import greatest_change
 from converters.runtimes.runtime import Footprint, Runtime
 from converters.runtimes.tflite_graph import TfliteGraph
 from converters.runtimes.tflite_versions import TFLITE_RUNTIME_VERSIONS
@@ -60,24 +62,16 @@ class LitertSession:
         Raises:
             ConversionFailed: LiteRT refuses or fails.
         """
-        count = len(next(iter(inputs.values())))
-        batch = self._batch or count
-        answers = [
-            self._run({name: array[i : i + batch] for name, array in inputs.items()}, batch)
-            for i in range(0, count, batch)
-        ]
-        return np.concatenate(answers)
+        count = sample_count(inputs)
+        size = self._batch or count
+        answers = [self._first_output(batch) for batch in in_batches(inputs, size, fill=True)]
+        return np.concatenate(answers)[:count]
 
-    def _run(self, inputs: Inputs, batch: int) -> NDArray[Any]:
-        """Return the answers to at most a batch; a model of a fixed batch is given the last sample again."""
-        count = len(next(iter(inputs.values())))
-        if count < batch:
-            fill = np.minimum(np.arange(batch), count - 1)
-            inputs = {name: array[fill] for name, array in inputs.items()}
-        outputs = self._session.run(inputs)
+    def _first_output(self, batch: Inputs) -> NDArray[Any]:
+        outputs = self._session.run(batch)
         if self._output not in outputs:
             raise ConversionFailed(f"The model has no output {self._output!r}; it has {', '.join(outputs)}.")
-        return outputs[self._output][:count]
+        return outputs[self._output]
 
 
 def rounding(model: bytes, signature: Signature, inputs: Inputs, seed: int) -> float:
@@ -96,10 +90,7 @@ def rounding(model: bytes, signature: Signature, inputs: Inputs, seed: int) -> f
     answers = [LitertSession(model, signature, plain_kernels=True).run(inputs)]
     graph, random = TfliteGraph(model), np.random.RandomState(seed)
     answers += [LitertSession(graph.with_rounding_noise(random), signature).run(inputs) for _ in range(DRAWS)]
-    spread = max(float(np.abs(changed - outputs).max()) for changed in answers)
-    if not np.isfinite(spread):
-        raise ConversionFailed("The model answers golden inputs with values that are not finite.")
-    return max(spread, graph.output_step())
+    return max(greatest_change(outputs, answers), graph.output_step())
 
 
 def footprint(model: bytes, signature: Signature) -> Footprint:  # noqa: ARG001 - the bytes say it all
@@ -132,4 +123,4 @@ def _inspected(model: bytes) -> TfliteModel:
         raise ConversionFailed(str(error)) from error
 
 
-LITERT = Runtime("litert", "ai-edge-litert", LitertSession, rounding, footprint)
+LITERT = Runtime("litert", LitertSession, rounding, footprint)

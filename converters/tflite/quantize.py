@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.data.batches import in_batches
 from converters.tflite.run import TfliteSession
 from fleet.protocol.errors import ConversionFailed
 
@@ -30,21 +31,6 @@ if TYPE_CHECKING:
 
 CALIBRATION_BATCH = 64
 MAX_FLOAT16 = 65504.0
-
-
-def quantizable_layers(model: bytes) -> tuple[str, ...]:
-    """Return the names of the products that `quantize_tflite_int8` makes int8, in the order they run in.
-
-    Args:
-        model: A float32 TFLite file, as `emit_tflite` writes it.
-
-    Raises:
-        InvalidModel: It is not a sound TFLite file.
-        ConversionFailed: It has more than one subgraph.
-    """
-    from converters.tflite.layers import layers_of, read_tables
-
-    return tuple(layer.name for layer in layers_of(read_tables(model)) if layer.is_product)
 
 
 def quantize_tflite_int8(
@@ -122,8 +108,7 @@ def _batches(samples: dict[str, NDArray[Any]]) -> Iterator[dict[str, NDArray[Any
     counts = {len(values) for values in samples.values()}
     if len(counts) != 1 or 0 in counts:
         raise ConversionFailed("Calibration needs one or more samples, as many of each input.")
-    for start in range(0, counts.pop(), CALIBRATION_BATCH):
-        yield {name: values[start : start + CALIBRATION_BATCH] for name, values in samples.items()}
+    return in_batches(samples, CALIBRATION_BATCH)
 
 
 def _static_recipe(layer: Layer) -> dict[str, Any]:

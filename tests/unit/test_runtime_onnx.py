@@ -16,6 +16,7 @@ from sklearn.svm import SVC
 from converters.data.samples import Inputs
 from converters.graphs.ort_format import FIRST_RELEASE, is_ort_format, minimum_release, ort_graph, ort_nodes
 from converters.runtimes.onnx import ONNXRUNTIME, OnnxSession, footprint, rounding
+from converters.runtimes.rounding import greatest_change
 from converters.sources.sklearn import open_sklearn
 from converters.target import Work
 from converters.targets.onnx_fp16 import build as build_fp16
@@ -157,6 +158,14 @@ def test_rounding_of_answers_that_are_not_finite_is_refused() -> None:
     signature = Signature((tensor,), (Tensor("y", "float32", (-1, 1)),))
     with pytest.raises(ConversionFailed, match="not finite"):
         rounding(graph.SerializeToString(), signature, {"x": np.full((2, 1), -1, dtype=np.float32)}, 0)
+
+
+def test_one_change_that_gives_no_number_is_enough_to_refuse() -> None:
+    outputs = np.zeros((2, 1))
+    changed = [np.full((2, 1), 0.5), np.array([[0.25], [np.nan]]), np.full((2, 1), 0.75)]
+    assert greatest_change(outputs, changed[::2]) == 0.75
+    with pytest.raises(ConversionFailed, match="not finite"):
+        greatest_change(outputs, changed)
 
 
 def test_operators_outside_the_core_carry_their_domain() -> None:

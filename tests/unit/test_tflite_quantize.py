@@ -19,7 +19,8 @@ from sklearn.neural_network import MLPClassifier
 
 from converters.tflite.emit import emit_tflite
 from converters.tflite.inspect import inspect_tflite
-from converters.tflite.quantize import quantizable_layers, quantize_tflite_int8, weights_to_fp16
+from converters.tflite.layers import layers_of, read_tables
+from converters.tflite.quantize import quantize_tflite_int8, weights_to_fp16
 from converters.tflite.run import TfliteSession
 from fleet.protocol.errors import ConversionFailed
 from fleet.protocol.manifest import Tensor
@@ -94,8 +95,12 @@ def test_int8_has_float_ends_and_the_source_signature() -> None:
     assert operators(int8()) == ["SUB", "MUL", "QUANTIZE", *["FULLY_CONNECTED"] * 3, "DEQUANTIZE", "SOFTMAX"]
 
 
+def products(model: bytes) -> list[str]:
+    return [layer.name for layer in layers_of(read_tables(model)) if layer.is_product]
+
+
 def test_layers_are_known_by_tensor_and_by_any_of_their_nodes() -> None:
-    assert quantizable_layers(fp32()) == ("h1", "h2", "logits")
+    assert products(fp32()) == ["h1", "h2", "logits"]
     _, features, _ = digits()
     by_tensor, by_product, by_activation = (
         quantize_tflite_int8(fp32(), {"x": features}, keep_float=[name]) for name in ("h2", "dense1", "relu1")
@@ -107,7 +112,7 @@ def test_layers_are_known_by_tensor_and_by_any_of_their_nodes() -> None:
 
 def test_all_layers_in_float_leave_nothing_to_quantize() -> None:
     with pytest.raises(ConversionFailed, match="no product"):
-        quantize_tflite_int8(fp32(), {"x": digits()[1]}, keep_float=quantizable_layers(fp32()))
+        quantize_tflite_int8(fp32(), {"x": digits()[1]}, keep_float=products(fp32()))
 
 
 def test_unknown_layer_is_refused_by_name() -> None:
