@@ -86,8 +86,8 @@ def convert(
         held_out: Samples to judge by, which training did not see.
         gate: What is demanded; None for the defaults of `Gate`.
         method: How the ranges of activations are found for int8.
-        keep_float: Names of ONNX nodes that stay float in int8 variants; ``auto`` finds the fewest that bring
-            the metric back within the gate, where a variant loses too much.
+        keep_float: Names of ONNX nodes that stay float in quantized variants; ``auto`` finds, for each int8
+            variant that loses too much, the fewest that bring the metric back within the gate.
         sensitivity: Measure what each layer loses in int8.
         seed: Of every random choice, 0 to 2^32 - 1.
         identity: What the bundle is called and where it comes from; None names it after the source.
@@ -116,7 +116,7 @@ def convert(
     for target in wanted:
         begin(target.name)
         candidate = build_variant(target, work, prepared.yardstick)
-        if keep_float == "auto" and target.precision == "int8":
+        if keep_float == "auto" and target.quantized and target.precision == "int8":
             candidate = with_fewest_float(candidate, work, prepared.yardstick)
         candidates.append(candidate)
     begin("measure")

@@ -80,6 +80,13 @@ class Target:
     as_it_is: bool = False
 
     @property
+    def quantized(self) -> bool:
+        """Whether building it turns weights into integers."""
+        return not self.as_it_is and self.precision not in PARITY_TOLERANCE
+
+    @property
     def parity_tolerance(self) -> float | None:
         """How far its numbers may be from the source's; None where the metric alone judges."""
-        return PARITY_TOLERANCE["fp32"] if self.as_it_is else PARITY_TOLERANCE.get(self.precision)
+        if self.quantized:
+            return None
+        return PARITY_TOLERANCE["fp32" if self.as_it_is else self.precision]

@@ -195,7 +195,7 @@ def build_variant(target: Target, work: Work, yardstick: Yardstick) -> Candidate
     candidate = Candidate(target)
     started_s = time.perf_counter()
     try:
-        candidate.kept_float = tuple(sorted(work.keep_float)) if target.calibrated else ()
+        candidate.kept_float = tuple(sorted(work.keep_float)) if target.quantized else ()
         candidate.model = target.build(work)
         candidate.duration_s = time.perf_counter() - started_s
         if target.precision == "fp16" and not target.as_it_is and work.calibration is None:

@@ -246,6 +246,16 @@ def test_the_fewest_layers_are_kept_in_float_that_bring_the_accuracy_back(
     assert named.models == conversion.models
 
 
+@pytest.mark.parametrize("target", ["onnx-int8", "onnx-int4", "tflite-int8"])
+def test_a_layer_that_is_named_stays_float_in_every_quantized_variant_and_the_report_says_so(
+    target: str,
+) -> None:
+    conversion = digits_conversion(targets=[target, "onnx-fp32"], keep_float=["MatMul_1"])
+    assert conversion.report.variant(target).kept_float == ("MatMul_1",)
+    assert conversion.report.variant("onnx-fp32").kept_float == ()
+    assert len(conversion.models[target]) > len(_digits().models[target])
+
+
 def test_a_search_for_layers_leaves_a_sound_variant_alone() -> None:
     conversion = digits_conversion(keep_float="auto")
     assert all(variant.packed and not variant.kept_float for variant in conversion.report.variants)
