@@ -32,7 +32,7 @@ from fleet.protocol.errors import ConversionFailed
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto, defs
 
-GREATEST = 65504.0
+GREATEST_FLOAT16 = 65504.0
 """Greatest finite float16."""
 
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -151,12 +151,12 @@ def _constant(node: NodeProto, index: int, tensor: TensorProto) -> NDArray[np.fl
     values = numpy_helper.to_array(tensor)
     finite = values[np.isfinite(values)]
     if node.op_type == "Clip":  # a bound that float16 does not reach bounds nothing
-        return np.asarray(np.clip(values, -GREATEST, GREATEST), dtype=np.float16)
+        return np.asarray(np.clip(values, -GREATEST_FLOAT16, GREATEST_FLOAT16), dtype=np.float16)
     greatest = finite.flat[np.abs(finite).argmax()] if finite.size else 0.0
-    if abs(greatest) > GREATEST:
+    if abs(greatest) > GREATEST_FLOAT16:
         raise ConversionFailed(
             f"Node {node.name!r} ({node.op_type}) has the constant {greatest:.6g} in input {index};"
-            f" float16 ends at {GREATEST:.0f}.",
+            f" float16 ends at {GREATEST_FLOAT16:.0f}.",
             remedy="Scale the layer down, or pack the model as fp32.",
         )
     return np.asarray(values, dtype=np.float16)

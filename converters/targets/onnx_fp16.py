@@ -12,7 +12,7 @@ import numpy as np
 from converters.data.samples import Inputs, evenly_spaced
 from converters.graphs.activations import ranges
 from converters.graphs.calibration import MAX_SAMPLES
-from converters.graphs.float16 import GREATEST, Half, halves, make_float16
+from converters.graphs.float16 import GREATEST_FLOAT16, Half, halves, make_float16
 from converters.graphs.naming import name_nodes
 from converters.graphs.onnx_graph import parsed, producers
 from converters.graphs.rewrite import drop_unused_constants, fold_normalization, store_constants
@@ -61,11 +61,11 @@ def _check_values(model: bytes, chosen: dict[str, Half], samples: Inputs) -> Non
             if name not in found:  # a constant
                 continue
             greatest = max(-found[name].minimum, found[name].maximum)
-            if not np.isfinite(greatest) or greatest > GREATEST:
+            if not np.isfinite(greatest) or greatest > GREATEST_FLOAT16:
                 maker = made_by.get(name, node)
                 raise ConversionFailed(
                     f"Node {maker.name!r} ({maker.op_type}) has values up to {greatest:.6g} on the"
-                    f" calibration samples; float16 ends at {GREATEST:.0f}.",
+                    f" calibration samples; float16 ends at {GREATEST_FLOAT16:.0f}.",
                     remedy="Scale the inputs or the layer's weights down, or pack the model as fp32.",
                 )
 

@@ -6,11 +6,10 @@ That is the quantizer's only method here, whatever is chosen for ONNX; entropy a
 from __future__ import annotations
 
 from converters.data.samples import evenly_spaced
+from converters.graphs.calibration import MAX_SAMPLES
 from converters.runtimes.tflite import LITERT
 from converters.target import Target, Work
 from converters.targets import tflite_fp32
-
-MAX_CALIBRATION_SAMPLES = 512
 
 
 def build(work: Work) -> bytes:
@@ -22,7 +21,7 @@ def build(work: Work) -> bytes:
     """
     from converters.tflite.quantize import quantize_tflite_int8
 
-    samples = evenly_spaced(work.samples(), MAX_CALIBRATION_SAMPLES)
+    samples = evenly_spaced(work.samples(), MAX_SAMPLES)
     return quantize_tflite_int8(tflite_fp32.build(work), samples, keep_float=work.keep_float)
 
 

@@ -16,11 +16,10 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from converters.tflite.graph import Graph, Operator, Tensor, at_batch_one, signature
+from converters.tflite.inspect import IDENTIFIER, MAX_SIZE_BYTES, SCHEMA_VERSION
 from converters.tflite.versions import operator_version
 from fleet.protocol.errors import ConversionFailed
 
-IDENTIFIER = b"TFL3"
-SCHEMA_VERSION = 3
 SIGNATURE = "serving_default"
 DESCRIPTION = "Written by Muster."
 LAYERS = "muster.layers"
@@ -28,7 +27,6 @@ LAYERS = "muster.layers"
 MAX_LEGACY_CODE = 127
 """Codes up to this one are also written into the byte that runtimes before 2.4 read."""
 ALIGNMENT_BYTES = 16
-MAX_SIZE_BYTES = 2**31 - 1
 
 TYPES: dict[str, int] = {
     "float32": schema.TensorType.FLOAT32,

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.data.batches import in_batches
+from converters.graphs.float16 import GREATEST_FLOAT16
 from converters.tflite.run import TfliteSession
 from fleet.protocol.errors import ConversionFailed
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from converters.tflite.layers import Layer
 
 CALIBRATION_BATCH = 64
-MAX_FLOAT16 = 65504.0
 
 
 def quantize_tflite_int8(
@@ -74,9 +74,10 @@ def weights_to_fp16(model: bytes) -> bytes:
         raise ConversionFailed("The model has no product with weights, so float16 would change nothing.")
     for layer in layers:
         greatest = float(np.abs(layer.weights).max(initial=0.0))
-        if not greatest <= MAX_FLOAT16:
+        if not greatest <= GREATEST_FLOAT16:
             raise ConversionFailed(
-                f"Layer {layer.name!r:.80} has a weight of {greatest:g}; float16 ends at {MAX_FLOAT16:g}.",
+                f"Layer {layer.name!r:.80} has a weight of {greatest:g};"
+                f" float16 ends at {GREATEST_FLOAT16:g}.",
                 remedy="Keep this model in float32, or train it with smaller weights.",
             )
     return _quantized(model, [_float16_recipe(layer) for layer in layers], None)

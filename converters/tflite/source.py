@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.tflite.fold import walk
+from converters.tflite.inspect import MAX_SIZE_BYTES
 from converters.tflite.node import Fact, Node, read_node
 from fleet.protocol.errors import ConversionFailed
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 OPSETS = range(13, 22)
 BATCHES = (1, 2, 7)
 """What is put in for N: enough that nothing which is not a multiple of N looks like one."""
-MAX_MODEL_SIZE_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +79,9 @@ def _checked_opset(model: onnx.ModelProto) -> int:
     from onnx import TensorProto, checker
 
     size_bytes: int = model.ByteSize()
-    if size_bytes > MAX_MODEL_SIZE_BYTES:
+    if size_bytes > MAX_SIZE_BYTES:
         raise ConversionFailed(
-            f"The model has {size_bytes} bytes; a TFLite file holds {MAX_MODEL_SIZE_BYTES} at most."
+            f"The model has {size_bytes} bytes; a TFLite file holds {MAX_SIZE_BYTES} at most."
         )
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
