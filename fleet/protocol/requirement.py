@@ -16,6 +16,9 @@ from fleet.protocol.errors import VariantUnsupported
 from fleet.protocol.messages import Capabilities
 from fleet.protocol.names import Name
 
+Version = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{1,9}(\.[0-9]{1,9}){0,7}\Z")]
+"""Numbers only: a minimum that is no version would be met by every device."""
+
 
 class RuntimeVersion(msgspec.Struct, frozen=True):
     """One runtime that runs a variant.
@@ -26,7 +29,7 @@ class RuntimeVersion(msgspec.Struct, frozen=True):
     """
 
     name: Name
-    minimum_version: str
+    minimum_version: Version
 
     def __str__(self) -> str:
         return f"{self.name}>={self.minimum_version}"

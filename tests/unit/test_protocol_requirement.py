@@ -95,6 +95,9 @@ def test_a_version_that_is_no_number_meets_no_minimum() -> None:
         b'{"runtimes":[{"name":"NOT A NAME","minimum_version":"1"}],"size_bytes":1,"peak_memory_bytes":1}',
         b'{"runtimes":[{"name":"litert","minimum_version":"1"}],"size_bytes":-1,"peak_memory_bytes":1}',
         b'{"runtimes":[{"name":"litert","minimum_version":"1"}],"size_bytes":1}',
+        b'{"runtimes":[{"name":"litert","minimum_version":"newest"}],"size_bytes":1,"peak_memory_bytes":1}',
+        b'{"runtimes":[{"name":"litert","minimum_version":""}],"size_bytes":1,"peak_memory_bytes":1}',
+        b'{"runtimes":[{"name":"litert","minimum_version":"1.20\\n"}],"size_bytes":1,"peak_memory_bytes":1}',
     ],
 )
 def test_a_requirement_that_says_nothing_is_none(data: bytes) -> None:
