@@ -130,11 +130,7 @@ def read_dataset(path: Path, *, sha256: str | None = None) -> Dataset:
         )
     if len(names) > MAX_CLASSES:
         raise InvalidDataset(f"classes has {len(names)} names; {MAX_CLASSES} are allowed.")
-    try:
-        classes = tuple(str(name) for name in names)
-    except ValueError as error:
-        raise InvalidDataset("classes has a name that is not Unicode text.") from error
-    return checked_dataset(arrays["features"], arrays["labels"], classes)
+    return checked_dataset(arrays["features"], arrays["labels"], tuple(str(name) for name in names))
 
 
 def write_dataset(path: Path, dataset: Dataset) -> None:

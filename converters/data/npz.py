@@ -150,7 +150,15 @@ def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> N
         data = member.read(declared)
     if len(data) != declared:
         raise InvalidDataset(f"{name} is cut off after {len(data)} of {declared} bytes.")
+    if dtype.kind == "U" and not _is_unicode(data, dtype):
+        raise InvalidDataset(f"{name} has text that is not Unicode.", remedy="Save it as plain text again.")
     return np.frombuffer(data, dtype=dtype).reshape(shape, order=order)
+
+
+def _is_unicode(data: bytes, dtype: np.dtype[Any]) -> bool:
+    """Return whether text holds characters only: numbers of 32 bits below 0x110000 that are no surrogates."""
+    numbers = np.frombuffer(data, dtype=np.dtype("u4").newbyteorder(dtype.byteorder))
+    return not ((numbers > 0x10FFFF) | ((numbers >= 0xD800) & (numbers <= 0xDFFF))).any()
 
 
 def _read_header(member: IO[bytes], name: str) -> tuple[str, int]:

@@ -46,7 +46,8 @@ class Samples:
     """Samples, with what is known of the right answers.
 
     Attributes:
-        arrays: Inputs by the name of the dataset's array, each of shape (N, …): float32, or text as objects.
+        arrays: Inputs by the name of the dataset's array, each of shape (N, …): float32, whole numbers as
+            they came, or text as objects.
         labels: int64, shape (N,); None where there are none.
         classes: Names of the classes; empty without labels, or where they have no names.
         targets: float32, shape (N, T); None where there are none.
@@ -135,8 +136,10 @@ def bind(samples: Samples, signature: Signature) -> Inputs:
         An array of shape (N, …) for each input, of its type.
 
     Raises:
-        InvalidDataset: An input has no array, or the array's shape or values do not suit it.
+        InvalidDataset: An input has no array, or the array's shape or values do not suit it; or a class has
+            another number than in the model.
     """
+    _check_classes(samples.classes, signature.classes)
     return {tensor.name: _bound(samples, tensor, signature) for tensor in signature.inputs}
 
 
@@ -178,12 +181,14 @@ def _checked_input(name: str, array: NDArray[Any]) -> NDArray[Any]:
     if array.ndim == 0:
         raise InvalidDataset(f"{name} is a single value, not an array of samples.")
     if array.dtype.kind in "UO":
-        if not all(isinstance(value, str) for value in array.ravel()):
-            raise InvalidDataset(f"{name} holds values that are neither numbers nor text.")
+        try:
+            "".join(array.ravel().tolist()).encode()
+        except (TypeError, UnicodeEncodeError) as error:
+            raise InvalidDataset(f"{name} holds values that are neither numbers nor text.") from error
         return array.astype(object)
     if array.dtype.kind not in "iufb":
         raise InvalidDataset(f"{name} has dtype {array.dtype}; numbers or text are needed.")
-    if array.dtype.kind in "iu" and name not in {FEATURES, "targets"}:
+    if array.dtype.kind in "iu" and name != "targets":
         return np.ascontiguousarray(array)
     with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused
         converted = np.ascontiguousarray(array, dtype=np.float32)
@@ -197,9 +202,20 @@ def _checked_labels(labels: NDArray[Any], classes: tuple[str, ...]) -> NDArray[n
         raise InvalidDataset(
             f"labels has shape {labels.shape} and dtype {labels.dtype}; integers are needed."
         )
-    if (labels < 0).any() or (classes and (labels >= len(classes)).any()):
+    numbers = labels.astype(np.int64)  # what is too large for it becomes negative
+    if (numbers < 0).any() or (classes and (numbers >= len(classes)).any()):
         raise InvalidDataset(f"labels has numbers outside 0 to {len(classes) - 1 if classes else '…'}.")
-    return labels.astype(np.int64)
+    return numbers
+
+
+def _check_classes(named: tuple[str, ...], known: tuple[str, ...]) -> None:
+    """Check that a class that dataset and model both know has one number; names of their own are theirs."""
+    for number, name in enumerate(named):
+        if name in known and known.index(name) != number:
+            raise InvalidDataset(
+                f"In the dataset class {number} is {name!r:.80}, in the model class {known.index(name)} is.",
+                remedy="Number the dataset's labels in the order of the model's output.",
+            )
 
 
 def _bound(samples: Samples, tensor: Tensor, signature: Signature) -> NDArray[Any]:
@@ -224,7 +240,20 @@ def _bound(samples: Samples, tensor: Tensor, signature: Signature) -> NDArray[An
             f"Sample {bad} of the dataset has missing values (NaN), and input {tensor.name!r} takes none.",
             remedy="Fill or remove them, or put an imputer into the model.",
         )
-    return bound.astype(tensor.dtype)
+    return _cast(bound, tensor)
+
+
+def _cast(array: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
+    """Return numbers in an input's type; what is no such number is refused, as devices refuse it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = array.astype(tensor.dtype)
+    wrong = np.isinf(cast) if cast.dtype.kind == "f" else cast != array
+    if wrong.any():
+        bad = int(np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1))[0])
+        raise InvalidDataset(
+            f"Sample {bad} of the dataset has values that input {tensor.name!r} ({tensor.dtype}) cannot hold."
+        )
+    return cast
 
 
 def _shaped(array: NDArray[Any], tensor: Tensor) -> NDArray[Any]:

@@ -58,6 +58,8 @@ def test_a_file_of_numbers_text_and_labels(tmp_path: Path) -> None:
         {"features": _numbers(2), "targets": np.array(["a", "b"])},
         {"features": np.array([[1, "a"], [2, "b"]], dtype=object)},
         {"features": np.array([[1 + 2j]])},
+        {"features": _numbers(2), "labels": np.array([2**63 + 1, 0], dtype=np.uint64)},
+        {"categories": np.array([["a"], ["\ud800"]])},
     ],
 )
 def test_what_makes_no_samples_is_refused(arrays: dict[str, Any]) -> None:
@@ -86,6 +88,16 @@ def test_several_inputs_have_arrays_of_their_names() -> None:
         ({"features": _numbers()}, Tensor("input", "float32", (-1, 2, 3)), "shape"),
         ({"categories": np.array([["a"]])}, NUMBERS, "no array"),
         ({"input": np.array([["a"] * 4])}, NUMBERS, "takes float32"),
+        ({"features": np.full((2, 4), 0.5)}, Tensor("input", "int64", (-1, 4)), "Sample 0 .* int64"),
+        ({"features": np.array([[0], [300]])}, Tensor("input", "uint8", (-1, 1)), "Sample 1 .* uint8"),
+        ({"input": np.array([[0], [-1]])}, Tensor("input", "uint64", (-1, 1)), "Sample 1 .* uint64"),
+        ({"features": np.array([[1.0], [2.0]])}, Tensor("input", "bool", (-1, 1)), "Sample 1 .* bool"),
+        ({"features": np.array([[1e6]])}, Tensor("input", "float16", (-1, 1)), "Sample 0 .* float16"),
+        (
+            {"features": np.array([[np.nan]])},
+            Tensor("input", "int32", (-1, 1), missing=True),
+            "Sample 0 .* int32",
+        ),
     ],
 )
 def test_samples_that_a_model_does_not_take_are_refused(
@@ -93,6 +105,35 @@ def test_samples_that_a_model_does_not_take_are_refused(
 ) -> None:
     with pytest.raises(InvalidDataset, match=words):
         bind(checked_samples(arrays), Signature((tensor,), OUTPUT))
+
+
+def test_whole_numbers_stay_exact() -> None:
+    numbers = np.array([[2**24 + 1], [2**53 + 1]])
+    inputs = bind(
+        checked_samples({"features": numbers}), Signature((Tensor("input", "int64", (-1, 1)),), OUTPUT)
+    )
+    assert inputs["input"].tolist() == numbers.tolist()
+
+
+def test_classes_have_the_numbers_that_they_have_in_the_model() -> None:
+    samples = checked_samples(
+        {"features": _numbers(2), "labels": np.array([0, 1]), "classes": np.array(["cat", "dog"])}
+    )
+    for known in ((), ("cat", "dog"), ("cat", "dog", "fox"), ("0", "1")):
+        bind(samples, Signature((NUMBERS,), OUTPUT, known))
+    for other in (("dog", "cat"), ("bird", "cat", "dog")):
+        with pytest.raises(InvalidDataset, match=r"class 0 .*'cat'"):
+            bind(samples, Signature((NUMBERS,), OUTPUT, other))
+
+
+@pytest.mark.parametrize("code_point", [b"\xff\xff\xff\xff", b"\x00\xd8\x00\x00"])
+@pytest.mark.parametrize("name", ["categories", "classes"])
+def test_text_that_is_not_unicode_is_refused(tmp_path: Path, name: str, code_point: bytes) -> None:
+    text = np.frombuffer(code_point * 2, dtype="<U1")
+    arrays: dict[str, Any] = {"features": _numbers(2), "labels": np.array([0, 1]), name: text}
+    np.savez(tmp_path / "samples.npz", **arrays)
+    with pytest.raises(InvalidDataset, match=f"{name} .*Unicode"):
+        read_samples(tmp_path / "samples.npz")
 
 
 def test_missing_values_need_a_model_that_fills_them_in() -> None:
