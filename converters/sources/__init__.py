@@ -161,6 +161,8 @@ _OBJECTS: tuple[tuple[str, str, Callable[[Any, Opening], Source]], ...] = (
 
 
 def _open_path(path: Path, how: Opening) -> Source:
+    if "\0" in str(path):  # the system cannot even be asked for such a file
+        raise NotFound(f"There is no file {str(path)!r}.")
     named = next((kind for kind in FILE_KINDS if path.suffix.lower() in kind.suffixes), None)
     try:
         if path.is_dir():

@@ -136,8 +136,15 @@ def _estimator(folder: Path, flavor: SklearnFlavor, *, trusted: bool) -> Unpickl
 
 
 def _description(folder: Path) -> Description:
-    """Return what the file ``MLmodel`` says."""
+    """Return what the file ``MLmodel`` says.
+
+    Its YAML is read without merge keys, by which a small file can stand for any amount of memory.
+    """
     import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            """Leave merge keys as they are: of a type of which nothing is made."""
 
     path = _inside(folder, DESCRIPTION)
     with path.open("rb") as stream:
@@ -145,9 +152,9 @@ def _description(folder: Path) -> Description:
     if len(data) > MAX_DESCRIPTION_SIZE_BYTES:
         raise InvalidModel(f"{path} is larger than the {MAX_DESCRIPTION_SIZE_BYTES} bytes that are allowed.")
     try:
-        content: Any = yaml.safe_load(data)
+        content: Any = yaml.load(data, Loader)  # noqa: S506 - it makes no more than the safe one
         return msgspec.convert(content, Description)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # what is not of its stated type raises whatever its constructor raises
         reason = " ".join(str(error).split())
         raise InvalidModel(f"{path} does not describe an MLflow model: {reason:.300}") from error
 

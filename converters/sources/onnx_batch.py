@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.sources.onnx_session import MAX_PROBE_ELEMENTS
+from converters.sources.probes import MAX_PROBE_ELEMENTS
 from fleet.protocol.errors import InvalidModel
 from fleet.protocol.manifest import Tensor
 

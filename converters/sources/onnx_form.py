@@ -30,18 +30,15 @@ from converters.graphs.versions import (
 from converters.source import Precision
 from converters.sources.onnx_batch import dtype_name, input_tensors, open_batch, state_outputs
 from converters.sources.onnx_checks import name_nodes
-from converters.sources.onnx_session import OnnxSession, probes
+from converters.sources.onnx_session import OnnxSession
+from converters.sources.probes import PROBES, TOLERANCE, alike, probes
 from fleet.protocol.errors import ConversionFailed, InvalidModel
 from fleet.protocol.manifest import Tensor
 
 if TYPE_CHECKING:
     import onnx
 
-_PROBES = 4
 _BATCH = 256
-_TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "int8": 1e-1, "int4": 1e-2}
-"""Of the greatest answer, for the same graph in another operator set or batch. An int8 graph that finds its
-ranges while it runs finds other ones in another batch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +95,7 @@ def run_original(model: onnx.ModelProto, name: str) -> Original:
     inputs, batch = input_tensors(model, name)
     session = OnnxSession(model, name)
     at_once = max(batch, 1)
-    given = probes(inputs, at_once * -(-_PROBES // at_once))
+    given = probes(inputs, at_once * -(-PROBES // at_once))
     answers = _run(session, given, [value.name for value in model.graph.output], at_once, fill=False)
     return Original(name, model, session, inputs, batch, given, answers)
 
@@ -119,7 +116,7 @@ def brought_into_form(original: Original, precision: Precision) -> Formed:
         for reshapes in (False, True):
             opened = open_batch(model, reshapes=reshapes, batch=max(original.batch, 1))
             try:
-                return _checked(opened, original, _TOLERANCE[precision])
+                return _checked(opened, original, TOLERANCE[precision])
             except InvalidModel as error:
                 failure = failure or error
     raise failure or InvalidModel(f"{original.name} has no usable form.")
@@ -191,7 +188,7 @@ def _compare(
     for value, batch, single, expected in zip(
         original.model.graph.output, together, alone, original.answers, strict=True
     ):
-        if not (_alike(batch, expected, tolerance) and _alike(single, expected[:1], tolerance)):
+        if not (alike(batch, expected, tolerance) and alike(single, expected[:1], tolerance)):
             raise InvalidModel(
                 f"{original.name}: output {value.name!r:.80} for {count} samples at once, {batch.shape}, is"
                 f" not what the model answers to them one after the other, {expected.shape}.",
@@ -199,13 +196,6 @@ def _compare(
                 f" which samples do not influence each other, and with operator set {OPSET} to"
                 f" {NEWEST_OPSET_EVERYWHERE}.",
             )
-
-
-def _alike(found: NDArray[Any], expected: NDArray[Any], tolerance: float) -> bool:
-    if found.shape != expected.shape:
-        return False
-    scale = float(np.max(np.abs(expected[np.isfinite(expected)]), initial=1.0))
-    return bool(np.allclose(found, expected, rtol=0, atol=tolerance * scale, equal_nan=True))
 
 
 def _shape(

@@ -10,13 +10,9 @@ from numpy.typing import NDArray
 
 from converters.data.samples import Inputs
 from fleet.protocol.errors import InvalidModel
-from fleet.protocol.manifest import Tensor
 
 if TYPE_CHECKING:
     import onnx
-
-MAX_PROBE_ELEMENTS = 2**27
-"""Most elements of one sample; half a gigabyte of float32."""
 
 
 class OnnxSession:
@@ -67,30 +63,6 @@ class OnnxSession:
             sizes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
             raise InvalidModel(f"{self._name} fails on a batch of {sizes}: {_told(error)}") from error
         return [np.asarray(answer) for answer in answers]
-
-
-def probes(tensors: Sequence[Tensor], count: int) -> Inputs:
-    """Return inputs that are always the same, to see how a model behaves.
-
-    Args:
-        tensors: The model's inputs.
-        count: N.
-
-    Returns:
-        For each an array of shape (N, …): floats of the standard normal distribution, whole numbers and truth
-        values of 0 and 1, which are valid as indices too, and one letter as text.
-    """
-    random = np.random.RandomState(0)
-    inputs: Inputs = {}
-    for tensor in tensors:
-        shape = (count, *tensor.shape[1:])
-        if tensor.dtype == "str":
-            inputs[tensor.name] = np.full(shape, "a", dtype=object)
-        elif np.dtype(tensor.dtype).kind == "f":
-            inputs[tensor.name] = random.standard_normal(shape).astype(tensor.dtype)
-        else:
-            inputs[tensor.name] = random.randint(0, 2, shape).astype(tensor.dtype)
-    return inputs
 
 
 def _told(error: Exception) -> str:

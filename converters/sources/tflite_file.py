@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from converters.data.samples import Inputs
 from converters.source import Precision, Source
 from converters.sources.onnx_reading import read_file
-from converters.sources.onnx_session import MAX_PROBE_ELEMENTS, probes
+from converters.sources.probes import MAX_PROBE_ELEMENTS, PROBES, TOLERANCE, alike, probes
 from converters.sources.tasks import judged_signature
 from converters.sources.tflite_trial import check_runs
 from converters.tflite.inspect import MAX_SIZE_BYTES, TfliteModel, inspect_tflite
@@ -30,7 +30,6 @@ from fleet.protocol.errors import ConversionFailed, InvalidModel, UnsupportedOpe
 from fleet.protocol.manifest import Task, Tensor
 
 _BATCH = 256
-_PROBES = 4
 
 
 def open_tflite(
@@ -172,10 +171,11 @@ def _answered(
     names = [tensor.name for tensor in ordered if tensor.dtype != "str"]
     if not names:
         raise InvalidModel(f"{name} has no output of numbers.")
-    count = batch or _PROBES
+    count = batch or PROBES
+    given = probes(model.inputs, count)
     try:
-        found = _run(session, probes(model.inputs, count), names, batch)
-        alone = _run(session, probes(model.inputs, 1), names, batch)
+        found = _run(session, given, names, batch)
+        alone = _run(session, {tensor: values[:1] for tensor, values in given.items()}, names, batch)
     except ConversionFailed as error:
         raise InvalidModel(
             f"{name} fails on {count} samples: {error.message}", remedy="Convert the model again."
@@ -187,6 +187,11 @@ def _answered(
                 f"{name}: output {output!r:.80} has shape {answers.shape} for {count} samples; its first"
                 " dimension is not the batch.",
                 remedy="Convert the model with the batch as the first dimension of every output.",
+            )
+        if not alike(answers[:1], single, TOLERANCE[_PRECISIONS[model.quantization]]):
+            raise InvalidModel(
+                f"{name}: output {output!r:.80} for a sample depends on what else is in its batch.",
+                remedy="Convert the model so that samples do not influence each other.",
             )
         outputs.append(Tensor(output, str(answers.dtype), (batch or -1, *answers.shape[1:])))
     return tuple(outputs), found[0]

@@ -24,6 +24,7 @@ MEMORY_BYTES = 2 * 1024**3
 
 TIMEOUT_S = 120
 _REFUSED = 3
+_PACKAGES_FOLDER = Path(__file__).parents[2]
 
 
 def check_runs(data: bytes, name: str) -> None:
@@ -37,10 +38,12 @@ def check_runs(data: bytes, name: str) -> None:
         InvalidModel: It fails, ends the process, or takes too much memory or time.
         UnsupportedOperator: It needs an operator that LiteRT does not have.
     """
-    command = [sys.executable, "-m", __name__, name]
+    command = [sys.executable, "-P", "-m", __name__, name]  # -P: nothing is imported from the working folder
     convert_again = "Convert the model again, or distrust whoever sent it."
     try:
-        done = subprocess.run(command, input=data, capture_output=True, timeout=TIMEOUT_S, check=False)
+        done = subprocess.run(
+            command, input=data, capture_output=True, timeout=TIMEOUT_S, check=False, env=_environment()
+        )
     except subprocess.TimeoutExpired as error:
         raise InvalidModel(
             f"{name} does not answer one sample within {TIMEOUT_S} seconds.", remedy=convert_again
@@ -71,6 +74,12 @@ def main() -> int:
         sys.stdout.write(f"{error.code}\n{error}")
         return _REFUSED
     return 0
+
+
+def _environment() -> dict[str, str]:
+    """Return this process's environment, where Python finds our packages whatever the working folder is."""
+    paths = (str(_PACKAGES_FOLDER), os.environ.get("PYTHONPATH", ""))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
 def _own_memory_bytes() -> int:

@@ -229,6 +229,12 @@ def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
         open_mlflow(sklearn_folder(tmp_path / "again", _classifier(), pickled_model="."), trusted=True)
 
 
+MERGED_BEYOND_MEMORY = b"a0: &a0 {x: 1}\n" + b"".join(
+    f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n".encode() for n in range(1, 20)
+)
+"""9 to the power of 19 keys, if each is merged."""
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -239,6 +245,11 @@ def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
         b"\xff\xfe\x00",
         b"a: !!python/object/apply:os.system ['true']",
         b"[" * 5000,
+        b"flavors: !!bool perhaps",
+        b"flavors: !!timestamp yesterday",
+        b"flavors: !!int ''",
+        b"a: &a {b: c}\n<<: *a\nflavors: {onnx: {data: m.onnx}}",
+        MERGED_BEYOND_MEMORY,
     ],
 )
 def test_a_description_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:

@@ -83,6 +83,11 @@ def test_programs_are_read_only_when_trusted(tmp_path: Path) -> None:
     assert open_source(tmp_path / "m.joblib", trust_pickle=True).signature.task == "classification"
 
 
+def test_a_name_that_no_file_can_have() -> None:
+    with pytest.raises(NotFound, match="no file"):
+        open_source("m\0.onnx")
+
+
 @pytest.mark.parametrize("suffix", [suffix for kind in FILE_KINDS for suffix in kind.suffixes])
 def test_what_is_not_there_or_no_file(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(NotFound, match="no file"):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
+from onnx import helper
 
 from converters.source import Source
 from converters.sources import tflite_trial
@@ -22,7 +23,7 @@ from converters.tflite.quantize import quantize_tflite_int8, weights_to_fp16
 from converters.tflite.run import TfliteSession
 from fleet.protocol.errors import InvalidModel, NotFound, UnsupportedOperator
 from fleet.protocol.manifest import Tensor
-from tests.support.onnx_models import cnn
+from tests.support.onnx_models import cnn, model, value
 
 
 @cache
@@ -159,3 +160,22 @@ def test_a_file_that_ends_or_holds_up_its_process_is_refused(
         interpreter.chmod(0o755)
         monkeypatch.setattr(tflite_trial, "TIMEOUT_S", 0.5 if "sleep" in script else 60)
         assert told in _refusal(tmp_path, _emitted())
+
+
+def test_nothing_is_imported_from_where_a_model_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit(0)  # all is well")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidModel):
+        tflite_trial.check_runs(_changed(_huge), "m.tflite")
+
+
+def _centred(batch: int | str) -> bytes:
+    """Return a file that takes the mean over the batch from each sample."""
+    mean = helper.make_node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1)
+    nodes = [mean, helper.make_node("Sub", ["x", "mean"], ["y"])]
+    return emit_tflite(model(nodes, [value("x", [batch, 3])], [value("y", [batch, 3])]))
+
+
+@pytest.mark.parametrize("batch", ["n", 4])
+def test_samples_that_influence_each_other_are_refused(tmp_path: Path, batch: int | str) -> None:
+    assert "influence each other" in _refusal(tmp_path, _centred(batch))
