@@ -140,9 +140,10 @@ class Daemon:
             on_incident=self._on_incident,
             backoff=self._new_backoff(),
         )
-        api = InferenceApi(self._host, self._models.are_ready)
+        limit_bytes = settings.request_limit_bytes
+        api = InferenceApi(self._host, self._models.are_ready, self._models.states, limit_bytes)
         self._server = HttpServer(
-            settings.socket(state), api.respond, api.refuse, settings.request_limit_bytes
+            settings.socket(state), api.respond, api.refuse, limit_bytes, port=settings.tcp_port
         )
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()

@@ -43,6 +43,8 @@ class Answer(NamedTuple):
         classes: Number of the most probable class for each sample; None if the model is no classifier.
         class_count: How many classes there are; 0 if the model is no classifier.
         counter: Where a label for these samples is counted.
+        queue_ns: How long the request waited for the version's thread.
+        compute_ns: How long the runtime took.
     """
 
     outputs: dict[str, NDArray[Any]]
@@ -50,6 +52,8 @@ class Answer(NamedTuple):
     classes: NDArray[np.int64] | None
     class_count: int
     counter: Counter
+    queue_ns: int
+    compute_ns: int
 
 
 class Hosted:
@@ -101,8 +105,9 @@ class Hosted:
             InferenceFailed: The runtime failed, took too long, or gave values that are not finite or not of
                 the shape that its task asks for.
         """
+        asked_ns = time.perf_counter_ns()
         try:
-            outputs, duration_us = await self._call(lambda: _timed(self._model, inputs))
+            outputs, started_ns, compute_ns = await self._call(lambda: _timed(self._model, inputs))
         except TimeoutError as error:
             raise self._failed(f"The model did not answer in {self._timeout_s:.0f} s.") from error
         except InferenceFailed as error:
@@ -116,11 +121,13 @@ class Hosted:
         if values.shape[:1] != (samples,) or not fits:
             raise self._failed(f"The model answered {samples} sample(s) with the shape {values.shape}.")
         self.answered += samples
-        self.counter.count(given, values, duration_us)
+        self.counter.count(given, values, compute_ns / 1000)
+        timing = (started_ns - asked_ns, compute_ns)
         if task != "classification":
-            return Answer(outputs, self.release.version, None, 0, self.counter)
+            return Answer(outputs, self.release.version, None, 0, self.counter, *timing)
         scores = values.reshape(samples, -1)
-        return Answer(outputs, self.release.version, scores.argmax(axis=1), scores.shape[1], self.counter)
+        classes = scores.argmax(axis=1)
+        return Answer(outputs, self.release.version, classes, scores.shape[1], self.counter, *timing)
 
     def _profiled(self, inputs: Tensors, samples: int) -> NDArray[Any]:
         """Return the first input of numbers; for a model of text alone, no numbers, shape (N, 0)."""
@@ -200,6 +207,10 @@ class Host:
             raise NotFound(f"No version of model {model!r:.80} answers on this device.")
         return hosted
 
+    def all(self) -> dict[str, Hosted]:
+        """Return everything that answers, by model."""
+        return dict(sorted(self._hosted.items()))
+
     def put(self, model: str, hosted: Hosted | None) -> Hosted | None:
         """Let another version answer, or none; return the one that answered before."""
         before = self._hosted.pop(model, None)
@@ -208,8 +219,8 @@ class Host:
         return before
 
 
-def _timed(model: LoadedModel, inputs: Tensors) -> tuple[dict[str, NDArray[Any]], float]:
-    """Run the model; return its outputs and the microseconds that the runtime took."""
-    start_ns = time.perf_counter_ns()
+def _timed(model: LoadedModel, inputs: Tensors) -> tuple[dict[str, NDArray[Any]], int, int]:
+    """Run the model; return its outputs, when the runtime began, and how long it took, in nanoseconds."""
+    started_ns = time.perf_counter_ns()
     outputs = model.infer(inputs)
-    return outputs, (time.perf_counter_ns() - start_ns) / 1000
+    return outputs, started_ns, time.perf_counter_ns() - started_ns

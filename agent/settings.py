@@ -56,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backoff_maximum_s: Seconds = 60.0
 
     socket_path: str = ""
+    tcp_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     request_limit_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**30)] = 4 * 1024**2
 
     def socket(self, state: Path) -> Path:

@@ -1,103 +1,75 @@
-"""The local inference API: the JSON subset of the Open Inference Protocol (version 2), and feedback.
+"""The local inference API: the Open Inference Protocol (version 2), and feedback.
 
-==========  ================================  =====================================================
-method      path                              answer
-==========  ================================  =====================================================
-GET         /v2                               the server's name and version
-GET         /v2/health/live                   200 while the process answers
-GET         /v2/health/ready                  200 if every model on the device answers, else 503
-GET         /v2/models/{model}                the answering version's signature
-GET         /v2/models/{model}/ready          200 if a version answers, else 404
-POST        /v2/models/{model}/infer          predictions
-POST        /v2/models/{model}/feedback       counts labels for an earlier prediction (ours)
-==========  ================================  =====================================================
+==========  ====================================  =========================================================
+method      path                                  answer
+==========  ====================================  =========================================================
+GET         /v2                                   the server's name, version and extensions
+GET         /v2/health/live                       200 while the process answers
+GET         /v2/health/ready                      200 if every model on the device answers, else 400
+GET         {model}                               the answering version's signature
+GET         {model}/ready                         200 if it answers, 400 if it does not yet, 404 if unknown
+GET         {model}/config                        the signature in the form of Triton's configuration
+GET         {model}/stats                         counts and durations since the version was loaded
+GET         /v2/models/stats                      those of every model
+POST        {model}/infer                         predictions
+POST        /v2/models/{name}/feedback            counts labels for an earlier prediction (ours)
+POST        /v2/repository/index                  the models on the device and what they are doing
+POST        /v2/repository/models/{name}/load     403: the hub decides what runs; so for ``unload``
+==========  ====================================  =========================================================
 
+``{model}`` is ``/v2/models/{name}`` or, for that version or none, ``/v2/models/{name}/versions/{version}``.
 ``docs/reference/agent-api.md`` shows requests and answers. An error is ``{"error": sentence, "code": code}``.
 """
 
 from __future__ import annotations
 
 import logging
-import secrets
-from collections import OrderedDict
+import time
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from urllib.parse import unquote
+from weakref import WeakKeyDictionary
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from agent.capabilities import agent_version
-from agent.hosting import Answer, Host
+from agent.hosting import Host, Hosted
 from agent.log import unexpected_failure
-from agent.serving.http import Response
-from agent.serving.tensors import DATATYPES, RequestTensor, ResponseTensor, read_inputs, write_outputs
-from agent.telemetry.window import Counter
+from agent.serving import describe
+from agent.serving.binary import LENGTH_HEADER
+from agent.serving.body import decode, unpack
+from agent.serving.feedback import Feedback, FeedbackRequest
+from agent.serving.http import Request, Response
+from agent.serving.inference import InferResponse, read_request, write_response
+from agent.serving.statistics import Statistics
 from fleet.protocol.errors import (
+    AccessDenied,
+    Conflict,
     InferenceFailed,
     InvalidInput,
-    InvalidMessage,
     MessageTooLarge,
     MusterError,
     NotFound,
+    NotPermitted,
     Unavailable,
 )
+from fleet.protocol.messages import ModelState
 
 log = logging.getLogger(__name__)
-
-_Request = TypeVar("_Request", bound=msgspec.Struct)
-
-REMEMBERED_PREDICTIONS = 4096
-"""How many of the latest answers can still be labelled."""
 
 _STATUS: tuple[tuple[type[MusterError], int], ...] = (
     (MessageTooLarge, 413),
     (InvalidInput, 400),
+    (AccessDenied, 403),
     (NotFound, 404),
+    (Conflict, 409),
     (InferenceFailed, 500),
     (Unavailable, 503),
 )
 
 
-class InferRequest(msgspec.Struct):
-    """A request for predictions."""
+class IndexRequest(msgspec.Struct):
+    """What of the repository is asked for."""
 
-    inputs: list[RequestTensor]
-    id: str | None = None
-
-
-class InferResponse(msgspec.Struct, omit_defaults=True):
-    """Predictions. The id by which they can be labelled is a parameter: there the protocol has room."""
-
-    model_name: str
-    model_version: str
-    outputs: list[ResponseTensor]
-    parameters: dict[str, str] = msgspec.field(default_factory=dict)
-    id: str | None = None
-
-
-class FeedbackRequest(msgspec.Struct):
-    """What was true: for each sample of a prediction its class, by number or by name."""
-
-    id: str
-    labels: list[int | str]
-
-
-class FeedbackResponse(msgspec.Struct):
-    """How the prediction did."""
-
-    labelled: int
-    correct: int
-
-
-class _Prediction(NamedTuple):
-    """What is remembered of an answer."""
-
-    model: str
-    classes: NDArray[np.int64]
-    class_count: int
-    names: tuple[str, ...]
-    counter: Counter
+    ready: bool = False
 
 
 class InferenceApi:
@@ -106,17 +78,28 @@ class InferenceApi:
     Args:
         host: The models that answer.
         is_ready: Tells whether every model on the device answers.
+        states: Tells what the device holds of each model.
+        limit_bytes: Largest request, once it is unpacked.
     """
 
-    def __init__(self, host: Host, is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        is_ready: Callable[[], bool],
+        states: Callable[[], tuple[ModelState, ...]],
+        limit_bytes: int,
+    ) -> None:
         self._host = host
         self._is_ready = is_ready
-        self._predictions: OrderedDict[str, _Prediction] = OrderedDict()
+        self._states = states
+        self._limit_bytes = limit_bytes
+        self._feedback = Feedback(host)
+        self._statistics: WeakKeyDictionary[Hosted, Statistics] = WeakKeyDictionary()
 
-    async def respond(self, method: str, target: str, body: bytes) -> Response:
+    async def respond(self, request: Request) -> Response:
         """Answer one request; every failure is an answer too."""
         try:
-            return await self._route(method, target.partition("?")[0], body)
+            return await self._route(request)
         except MusterError as error:
             return self.refuse(error)
         except Exception:
@@ -126,118 +109,133 @@ class InferenceApi:
     def refuse(self, error: MusterError) -> Response:
         """Return the answer that tells of an error."""
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-        return _json(status, {"error": str(error), "code": error.code})
+        return _json({"error": str(error), "code": error.code}, status)
 
-    async def _route(self, method: str, path: str, body: bytes) -> Response:
-        match (method, path.rstrip("/").split("/")[1:]):
+    async def _route(self, request: Request) -> Response:
+        path = request.target.partition("?")[0]
+        match (request.method, [unquote(part) for part in path.rstrip("/").split("/")[1:]]):
             case ("GET", ["v2"]):
-                return _json(
-                    200, {"name": "muster-agent", "version": agent_version(), "extensions": ["feedback"]}
-                )
+                return _json(describe.server())
             case ("GET", ["v2", "health", "live"]):
-                return _json(200, {"live": True})
+                return _json({"live": True})
             case ("GET", ["v2", "health", "ready"]):
                 ready = self._is_ready()
-                return _json(200 if ready else 503, {"ready": ready})
-            case ("GET", ["v2", "models", model]):
-                return self._describe(model)
-            case ("GET", ["v2", "models", model, "ready"]):
-                self._host.answering(model)
-                return _json(200, {"name": model, "ready": True})
-            case ("POST", ["v2", "models", model, "infer"]):
-                return await self._infer(model, body)
+                return _json({"ready": ready}, 200 if ready else 400)
+            case ("GET", ["v2", "models", "stats"]):
+                return self._tell_statistics(self._host.all())
             case ("POST", ["v2", "models", model, "feedback"]):
-                return self._feedback(model, body)
-        raise NotFound(f"There is no {method} {path!r:.120}.")
+                asked = decode(self._body(request), FeedbackRequest)
+                return _json(self._feedback.label(model, asked))
+            case (_, ["v2", "models", model, "versions", version, *rest]):
+                return await self._route_model(request, model, version, rest)
+            case (_, ["v2", "models", model, *rest]):
+                return await self._route_model(request, model, None, rest)
+            case ("POST", ["v2", "repository", "index"]):
+                return self._index(self._body(request))
+            case ("POST", ["v2", "repository", "models", model, "load" | "unload"]):
+                raise NotPermitted(
+                    f"The hub decides whether model {model!r:.80} runs on this device.",
+                    remedy="Assign or withdraw it there.",
+                )
+        raise _no_such(request)
 
-    def _describe(self, model: str) -> Response:
-        hosted = self._host.answering(model)
-        manifest = hosted.manifest
-        described = {
-            kind: [
-                {
-                    "name": tensor.name,
-                    "datatype": DATATYPES.get(tensor.dtype, tensor.dtype),
-                    "shape": tensor.shape,
-                }
-                for tensor in tensors
-            ]
-            for kind, tensors in (
-                ("inputs", manifest.signature.inputs),
-                ("outputs", manifest.signature.outputs),
-            )
-        }
-        about = {"name": model, "versions": [str(manifest.version)], "platform": hosted.platform}
-        return _json(200, {**about, **described})
+    async def _route_model(
+        self, request: Request, model: str, version: str | None, rest: list[str]
+    ) -> Response:
+        match (request.method, rest):
+            case ("GET", []):
+                return _json(describe.metadata(self._answering(model, version)))
+            case ("GET", ["ready"]):
+                return self._tell_readiness(model, version)
+            case ("GET", ["config"]):
+                return _json(describe.configuration(self._answering(model, version)))
+            case ("GET", ["stats"]):
+                return self._tell_statistics({model: self._answering(model, version)})
+            case ("POST", ["infer"]):
+                return await self._infer(request, model, version)
+        raise _no_such(request)
 
-    async def _infer(self, model: str, body: bytes) -> Response:
-        hosted = self._host.answering(model)
-        request = _decode(body, InferRequest)
-        answer = await hosted.infer(read_inputs(request.inputs, hosted.manifest.signature))
-        response = InferResponse(
-            model_name=model,
-            model_version=str(answer.version),
-            id=request.id,
-            outputs=write_outputs(answer.outputs),
-            parameters=self._remembered(model, answer, hosted.manifest.signature.classes),
-        )
-        return Response(200, msgspec.json.encode(response))
+    def _answering(self, model: str, version: str | None) -> Hosted:
+        """Return what answers for a model.
 
-    def _remembered(self, model: str, answer: Answer, names: tuple[str, ...]) -> dict[str, str]:
-        """Remember what may be labelled; return the parameters that say how to name it."""
-        if answer.classes is None:
-            return {}
-        prediction_id = secrets.token_hex(8)
-        self._predictions[prediction_id] = _Prediction(
-            model, answer.classes, answer.class_count, names, answer.counter
-        )
-        if len(self._predictions) > REMEMBERED_PREDICTIONS:
-            self._predictions.popitem(last=False)
-        return {"prediction_id": prediction_id}
-
-    def _feedback(self, model: str, body: bytes) -> Response:
-        request = _decode(body, FeedbackRequest)
-        prediction = self._predictions.get(request.id)
-        if prediction is None or prediction.model != model:
-            self._check_classifier(model)
-            raise NotFound(
-                "No prediction of this model with that id can be labelled.",
-                remedy=f"Each of the last {REMEMBERED_PREDICTIONS} predictions can be labelled once.",
-            )
-        if len(request.labels) != len(prediction.classes):
-            raise InvalidMessage(
-                f"{len(request.labels)} label(s) came for {len(prediction.classes)} sample(s)."
-            )
-        truth = [_class_number(label, prediction) for label in request.labels]
-        del self._predictions[request.id]
-        correct = sum(int(a == b) for a, b in zip(truth, prediction.classes.tolist(), strict=True))
-        self._host.count_labels(prediction.counter, len(truth), correct)
-        return Response(200, msgspec.json.encode(FeedbackResponse(len(truth), correct)))
-
-    def _check_classifier(self, model: str) -> None:
-        """Check that a model's answers can be labelled at all."""
+        Raises:
+            NotFound: The device does not have the model, or another version of it answers.
+            Unavailable: The device has the model, and no version answers now.
+        """
         hosted = self._host.get(model)
-        if hosted is not None and hosted.manifest.signature.task != "classification":
-            raise InvalidInput(
-                f"Model {model} is for {hosted.manifest.signature.task}; labels are classes.",
-                remedy="Send feedback for classifiers only.",
+        if hosted is None:
+            for state in self._states():
+                if state.model == model:
+                    raise Unavailable(f"No version of model {model} answers yet: it is {state.phase}.")
+            return self._host.answering(model)
+        if version is not None and version != str(hosted.release.version):
+            raise NotFound(
+                f"Version {version!r:.40} of model {model} does not answer on this device; "
+                f"version {hosted.release.version} does."
             )
+        return hosted
+
+    def _tell_readiness(self, model: str, version: str | None) -> Response:
+        try:
+            self._answering(model, version)
+        except Unavailable:
+            return _json({"name": model, "ready": False}, 400)  # the protocol wants a 4xx here
+        return _json({"name": model, "ready": True})
+
+    def _tell_statistics(self, models: dict[str, Hosted]) -> Response:
+        found = [
+            self._counted(hosted).document(model, hosted.release.version) for model, hosted in models.items()
+        ]
+        return _json({"model_stats": found})
+
+    def _index(self, body: bytes) -> Response:
+        asked = decode(body, IndexRequest) if body else IndexRequest()
+        answering = {model: hosted.release.version for model, hosted in self._host.all().items()}
+        return _json(describe.index(self._states(), answering, only_ready=asked.ready))
+
+    async def _infer(self, request: Request, model: str, version: str | None) -> Response:
+        started_ns = time.perf_counter_ns()
+        hosted = self._answering(model, version)
+        try:
+            return await self._predict(request, model, hosted, started_ns)
+        except BaseException:
+            self._counted(hosted).failed(time.time(), time.perf_counter_ns() - started_ns)
+            raise
+
+    async def _predict(self, request: Request, model: str, hosted: Hosted, started_ns: int) -> Response:
+        signature = hosted.manifest.signature
+        body, length = self._body(request), request.headers.get(LENGTH_HEADER)
+        asked, inputs, outputs = read_request(body, length, signature)
+        read_ns = time.perf_counter_ns()
+        answer = await hosted.infer(inputs)
+        answered_ns = time.perf_counter_ns()
+        response = InferResponse(model, str(answer.version), id=asked.id)
+        prediction_id = self._feedback.remember(model, answer, signature.classes)
+        if prediction_id is not None:
+            response.parameters["prediction_id"] = prediction_id
+        written = write_response(response, answer.outputs, outputs)
+        ended_ns = time.perf_counter_ns()
+        self._counted(hosted).succeeded(
+            time.time(),
+            samples=len(next(iter(inputs.values()))),
+            success=ended_ns - started_ns,
+            queue=answer.queue_ns,
+            compute_input=read_ns - started_ns,
+            compute_infer=answer.compute_ns,
+            compute_output=ended_ns - answered_ns,
+        )
+        return written
+
+    def _body(self, request: Request) -> bytes:
+        return unpack(request.body, request.headers.get("content-encoding", ""), self._limit_bytes)
+
+    def _counted(self, hosted: Hosted) -> Statistics:
+        return self._statistics.setdefault(hosted, Statistics())
 
 
-def _class_number(label: int | str, prediction: _Prediction) -> int:
-    names = prediction.names
-    number = names.index(label) if isinstance(label, str) and label in names else label
-    if isinstance(number, str) or not 0 <= number < prediction.class_count:
-        raise InvalidMessage(f"{label!r:.40} is not a class of this model.")
-    return number
+def _no_such(request: Request) -> NotFound:
+    return NotFound(f"There is no {request.method} {request.target!r:.120}.")
 
 
-def _decode(body: bytes, kind: type[_Request]) -> _Request:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidMessage(f"The request cannot be understood: {error}.") from error
-
-
-def _json(status: int, value: object) -> Response:
+def _json(value: object, status: int = 200) -> Response:
     return Response(status, msgspec.json.encode(value))

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on a Unix socket: h11 for the protocol, asyncio for the bytes.
+"""HTTP/1.1: h11 for the protocol, asyncio for the bytes, on the sockets of `agent.serving.listen`.
 
 One task for each connection, which it keeps alive between requests. A request's declared size is checked
 before its body is read, and what is read is counted again, for a chunked body declares nothing.
@@ -9,21 +9,39 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import stat
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import h11
 
 from agent import durable
-from fleet.protocol.errors import Conflict, InvalidConfiguration, InvalidMessage, MessageTooLarge, MusterError
+from agent.serving.listen import check_caller, check_path, loopback_socket
+from fleet.protocol.errors import InvalidMessage, MessageTooLarge, MusterError, NotPermitted
 
 log = logging.getLogger(__name__)
 
 _READ_SIZE_BYTES = 64 * 1024
-_MAX_PATH_LENGTH = 107
+_JSON = (("content-type", "application/json"),)
 IDLE_TIMEOUT_S = 120.0
+"""How long a peer may neither send what it owes nor take what it asked for."""
+
+
+class Request(NamedTuple):
+    """A request.
+
+    Attributes:
+        method: In upper case, as HTTP has it.
+        target: Path and query, as sent.
+        headers: Values by name in lower case; of several of a name the last.
+        body: As sent, without its transfer coding.
+    """
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
 
 
 class Response(NamedTuple):
@@ -31,36 +49,42 @@ class Response(NamedTuple):
 
     Attributes:
         status: HTTP status code.
-        body: JSON.
+        body: JSON, unless the headers say something else.
+        headers: All but the length of the body.
     """
 
     status: int
     body: bytes
+    headers: tuple[tuple[str, str], ...] = _JSON
 
 
-Respond = Callable[[str, str, bytes], Awaitable[Response]]
-"""Answers a method, a path and a body; it must not raise."""
+Respond = Callable[[Request], Awaitable[Response]]
+"""Answers a request; it must not raise."""
 
 Refuse = Callable[[MusterError], Response]
 """Answers a request that could not be read."""
 
 
 class HttpServer:
-    """Serves on a Unix socket.
+    """Serves on a Unix socket, and on loopback.
 
     Args:
         path: The socket's path.
         respond: Answers requests.
         refuse: Answers what is no request.
         limit_bytes: Largest body that is read.
+        port: TCP port on loopback; 0 for none.
     """
 
-    def __init__(self, path: Path, respond: Respond, refuse: Refuse, limit_bytes: int) -> None:
+    def __init__(
+        self, path: Path, respond: Respond, refuse: Refuse, limit_bytes: int, *, port: int = 0
+    ) -> None:
         self._path = path
         self._respond = respond
         self._refuse = refuse
         self._limit_bytes = limit_bytes
-        self._server: asyncio.Server | None = None
+        self._port = port
+        self._servers: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -68,29 +92,39 @@ class HttpServer:
 
         Raises:
             Conflict: A living process listens there.
-            InvalidConfiguration: The path cannot be a socket.
+            InvalidConfiguration: The path cannot be a socket, or the port cannot be used.
         """
-        _check_path(self._path)
+        check_path(self._path)
+        bound = loopback_socket(self._port) if self._port else None
         with durable.storage_errors(self._path):
-            self._server = await asyncio.start_unix_server(self._accept, str(self._path))
+            self._servers.append(
+                await asyncio.start_unix_server(partial(self._accept, is_tcp=False), str(self._path))
+            )
             self._path.chmod(durable.PRIVATE)
+        if bound is not None:
+            self._servers.append(await asyncio.start_server(partial(self._accept, is_tcp=True), sock=bound))
 
     async def close(self) -> None:
         """Stop listening, end the connections and remove the socket file."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for task in self._connections:
             task.cancel()
         if self._connections:
             await asyncio.wait(self._connections, timeout=0.2)
         self._path.unlink(missing_ok=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _accept(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_tcp: bool
+    ) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
         try:
-            await _Conversation(reader, writer, self._limit_bytes).hold(self._respond, self._refuse)
+            if is_tcp:
+                writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            conversation = _Conversation(reader, writer, self._limit_bytes, is_tcp=is_tcp)
+            await conversation.hold(self._respond, self._refuse)
         except (ConnectionError, TimeoutError, asyncio.CancelledError):
             log.debug("A local connection ended early.")
         finally:
@@ -101,30 +135,32 @@ class HttpServer:
 class _Conversation:
     """The requests of one connection."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit_bytes: int) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit_bytes: int, *, is_tcp: bool
+    ) -> None:
         self._reader = reader
         self._writer = writer
         self._limit_bytes = limit_bytes
+        self._is_tcp = is_tcp
         self._http = h11.Connection(h11.SERVER)
 
     async def hold(self, respond: Respond, refuse: Refuse) -> None:
         """Answer requests until either side ends the connection."""
         while True:
             try:
-                request = await self._next_event()
-                if not isinstance(request, h11.Request):
+                event = await self._next_event()
+                if not isinstance(event, h11.Request):
                     return
-                body = await self._body(request)
+                request = await self._read(event)
             except h11.RemoteProtocolError as error:
                 if self._http.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-                    await self._send(
-                        refuse(InvalidMessage(f"The request is not HTTP/1.1: {error}.")), close=True
-                    )
+                    answer = refuse(InvalidMessage(f"The request is not HTTP/1.1: {error}."))
+                    await self._send(answer._replace(status=error.error_status_hint), close=True)
                 return
-            except MessageTooLarge as error:
+            except (MessageTooLarge, NotPermitted) as error:
                 await self._send(refuse(error), close=True)
                 return
-            await self._send(await respond(request.method.decode(), request.target.decode("latin-1"), body))
+            await self._send(await respond(request), has_body=request.method != "HEAD")
             if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
                 return
             self._http.start_next_cycle()
@@ -139,47 +175,34 @@ class _Conversation:
             async with asyncio.timeout(IDLE_TIMEOUT_S):
                 self._http.receive_data(await self._reader.read(_READ_SIZE_BYTES))
 
-    async def _body(self, request: h11.Request) -> bytes:
-        for name, value in request.headers:
-            if name == b"content-length" and int(value) > self._limit_bytes:
-                raise self._too_large()
+    async def _read(self, event: h11.Request) -> Request:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
+        if self._is_tcp:
+            check_caller(headers)
+        if int(headers.get("content-length", "0")) > self._limit_bytes:
+            raise self._too_large()
         body = bytearray()
-        while isinstance(event := await self._next_event(), h11.Data):
-            body += event.data
+        while isinstance(data := await self._next_event(), h11.Data):
+            body += data.data
             if len(body) > self._limit_bytes:
                 raise self._too_large()
-        return bytes(body)
+        return Request(event.method.decode(), event.target.decode("latin-1"), headers, bytes(body))
 
     def _too_large(self) -> MessageTooLarge:
         return MessageTooLarge(f"The request is larger than {self._limit_bytes} bytes.")
 
-    async def _send(self, response: Response, *, close: bool = False) -> None:
-        headers = [("content-type", "application/json"), ("content-length", str(len(response.body)))]
+    async def _send(self, response: Response, *, close: bool = False, has_body: bool = True) -> None:
+        headers = [*response.headers, ("content-length", str(len(response.body)))]
         if close:
             headers.append(("connection", "close"))
         self._write(h11.Response(status_code=response.status, headers=headers))
-        self._write(h11.Data(data=response.body))
+        if has_body:
+            self._write(h11.Data(data=response.body))
         self._write(h11.EndOfMessage())
-        await self._writer.drain()
+        async with asyncio.timeout(IDLE_TIMEOUT_S):
+            await self._writer.drain()
 
     def _write(self, event: h11.Event) -> None:
         data = self._http.send(event)
         if data:
             self._writer.write(data)
-
-
-def _check_path(path: Path) -> None:
-    if len(str(path).encode()) > _MAX_PATH_LENGTH:
-        raise InvalidConfiguration(
-            f"The socket's path has more than {_MAX_PATH_LENGTH} bytes.", remedy="Set a shorter socket_path."
-        )
-    if not path.exists():
-        return
-    if not stat.S_ISSOCK(path.stat().st_mode):
-        raise InvalidConfiguration(f"{path} exists and is no socket.", remedy="Set another socket_path.")
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:  # nobody listens: its process is dead, and asyncio replaces the file
-            return
-    raise Conflict(f"Another process listens on {path}.", remedy="Stop it, or set another socket_path.")

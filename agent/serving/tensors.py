@@ -1,4 +1,4 @@
-"""Tensors as JSON, in the Open Inference Protocol's form, and back: all checks on what a client sends.
+"""Tensors in the Open Inference Protocol's form, and back: all checks on what a client sends.
 
 ``{"name": "pixels", "shape": [1, 64], "datatype": "FP32", "data": [0.0, …]}``, data flat or nested, row by
 row. What an element may be:
@@ -12,17 +12,21 @@ datatype           JSON                        and
                                                which JSON lacks), where the model fills in missing values
 ``BYTES``          strings                     text; the manifest's element type is ``str``
 =================  ==========================  ==============================================================
+
+Tensors that travel as bytes behind the JSON are `agent.serving.binary`'s; the same rules hold for them.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.serving.binary import SIZE_PARAMETER, Parameter, decode_tensor
 from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.manifest import Signature, Tensor
 
@@ -54,29 +58,34 @@ _ELEMENTS: dict[str, frozenset[type]] = {
 
 
 class RequestTensor(msgspec.Struct):
-    """One input as it is sent."""
+    """One input as it is sent; without data here if it is among the bytes that follow the JSON."""
 
     name: str
     shape: list[int]
     datatype: str
-    data: list[Any]
+    data: list[Any] | None = None
+    parameters: dict[str, Parameter] = msgspec.field(default_factory=dict)
 
 
-class ResponseTensor(msgspec.Struct):
-    """One output as it is answered."""
+class ResponseTensor(msgspec.Struct, omit_defaults=True):
+    """One output as it is answered; without data here if it is among the bytes that follow the JSON."""
 
     name: str
     shape: tuple[int, ...]
     datatype: str
-    data: list[Any]
+    data: list[Any] | None = None
+    parameters: dict[str, Parameter] = msgspec.field(default_factory=dict)
 
 
-def read_inputs(tensors: list[RequestTensor], signature: Signature) -> dict[str, NDArray[Any]]:
+def read_inputs(
+    tensors: list[RequestTensor], signature: Signature, binary: Mapping[str, memoryview]
+) -> dict[str, NDArray[Any]]:
     """Return the inputs as arrays that a model of this signature takes; text as arrays of ``str`` objects.
 
     Args:
         tensors: As received.
         signature: What the model takes.
+        binary: By name the bytes of those inputs that came as bytes.
 
     Raises:
         InvalidMessage: They are not what the model takes.
@@ -88,23 +97,27 @@ def read_inputs(tensors: list[RequestTensor], signature: Signature) -> dict[str,
             f"The model takes the inputs {', '.join(sorted(wanted))}; "
             f"{', '.join(sorted(sent)) or 'none':.200} came."
         )
-    arrays = {name: _read(sent[name], wanted[name]) for name in wanted}
+    arrays = {name: _read(sent[name], wanted[name], binary.get(name)) for name in wanted}
     if len({len(array) for array in arrays.values()}) != 1:
         raise InvalidMessage("The inputs have batches of different sizes.")
     return arrays
 
 
-def write_outputs(outputs: dict[str, NDArray[Any]]) -> list[ResponseTensor]:
-    """Return arrays in the form that is answered."""
-    return [
-        ResponseTensor(
-            name, value.shape, DATATYPES.get(value.dtype.name, DATATYPES["str"]), value.ravel().tolist()
-        )
-        for name, value in outputs.items()
-    ]
+def write_output(name: str, value: NDArray[Any], *, size_bytes: int | None = None) -> ResponseTensor:
+    """Return an array in the form that is answered.
+
+    Args:
+        name: Of the output.
+        value: The array.
+        size_bytes: Its size among the bytes that follow the JSON; None if the JSON holds it.
+    """
+    datatype = DATATYPES.get(value.dtype.name, DATATYPES["str"])
+    if size_bytes is None:
+        return ResponseTensor(name, value.shape, datatype, value.ravel().tolist())
+    return ResponseTensor(name, value.shape, datatype, parameters={SIZE_PARAMETER: size_bytes})
 
 
-def _read(sent: RequestTensor, wanted: Tensor) -> NDArray[Any]:
+def _read(sent: RequestTensor, wanted: Tensor, binary: memoryview | None) -> NDArray[Any]:
     expected = DATATYPES.get(wanted.dtype)
     if sent.datatype != expected:
         raise InvalidMessage(f"Input {wanted.name} has the datatype {expected}, not {sent.datatype!r:.40}.")
@@ -116,7 +129,14 @@ def _read(sent: RequestTensor, wanted: Tensor) -> NDArray[Any]:
         raise InvalidMessage(
             f"Input {wanted.name} has the shape {list(wanted.shape)}, not {sent.shape!r:.80}."
         )
-    elements = _flat(sent.data)
+    if (binary is None) == (sent.data is None):
+        raise InvalidMessage(
+            f"Input {wanted.name} has {'no data' if binary is None else 'data twice'}.",
+            remedy=f"Send either data, or {SIZE_PARAMETER} and the bytes behind the JSON.",
+        )
+    if binary is not None:
+        return decode_tensor(binary, wanted, sent.shape)
+    elements = _flat(sent.data or [])
     if len(elements) != math.prod(sent.shape):
         raise InvalidMessage(f"The data of input {wanted.name} does not have the stated shape.")
     return _typed(elements, wanted).reshape(sent.shape)

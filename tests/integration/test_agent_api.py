@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,79 +11,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.hosting import Host
 from agent.serving.api import InferenceApi
 from agent.serving.http import HttpServer
 from fleet.protocol.errors import Conflict, InvalidConfiguration
-from tests.support.agent_bundles import (
-    TFLITE_VARIANT,
-    build,
-    build_halving,
-    build_tabular,
-    expected_class,
-    load_bundle,
-)
+from tests.support.agent_bundles import expected_class
 from tests.support.agent_device import SAMPLE, Reply, UnixConnection
 from tests.support.agent_models import MEANS
-
-LIMIT_BYTES = 20_000
-
-
-class Api:
-    """A server with some models, in a thread of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "s"
-        self.host = Host()
-        self.ready = True
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever)
-        self._thread.start()
-        self.run(self._start(folder))
-
-    async def _start(self, folder: Path) -> None:
-        for bundle in (
-            build(1, negative_gives_nan=True),
-            build(1, model="lite").ordering(TFLITE_VARIANT),
-            build_tabular(),
-            build_halving(),
-        ):
-            name = bundle.manifest.model
-            (folder / name).mkdir()
-            self.host.put(name, await load_bundle(bundle, folder / name))
-        api = InferenceApi(self.host, lambda: self.ready)
-        self.server = HttpServer(self.path, api.respond, api.refuse, LIMIT_BYTES)
-        await self.server.start()
-
-    def run(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
-
-    def close(self) -> None:
-        self.run(self.server.close())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-        self.loop.close()
-
-    def call(self, method: str, path: str, body: Any = None) -> Reply:
-        connection = UnixConnection(self.path)
-        try:
-            connection.request(method, path, None if body is None else msgspec.json.encode(body))
-            response = connection.getresponse()
-            return Reply(response.status, msgspec.json.decode(response.read()))
-        finally:
-            connection.close()
-
-    def raw(self, data: bytes) -> bytes:
-        """Send bytes, end the sending, and return everything that comes."""
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(10)
-            sock.connect(str(self.path))
-            sock.sendall(data)
-            sock.shutdown(socket.SHUT_WR)
-            received = b""
-            while part := sock.recv(65536):
-                received += part
-            return received
+from tests.support.inference_server import Api, tensor
 
 
 @pytest.fixture(name="api")
@@ -94,10 +26,6 @@ def api_fixture() -> Iterator[Api]:
         api = Api(Path(folder))
         yield api
         api.close()
-
-
-def tensor(**changes: Any) -> dict[str, Any]:
-    return {"name": "pixels", "shape": [1, 4], "datatype": "FP32", "data": SAMPLE, **changes}
 
 
 def test_predictions_carry_what_the_protocol_says(api: Api) -> None:
@@ -122,7 +50,7 @@ def test_the_server_and_the_model_describe_themselves(api: Api) -> None:
     assert api.call("GET", "/v2/health/live").status == 200
     assert api.call("GET", "/v2/health/ready").status == 200
     api.ready = False
-    assert api.call("GET", "/v2/health/ready").status == 503
+    assert api.call("GET", "/v2/health/ready").status == 400
     described = api.call("GET", "/v2/models/digits").body
     assert described["versions"] == ["1"]
     assert described["platform"] == "onnxruntime_onnx"
@@ -313,7 +241,7 @@ def test_a_client_that_waits_is_told_to_continue(api: Api) -> None:
         (b"nonsense\r\n\r\n", 400),
         (b"POST /v2 HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n", 400),
         (b"GET /v2 HTTP/1.1\r\n\r\n", 400),
-        (b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", 400),
+        (b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", 431),
         (b"POST /v2/models/digits/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 20001\r\n\r\n", 413),
         (
             b"POST /v2/models/digits/infer HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -341,9 +269,8 @@ def test_a_dead_process_socket_is_replaced_and_a_living_one_is_not(api: Api) -> 
         dead.bind(str(stale))
 
     async def start(path: Path) -> None:
-        server = HttpServer(
-            path, InferenceApi(api.host, lambda: True).respond, InferenceApi(api.host, bool).refuse, 1
-        )
+        idle = InferenceApi(api.host, bool, tuple, 1)
+        server = HttpServer(path, idle.respond, idle.refuse, 1)
         await server.start()
         await server.close()
 

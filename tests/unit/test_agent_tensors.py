@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.serving.tensors import DATATYPES, RequestTensor, read_inputs, write_outputs
+from agent.serving.tensors import DATATYPES, RequestTensor, read_inputs, write_output
 from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.manifest import Signature, Tensor
 
@@ -18,7 +18,7 @@ OUTPUT = (Tensor("y", "float32", (-1, 1)),)
 def read(dtype: str, data: list[Any], *, missing: bool = False) -> np.ndarray[Any, Any]:
     signature = Signature(inputs=(Tensor("x", dtype, (-1, 2), missing=missing),), outputs=OUTPUT)
     sent = RequestTensor("x", [1, 2], DATATYPES[dtype], data)
-    return read_inputs([sent], signature)["x"]
+    return read_inputs([sent], signature, {})["x"]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_what_comes_is_what_the_model_gets_and_what_goes_back(dtype: str, data: 
     array = read(dtype, data)
     assert array.shape == (1, 2)
     assert array.dtype == (object if dtype == "str" else np.dtype(dtype))
-    (answer,) = write_outputs({"x": array})
+    answer = write_output("x", array)
     assert (answer.shape, answer.datatype) == ((1, 2), DATATYPES[dtype])
     assert json.loads(json.dumps(answer.data)) == data
 

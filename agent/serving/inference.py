@@ -1,0 +1,136 @@
+"""One inference request from bytes, and its answer to bytes.
+
+==========================  ===========================================================================
+request says                answered
+==========================  ===========================================================================
+``outputs``                 those outputs, in that order; without it (or empty) all of them
+``binary_data`` of an       that output as bytes behind the JSON, or in the JSON
+output
+``binary_data_output``      the same for every output that does not say it itself
+``id``                      echoed
+any other parameter         nothing: they are hints to schedulers that are not here
+shared memory or            refused: these are extensions that are not offered, and without them the
+classification              answer would be another one than was asked for
+==========================  ===========================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from numpy.typing import NDArray
+
+from agent.serving.binary import LENGTH_HEADER, Parameter, assign, encode_tensor, split
+from agent.serving.body import decode
+from agent.serving.http import Response
+from agent.serving.tensors import RequestTensor, ResponseTensor, read_inputs, write_output
+from fleet.protocol.errors import InvalidMessage
+from fleet.protocol.manifest import Signature
+
+_NOT_OFFERED = ("shared_memory_region", "classification")
+
+
+class RequestedOutput(msgspec.Struct):
+    """An output that is asked for."""
+
+    name: str
+    parameters: dict[str, Parameter] = msgspec.field(default_factory=dict)
+
+
+class InferRequest(msgspec.Struct):
+    """A request for predictions, without the bytes that follow it."""
+
+    inputs: list[RequestTensor]
+    outputs: list[RequestedOutput] = msgspec.field(default_factory=list)
+    id: str | None = None
+    parameters: dict[str, Parameter] = msgspec.field(default_factory=dict)
+
+
+class InferResponse(msgspec.Struct, omit_defaults=True):
+    """Predictions. The id by which they can be labelled is a parameter: there the protocol has room."""
+
+    model_name: str
+    model_version: str
+    outputs: list[ResponseTensor] = msgspec.field(default_factory=list)
+    parameters: dict[str, str] = msgspec.field(default_factory=dict)
+    id: str | None = None
+
+
+def read_request(
+    body: bytes, length: str | None, signature: Signature
+) -> tuple[InferRequest, dict[str, NDArray[Any]], dict[str, bool]]:
+    """Return a request, its inputs, and the names of the outputs that are asked for: True for those as bytes.
+
+    Args:
+        body: Of the HTTP request.
+        length: Its header ``Inference-Header-Content-Length``, None without it.
+        signature: What the model takes and gives.
+
+    Raises:
+        InvalidMessage: It is no request, or not for this model.
+    """
+    text, data = split(body, length)
+    request = decode(text, InferRequest)
+    _check_offered({tensor.name: tensor.parameters for tensor in request.inputs})
+    _check_offered({output.name: output.parameters for output in request.outputs})
+    inputs = read_inputs(request.inputs, signature, assign(request.inputs, data))
+    return request, inputs, _asked(request, signature)
+
+
+def write_response(
+    response: InferResponse, outputs: Mapping[str, NDArray[Any]], asked: Mapping[str, bool]
+) -> Response:
+    """Return the HTTP response with predictions.
+
+    Args:
+        response: All but the outputs.
+        outputs: What the model answered, by name.
+        asked: As `read_request` returned it.
+    """
+    parts = []
+    for name, is_binary in asked.items():
+        if is_binary:
+            parts.append(encode_tensor(outputs[name]))
+            tensor = write_output(name, outputs[name], size_bytes=len(parts[-1]))
+        else:
+            tensor = write_output(name, outputs[name])
+        response.outputs.append(tensor)
+    text = msgspec.json.encode(response)
+    if not parts:
+        return Response(200, text)
+    headers = (("content-type", "application/octet-stream"), (LENGTH_HEADER, str(len(text))))
+    return Response(200, b"".join((text, *parts)), headers)
+
+
+def _asked(request: InferRequest, signature: Signature) -> dict[str, bool]:
+    """Return the names of the outputs that are asked for; True for those that are to come as bytes."""
+    names = [tensor.name for tensor in signature.outputs]
+    by_default = _flag(request.parameters, "binary_data_output", default=False)
+    if not request.outputs:
+        return dict.fromkeys(names, by_default)
+    asked = {
+        output.name: _flag(output.parameters, "binary_data", default=by_default) for output in request.outputs
+    }
+    if not asked.keys() <= set(names) or len(asked) != len(request.outputs):
+        raise InvalidMessage(
+            f"The model gives the outputs {', '.join(sorted(names))}, each once; "
+            f"{', '.join(output.name for output in request.outputs):.200} were asked for."
+        )
+    return asked
+
+
+def _check_offered(asked: Mapping[str, Mapping[str, Parameter]]) -> None:
+    """Refuse parameters, by tensor, without which the answer would be another one than was asked for."""
+    for name, parameters in asked.items():
+        for parameter in _NOT_OFFERED:
+            if parameter in parameters:
+                raise InvalidMessage(f"{name!r:.80} asks for {parameter}, which is not offered here.")
+
+
+def _flag(parameters: Mapping[str, Parameter], name: str, *, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise InvalidMessage(f"The parameter {name} is {value!r:.40}, neither true nor false.")
+    return value
