@@ -168,17 +168,21 @@ class _File:
             self._note(self._codes[code][0], [tensors[index] for index in reads if index >= 0])
 
     def _note(self, name: str, reads: list[Value]) -> None:
-        """Remember what a product, or a DEQUANTIZE of weights, says of the model's quantization."""
+        """Remember what an operator says of the model's quantization.
+
+        One that takes both float activations and constants of 8 bits or fewer computes in dynamic range,
+        whichever it is.
+        """
         from ai_edge_litert.schema_py_generated import TensorType
 
         if name == "DEQUANTIZE" and reads and reads[0].constant and reads[0].type == TensorType.FLOAT16:
             self._products.add("fp16")
-        places = _PRODUCTS.get(name)
-        if places is None or len(reads) <= max(places):
-            return
-        data, weights = (reads[place] for place in places)
-        if weights.type in (TensorType.INT8, TensorType.UINT8, TensorType.INT4):
-            self._products.add("dynamic-int8" if data.type == TensorType.FLOAT32 else "int8")
+        small = {TensorType.INT8, TensorType.UINT8, TensorType.INT4}
+        float_data = any(read.type == TensorType.FLOAT32 and not read.constant for read in reads)
+        if float_data and any(read.type in small and read.constant for read in reads):
+            self._products.add("dynamic-int8")
+        if name in _PRODUCTS and len(reads) > 1 and reads[1].type in small:
+            self._products.add("dynamic-int8" if float_data else "int8")
 
     def _quantization(self) -> Quantization:
         order: tuple[Quantization, ...] = ("dynamic-int8", "int8", "fp16")
@@ -213,15 +217,10 @@ class _File:
         return found
 
 
-_PRODUCTS = {
-    "CONV_2D": (0, 1),
-    "DEPTHWISE_CONV_2D": (0, 1),
-    "FULLY_CONNECTED": (0, 1),
-    "TRANSPOSE_CONV": (2, 1),
-    "CONV_3D": (0, 1),
-    "BATCH_MATMUL": (0, 1),
-}
-"""Which inputs of a product are its data and its weights."""
+_PRODUCTS = frozenset(
+    {"BATCH_MATMUL", "CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}
+)
+"""Operators whose second input are weights."""
 
 
 def _described(values: list[Value], index: int, names: dict[int, str]) -> Tensor:

@@ -55,6 +55,22 @@ def test_dynamic_int8_is_told_from_static() -> None:
     assert inspect_tflite(bytes(result.quantized_model)).quantization == "dynamic-int8"
 
 
+def test_any_operator_of_float_activations_and_8_bit_weights_is_dynamic() -> None:
+    def change(tables: Any) -> None:
+        """Make products cells of a recurrent network, whose 8-bit weights are not their second input."""
+        (dense_code,) = (c for c in tables.operatorCodes if c.builtinCode == FULLY_CONNECTED)
+        dense_code.builtinCode = dense_code.deprecatedBuiltinCode = schema.BuiltinOperator.RNN
+        for operator in tables.subgraphs[0].operators:
+            if tables.operatorCodes[operator.opcodeIndex] is dense_code:
+                operator.builtinOptions, operator.builtinOptionsType = None, 0
+                operator.inputs = operator.inputs[::-1]
+
+    FULLY_CONNECTED = schema.BuiltinOperator.FULLY_CONNECTED  # noqa: N806 - the schema's name
+    result = Quantizer(dense(), dynamic_wi8_afp32()).quantize(enable_progress_report=False)
+    assert result.quantized_model is not None
+    assert inspect_tflite(changed(change, bytes(result.quantized_model))).quantization == "dynamic-int8"
+
+
 def test_file_without_signature_is_named_by_its_tensors() -> None:
     def change(tables: Any) -> None:
         tables.signatureDefs = None
