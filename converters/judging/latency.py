@@ -38,26 +38,32 @@ def measure_latency(candidates: Sequence[Candidate], yardstick: Yardstick) -> No
     sessions = {name: each.session for name, each in ready.items() if each.session is not None}
     for name, latency_us in median_latencies_us(sessions, sample).items():
         ready[name].latency_us = latency_us
-    for candidate in ready.values():
-        _compare_with_float(candidate, ready)
+    mark_slower(list(ready.values()))
 
 
-def _compare_with_float(candidate: Candidate, ready: Mapping[str, Candidate]) -> None:
-    """Add a caution to a variant that is slower than float on its runtime.
+def mark_slower(candidates: Sequence[Candidate]) -> None:
+    """Add a caution to each variant that takes longer than fp32 on its runtime.
 
     Integers are not always faster: on small models, or without the right instructions, they are slower.
+
+    Args:
+        candidates: Variants that were timed.
     """
-    runtime = candidate.target.runtime
-    full = [e for e in ready.values() if e.target.precision == "fp32" and e.target.runtime is runtime]
-    if candidate.target.precision == "fp32" or not full or not candidate.latency_us or not full[0].latency_us:
-        return
-    ratio = candidate.latency_us / full[0].latency_us
-    smaller = len(candidate.model or b"") < len(full[0].model or b"")
-    if ratio >= SLOWER_BY:
-        candidate.cautions.append(
-            f"On {runtime.name} here it takes {ratio:.2f} times as long as {full[0].target.name}:"
-            f" it saves {'space, not' if smaller else 'neither space nor'} time."
-        )
+    full: dict[str, Candidate] = {}
+    for candidate in candidates:
+        if candidate.target.precision == "fp32":
+            full.setdefault(candidate.target.runtime.name, candidate)
+    for candidate in candidates:
+        fp32 = full.get(candidate.target.runtime.name)
+        if fp32 is None or not candidate.latency_us or not fp32.latency_us:
+            continue
+        ratio = candidate.latency_us / fp32.latency_us
+        smaller = len(candidate.model or b"") < len(fp32.model or b"")
+        if ratio >= SLOWER_BY and candidate.target.precision != "fp32":
+            candidate.cautions.append(
+                f"On {fp32.target.runtime.name} here it takes {ratio:.2f} times as long as"
+                f" {fp32.target.name}: it saves {'space, not' if smaller else 'neither space nor'} time."
+            )
 
 
 def median_latencies_us(sessions: Mapping[str, Session], sample: Inputs) -> dict[str, float]:
