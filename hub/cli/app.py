@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -52,6 +53,9 @@ def options(
 
 def run() -> int:
     """Run the command that the process was started with and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without µ gets a question mark, not a traceback
     try:
         app()
     except MusterError as error:

@@ -1,13 +1,15 @@
 """How a conversion's report is shown in a terminal: a table of numbers, and below it whole sentences.
 
 The table is as wide as its numbers. Where that is wider than the terminal, each variant gets lines of its
-own.
+own. A sentence that is true of several variants is said once.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 from rich import box
 from rich.measure import Measurement
@@ -18,6 +20,7 @@ from converters.bundles.bundle import Bundle
 from converters.judging.variant import VariantReport
 from converters.page.words import drop_text, latency_text
 from converters.report import Report
+from fleet.protocol.errors import AccuracyTooLow
 from hub.cli.output import console
 
 _DASH = "–"
@@ -31,15 +34,16 @@ def print_report(report: Report) -> None:
     """Print what became of each variant."""
     source = report.source
     evaluation = source.evaluation
-    judged = (
-        f", {evaluation.metric} {evaluation.value:.4f} on {evaluation.samples} samples" if evaluation else ""
-    )
+    judged = ""
+    if evaluation:
+        samples = "1 sample" if evaluation.samples == 1 else f"{evaluation.samples} samples"
+        judged = f", {evaluation.metric} {evaluation.value:.4f} on {samples}"
     _say(f"{source.name}: {source.framework}, {source.task}, {source.size_bytes:,} bytes in fp32{judged}")
     rows = [_row(each, judged=bool(evaluation)) for each in report.variants]
     table = _table(rows, evaluation.metric if evaluation else "")
-    unbounded = console.options.update(max_width=_ENDLESS)
-    if Measurement.get(console, unbounded, table).minimum <= console.width:
-        console.print(table)
+    width = Measurement.get(console, console.options.update(max_width=_ENDLESS), table).maximum
+    if width <= console.width or not (console.is_terminal or "COLUMNS" in os.environ):
+        console.print(table, width=width)  # a file or program has no width of its own
     else:
         _print_apart(rows)
     for subject, text in _sentences(report):
@@ -49,6 +53,23 @@ def print_report(report: Report) -> None:
     for layer in report.layers[:_LAYERS]:
         noise = "no noise" if layer.isolated_db is None else f"{layer.isolated_db:.1f}"
         _say(f"  {noise}  {layer.name} ({layer.operator})")
+
+
+def print_advice(report: Report, *, searched: bool, measured: bool) -> None:
+    """Print what to try next, or why an option had no effect.
+
+    Args:
+        report: What became of each variant.
+        searched: Whether layers to keep in float were looked for.
+        measured: Whether layers were to be measured.
+    """
+    lossy = [
+        each for each in report.variants if each.precision == "int8" and each.code == AccuracyTooLow.code
+    ]
+    if lossy and not searched:
+        _say("Try --keep-float auto: it leaves in float the few layers that int8 harms most.")
+    if measured and not report.layers:
+        _say("No layer was measured: --sensitivity takes --calibrate, and an int8 target that can be built.")
 
 
 def print_written(out: Path, names: tuple[str, ...], html: Path | None, bundle: Bundle | None) -> None:
@@ -65,6 +86,7 @@ def print_written(out: Path, names: tuple[str, ...], html: Path | None, bundle: 
     if bundle is not None:
         manifest = bundle.manifest
         _say(f"The bundle is {manifest.model} version {manifest.version}, SHA-256 {bundle.sha256}.")
+        _say(f"To bring it to a hub: muster model register {manifest.model} {quote(str(out))}")
     elif names:
         _say("There is no bundle: its self-test and drift profile need samples. Give them with --calibrate.")
     if html is not None:
@@ -121,13 +143,18 @@ def _print_apart(rows: list[dict[str, str]]) -> None:
 
 
 def _sentences(report: Report) -> Iterator[tuple[str, str]]:
-    """Yield what the table has no room for, and whom it is about."""
+    """Yield what the table has no room for, each once, and whom it is about."""
     for text in report.source.cautions:
         yield report.source.name, text
+    about: dict[tuple[str, str], list[str]] = {}
     for variant in report.variants:
+        told = [("", text) for text in variant.cautions]
         if not variant.packed:
-            yield f"{variant.name} was refused", variant.reason
-        for text in variant.cautions:
-            yield variant.name, text
+            told.insert(0, (_verdict(variant), variant.reason))
         if variant.kept_float:
-            yield variant.name, f"These nodes stayed float: {', '.join(variant.kept_float)}."
+            told.append(("", f"These nodes stayed float: {', '.join(variant.kept_float)}."))
+        for each in told:
+            about.setdefault(each, []).append(variant.name)
+    for (verdict, text), names in about.items():
+        became = f" {'was' if len(names) == 1 else 'were'} {verdict}" if verdict else ""
+        yield f"{', '.join(names)}{became}", text

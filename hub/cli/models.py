@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
-from fleet.protocol.errors import InvalidModel, error_of
+from fleet.protocol.errors import InvalidInput, InvalidModel, error_of
 from fleet.protocol.names import checked_name
 from hub.cli.client import Client, client_of
-from hub.cli.output import JsonFlag, console, print_table, show
+from hub.cli.output import JsonFlag, console, print_table, progress, show
 
 if TYPE_CHECKING:
     from converters.bundles.bundle import Bundle
@@ -63,10 +63,15 @@ def register(
 ) -> None:
     """Check a bundle that was converted elsewhere on the hub, and register it."""
     from converters.bundles.folder import read_bundle
-    from converters.bundles.output import BUNDLE_FOLDER
+    from converters.bundles.output import BUNDLE_FOLDER, REPORT_FILE
 
     path = f"{_path(model)}/bundle"
     inner = folder / BUNDLE_FOLDER
+    if not inner.is_dir() and (folder / REPORT_FILE).is_file():
+        raise InvalidInput(
+            f"{folder} holds variants and no bundle, because they were converted without samples.",
+            remedy="Convert with --calibrate.",
+        )
     bundle = read_bundle(inner if inner.is_dir() else folder)
     version = _upload(client_of(context), path, bundle, show_progress=not as_json)
     show(version, as_json=as_json, draw=_print_version)
@@ -126,13 +131,12 @@ def wait_for_training(client: Client, version: dict[str, Any], *, show_progress:
         MusterError: The training failed; of the class and with the message that it failed with.
     """
     path = f"/models/{version['model']}/versions/{version['version']}"
-    with Progress(
-        *Progress.get_default_columns(), TextColumn("{task.fields[step]}"), disable=not show_progress
-    ) as bar:
+    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[step]}"))
+    with progress(*columns, show=show_progress) as bar:
         task = bar.add_task(f"{version['model']} version {version['version']}", step="", total=None)
         while version["status"] == "TRAINING":
-            if progress := version["progress"]:
-                bar.update(task, total=progress["of"], completed=progress["done"], step=progress["step"])
+            if now := version["progress"]:
+                bar.update(task, total=now["of"], completed=now["done"], step=now["step"])
             time.sleep(POLL_S)
             version = client.get(path)
     if cause := version["cause"]:
@@ -144,15 +148,15 @@ def _upload(client: Client, path: str, bundle: Bundle, *, show_progress: bool) -
     """Send a bundle's archive, show how much of it was taken, and wait for the hub's answer."""
     from converters.bundles.archive import archive_size_bytes, write_archive
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=console, disable=not show_progress) as bar:
-        task = bar.add_task("upload", total=archive_size_bytes(bundle))
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    with progress(*columns, show=show_progress) as bar:
+        task = bar.add_task("Uploading", total=archive_size_bytes(bundle))
 
         def parts() -> Iterator[bytes]:
             for part in write_archive(bundle):
                 yield part
                 bar.advance(task, len(part))
-            bar.add_task("the hub runs every variant", total=None)
+            bar.update(task, description="The hub runs every variant")
 
         return client.send(path, parts())
 
@@ -181,11 +185,12 @@ def _print_version(version: dict[str, Any]) -> None:
         console.print(escape(f"cause: {cause['detail']}"))
     if version["report"]:
         variants = version["report"]["variants"]
-        rows = [{**each, "accuracy": (each["evaluation"] or {}).get("value")} for each in variants]
+        evaluations = [each["evaluation"] or {} for each in variants]
+        rows = [{**each, "metric": it.get("value")} for each, it in zip(variants, evaluations, strict=True)]
         columns = {
             "name": "variant",
             "size_bytes": "bytes",
-            "accuracy": "accuracy",
+            "metric": next((it["metric"] for it in evaluations if it), "metric"),
             "packed": "packed",
             "reason": "reason",
         }

@@ -5,16 +5,29 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress, ProgressColumn
 from rich.table import Table
 
 console = Console(highlight=False)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
+
+
+def progress(*columns: ProgressColumn, show: bool, stream: TextIO | None = None) -> Progress:
+    """Return a progress bar that is seen on a terminal only, and gone when it is done.
+
+    Args:
+        columns: What it shows.
+        show: Whether people look on.
+        stream: Where to draw; None for the standard error.
+    """
+    terminal = Console(stderr=True, file=stream)
+    return Progress(*columns, console=terminal, transient=True, disable=not (show and terminal.is_terminal))
 
 
 def print_json(value: Any) -> None:

@@ -21,6 +21,8 @@ from fleet.protocol.manifest import manifest_sha256
 from tests.support.digits import digits_source, fitted_model, training_and_held_out
 
 TARGETS = ("--target", "onnx-fp32", "--target", "onnx-int8")
+SIDE = 8
+"""Of an image of a digit."""
 
 
 @pytest.fixture(scope="module")
@@ -102,16 +104,72 @@ def test_where_nothing_passes_the_report_is_shown_and_nothing_is_written(files: 
     )  # fmt: skip
     assert done.returncode == 1
     assert "onnx-int8 was refused: The accuracy falls by" in done.stdout
+    assert "--keep-float auto" in done.stdout
     assert re.fullmatch(r"error: No variant of digits\.onnx passed.*\[conversion_failed\]\n", done.stderr)
     assert not out.exists()
     assert html.exists()
+
+
+def test_a_terminal_without_the_letters_gets_others(files: Path, tmp_path: Path) -> None:
+    arguments = (files / "digits.onnx", "--out", tmp_path / "out", "--target", "onnx-fp32", *_samples(files))
+    done = _convert(*arguments, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "packed" in done.stdout
+
+
+def test_a_file_gets_the_table_however_wide_it_is(files: Path, tmp_path: Path) -> None:
+    """There, no width is given."""
+    done = _convert(files / "digits.onnx", "--out", tmp_path / "out", COLUMNS="")
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith(" onnx-int8 ")]
+    assert [row.split()[-2:] for row in rows] == [["not", "built"]]
+
+
+def test_what_is_true_of_several_variants_is_said_once(files: Path, tmp_path: Path) -> None:
+    done = _convert(
+        files / "digits.onnx", "--out", tmp_path / "out", "--target", "onnx-int8, tflite-int8,onnx-fp32"
+    )
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stdout.splitlines() if "not built:" in line]
+    assert [line.partition(":")[0] for line in said] == ["onnx-int8, tflite-int8 were not built"]
+
+
+def test_libraries_do_not_write_for_information_into_the_terminal(files: Path, tmp_path: Path) -> None:
+    done = _convert(files / "digits.onnx", "--out", tmp_path / "out", "--target", "tflite-fp32")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_images_of_a_model_that_takes_rows(files: Path, tmp_path: Path) -> None:
+    source = (files / "digits.joblib", "--trust-pickle", "--target", "onnx-fp32", *_samples(files))
+    done = _convert(*source, "--out", tmp_path / "out", "--sample-shape", f"{SIDE},{SIDE}")
+    assert done.returncode == 0, done.stderr
+    assert read_bundle(tmp_path / "out" / "bundle").manifest.signature.inputs[0].shape == (-1, SIDE, SIDE)
+    for shape in ("8x8", "8,", "0,64", "-1,64", "9" * 5000):
+        done = _convert(*source, "--out", tmp_path / "other", "--sample-shape", shape)
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.endswith("[invalid_input]\n")
+
+
+def test_an_option_without_effect_is_told(files: Path, tmp_path: Path) -> None:
+    done = _convert(
+        files / "digits.onnx",
+        "--out",
+        tmp_path / "out",
+        "--target",
+        "onnx-fp32",
+        *_samples(files),
+        "--sensitivity",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "No layer was measured" in done.stdout
 
 
 def test_layers_that_are_named_stay_float(files: Path, tmp_path: Path) -> None:
     arguments = [files / "digits.onnx", "--target", "onnx-int8", *_samples(files), "--json"]
     first = _convert(*arguments, "--out", tmp_path / "all", "--sensitivity")
     layers = [layer.name for layer in msgspec.convert(json.loads(first.stdout), Report).layers]
-    done = _convert(*arguments, "--out", tmp_path / "mixed", "--keep-float", layers[0])
+    done = _convert(*arguments, "--out", tmp_path / "mixed", "--keep-float", f" {layers[0]}, ")
     variant = msgspec.convert(json.loads(done.stdout), Report).variant("onnx-int8")
     assert variant.kept_float == (layers[0],)
     whole = (tmp_path / "all" / "onnx-int8.onnx").stat().st_size
