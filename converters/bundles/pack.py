@@ -62,7 +62,7 @@ def pack(
     sound = [candidate for candidate in candidates if candidate.sound]
     if not sound:
         return None
-    return assemble(identity or _identity(source, prepared, work, seed), sound, yardstick, golden)
+    return assemble(identity or _identity(source, sound, prepared, work, seed), sound, yardstick, golden)
 
 
 def _expect(candidate: Candidate, work: Work, golden: Inputs, seed: int) -> None:
@@ -77,7 +77,13 @@ def _expect(candidate: Candidate, work: Work, golden: Inputs, seed: int) -> None
         candidate.failure = error
 
 
-def _identity(source: Source, prepared: Prepared, work: Work, seed: int) -> Identity:
+def _identity(
+    source: Source, sound: Sequence[Candidate], prepared: Prepared, work: Work, seed: int
+) -> Identity:
+    """Name a bundle after its source, and say what it takes to build it again."""
+    held_out = prepared.yardstick.samples
+    assert held_out is not None
+    kept = {f"keep_float of {each.target.name}": ",".join(each.kept_float) for each in sound}
     name = re.sub(r"[^a-z0-9-]+", "-", source.name.lower().rsplit(".", 1)[0]).strip("-")
     return Identity(
         model=name[:64].strip("-") or "model",
@@ -89,8 +95,9 @@ def _identity(source: Source, prepared: Prepared, work: Work, seed: int) -> Iden
             hyperparameters={
                 "source": source.name,
                 "source_sha256": source.sha256 or hashlib.sha256(source.onnx or b"").hexdigest(),
+                "held_out_sha256": held_out.sha256 or NO_DATASET_SHA256,
                 "calibration_method": work.method,
-                "keep_float": ",".join(sorted(work.keep_float)),
+                **{name: layers for name, layers in kept.items() if layers},
             },
             seed=seed,
             libraries=libraries_of(source),
