@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 TORCH  := $(VENV)/.torch
 OLD_TFLITE := $(VENV)/tflite-runtime/.ready
+TRITON := $(VENV)/tritonclient/.ready
 CODE   := fleet converters agent hub tests benchmarks
 
 # The benchmarks' peers, each in an environment of its own. This Python, by version or path, is for those that need
@@ -50,6 +51,12 @@ $(OLD_TFLITE): requirements/tflite-runtime.lock $(READY)
 	fi
 	@touch $@
 
+# A client of the local inference API that is not ours; it patches sockets, so not in .venv.
+$(TRITON): requirements/tritonclient.lock $(READY)
+	@$(BIN)/python -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --require-hashes --requirement requirements/tritonclient.lock
+	@touch $@
+
 # What cannot be installed here is left out, and the benchmark says so.
 $(VENV)/peers/%-muster/.ready $(VENV)/peers/%-onnxruntime/.ready: PEER_PYTHON = $(BIN)/python
 $(VENV)/peers/%/.ready: requirements/peers-%.txt | $(READY)
@@ -62,7 +69,7 @@ $(VENV)/peers/%/.ready: requirements/peers-%.txt | $(READY)
 demo: $(READY) ## Run the whole story on an embedded broker, in under two minutes
 	@$(BIN)/muster demo $(ARGS)
 
-test: $(READY) $(OLD_TFLITE) ## Run the test suite (and say so if Mosquitto is missing)
+test: $(READY) $(OLD_TFLITE) $(TRITON) ## Run the test suite (and say so if Mosquitto is missing)
 	@$(BIN)/python -m pytest $(ARGS)
 
 fmt: $(READY) ## Format the code
@@ -93,6 +100,9 @@ lock: ## Resolve the dependencies anew, with hashes, for every Python and platfo
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --custom-compile-command "make lock" requirements/tflite-runtime.in \
 		-o requirements/tflite-runtime.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --custom-compile-command "make lock" requirements/tritonclient.in \
+		-o requirements/tritonclient.lock
 
 bench-converters: $(TORCH) $(PEERS) ## Compare our conversions with others', side by side
 	@$(BIN)/python -m benchmarks.converters $(ARGS)

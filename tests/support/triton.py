@@ -1,0 +1,31 @@
+"""``tritonclient``, a client that is not ours, in the environment that ``make test`` makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PYTHON = Path(__file__).parents[2] / ".venv" / "tritonclient" / "bin" / "python"
+CHILD = Path(__file__).with_name("triton_child.py")
+TRITONCLIENT_IS_MISSING = "tritonclient is missing, and these tests need it: `make test` installs it."
+
+
+def calls_of_tritonclient(address: str) -> dict[str, Any]:
+    """Return what each call of the child returned, by its name.
+
+    Args:
+        address: Host and port of a server.
+    """
+    if not PYTHON.exists():
+        if os.environ.get("CI"):
+            pytest.fail(TRITONCLIENT_IS_MISSING, pytrace=False)
+        pytest.skip(TRITONCLIENT_IS_MISSING)
+    done = subprocess.run([PYTHON, CHILD, address], check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    calls: dict[str, Any] = json.loads(done.stdout)
+    return calls
