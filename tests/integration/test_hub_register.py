@@ -16,7 +16,7 @@ import pytest
 
 from converters.bundles.bundle import Bundle, renamed
 from converters.bundles.folder import BLOBS_FOLDER, MANIFEST_FILE, write_bundle
-from converters.bundles.output import write_conversion
+from converters.bundles.output import REPORT_FILE, write_conversion
 from fleet.protocol.manifest import decode_manifest
 from tests.support.digits import digits_conversion
 from tests.support.hub import HubProcess
@@ -136,6 +136,9 @@ def test_a_folder_that_holds_no_bundle_is_refused_before_anything_is_sent(
         return hub.muster("model", "register", "unsent", str(folder), check=False)
 
     assert "[not_found]" in refused(tmp_path / "nothing")
+    (tmp_path / "unjudged").mkdir()
+    (tmp_path / "unjudged" / REPORT_FILE).write_text("{}")
+    assert "Convert with --calibrate. [invalid_input]" in refused(tmp_path / "unjudged")
     write_bundle(tmp_path / "bundle", BUNDLE)
     blob = tmp_path / "bundle" / BLOBS_FOLDER / min(BUNDLE.blobs)
     blob.write_bytes(blob.read_bytes()[::-1])
