@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import logging
 import os
 import sys
@@ -111,10 +112,13 @@ def _run(given: argparse.Namespace) -> int:
     from agent.daemon import Daemon, lock_state
     from agent.identity import read_identity
     from agent.log import log_to_stderr
+    from agent.settings import read_settings
 
     read_identity(given.state)  # before anything is written to a folder that is none
+    settings = read_settings(given.state)
     lock = lock_state(given.state)
-    log_to_stderr()
+    log_to_stderr(settings.log_level, settings.log_format)
+    faulthandler.enable()  # a crash in native code, or the watchdog's SIGABRT, shows where every thread was
 
     async def live() -> bool:
         return await Daemon(given.state).run()

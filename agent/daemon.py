@@ -14,6 +14,7 @@ answers before the broker is asked for anything.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import fcntl
 import logging
 import os
@@ -31,6 +32,7 @@ from agent.backoff import Backoff
 from agent.blobs import BlobStore
 from agent.connection import Done
 from agent.delivery import Delivery
+from agent.drain import Drain
 from agent.hosting import Host
 from agent.identity import read_identity
 from agent.life.models import Models
@@ -39,6 +41,7 @@ from agent.life.slots import Slots
 from agent.life.store import LifeStore
 from agent.life.work import Workshop
 from agent.mqtt import Link
+from agent.notify import Notifier
 from agent.orders import Orders
 from agent.serving.api import InferenceApi
 from agent.serving.http import HttpServer
@@ -52,6 +55,7 @@ from agent.trust.image_repository import ImageRepository
 from fleet.protocol.errors import (
     BrokerUnavailable,
     Conflict,
+    InferenceFailed,
     InvalidMessage,
     MusterError,
     StorageError,
@@ -64,6 +68,15 @@ log = logging.getLogger(__name__)
 LOCK_FILE = "agent.lock"
 REPORT_DELAY_S = 0.05
 """Changes of state that come together are told in one heartbeat."""
+
+STOP_S = 0.9
+"""How long an orderly end takes at most; of what is still under way then, nothing has to last."""
+DRAIN_S = 0.4
+"""How much of it requests under way have to be answered."""
+GOODBYE_S = 0.3
+"""How much of it the broker has to take the last message."""
+STOP_LIMIT_S = 3.0
+"""When a process that is ending is ended anyway, wherever it is held up."""
 
 
 def lock_state(state: Path) -> int:
@@ -95,6 +108,7 @@ class Daemon:
 
     def __init__(self, state: Path) -> None:
         self._state = state
+        self._notifier = Notifier(os.environ)
         self._identity = identity = read_identity(state)
         self._settings = settings = read_settings(state)
         device_id = identity.device_id
@@ -142,8 +156,9 @@ class Daemon:
         )
         limit_bytes = settings.request_limit_bytes
         api = InferenceApi(self._host, self._models.are_ready, self._models.states, limit_bytes)
+        self._drain = Drain(api.respond)
         self._server = HttpServer(
-            settings.socket(state), api.respond, api.refuse, limit_bytes, port=settings.tcp_port
+            settings.socket(state), self._drain.respond, api.refuse, limit_bytes, port=settings.tcp_port
         )
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
@@ -173,6 +188,7 @@ class Daemon:
                 self._report_states(),
                 self._announce_again(),
                 self._close_windows(),
+                self._notifier.keep_telling(self._status),
             )
         ]
         try:
@@ -207,21 +223,37 @@ class Daemon:
         await self._server.start()
         self._models.start()
         self._orders.start()
+        self._notifier.ready(self._status())
         log.info("The agent of %s started.", self._identity.device_id)
 
+    def _status(self) -> str:
+        """Return one line for whoever asks the service manager."""
+        states = self._models.states()
+        answering = sum(state.version is not None for state in states)
+        connected = "connected to the hub's broker" if self._link.is_connected else "offline"
+        return f"{self._identity.device_id}: {answering} of {len(states)} model(s) answering, {connected}."
+
     async def _stop(self, tasks: list[asyncio.Task[None]]) -> None:
-        """Keep what was counted, say goodbye to the broker, give everything back."""
+        """Answer what was asked, keep what was counted, say goodbye to the broker, give everything back."""
+        faulthandler.dump_traceback_later(STOP_LIMIT_S, exit=True)
+        self._notifier.stopping()
+        clock = asyncio.get_running_loop().time
+        end_s = clock() + STOP_S
+        await self._drain.wait(DRAIN_S)
         await self._server.close()
-        await self._models.close()
+        await asyncio.gather(self._models.close(), self._say_goodbye())
         self._keep_windows()
-        with suppress(BrokerUnavailable, TimeoutError):
-            async with asyncio.timeout(0.3):
-                await self._publish(Up.PRESENCE, Presence(online=False))
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks, timeout=0.6)
+        await asyncio.wait(tasks, timeout=max(0.05, end_s - clock()))
         self._outbox.close()
         log.info("The agent of %s stopped.", self._identity.device_id)
+        faulthandler.cancel_dump_traceback_later()
+
+    async def _say_goodbye(self) -> None:
+        with suppress(BrokerUnavailable, TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                await self._publish(Up.PRESENCE, Presence(online=False))
 
     async def _lasting(self, task: Awaitable[None]) -> None:
         """Run one of the agent's tasks; if a fault of ours ends it, end the process for a clean new start."""
@@ -318,6 +350,10 @@ class Daemon:
 
     def _keep_windows(self) -> None:
         windows = self._host.close_windows(time.time())
+        for window in windows:
+            if window.errors and not window.predictions:  # it hangs, or fails whatever it is asked
+                told = f"Version {window.version} of model {window.model} answered no request of a window"
+                self._on_incident(InferenceFailed(f"{told}: {window.errors} failed or did not end in time."))
         if windows:
             try:
                 self._outbox.put(*windows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -58,6 +58,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     socket_path: str = ""
     tcp_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     request_limit_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**30)] = 4 * 1024**2
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "text"] = "auto"
 
     def socket(self, state: Path) -> Path:
         """Return where the local inference API listens."""

@@ -1,0 +1,165 @@
+"""An agent as a service: its manager's socket, models that hang or take time, a loop that can be blocked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from fleet.protocol.manifest import Signature, Tensor
+from tests.support.agent_bundles import GOLDEN, MODEL, VARIANT, Built, Bundle, pack
+from tests.support.agent_device import Device
+from tests.support.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+ROUNDS_FOR_EVER = 2**62
+
+_BLOCKABLE = """
+import signal, sys, time
+signal.signal(signal.SIGUSR1, lambda *_: time.sleep(3600))
+from agent.cli import main
+raise SystemExit(main(sys.argv[1:]))
+"""
+"""The agent, whose main thread, which is the event loop's, is blocked by SIGUSR1."""
+
+
+class ServiceManager:
+    """The socket of a service manager.
+
+    Args:
+        address: A path, or a name in the abstract namespace that begins with ``@``.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind("\0" + address[1:] if address[0] == "@" else address)
+        self._socket.setblocking(False)
+        self.told: list[str] = []
+
+    def lines(self) -> list[str]:
+        """Return every line that was told so far."""
+        while True:
+            try:
+                self.told += self._socket.recv(65536).decode().splitlines()
+            except BlockingIOError:
+                return self.told
+
+    def wait(self, line: str) -> None:
+        """Wait until a line is told, from now on."""
+        before = len(self.lines())
+        eventually(lambda: line in self.lines()[before:], f"the manager is told {line}")
+
+    def signs_of_life(self) -> int:
+        """Return how many came so far."""
+        return self.lines().count("WATCHDOG=1")
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
+
+
+class Service(Device):
+    """A device whose agent can be blocked and leaves a readable log."""
+
+    def start(self) -> None:
+        """Start the agent."""
+        command = [sys.executable, "-W", "error", "-c", _BLOCKABLE, "run", "--state", str(self.state)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self._process = subprocess.Popen(command, stderr=self._log, env=environment)
+
+    def block(self) -> None:
+        """Block the event loop for good."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGUSR1)
+
+    def end(self, how: signal.Signals) -> tuple[int, float]:
+        """Send a signal; return the exit code and how long the end took, in seconds."""
+        assert self._process is not None
+        started_s = time.monotonic()
+        self._process.send_signal(how)
+        return self._process.wait(10), time.monotonic() - started_s
+
+    def log_entries(self) -> list[dict[str, Any]]:
+        """Return the log, decoded; a line that is no JSON fails the test."""
+        return [msgspec.json.decode(line) for line in self._log_lines()]
+
+    def _log_lines(self) -> list[str]:
+        return self.state.with_name(f"{self.id}.log").read_text("utf-8").splitlines()
+
+
+def build_working(version: int, *, positive_rounds: int = 0) -> Bundle:
+    """Build a model that computes for ever, in native code, when its numbers add up to less than zero.
+
+    Args:
+        version: Its number.
+        positive_rounds: Rounds that it computes for other inputs; a million take a second or less.
+    """
+    numbers = np.random.default_rng(7).random((GOLDEN, 4)).astype(np.float32)
+    signature = Signature(
+        inputs=(Tensor("pixels", "float32", (-1, 4)),),
+        outputs=(Tensor("probabilities", "float32", (-1, 4)),),
+        classes=tuple("abcd"),
+    )
+    shifted = np.exp(numbers - numbers.max(axis=1, keepdims=True))
+    outputs = shifted / shifted.sum(axis=1, keepdims=True)
+    data = _loop(ROUNDS_FOR_EVER, positive_rounds)
+    return pack(MODEL, version, signature, {"pixels": numbers}, outputs, Built(VARIANT, "model.onnx", data))
+
+
+def _loop(negative_rounds: int, positive_rounds: int) -> bytes:
+    """Return ``softmax(pixels)`` after a loop that changes nothing, of as many rounds as the sum's sign says.
+
+    The loop carries the pixels and adds zero to them: a graph optimizer cannot know that it is zero, for it
+    is the product of an input and a constant.
+    """
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["go_on_out"]),
+            helper.make_node("Add", ["carried", "nothing"], ["carried_out"]),
+        ],
+        "round",
+        [
+            helper.make_tensor_value_info("number", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("carried", TensorProto.FLOAT, ["N", 4]),
+        ],
+        [
+            helper.make_tensor_value_info("go_on_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("carried_out", TensorProto.FLOAT, ["N", 4]),
+        ],
+    )
+    nodes = [
+        helper.make_node("ReduceSum", ["pixels"], ["sum"], keepdims=0),
+        helper.make_node("Less", ["sum", "zero"], ["is_negative"]),
+        helper.make_node("Where", ["is_negative", "many", "few"], ["rounds"]),
+        helper.make_node("Mul", ["pixels", "zero"], ["nothing"]),
+        helper.make_node("Loop", ["rounds", "", "pixels"], ["same"], body=body),
+        helper.make_node("Softmax", ["same"], ["probabilities"], axis=1),
+    ]
+    constants = {
+        "zero": np.array(0, dtype=np.float32),
+        "many": np.array(negative_rounds, dtype=np.int64),
+        "few": np.array(positive_rounds, dtype=np.int64),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "working",
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["N", 4])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 4])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    data: bytes = model.SerializeToString()
+    return data
