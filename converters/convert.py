@@ -23,7 +23,7 @@ from converters.bundles.pack import pack
 from converters.data.samples import Samples
 from converters.judging.gate import Gate
 from converters.judging.latency import measure_latency
-from converters.judging.mixed_precision import with_fewest_float
+from converters.judging.mixed_precision import check_layers, with_fewest_float
 from converters.judging.prepare import prepare
 from converters.judging.sensitivity import layer_errors_of
 from converters.judging.variant import build_variant
@@ -96,7 +96,7 @@ def convert(
 
     Raises:
         InvalidInput: The source is no model or one that cannot be read, the samples do not suit it, or there
-            is no such target.
+            is no such target or node.
         NotFound: There is no such file.
         ConversionFailed: The source cannot be converted at all.
         AccuracyTooLow: The source itself is not good enough.
@@ -108,9 +108,10 @@ def convert(
     def begin(step: str) -> None:
         on_step(step, steps.index(step), len(steps))
 
+    pinned = frozenset() if keep_float == "auto" else frozenset(keep_float)
+    check_layers(pinned, opened.onnx or b"")
     begin("judge")
     prepared = prepare(opened, samples, held_out, gate or Gate(), seed)
-    pinned = frozenset() if keep_float == "auto" else frozenset(keep_float)
     work = Work(opened.onnx or b"", opened.signature, prepared.calibration, method, pinned)
     candidates = []
     for target in wanted:

@@ -14,16 +14,19 @@ matter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import msgspec
 
+from converters.graphs.naming import name_nodes
+from converters.graphs.onnx_graph import parsed
 from converters.judging.sensitivity import isolated_errors, most_sensitive_first
 from converters.judging.variant import Candidate, Yardstick, build_variant
 from converters.target import Work
-from fleet.protocol.errors import ConversionFailed
+from converters.targets.onnx_int8 import prepared, quantizable
+from fleet.protocol.errors import ConversionFailed, InvalidInput
 
 MAX_BUILDS = 24
 """How often a variant is built and judged in search of these layers."""
@@ -67,6 +70,29 @@ class KeptFloat(msgspec.Struct, frozen=True):
     layers: tuple[str, ...]
     passes: bool
     trace: tuple[Attempt, ...]
+
+
+def check_layers(names: Collection[str], model: bytes) -> None:
+    """Check that layers which are to stay float are in a model: a name that is not would change nothing.
+
+    Args:
+        names: Of ONNX nodes.
+        model: The fp32 graph.
+
+    Raises:
+        InvalidInput: There is no such node; the remedy lists the layers that can stay float.
+    """
+    if not names:
+        return
+    given, changed = parsed(model), prepared(model)
+    name_nodes(given)
+    known = {node.name for graph in (given.graph, changed.graph) for node in graph.node}
+    if unknown := sorted(set(names) - known):
+        layers = ", ".join(node.name for node in quantizable(changed)) or "none"
+        raise InvalidInput(
+            f"The model has no node {', '.join(map(repr, unknown)):.200}.",
+            remedy=f"These layers are quantized and can stay float: {layers:.1000}.",
+        )
 
 
 def with_fewest_float(candidate: Candidate, work: Work, yardstick: Yardstick) -> Candidate:

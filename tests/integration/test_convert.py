@@ -258,6 +258,11 @@ def test_a_layer_that_is_named_stays_float_in_every_quantized_variant_and_the_re
     assert len(conversion.models[target]) > len(_digits().models[target])
 
 
+def test_a_layer_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(InvalidInput, match=r"no node 'MatMul_7'.*MatMul_0, MatMul_1"):
+        digits_conversion(keep_float=["MatMul_0", "MatMul_7"])
+
+
 def test_a_search_for_layers_leaves_a_sound_variant_alone() -> None:
     conversion = digits_conversion(keep_float="auto")
     assert all(variant.packed and not variant.kept_float for variant in conversion.report.variants)
