@@ -20,7 +20,8 @@ All random choices come from `numpy.random.RandomState`, whose streams never cha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class Samples:
         classes: Names of the classes; empty without labels, or where they have no names.
         targets: float32, shape (N, T); None where there are none.
         sha256: Digest of the file that they came from; empty for arrays.
+        name: What messages call that file; empty for arrays.
     """
 
     arrays: Mapping[str, NDArray[Any]]
@@ -59,6 +61,7 @@ class Samples:
     classes: tuple[str, ...] = ()
     targets: NDArray[np.float32] | None = None
     sha256: str = field(default="")
+    name: str = ""
 
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
@@ -94,8 +97,8 @@ def read_samples(path: Path, *, sha256: str | None = None) -> Samples:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
         if sha256 not in (None, found):
             raise DigestMismatch(f"The dataset file has SHA-256 {found}; {sha256} was registered.")
-        arrays = read_arrays(stream)
-    return checked_samples(arrays, sha256=found)
+        with _naming(path.name):
+            return replace(checked_samples(read_arrays(stream), sha256=found), name=path.name)
 
 
 def checked_samples(arrays: Mapping[str, NDArray[Any]], *, sha256: str = "") -> Samples:
@@ -139,8 +142,9 @@ def bind(samples: Samples, signature: Signature) -> Inputs:
         InvalidDataset: An input has no array, or the array's shape or values do not suit it; or a class has
             another number than in the model.
     """
-    _check_classes(samples.classes, signature.classes)
-    return {tensor.name: _bound(samples, tensor, signature) for tensor in signature.inputs}
+    with _naming(samples.name):
+        _check_classes(samples.classes, signature.classes)
+        return {tensor.name: _bound(samples, tensor, signature) for tensor in signature.inputs}
 
 
 def split(samples: Samples, *, share: float, seed: int) -> tuple[Samples, Samples]:
@@ -175,6 +179,17 @@ def evenly_spaced(inputs: Inputs, limit: int) -> Inputs:
     count = len(next(iter(inputs.values())))
     indices = np.linspace(0, count - 1, min(count, limit)).astype(np.intp)
     return {name: array[indices] for name, array in inputs.items()}
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Say in errors which file they are about, where there is one."""
+    try:
+        yield
+    except InvalidDataset as error:
+        if not name:
+            raise
+        raise InvalidDataset(f"{name}: {error.message}", remedy=error.remedy) from error
 
 
 def _checked_input(name: str, array: NDArray[Any]) -> NDArray[Any]:

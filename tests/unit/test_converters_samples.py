@@ -136,6 +136,15 @@ def test_text_that_is_not_unicode_is_refused(tmp_path: Path, name: str, code_poi
         read_samples(tmp_path / "samples.npz")
 
 
+def test_a_file_that_does_not_suit_is_named(tmp_path: Path) -> None:
+    (tmp_path / "junk.npz").write_bytes(b"junk")
+    with pytest.raises(InvalidDataset, match=r"junk\.npz: .*numpy\.savez"):
+        read_samples(tmp_path / "junk.npz")
+    np.savez(tmp_path / "narrow.npz", features=_numbers()[:, :3])
+    with pytest.raises(InvalidDataset, match=r"narrow\.npz: .*shape"):
+        bind(read_samples(tmp_path / "narrow.npz"), Signature((NUMBERS,), OUTPUT))
+
+
 def test_missing_values_need_a_model_that_fills_them_in() -> None:
     values = _numbers()
     values[2, 1] = np.nan
