@@ -26,6 +26,8 @@ _READ_SIZE_BYTES = 64 * 1024
 _JSON = (("content-type", "application/json"),)
 IDLE_TIMEOUT_S = 120.0
 """How long a peer may neither send what it owes nor take what it asked for."""
+LINGER_S = 2.0
+"""How long a peer that was refused may still send, unheard."""
 
 
 class Request(NamedTuple):
@@ -125,7 +127,7 @@ class HttpServer:
                 writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             conversation = _Conversation(reader, writer, self._limit_bytes, is_tcp=is_tcp)
             await conversation.hold(self._respond, self._refuse)
-        except (ConnectionError, TimeoutError, asyncio.CancelledError):
+        except (OSError, asyncio.CancelledError):
             log.debug("A local connection ended early.")
         finally:
             self._connections.discard(task)
@@ -201,6 +203,15 @@ class _Conversation:
         self._write(h11.EndOfMessage())
         async with asyncio.timeout(IDLE_TIMEOUT_S):
             await self._writer.drain()
+        if close:
+            await self._linger()
+
+    async def _linger(self) -> None:
+        """Throw away what still comes: closing over it would reset the connection, and the answer be lost."""
+        self._writer.write_eof()
+        async with asyncio.timeout(LINGER_S):
+            while await self._reader.read(_READ_SIZE_BYTES):
+                pass
 
     def _write(self, event: h11.Event) -> None:
         data = self._http.send(event)

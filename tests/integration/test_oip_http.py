@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import socket
 import struct
 import tempfile
 import zlib
@@ -31,6 +32,7 @@ def api_fixture() -> Iterator[Api]:
         api = Api(Path(folder))
         yield api
         api.close()
+        assert api.faults == []
 
 
 def binary_tensor(**changes: Any) -> dict[str, Any]:
@@ -347,3 +349,23 @@ def test_a_web_page_cannot_use_the_port(api: Api, headers: dict[str, str]) -> No
     response = connection.getresponse()
     assert (response.status, msgspec.json.decode(response.read())["code"]) == (403, "not_permitted")
     connection.close()
+
+
+def test_a_request_that_is_too_large_is_told_so_although_it_is_still_being_sent(api: Api) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=10)
+    connection.request("POST", INFER, bytes(20_000_000))
+    response = connection.getresponse()
+    assert (response.status, msgspec.json.decode(response.read())["code"]) == (413, "message_too_large")
+    connection.close()
+
+
+def test_a_client_that_never_reads_holds_up_nobody(api: Api) -> None:
+    request = b"GET /v2/models/digits HTTP/1.1\r\nhost: x\r\n\r\n" * 100
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(api.path))
+        sock.settimeout(0.5)
+        sent = 0
+        with pytest.raises(TimeoutError):  # from some point on the server takes no more
+            while sent < 100_000_000:
+                sent += sock.send(request)
+        assert api.call("POST", INFER, {"inputs": [tensor()]}).status == 200

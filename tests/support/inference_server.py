@@ -48,6 +48,9 @@ class Api:
         self.host = Host()
         self.ready = True
         self.loop = asyncio.new_event_loop()
+        self.faults: list[dict[str, Any]] = []
+        """What nobody caught in the server."""
+        self.loop.set_exception_handler(lambda _loop, fault: self.faults.append(fault))
         self.port = free_port()
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
@@ -64,6 +67,7 @@ class Api:
             (folder / name).mkdir()
             self.host.put(name, await load_bundle(bundle, folder / name))
         api = InferenceApi(self.host, lambda: self.ready, lambda: (LOADING,), LIMIT_BYTES)
+        self.respond = api.respond
         self.server = HttpServer(self.path, api.respond, api.refuse, LIMIT_BYTES, port=self.port)
         await self.server.start()
 
