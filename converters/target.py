@@ -50,8 +50,8 @@ class Work:
         """
         if self.calibration is None:
             raise ConversionFailed(
-                "Quantization needs samples to find the range of every activation, and none were given.",
-                remedy="Give a calibration dataset.",
+                "Quantization needs calibration samples to find the range of every activation.",
+                remedy="Give a dataset to calibrate with (--calibrate).",
             )
         return self.calibration
 

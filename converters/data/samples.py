@@ -215,11 +215,15 @@ def _checked_input(name: str, array: NDArray[Any]) -> NDArray[Any]:
 def _checked_labels(labels: NDArray[Any], classes: tuple[str, ...]) -> NDArray[np.int64]:
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise InvalidDataset(
-            f"labels has shape {labels.shape} and dtype {labels.dtype}; integers are needed."
+            f"labels has shape {labels.shape} and dtype {labels.dtype}; integers of shape (N,) are needed.",
+            remedy="Give the number of each sample's class, from 0, and their names as the array classes.",
         )
     numbers = labels.astype(np.int64)  # what is too large for it becomes negative
     if (numbers < 0).any() or (classes and (numbers >= len(classes)).any()):
-        raise InvalidDataset(f"labels has numbers outside 0 to {len(classes) - 1 if classes else '…'}.")
+        raise InvalidDataset(
+            f"labels has numbers outside 0 to {len(classes) - 1}." if classes else "labels has numbers below 0.",
+            remedy="Number the classes from 0; an anomaly is 1, a normal sample 0.",
+        )
     return numbers
 
 
