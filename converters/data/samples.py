@@ -221,7 +221,9 @@ def _checked_labels(labels: NDArray[Any], classes: tuple[str, ...]) -> NDArray[n
     numbers = labels.astype(np.int64)  # what is too large for it becomes negative
     if (numbers < 0).any() or (classes and (numbers >= len(classes)).any()):
         raise InvalidDataset(
-            f"labels has numbers outside 0 to {len(classes) - 1}." if classes else "labels has numbers below 0.",
+            f"labels has numbers outside 0 to {len(classes) - 1}."
+            if classes
+            else "labels has numbers below 0.",
             remedy="Number the classes from 0; an anomaly is 1, a normal sample 0.",
         )
     return numbers
