@@ -37,7 +37,7 @@ TIMEOUT_S = 60.0
 
 def main() -> int:
     """Return 0 if the wheel passes."""
-    sys.path.insert(0, str(ROOT))
+    sys.path[0] = str(ROOT)  # not this script's folder, whose html.py would hide Python's
     with tempfile.TemporaryDirectory(prefix="muster-wheel-") as name:
         folder = Path(name)
         python = _installed(folder)
