@@ -1,4 +1,4 @@
-"""``muster-agent``: enrol a device, run its agent, look at its state.
+"""``muster-agent``: enrol a device, run its agent, look at its state, make it a service.
 
 Errors are one line on standard error, ``error: what and remedy [code]``, and exit code 1; wrong usage is
 exit code 2. The enrolment token comes from the environment, a file or standard input: command lines are for
@@ -78,7 +78,34 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--state", required=True, type=Path, metavar="FOLDER", help="the state folder")
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(command=_status)
+    _add_service_commands(commands)
     return parser
+
+
+def _add_service_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    install = commands.add_parser(
+        "install",
+        help="set the agent up as a service of systemd",
+        description="Sets up account, folders, settings and unit; what stands already is left as it is.",
+    )
+    install.add_argument(
+        "--executable",
+        type=Path,
+        default=Path(sys.executable).with_name("muster-agent"),
+        metavar="FILE",
+        help="the muster-agent command that the service calls; this one by default",
+    )
+    install.set_defaults(command=_install)
+    uninstall = commands.add_parser(
+        "uninstall", help="remove the service", description="The state folder and the account are kept."
+    )
+    uninstall.add_argument("--purge", action="store_true", help="remove the state folder too")
+    uninstall.set_defaults(command=_uninstall)
+    for command in (install, uninstall):
+        command.add_argument(
+            "--root", type=Path, default=Path("/"), metavar="FOLDER", help="the root folder of an image"
+        )
+        command.add_argument("--dry-run", action="store_true", help="tell what would be done, and do nothing")
 
 
 def _enroll(given: argparse.Namespace) -> int:
@@ -151,6 +178,23 @@ def _status(given: argparse.Namespace) -> int:
     for model in status.models:
         version = f"version {model.version} ({model.variant})" if model.version else "no version"
         _print(f"model     {model.model}: {version}, {model.phase}")
+    return 0
+
+
+def _install(given: argparse.Namespace) -> int:
+    from agent.system.install import ACCOUNT, STATE_PATH, UNIT, install
+
+    install(given.root, given.executable, dry_run=given.dry_run, say=_print)
+    if not given.dry_run:
+        enroll = f"{given.executable} enroll --hub URL --id NAME --state /{STATE_PATH} --token-file FILE"
+        _print(f"Next: runuser -u {ACCOUNT} -- {enroll}\n      systemctl enable --now {UNIT}")
+    return 0
+
+
+def _uninstall(given: argparse.Namespace) -> int:
+    from agent.system.install import uninstall
+
+    uninstall(given.root, purge=given.purge, dry_run=given.dry_run, say=_print)
     return 0
 
 

@@ -66,6 +66,7 @@ from fleet.protocol.topics import Down, Up, device_subscription, down, parse_chu
 log = logging.getLogger(__name__)
 
 LOCK_FILE = "agent.lock"
+FOR_GROUP = 0o660
 REPORT_DELAY_S = 0.05
 """Changes of state that come together are told in one heartbeat."""
 
@@ -75,7 +76,7 @@ DRAIN_S = 0.4
 """How much of it requests under way have to be answered."""
 GOODBYE_S = 0.3
 """How much of it the broker has to take the last message."""
-STOP_LIMIT_S = 3.0
+STOP_LIMIT_S = 5.0
 """When a process that is ending is ended anyway, wherever it is held up."""
 
 
@@ -221,6 +222,10 @@ class Daemon:
         """Let what is installed answer, then begin to carry out the last assignment."""
         self._tell_damage()
         await self._server.start()
+        if self._settings.socket_access == "group":
+            path = self._settings.socket(self._state)
+            with durable.storage_errors(path):
+                path.chmod(FOR_GROUP)
         self._models.start()
         self._orders.start()
         self._notifier.ready(self._status())

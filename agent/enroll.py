@@ -16,7 +16,7 @@ import urllib3
 
 from agent import capabilities, durable
 from agent.identity import Identity, is_enrolled, write_identity
-from agent.settings import parse_settings, write_settings
+from agent.settings import parse_settings, read_given, write_settings
 from fleet.protocol.enrolment import (
     ENROL_PATH,
     MAX_ENROLMENT_SIZE_BYTES,
@@ -56,7 +56,7 @@ def enroll(
         device_id: The name to ask for.
         token_text: The one-time token as the operator was given it.
         attributes: What operators select the device by.
-        settings: Settings that differ from the defaults.
+        settings: Settings that differ from those that stand in the folder already, and from the defaults.
 
     Raises:
         Conflict: The folder is enrolled already, or the hub has a device of that name.
@@ -67,6 +67,7 @@ def enroll(
         StorageError: The state folder cannot be written.
     """
     token = parse_token(token_text)
+    settings = {**read_given(state), **settings}
     parse_settings(settings)
     host = _host(hub_url)
     _prepare(state)

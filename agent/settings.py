@@ -56,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backoff_maximum_s: Seconds = 60.0
 
     socket_path: str = ""
+    socket_access: Literal["account", "group"] = "account"
     tcp_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     request_limit_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**30)] = 4 * 1024**2
 
@@ -90,11 +91,20 @@ def read_settings(state: Path) -> Settings:
     Raises:
         InvalidConfiguration: The file cannot be read or used.
     """
+    return parse_settings(read_given(state))
+
+
+def read_given(state: Path) -> dict[str, Any]:
+    """Return what stands in a state folder's file, as it stands there; nothing if there is no file.
+
+    Raises:
+        InvalidConfiguration: The file cannot be read.
+    """
     path = state / FILE_NAME
     try:
-        return parse_settings(tomllib.loads(path.read_text("utf-8")))
+        return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        return Settings()
+        return {}
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidConfiguration(f"{path} cannot be read: {error}.") from error
 

@@ -191,6 +191,16 @@ def test_it_ends_in_a_second_while_a_download_and_a_trial_run(peer: Peer, make_s
     assert not any(report.cause for report in peer.reports("d-1")), "an orderly end is no crash of the trial"
 
 
+@pytest.mark.parametrize(("access", "mode"), [("account", 0o600), ("group", 0o660)])
+def test_the_socket_is_for_the_account_or_for_its_group(
+    make_service: MakeService, access: str, mode: int
+) -> None:
+    service = make_service(socket_access=access)
+    service.start()
+    eventually(lambda: service.socket.exists() and service.socket.stat().st_mode & 0o777 == mode)
+    assert service.call("GET", "/v2/health/live").status == 200
+
+
 def test_its_log_is_one_object_a_line(peer: Peer, make_service: MakeService) -> None:
     service = make_service(log_level="debug")
     answering(peer, service, build(1))
