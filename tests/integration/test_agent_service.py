@@ -173,6 +173,21 @@ def test_it_ends_in_a_second_with_a_model_stuck_in_native_code(peer: Peer, make_
     assert not service.socket.exists()
 
 
+@pytest.mark.parametrize("manager", ["path"], indirect=True)
+def test_an_end_that_is_held_up_is_bounded(
+    manager: ServiceManager, peer: Peer, make_service: MakeService
+) -> None:
+    service = make_service()
+    answering(peer, service, build_working(1))
+    with ask(service, NEGATIVE):
+        seen = manager.signs_of_life()
+        eventually(lambda: manager.signs_of_life() > seen + 1, "the request was read")
+        service.begin_end()
+        manager.wait("STOPPING=1")
+        service.block()  # while it waits for the request's answer
+        assert service.wait_ended() == 1
+
+
 def test_it_ends_in_a_second_while_a_download_and_a_trial_run(peer: Peer, make_service: MakeService) -> None:
     service = make_service(trial_s=60)
     one, other = build(1), build(2, model="other", padding_bytes=9 * CHUNK_SIZE_BYTES)

@@ -56,9 +56,8 @@ class ServiceManager:
                 return self.told
 
     def wait(self, line: str) -> None:
-        """Wait until a line is told, from now on."""
-        before = len(self.lines())
-        eventually(lambda: line in self.lines()[before:], f"the manager is told {line}")
+        """Wait until a line has been told."""
+        eventually(lambda: line in self.lines(), f"the manager is told {line}")
 
     def signs_of_life(self) -> int:
         """Return how many came so far."""
@@ -83,12 +82,22 @@ class Service(Device):
         assert self._process is not None
         self._process.send_signal(signal.SIGUSR1)
 
+    def begin_end(self) -> None:
+        """Ask it to end, and do not wait."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+
     def end(self, how: signal.Signals) -> tuple[int, float]:
         """Send a signal; return the exit code and how long the end took, in seconds."""
         assert self._process is not None
         started_s = time.monotonic()
         self._process.send_signal(how)
         return self._process.wait(10), time.monotonic() - started_s
+
+    def wait_ended(self) -> int:
+        """Return the exit code, when it has ended."""
+        assert self._process is not None
+        return self._process.wait(20)
 
     def log_entries(self) -> list[dict[str, Any]]:
         """Return the log, decoded; a line that is no JSON fails the test."""
