@@ -32,6 +32,7 @@ from converters.source import Source
 from converters.sources import open_source
 from converters.target import CalibrationMethod, Work
 from converters.targets import chosen_targets
+from fleet.protocol.errors import InvalidInput
 
 KeepFloat = Collection[str] | Literal["auto"]
 
@@ -63,8 +64,8 @@ def convert(
     source: Source | Path | str | Any,
     *,
     targets: Sequence[str] | None = None,
-    samples: Samples | Path | None = None,
-    held_out: Samples | Path | None = None,
+    samples: Samples | Path | str | None = None,
+    held_out: Samples | Path | str | None = None,
     gate: Gate | None = None,
     method: CalibrationMethod = "minmax",
     keep_float: KeepFloat = (),
@@ -101,6 +102,8 @@ def convert(
         ConversionFailed: The source cannot be converted at all.
         AccuracyTooLow: The source itself is not good enough.
     """
+    if isinstance(targets, str):
+        raise InvalidInput("Targets are given as a list of names.", remedy=f"Write [{targets!r:.80}].")
     opened = open_source(source, **opening)
     wanted = chosen_targets(targets, opened)
     steps = conversion_steps([target.name for target in wanted])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 
 import msgspec
@@ -13,13 +13,16 @@ from converters.data.batches import sample_count
 from converters.judging.gate import Gate
 from converters.judging.prepare import Prepared
 from converters.judging.sensitivity import LayerError
-from converters.judging.variant import Candidate, VariantReport
+from converters.judging.variant import Candidate, VariantReport, Yardstick
 from converters.source import Source
 from converters.target import CalibrationMethod, Work
 from fleet.protocol.manifest import Evaluation, Task
 
 LIBRARIES = ("ai-edge-litert", "ai-edge-quantizer", "numpy", "onnx", "onnxruntime")
 """What shapes every conversion; a source adds its own."""
+
+NEAR_CHANCE = 1.5
+"""Up to this many times the accuracy of guessing, something is wrong with samples or model."""
 
 
 class SourceReport(msgspec.Struct, frozen=True):
@@ -128,7 +131,7 @@ def make_report(
             task=source.signature.task,
             size_bytes=size_bytes,
             evaluation=yardstick.evaluation,
-            cautions=source.cautions,
+            cautions=(*source.cautions, *_doubts(yardstick)),
         ),
         variants=tuple(candidate.report(yardstick, size_bytes) for candidate in candidates),
         classes=source.signature.classes,
@@ -143,6 +146,26 @@ def make_report(
         seed=seed,
         libraries=libraries_of(source),
     )
+
+
+def _doubts(yardstick: Yardstick) -> Iterator[str]:
+    """Yield what makes the judgement itself doubtful."""
+    samples, evaluation = yardstick.samples, yardstick.evaluation
+    if samples is None or evaluation is None:
+        return
+    allowed, count, classes = yardstick.gate.maximum_drop, len(samples), len(yardstick.signature.classes)
+    if count * allowed < 1.0:
+        yield (
+            f"{count} samples were held out to judge by: one of them is {1 / count:.3f} of an accuracy, more"
+            f" than the drop of {allowed:g} that is allowed."
+        )
+    if evaluation.metric == "accuracy" and evaluation.value < NEAR_CHANCE / max(classes, 1):
+        yield (
+            f"The model itself is right in {evaluation.value:.1%} of the samples, hardly more than by chance:"
+            " are they scaled, and are their classes numbered, as in training?"
+        )
+    if evaluation.metric == "r2" and yardstick.signature.task == "regression" and samples.targets is None:
+        yield "The dataset has no targets: r2 compares variants with the model itself, not with the truth."
 
 
 def _confusion(source: Source, candidates: Sequence[Candidate], prepared: Prepared) -> tuple[Confusion, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.runtimes.protocol import LoadedModel, Tensors
+from fleet.protocol.difference import scaled_differences
 from fleet.protocol.errors import InferenceFailed, InvalidMessage, SelfTestFailed, StorageError
 from fleet.protocol.manifest import File, Manifest, Tensor, Variant
 from fleet.protocol.text import decode_text
@@ -42,10 +43,10 @@ def run_self_test(model: LoadedModel, manifest: Manifest, variant: Variant, fold
         raise SelfTestFailed(f"The model answers with shape {answers.shape}, not {expected.shape}.")
     if not np.isfinite(answers).all():
         raise SelfTestFailed("The model answers golden inputs with values that are not finite.")
-    difference = float(np.abs(answers - expected).max())
+    difference = float(scaled_differences(answers, expected).max())
     if not difference <= variant.golden_tolerance:
         raise SelfTestFailed(
-            f"Answers to the golden inputs differ by {difference:.3g}; "
+            f"Answers to the golden inputs differ by {difference:.3g} of their scale; "
             f"{variant.golden_tolerance:.3g} is allowed for {variant.name}."
         )
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from converters.bundles.bundle import Bundle, Identity, assemble
 from converters.data.samples import Inputs
-from converters.judging.golden import choose_golden_inputs, expected_outputs
+from converters.judging.golden import SURENESS, Expected, choose_golden_inputs, expected_outputs
 from converters.judging.prepare import Prepared
 from converters.judging.variant import Candidate
 from converters.report import libraries_of
@@ -49,32 +50,66 @@ def pack(
     yardstick = prepared.yardstick
     if yardstick.samples is None:
         return None
-    golden = choose_golden_inputs(
-        source.signature,
-        yardstick.inputs,
-        yardstick.answers,
-        yardstick.samples,
-        yardstick.inputs if prepared.calibration is None else prepared.calibration,
-    )
-    for candidate in candidates:
-        if candidate.sound:
-            _expect(candidate, work, golden, seed)
+    judged = [candidate for candidate in candidates if candidate.sound]
+    golden = _choose_test(judged, prepared, work, seed)
     sound = [candidate for candidate in candidates if candidate.sound]
     if not sound:
         return None
     return assemble(identity or _identity(source, sound, prepared, work, seed), sound, yardstick, golden)
 
 
-def _expect(candidate: Candidate, work: Work, golden: Inputs, seed: int) -> None:
-    """Set what the variant's self-test has to give, or refuse it."""
-    assert candidate.session is not None
-    assert candidate.model is not None
-    try:
-        candidate.expected = expected_outputs(
-            candidate.target.runtime, candidate.session, candidate.model, work.signature, golden, seed=seed
-        )
-    except ConversionFailed as error:
-        candidate.failure = error
+def _choose_test(judged: Sequence[Candidate], prepared: Prepared, work: Work, seed: int) -> Inputs:
+    """Return the golden inputs by which most variants can be tested; set what each has to give, or refuse."""
+    tests = [_tested(judged, prepared, work, SURENESS[0], seed)]
+    for sureness in SURENESS[1:]:
+        if not tests[-1].failures or prepared.yardstick.signature.task != "classification":
+            break  # of other tasks, sureness changes nothing
+        tests.append(_tested(judged, prepared, work, sureness, seed))
+    best = min(tests, key=lambda test: len(test.failures))
+    for candidate in judged:
+        candidate.expected = best.expected.get(candidate.target.name)
+        candidate.failure = best.failures.get(candidate.target.name)
+    return best.golden
+
+
+class _Test(NamedTuple):
+    """Golden inputs, and what came of them.
+
+    Attributes:
+        golden: The inputs.
+        expected: What each variant has to give, by its name.
+        failures: Why a variant cannot be tested by them, likewise.
+    """
+
+    golden: Inputs
+    expected: dict[str, Expected]
+    failures: dict[str, ConversionFailed]
+
+
+def _tested(judged: Sequence[Candidate], prepared: Prepared, work: Work, sureness: float, seed: int) -> _Test:
+    """Return what becomes of the variants under golden inputs of some sureness."""
+    yardstick = prepared.yardstick
+    assert yardstick.samples is not None
+    golden = choose_golden_inputs(
+        yardstick.signature,
+        yardstick.inputs,
+        yardstick.answers,
+        yardstick.samples,
+        yardstick.inputs if prepared.calibration is None else prepared.calibration,
+        sureness=sureness,
+    )
+    test = _Test(golden, {}, {})
+    for candidate in judged:
+        assert candidate.session is not None
+        assert candidate.model is not None
+        name, runtime = candidate.target.name, candidate.target.runtime
+        try:
+            test.expected[name] = expected_outputs(
+                runtime, candidate.session, candidate.model, work.signature, golden, seed=seed
+            )
+        except ConversionFailed as error:
+            test.failures[name] = error
+    return test
 
 
 def _identity(

@@ -8,8 +8,8 @@ claim                  test
 =====================  =======================================================================================
 golden outputs         each variant is loaded and answers the golden inputs on its runtime: finite, of the
                        shape that the task asks for, and within the tolerance
-tolerance              above 0, and no greater than `converters.judging.golden.MAX_TOLERANCE` in proportion: a
-                       test that lets everything pass proves nothing
+tolerance              above 0, and no greater than `converters.judging.golden.MAX_TOLERANCE`: a test that
+                       lets everything pass proves nothing
 other outputs          they are there, and finite for the golden inputs
 requirement            size is that of the file; runtimes, versions and memory no less than the model's bytes
                        ask for (`converters.runtimes`), or it would be offered to a device that cannot run it;
@@ -44,6 +44,7 @@ from converters.bundles.verify_requirement import check_requirement
 from converters.data.samples import Inputs
 from converters.judging.golden import MAX_TOLERANCE
 from converters.runtimes.runtime import Runtime, Session
+from fleet.protocol.difference import scaled_differences
 from fleet.protocol.errors import ConversionFailed, InvalidManifest, InvalidMessage, SelfTestFailed
 from fleet.protocol.manifest import Manifest, Signature, Tensor, Variant
 from fleet.protocol.text import decode_text
@@ -115,7 +116,7 @@ def _verified(bundle: Bundle, variant: Variant, inputs: Inputs) -> Verified:
         raise SelfTestFailed(
             f"Variant {variant.name} answers with shape {rows.shape}, golden outputs have {expected.shape}."
         )
-    difference = float(np.abs(rows - expected).max())
+    difference = float(scaled_differences(rows, expected).max())
     if not difference <= variant.golden_tolerance:
         raise SelfTestFailed(
             f"Answers of variant {variant.name} to the golden inputs differ by {difference:.3g};"
@@ -196,11 +197,10 @@ def _expected(bundle: Bundle, variant: Variant) -> NDArray[np.float64]:
     outputs = np.frombuffer(data, dtype="<f4").reshape(count, -1).astype(np.float64)
     if not np.isfinite(outputs).all():
         raise InvalidManifest(f"The golden outputs of variant {variant.name} are not all finite.")
-    limit = MAX_TOLERANCE * max(1.0, float(np.abs(outputs).max()))
-    if not 0.0 < variant.golden_tolerance <= limit:
+    if not 0.0 < variant.golden_tolerance <= MAX_TOLERANCE:
         raise InvalidManifest(
             f"The tolerance of variant {variant.name} is {variant.golden_tolerance:.3g}; above 0 and at most"
-            f" {limit:.3g} is allowed for its golden outputs."
+            f" {MAX_TOLERANCE:g} is allowed."
         )
     return outputs
 

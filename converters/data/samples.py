@@ -283,11 +283,14 @@ def _shaped(array: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
         w in (-1, s) for w, s in zip(sizes, array.shape[1:], strict=True)
     ):
         return array
-    if -1 not in sizes and int(np.prod(sizes)) == int(np.prod(array.shape[1:])):
-        return array.reshape(len(array), *sizes)  # the same elements, such as images kept as rows
+    given = array.shape[1:]
+    same = -1 not in sizes and int(np.prod(sizes)) == int(np.prod(given))
+    # Images kept as rows, or with a dimension of 1 more or less; any other reshaping would mix up the axes.
+    if same and (len(given) == 1 or [s for s in sizes if s != 1] == [s for s in given if s != 1]):
+        return array.reshape(len(array), *sizes)
     raise InvalidDataset(
-        f"Input {tensor.name!r} takes samples of shape ({_sizes(tensor)}); the dataset's have"
-        f" {array.shape[1:]}."
+        f"Input {tensor.name!r} takes samples of shape ({_sizes(tensor)}); the dataset's have {given}.",
+        remedy="Bring the axes into the model's order, with numpy.transpose." if same else "",
     )
 
 

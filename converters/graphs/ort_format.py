@@ -30,7 +30,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from converters.graphs.versions import release_for
 from fleet.protocol.errors import ConversionFailed
+from fleet.protocol.requirement import version_key
 
 IDENTIFIER = b"ORTM"
 FIRST_RELEASE = {"5": "1.13", "6": "1.16"}
@@ -51,18 +53,22 @@ def ort_graph(model: bytes | bytearray) -> Any:
 
 
 def minimum_release(model: bytes) -> str:
-    """Return the first release of onnxruntime that reads a file.
+    """Return the first release of onnxruntime that reads a file and knows the operator sets in it.
 
     Raises:
-        ConversionFailed: Its version of the format is not known here.
+        ConversionFailed: Its version of the format, or of an operator set, is not known here.
     """
-    version = (_session(model).OrtVersion() or b"").decode(errors="replace")
+    session = _session(model)
+    version = (session.OrtVersion() or b"").decode(errors="replace")
     if version not in FIRST_RELEASE:
         raise ConversionFailed(
             f"The file has version {version!r:.20} of the ORT format; {', '.join(FIRST_RELEASE)} are known.",
             remedy="Convert the ONNX model that it was made from.",
         )
-    return FIRST_RELEASE[version]
+    imports = [session.Model().OpsetImport(i) for i in range(session.Model().OpsetImportLength())]
+    versions = {entry.Domain(): entry.Version() for entry in imports}
+    operators = release_for(versions.get(b"", 0), versions.get(b"ai.onnx.ml", 0), ir_version=0)
+    return max(FIRST_RELEASE[version], operators, key=version_key)
 
 
 def ort_nodes(graph: Any) -> Iterator[Any]:

@@ -84,13 +84,17 @@ def minimum_onnxruntime(model: onnx.ModelProto) -> str:
     Raises:
         ConversionFailed: It needs a newer release than any in the table.
     """
-    opset, ml_opset = opset_of(model), opset_of(model, "ai.onnx.ml")
+    return release_for(opset_of(model), opset_of(model, "ai.onnx.ml"), model.ir_version)
+
+
+def release_for(opset: int, ml_opset: int, ir_version: int) -> str:
+    """Return the oldest onnxruntime that knows these versions; raises like `minimum_onnxruntime`."""
     for release in RELEASES:
-        if opset <= release.opset and ml_opset <= release.ml_opset and model.ir_version <= release.ir_version:
+        if opset <= release.opset and ml_opset <= release.ml_opset and ir_version <= release.ir_version:
             return release.version
     raise ConversionFailed(
         f"No known release of onnxruntime loads operator set {opset} (ai.onnx.ml {ml_opset}) in IR version"
-        f" {model.ir_version}.",
+        f" {ir_version}.",
         remedy=f"Export the model with operator set {NEWEST_OPSET_EVERYWHERE} or older.",
     )
 

@@ -91,9 +91,10 @@ def _measured(
     if strange is not None and samples.labels is not None:
         return "auroc", _auroc(strange, samples.labels)
     if task == "regression" and samples.targets is not None:
-        return "r2", _r2(answers, samples.targets)
-    truth = next(iter(inputs.values())) if task == "reconstruction" else source_answers
-    return "r2", _r2(answers, truth)
+        return "r2", mean_r2(answers, samples.targets)
+    if task == "reconstruction":
+        return "r2", _pooled_r2(answers, next(iter(inputs.values())))
+    return "r2", mean_r2(answers, source_answers)
 
 
 def _auroc(strange: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
@@ -114,16 +115,40 @@ def _auroc(strange: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     return statistic / (positive * negative)
 
 
-def _r2(answers: NDArray[Any], truth: NDArray[Any]) -> float:
+def mean_r2(answers: NDArray[Any], truth: NDArray[Any]) -> float:
+    """Return the coefficient of determination, the mean over the values of an answer that vary.
+
+    Each value counts alike, so that one on a large scale does not hide what happens to one on a small scale.
+
+    Args:
+        answers: Shape (N, …).
+        truth: As many values a sample.
+
+    Raises:
+        InvalidDataset: There are not as many, or none varies.
+    """
+    errors, spreads = _squares(answers, truth)
+    varying = spreads > 0.0
+    return float(np.mean(1.0 - errors[varying] / spreads[varying]))
+
+
+def _pooled_r2(answers: NDArray[Any], truth: NDArray[Any]) -> float:
+    """Return it over all elements at once: those of an image are of one kind, and some hardly vary."""
+    errors, spreads = _squares(answers, truth)
+    return 1.0 - float(errors.sum() / spreads.sum())
+
+
+def _squares(answers: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return, for each value, the sums of squares of its errors, and of the truth about its mean."""
     wanted = truth.reshape(len(truth), -1).astype(np.float64)
     given = answers.reshape(len(answers), -1).astype(np.float64)
     if wanted.shape != given.shape:
         raise InvalidDataset(
             f"The dataset has {wanted.shape[1]} targets a sample; the model gives {given.shape[1]} values."
         )
-    spread = float(np.square(wanted - wanted.mean(axis=0)).sum())
-    if spread == 0.0:
+    spreads = np.square(wanted - wanted.mean(axis=0)).sum(axis=0)
+    if not spreads.any():
         raise InvalidDataset(
             "All samples have the same truth, so they cannot tell good answers from bad ones."
         )
-    return 1.0 - float(np.square(wanted - given).sum()) / spread
+    return np.square(wanted - given).sum(axis=0), spreads

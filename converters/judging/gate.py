@@ -4,8 +4,8 @@ A float variant must give the source's own numbers, within a tolerance (parity);
 job as well, within a drop of the metric. Both are taken on the same held-out samples. What is not a number
 lets nothing pass.
 
-Parity is the greatest absolute difference to the source over all samples and elements, divided by the
-source's greatest absolute answer where that is over 1. A tree is a step function: a feature that float32
+Parity is the greatest difference to the source over all samples and elements, in proportion to the scales of
+`fleet.protocol.difference`. A tree is a step function: a feature that float32
 rounds to the other side of a threshold changes the answer by a step, in the exact arithmetic of either side.
 So of a model with trees `DISCONTINUOUS_SHARE` of the samples may differ by more; the metric judges those.
 """
@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fleet.protocol.difference import scaled_differences
 from fleet.protocol.errors import AccuracyTooLow, ConversionFailed
 from fleet.protocol.manifest import Evaluation
 
@@ -95,9 +96,7 @@ def parity(answers: NDArray[Any], source_answers: NDArray[Any], *, discontinuous
         raise ConversionFailed(
             f"The variant answers with shape {answers.shape}, the source with {source_answers.shape}."
         )
-    wanted = source_answers.reshape(len(source_answers), -1).astype(np.float64)
-    differences = np.abs(answers.reshape(len(answers), -1) - wanted).max(axis=1)
-    scale = max(1.0, float(np.abs(wanted).max()))
+    differences = scaled_differences(answers, source_answers)
     if discontinuous:
         differences = np.sort(differences)[: len(differences) - int(DISCONTINUOUS_SHARE * len(differences))]
-    return float(differences.max()) / scale
+    return float(differences.max())

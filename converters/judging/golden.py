@@ -4,12 +4,13 @@ Which inputs. Of a classification, for each class the right answer that the mode
 probabilities near 0 or 1 hide faults and undecided ones show them; then the surest answer of all. Of any
 other task, samples at evenly spaced ranks of the answer, from the least to the greatest. Then the corners of
 the calibration data (each number at its least, and at its greatest), where quantized activations saturate;
-text is taken from the first and the last sample. Where values may be missing, a sample that lacks one.
+text is taken from the first and the last sample. Where values may be missing, a sample that lacks one. If
+rounding moves the undecided answers of a variant too far to test it by them, surer ones are tried.
 
 Which tolerance. Processors and releases of a runtime differ in the order of additions and in fused
 operators. The runtime's `rounding` says how far answers may move by that; the tolerance is `SAFETY` times as
-much, and at least `FLOOR` for the exponential function of a softmax, both for answers of about 1 and in
-proportion for greater ones. A model that needs more than `MAX_TOLERANCE` cannot be tested in this way and is
+much, and at least `FLOOR` for the exponential function of a softmax, in proportion to the scales of
+`fleet.protocol.difference`. A model that needs more than `MAX_TOLERANCE` cannot be tested in this way and is
 not packed. That much one step of a quantized logit may take: steps of 0.2 occur, the slope of an undecided
 softmax is 1/4, and `SAFETY` doubles it.
 """
@@ -35,6 +36,9 @@ MAX_GOLDEN_SIZE_BYTES = 1024**2
 RANKS = 8
 """Samples of a task that has no classes."""
 
+SURENESS = (0.0, 0.25, 0.5)
+"""Tried in turn until every variant can be tested."""
+
 SAFETY = 2.0
 FLOOR = 1e-5
 MAX_TOLERANCE = 0.1
@@ -45,7 +49,7 @@ class Expected(NamedTuple):
 
     Attributes:
         outputs: float32, shape (count, …).
-        tolerance: Greatest absolute difference that passes.
+        tolerance: Greatest difference that passes, see `fleet.protocol.difference`.
     """
 
     outputs: NDArray[np.float32]
@@ -58,6 +62,8 @@ def choose_golden_inputs(
     answers: NDArray[Any],
     samples: Samples,
     calibration: Inputs,
+    *,
+    sureness: float = 0.0,
 ) -> Inputs:
     """Choose the inputs, count of them.
 
@@ -67,8 +73,10 @@ def choose_golden_inputs(
         answers: The source's answers to them, shape (N, …).
         samples: The same samples, with their labels.
         calibration: Samples for the corners.
+        sureness: Which right answer of a class: 0 for the least sure, up to 1 for the surest. Where rounding
+            moves the least sure too far, a surer one still covers the class.
     """
-    indices = _telling(signature, held_out, answers, samples)
+    indices = _telling(signature, held_out, answers, samples, sureness)
     for tensor in signature.inputs:
         if tensor.missing:
             gaps = np.isnan(held_out[tensor.name].reshape(len(answers), -1)).any(axis=1)
@@ -97,32 +105,40 @@ def expected_outputs(
         ConversionFailed: The answers depend on rounding so much that no tolerance is of use.
     """
     outputs = np.asarray(session.run(golden), dtype=np.float32)
-    scale = max(1.0, float(np.abs(outputs).max()))
     spread = runtime.rounding(model, signature, golden, seed)
-    tolerance = max(FLOOR * scale, SAFETY * spread)
-    if not tolerance <= MAX_TOLERANCE * scale:
+    tolerance = max(FLOOR, SAFETY * spread)
+    if not tolerance <= MAX_TOLERANCE:
         raise ConversionFailed(
-            f"Rounding alone changes the model's golden outputs by {spread:.3g}; a self-test with a tolerance"
-            f" of {tolerance:.3g} would prove nothing.",
+            f"Rounding alone changes the model's golden outputs by {spread:.3g} of their scale; a self-test"
+            f" with a tolerance of {tolerance:.3g} would prove nothing.",
             remedy="Train with more samples or stronger regularization.",
         )
     return Expected(outputs, _rounded_up(tolerance))
 
 
-def _telling(signature: Signature, held_out: Inputs, answers: NDArray[Any], samples: Samples) -> list[int]:
+def _telling(
+    signature: Signature, held_out: Inputs, answers: NDArray[Any], samples: Samples, sureness: float
+) -> list[int]:
     """Return the numbers of the samples that tell most."""
     task = signature.task
     if (chosen := choices(task, answers)) is not None:
         sure = answers.max(axis=1) if task == "classification" else -answers.min(axis=1)
         labels = chosen if task != "classification" or samples.labels is None else samples.labels
-        # A wrong answer is chosen only where a class has no right one.
-        doubt = np.where(chosen == labels, sure, sure + np.ptp(sure) + 1.0)
-        of_class = [int(members[doubt[members].argmin()]) for members in _by_class(labels)]
+        of_class = [_of_class(members, chosen == labels, sure, sureness) for members in _by_class(labels)]
         return [int(sure.argmax()), *of_class]
     strange = strangeness(task, answers, held_out)
     rank_by = answers.reshape(len(answers), -1).mean(axis=1) if strange is None else strange
     order = np.argsort(rank_by, kind="stable")
     return [int(order[i]) for i in np.linspace(0, len(order) - 1, min(RANKS, len(order))).astype(int)]
+
+
+def _of_class(
+    members: NDArray[np.intp], right: NDArray[np.bool_], sure: NDArray[Any], sureness: float
+) -> int:
+    """Return a right answer among a class's members; a wrong one only where there is no right one."""
+    among = members[right[members]] if right[members].any() else members
+    order = among[np.argsort(sure[among], kind="stable")]
+    return int(order[round(sureness * (len(order) - 1))])
 
 
 def _by_class(labels: NDArray[np.int64]) -> list[NDArray[np.intp]]:

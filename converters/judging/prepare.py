@@ -8,20 +8,26 @@ about the task.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from converters.data.samples import Inputs, Samples, bind, read_samples, split
 from converters.judging.evaluate import evaluate
 from converters.judging.gate import Gate
 from converters.judging.variant import Yardstick
 from converters.source import Source
+from fleet.protocol.difference import scaled_differences
 from fleet.protocol.errors import ConversionFailed, InvalidDataset
 from fleet.protocol.manifest import Signature
 
 CALIBRATION_SHARE = 0.5
 MADE_UP_SAMPLES = 64
+MIN_HELD_OUT_SAMPLES = 5
+ALONE_SAMPLES = 4
+ALONE_TOLERANCE = 1e-3
+"""Sums may be ordered otherwise for one sample than for many; what depends on the others differs by more."""
 
 
 class Prepared(NamedTuple):
@@ -40,8 +46,8 @@ class Prepared(NamedTuple):
 
 def prepare(
     source: Source,
-    samples: Samples | Path | None,
-    held_out: Samples | Path | None,
+    samples: Samples | Path | str | None,
+    held_out: Samples | Path | str | None,
     gate: Gate,
     seed: int,
 ) -> Prepared:
@@ -68,6 +74,7 @@ def prepare(
     for_judging = _read(held_out)
     if for_judging is None:
         assert for_calibration is not None
+        bind(for_calibration, source.signature)  # what is wrong is told with the dataset's own numbers
         for_calibration, for_judging = split(for_calibration, share=CALIBRATION_SHARE, seed=seed)
     return Prepared(
         None if for_calibration is None else bind(for_calibration, source.signature),
@@ -76,16 +83,52 @@ def prepare(
     )
 
 
-def _read(samples: Samples | Path | None) -> Samples | None:
-    return read_samples(samples) if isinstance(samples, Path) else samples
+def _read(samples: Samples | Path | str | None) -> Samples | None:
+    if samples is None or isinstance(samples, Samples):
+        return samples
+    if isinstance(samples, str | Path):
+        return read_samples(Path(samples))
+    raise InvalidDataset(
+        f"Samples cannot be made of an object of type {type(samples).__name__}.",
+        remedy="Give a dataset file, or arrays by converters.data.samples.checked_samples.",
+    )
 
 
 def _judged(source: Source, samples: Samples, gate: Gate) -> Yardstick:
+    if len(samples) < MIN_HELD_OUT_SAMPLES:
+        raise InvalidDataset(
+            f"{len(samples)} samples to judge by prove nothing; {MIN_HELD_OUT_SAMPLES} are the least.",
+            remedy="Give more samples.",
+        )
     inputs = bind(samples, source.signature)
     answers = source.answer(inputs)
+    _check_answers(source, inputs, answers)
     evaluation = evaluate(source.signature, answers, samples=samples, inputs=inputs, source_answers=answers)
     gate.check_source(evaluation)
     return Yardstick(source.signature, inputs, answers, samples, evaluation, gate)
+
+
+def _check_answers(source: Source, inputs: Inputs, answers: NDArray[Any]) -> None:
+    """Check that the source answers with numbers, and to each sample as if it were alone.
+
+    Raises:
+        ConversionFailed: It does not.
+    """
+    bad = np.flatnonzero(~np.isfinite(answers.reshape(len(answers), -1)).all(axis=1))
+    if bad.size:
+        raise ConversionFailed(
+            f"{source.name} itself answers held-out sample {bad[0]} with values that are not finite.",
+            remedy="Mend the model, or take the sample out of the dataset.",
+        )
+    if source.signature.inputs[0].shape[0] != -1:
+        return  # it never has other company than that of its own batch
+    alone = np.linspace(0, len(answers) - 1, ALONE_SAMPLES).astype(int)
+    single = [source.answer({name: array[i : i + 1] for name, array in inputs.items()}) for i in alone]
+    if not (scaled_differences(np.concatenate(single), answers[alone]) <= ALONE_TOLERANCE).all():
+        raise ConversionFailed(
+            f"{source.name} answers a held-out sample otherwise when it is alone than among others.",
+            remedy="A model on a device must judge each sample by itself: export it in evaluation mode.",
+        )
 
 
 def _made_up(source: Source, gate: Gate, seed: int) -> Yardstick:

@@ -15,11 +15,15 @@ from converters.data.samples import Inputs, Samples
 from converters.judging.evaluate import evaluate
 from converters.judging.gate import Gate, check_parity, parity
 from converters.judging.golden import Expected
+from converters.runtimes.onnx import ONNXRUNTIME
 from converters.runtimes.runtime import BATCH, Footprint, Session
 from converters.target import Target, Work
 from fleet.protocol.errors import ConversionFailed, ModelError
 from fleet.protocol.manifest import Evaluation, Signature
 from fleet.protocol.requirement import RuntimeRequirement
+
+QUANTIZED_TOLERANCE = 0.1
+"""How far the outputs after the first of a quantized variant, which no metric judges, may be from fp32."""
 
 _DISCONTINUOUS = "TreeEnsemble"
 """Operators of this name are step functions, see `converters.judging.gate`."""
@@ -204,6 +208,7 @@ def build_variant(target: Target, work: Work, yardstick: Yardstick) -> Candidate
         candidate.session = target.runtime.open(candidate.model, work.signature)
         candidate.answers = answer(candidate.session, yardstick.inputs)
         _judge(candidate, yardstick)
+        _judge_further(candidate, work, yardstick)
     except ModelError as error:
         candidate.failure = error
     return candidate
@@ -230,6 +235,29 @@ def _judge(candidate: Candidate, yardstick: Yardstick) -> None:
         )
     if candidate.evaluation is not None and yardstick.evaluation is not None:
         yardstick.gate.check_metric(candidate.evaluation, yardstick.evaluation)
+
+
+def _judge_further(candidate: Candidate, work: Work, yardstick: Yardstick) -> None:
+    """Compare the outputs after the first with those of the fp32 graph: devices serve them too.
+
+    Raises:
+        ConversionFailed: One of them differs.
+    """
+    assert candidate.model is not None
+    target = candidate.target
+    if target.as_it_is:
+        return
+    tolerance = target.parity_tolerance or QUANTIZED_TOLERANCE
+    for output in yardstick.signature.outputs[1:]:
+        signature = msgspec.structs.replace(yardstick.signature, outputs=(output,))
+        given = answer(target.runtime.open(candidate.model, signature), yardstick.inputs)
+        wanted = answer(ONNXRUNTIME.open(work.onnx, signature), yardstick.inputs)
+        differs = parity(given, wanted)
+        if not differs <= tolerance:
+            raise ConversionFailed(
+                f"Output {output.name!r} differs from the source's by {differs:.3g};"
+                f" {tolerance:g} is allowed."
+            )
 
 
 def answer(session: Session, inputs: Inputs) -> NDArray[Any]:

@@ -27,11 +27,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fleet.protocol.difference import scaled_differences
 from fleet.protocol.errors import ConversionFailed
 
 FLOAT32_ROUNDOFF = 2.0**-24
 FLOAT16_ROUNDOFF = 2.0**-11
 REACH = 16.0
+_EXACT_BELOW = {"float16": 2.0**11, "float32": 2.0**24}
+"""Whole numbers below are exact, and so are their sums (IEEE 754)."""
+
 FEWEST_TERMS = 4
 """What is not summed is scaled or moved, in a few steps that each round."""
 
@@ -44,6 +48,9 @@ def noisy(exact: NDArray[Any], terms: int, random: np.random.RandomState) -> NDA
         terms: Number of terms of the longest sum that they take part in, `FEWEST_TERMS` or more.
         random: Where the amounts are drawn from.
     """
+    whole = bool((exact == np.rint(exact)).all())
+    if whole and float(np.abs(exact.astype(np.float64)).sum()) < _EXACT_BELOW[exact.dtype.name]:
+        return exact  # their sums are the same in any order; often they are indices, not weights
     if exact.dtype == np.float16:
         amount = math.sqrt(terms) * FLOAT16_ROUNDOFF
     else:
@@ -54,7 +61,7 @@ def noisy(exact: NDArray[Any], terms: int, random: np.random.RandomState) -> NDA
 
 
 def greatest_change(outputs: NDArray[np.float64], changed: Iterable[NDArray[Any]]) -> float:
-    """Return how far the answers of changed models are from the model's own, at the most.
+    """Return how far the answers of changed models are from the model's own, see `scaled_differences`.
 
     Args:
         outputs: The model's answers.
@@ -64,7 +71,7 @@ def greatest_change(outputs: NDArray[np.float64], changed: Iterable[NDArray[Any]
         ConversionFailed: One of them answers with values that are not finite.
     """
     # Python's max would pass over what is not a number.
-    greatest = float(np.max([np.abs(answers - outputs).max() for answers in changed]))
+    greatest = float(np.max([scaled_differences(answers, outputs) for answers in changed]))
     if not np.isfinite(greatest):
         raise ConversionFailed("The model answers golden inputs with values that are not finite.")
     return greatest

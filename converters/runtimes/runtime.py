@@ -45,8 +45,9 @@ class Runtime:
     Attributes:
         name: As devices report it.
         open: Loads a model for its signature. Raises ConversionFailed.
-        rounding: Returns how far answers may differ on other processors and releases, absolutely: from the
-            model, its signature, golden inputs and a seed. Raises ConversionFailed.
+        rounding: Returns how far answers may differ on other processors and releases (see
+            `converters.runtimes.rounding`): from the model, its signature, golden inputs and a seed. Raises
+            ConversionFailed.
         footprint: Describes a model. Raises ConversionFailed.
     """
 

@@ -12,6 +12,7 @@ steps.
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from converters.runtimes.tflite_graph import TfliteGraph
 from converters.runtimes.tflite_versions import TFLITE_RUNTIME_VERSIONS
 from converters.tflite.inspect import TfliteModel, inspect_tflite
 from converters.tflite.run import TfliteSession
+from fleet.protocol.difference import element_scales
 from fleet.protocol.errors import ConversionFailed, InvalidModel
 from fleet.protocol.manifest import Signature
 from fleet.protocol.requirement import RuntimeVersion
@@ -90,7 +92,8 @@ def rounding(model: bytes, signature: Signature, inputs: Inputs, seed: int) -> f
     answers = [LitertSession(model, signature, plain_kernels=True).run(inputs)]
     graph, random = TfliteGraph(model), np.random.RandomState(seed)
     answers += [LitertSession(graph.with_rounding_noise(random), signature).run(inputs) for _ in range(DRAWS)]
-    return max(greatest_change(outputs, answers), graph.output_step())
+    step = graph.output_step() / float(element_scales(outputs).min())
+    return max(greatest_change(outputs, answers), step)
 
 
 def footprint(model: bytes, signature: Signature) -> Footprint:  # noqa: ARG001 - the bytes say it all
@@ -100,20 +103,25 @@ def footprint(model: bytes, signature: Signature) -> Footprint:  # noqa: ARG001 
         ConversionFailed: It cannot be read.
     """
     inspected = _inspected(model)
+    litert = LITERT_MINIMUM if _known_long(inspected) else RuntimeVersion("litert", version("ai-edge-litert"))
     old = (TFLITE_RUNTIME_MINIMUM,) if _runs_on_tflite_runtime(inspected) else ()
     return Footprint(
-        runtimes=(LITERT_MINIMUM, *old),
+        runtimes=(litert, *old),
         operators=tuple(sorted({operator.name for operator in inspected.operators})),
         peak_memory_bytes=TfliteGraph(model).peak_memory_bytes(),
     )
 
 
-def _runs_on_tflite_runtime(model: TfliteModel) -> bool:
-    known = all(
+def _known_long(model: TfliteModel) -> bool:
+    """Return whether LiteRT's predecessor knew all operators; later ones surely the release here alone."""
+    return not model.external_buffers and all(
         not operator.custom and operator.version <= TFLITE_RUNTIME_VERSIONS.get(operator.name, 0)
         for operator in model.operators
     )
-    return known and not model.external_buffers and model.quantization != "dynamic-int8"
+
+
+def _runs_on_tflite_runtime(model: TfliteModel) -> bool:
+    return _known_long(model) and model.quantization != "dynamic-int8"
 
 
 def _inspected(model: bytes) -> TfliteModel:

@@ -98,7 +98,8 @@ Metric = Literal["accuracy", "agreement", "r2", "auroc"]
 ``accuracy``   share of samples whose class is the label
 ``agreement``  share of samples to which the source gives the same class or cluster
 ``r2``         1 - Σ(answer - truth)² / Σ(truth - mean)², against the targets, or the source's answers where
-               there are none
+               there are none: the mean over the values of an answer; of a reconstruction, against the input,
+               over all elements at once
 ``auroc``      area under the receiver operating characteristic of the anomaly score (Fawcett 2006)
 =============  ==============================================================================================
 """
@@ -127,7 +128,8 @@ class Variant(msgspec.Struct, frozen=True):
         requirement: What a device must have.
         model_file: The model itself.
         golden_outputs: Raw little-endian float32 outputs for the golden inputs, shape (count, …).
-        golden_tolerance: Greatest absolute difference from them that passes the self-test.
+        golden_tolerance: Greatest difference from them that passes the self-test, see
+            `fleet.protocol.difference`.
         evaluation: How it did on held-out samples.
     """
 

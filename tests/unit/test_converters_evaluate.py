@@ -59,6 +59,18 @@ def test_a_regression_is_judged_by_its_targets_or_by_the_source() -> None:
     assert _evaluated("regression", answers, source=targets).value == pytest.approx(0.8)
 
 
+def test_a_target_on_a_large_scale_does_not_hide_one_on_a_small_scale() -> None:
+    targets = np.array([[1000.0, 0.1], [2000.0, 0.2], [3000.0, 0.3], [4000.0, 0.4]], dtype=np.float32)
+    answers = targets.copy()
+    answers[:, 1] = [0.4, 0.1, 0.3, 0.2]
+    column = 1 - np.square(answers[:, 1] - targets[:, 1]).sum() / np.square(targets[:, 1] - 0.25).sum()
+    assert _evaluated("regression", answers, targets=targets).value == pytest.approx(
+        (1 + column) / 2, abs=1e-5
+    )
+    targets[:, 1] = 0.5  # a value that never varies tells nothing
+    assert _evaluated("regression", answers, targets=targets).value == 1.0
+
+
 def test_low_scores_are_strange() -> None:
     scores = np.array([[0.1], [0.2], [-0.5], [0.15]])
     perfect = _evaluated("anomaly", scores, labels=np.array([0, 0, 1, 0]))

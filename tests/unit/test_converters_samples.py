@@ -68,9 +68,17 @@ def test_what_makes_no_samples_is_refused(arrays: dict[str, Any]) -> None:
 
 
 def test_images_kept_as_rows_take_the_shape_of_the_model() -> None:
-    samples = checked_samples({"features": _numbers()})
-    inputs = bind(samples, Signature((Tensor("image", "float32", (-1, 1, 2, 2)),), OUTPUT))
-    assert inputs["image"].shape == (6, 1, 2, 2)
+    signature = Signature((Tensor("image", "float32", (-1, 1, 2, 2)),), OUTPUT)
+    for shape in ((6, 4), (6, 2, 2), (6, 2, 2, 1)):
+        samples = checked_samples({"features": _numbers().reshape(shape)})
+        assert bind(samples, signature)["image"].shape == (6, 1, 2, 2)
+
+
+def test_axes_in_another_order_are_refused_not_mixed_up() -> None:
+    signature = Signature((Tensor("image", "float32", (-1, 2, 3, 4)),), OUTPUT)
+    samples = checked_samples({"features": np.zeros((5, 3, 4, 2))})
+    with pytest.raises(InvalidDataset, match="transpose"):
+        bind(samples, signature)
 
 
 def test_several_inputs_have_arrays_of_their_names() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.svm import SVC
 
 from converters.data.samples import Inputs
-from converters.graphs.ort_format import FIRST_RELEASE, is_ort_format, minimum_release, ort_graph, ort_nodes
+from converters.graphs.ort_format import is_ort_format, minimum_release, ort_graph, ort_nodes
+from converters.graphs.versions import RELEASES
 from converters.runtimes.onnx import ONNXRUNTIME, OnnxSession, footprint, rounding
 from converters.runtimes.rounding import greatest_change
 from converters.sources.sklearn import open_sklearn
@@ -184,10 +186,20 @@ def test_the_release_follows_from_the_operator_set() -> None:
         assert found.runtimes[0].minimum_version == release
 
 
+def _with_opset(model: bytes, version: int) -> bytes:
+    changed = onnx.load_from_string(model)
+    changed.opset_import[0].version = version
+    changed.ir_version = 11
+    return bytes(changed.SerializeToString())
+
+
 def test_an_ort_file_says_its_release_and_gives_its_nodes_in_order() -> None:
     built = build_ort(convolutional())
     assert is_ort_format(built)
-    assert minimum_release(built) in FIRST_RELEASE.values()
+    assert minimum_release(built) == RELEASES[0].version
+    work = convolutional()
+    newer = replace(work, onnx=_with_opset(work.onnx, 23))
+    assert minimum_release(build_ort(newer)) == "1.23"
     seen = {"x"}
     graph = ort_graph(built)
     constants = {graph.Initializers(i).Name().decode() for i in range(graph.InitializersLength())}
