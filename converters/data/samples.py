@@ -285,8 +285,8 @@ def _shaped(array: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
         return array
     given = array.shape[1:]
     same = -1 not in sizes and int(np.prod(sizes)) == int(np.prod(given))
-    # Images kept as rows, or with a dimension of 1 more or less; any other reshaping would mix up the axes.
-    if same and (len(given) == 1 or [s for s in sizes if s != 1] == [s for s in given if s != 1]):
+    # Images kept as rows, rows kept as images, or a dimension of 1 more or less: all else mixes up the axes.
+    if same and (1 in {len(given), len(sizes)} or [s for s in sizes if s != 1] == [s for s in given if s != 1]):
         return array.reshape(len(array), *sizes)
     raise InvalidDataset(
         f"Input {tensor.name!r} takes samples of shape ({_sizes(tensor)}); the dataset's have {given}.",

@@ -87,6 +87,11 @@ def open_source(
         opened = _open_path(Path(source), how)
     else:
         opened = _open_object(source, how)
+    if sample_shape is not None and opened.framework != "scikit-learn":
+        raise InvalidModel(
+            f"{opened.name} states the shape of its samples itself: sample_shape is for scikit-learn alone.",
+            remedy="Leave it out.",
+        )
     return _told(opened, how)
 
 

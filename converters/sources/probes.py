@@ -15,8 +15,8 @@ from fleet.protocol.manifest import Tensor
 PROBES = 4
 """Samples, or as many more as make whole batches."""
 
-MAX_PROBE_ELEMENTS = 2**27
-"""Most elements of one sample; half a gigabyte of float32."""
+MAX_PROBE_ELEMENTS = 2**24
+"""Most elements of one sample; 64 MiB of float32."""
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "int8": 1e-1, "int4": 1e-2}
 """Of the greatest answer, for the same graph in another operator set or batch. An int8 graph that finds its

@@ -72,6 +72,8 @@ def test_images_kept_as_rows_take_the_shape_of_the_model() -> None:
     for shape in ((6, 4), (6, 2, 2), (6, 2, 2, 1)):
         samples = checked_samples({"features": _numbers().reshape(shape)})
         assert bind(samples, signature)["image"].shape == (6, 1, 2, 2)
+    images = checked_samples({"features": _numbers().reshape(6, 2, 2)})
+    assert bind(images, Signature((NUMBERS,), OUTPUT))["input"].shape == (6, 4)
 
 
 def test_axes_in_another_order_are_refused_not_mixed_up() -> None:

@@ -97,3 +97,9 @@ def test_what_is_not_there_or_no_file(tmp_path: Path, suffix: str) -> None:
         open_source(tmp_path / f"folder{suffix}")
     with pytest.raises(InvalidModel, match="cannot be read"):
         open_source(tmp_path / ("n" * 300 + suffix))
+
+
+def test_a_shape_of_samples_is_refused_where_the_model_states_its_own(tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.onnx", cnn())
+    with pytest.raises(InvalidModel, match=r"m\.onnx states the shape of its samples itself"):
+        open_source(path, sample_shape=(8, 8))
