@@ -286,7 +286,9 @@ def _shaped(array: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
     given = array.shape[1:]
     same = -1 not in sizes and int(np.prod(sizes)) == int(np.prod(given))
     # Images kept as rows, rows kept as images, or a dimension of 1 more or less: all else mixes up the axes.
-    if same and (1 in {len(given), len(sizes)} or [s for s in sizes if s != 1] == [s for s in given if s != 1]):
+    if same and (
+        1 in {len(given), len(sizes)} or [s for s in sizes if s != 1] == [s for s in given if s != 1]
+    ):
         return array.reshape(len(array), *sizes)
     raise InvalidDataset(
         f"Input {tensor.name!r} takes samples of shape ({_sizes(tensor)}); the dataset's have {given}.",
