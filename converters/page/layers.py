@@ -47,7 +47,8 @@ def layers(errors: Sequence[LayerError], variants: Sequence[VariantReport]) -> M
 
 def _bar(error: LayerError, kept_in: str | None) -> Bar:
     percent = 0.0 if error.isolated_db is None else 100 * 10 ** (-error.isolated_db / 20)
-    text = f"{percent:.2g} %" + (", stays float" if kept_in else "")
+    shown = f"{percent:.0f}" if percent >= 10 else f"{percent:.2g}"
+    text = f"{shown} %" + (", stays float" if kept_in else "")
     return Bar(error.name, percent, text, marked=kept_in is not None)
 
 
