@@ -24,6 +24,7 @@ FAST: dict[str, Any] = {
     "telemetry_interval_s": 0.3,
     "trial_s": 0.2,
     "resend_interval_s": 0.5,
+    "hello_interval_s": 5.0,  # what a broker loses is repaired within the time that tests wait
     "fetch_timeout_s": 2.0,
     "delivery_timeout_s": 0.5,
     "delivery_attempts": 4,
