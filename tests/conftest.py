@@ -10,10 +10,18 @@ from hub.broker.kinds import KINDS
 from tests.support.brokers import MOSQUITTO_IS_MISSING, RunningBroker, running_broker
 from tests.support.browser import CHROMIUM_IS_MISSING
 from tests.support.hub import HubProcess
+from tests.support.old_runtime import TFLITE_RUNTIME_IS_MISSING
+from tests.support.systemd import SYSTEMD_IS_MISSING
 from tests.support.torch_models import TORCH_IS_MISSING
 
 MODEL = "digits"
-MISSING_PROGRAMS = (MOSQUITTO_IS_MISSING, CHROMIUM_IS_MISSING, TORCH_IS_MISSING)
+MISSING_PROGRAMS = (
+    MOSQUITTO_IS_MISSING,
+    CHROMIUM_IS_MISSING,
+    TORCH_IS_MISSING,
+    TFLITE_RUNTIME_IS_MISSING,
+    SYSTEMD_IS_MISSING,
+)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

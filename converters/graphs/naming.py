@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from converters.graphs.onnx_graph import bodies, taken
+from converters.graphs.onnx_graph import all_nodes, bodies, taken
 from converters.graphs.versions import GRAPH_NAME
 
 if TYPE_CHECKING:
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 
 def name_nodes(model: ModelProto) -> None:
-    """Give a name to every node that has none, and another one to those that share theirs."""
-    used = {node.name for node in model.graph.node}
+    """Give a name to every node that has none, in bodies too, and another one to those that share theirs."""
+    nodes = list(all_nodes(model.graph))
+    used = {node.name for node in nodes}
     seen: set[str] = set()
-    for index, node in enumerate(model.graph.node):
+    for index, node in enumerate(nodes):
         if not node.name or node.name in seen:
             name = f"{node.name or node.op_type}_{index}"
             while name in used:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from converters.graphs.naming import name_nodes
 from converters.graphs.versions import OPSET, all_graphs, lowest_ir_version, opset_of
 from converters.sources.onnx_batch import input_tensors
 from fleet.protocol.errors import InvalidModel, UnsupportedOperator
@@ -73,21 +74,6 @@ def label(node: onnx.NodeProto) -> str:
     """Return what to call a node in messages."""
     title = node.name or next(iter(node.output), "")
     return f"node {title!r:.80} ({f'{node.domain}.' if node.domain else ''}{node.op_type:.80})"
-
-
-def name_nodes(model: onnx.ModelProto) -> None:
-    """Give every node a name of its own; those that have one keep it."""
-    nodes = [node for graph in all_graphs(model.graph) for node in graph.node]
-    taken: set[str] = {node.name for node in nodes}
-    seen: set[str] = {""}
-    for number, node in enumerate(nodes):
-        if node.name in seen:
-            name = f"{node.op_type}_{number}"
-            while name in taken:
-                name += "_"
-            node.name = name
-            taken.add(name)
-        seen.add(node.name)
 
 
 def _check_size(model: onnx.ModelProto, name: str) -> None:

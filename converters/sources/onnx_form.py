@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.data.samples import Inputs
+from converters.graphs.naming import name_nodes
 from converters.graphs.versions import (
     NEWEST_OPSET_EVERYWHERE,
     OPSET,
@@ -29,7 +30,6 @@ from converters.graphs.versions import (
 )
 from converters.source import Precision
 from converters.sources.onnx_batch import dtype_name, input_tensors, open_batch, state_outputs
-from converters.sources.onnx_checks import name_nodes
 from converters.sources.onnx_session import OnnxSession
 from converters.sources.probes import PROBES, TOLERANCE, alike, probes
 from fleet.protocol.errors import ConversionFailed, InvalidModel

@@ -25,7 +25,6 @@ RECIPE = (
     " dynamic_shapes=({0: torch.export.Dim('batch')},)), 'model.pt2')"
 )
 MAX_MEMBERS = 100_000
-ZIP_MAGIC = b"PK\x03\x04"
 PICKLE_MAGIC = b"\x80"
 
 _REFUSED = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from agent.settings import read_settings
 from agent.system.install import ACCOUNT, UNIT
 from tests.support.agent_fixtures import mosquitto_fixture, peer_fixture  # noqa: F401 - pytest finds fixtures
 from tests.support.agent_peer import Peer
+from tests.support.systemd import need_systemd
 
 SOURCE = str(Path(__file__).parents[2])
 COMMAND = "/opt/muster/bin/muster-agent"
@@ -23,9 +23,6 @@ NUMBER = 987
 PASSWD = f"root:x:0:0:root:/root:/bin/sh\n{ACCOUNT}:x:{NUMBER}:{NUMBER}::/:/usr/sbin/nologin\n"
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="Only root may give files to another account.")
-needs_systemd = pytest.mark.skipif(
-    not all(map(shutil.which, ("systemd-sysusers", "systemd-analyze"))), reason="systemd is not installed."
-)
 
 
 @pytest.fixture(name="image")
@@ -210,8 +207,8 @@ def test_nobody_but_root_installs() -> None:
 
 
 @needs_root
-@needs_systemd
 def test_the_account_is_made_without_a_login(image: Path) -> None:
+    need_systemd()
     (image / "etc/passwd").unlink()
     assert install(image).returncode == 0
     (line,) = (image / "etc/passwd").read_text().splitlines()

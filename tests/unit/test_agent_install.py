@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from importlib.resources import files
 from pathlib import Path
@@ -11,13 +10,12 @@ from pathlib import Path
 import pytest
 
 from agent.system.install import SETTINGS, STATE_PATH, UNIT
+from tests.support.systemd import need_systemd
 
 PAGE = Path("docs/guide/service.md")
 EXPOSURE_LIMIT = 15
 """Tenths of a point; systemd calls up to 2.0 well protected."""
 KNOWN_SINCE_254 = {"RestartSteps", "RestartMaxDelaySec"}
-
-needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed.")
 
 
 def unit_text() -> str:
@@ -57,8 +55,8 @@ def test_the_unit_and_the_installation_mean_the_same_folders() -> None:
     assert int(service["WatchdogSec"][0]) > int(service["TimeoutStopSec"][0])
 
 
-@needs_systemd
 def test_systemd_understands_the_unit(unit: Path) -> None:
+    need_systemd()
     done = subprocess.run(
         ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=60, check=False
     )
@@ -67,8 +65,8 @@ def test_systemd_understands_the_unit(unit: Path) -> None:
     assert {re.findall(r"Unknown key '(\w+)'", line)[0] for line in said} <= KNOWN_SINCE_254
 
 
-@needs_systemd
 def test_systemd_finds_little_exposed(unit: Path) -> None:
+    need_systemd()
     command = ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE_LIMIT}", str(unit)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout[-500:]
