@@ -52,6 +52,7 @@ def plain_model(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     inputs = [value for value in model.graph.input if value.name not in constants]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
+    _check_known(model, name)
     input_tensors(model, name)  # says more of what is wrong with an input than the checker does
     try:
         _infer_missing_outputs(model)
@@ -68,6 +69,26 @@ def plain_model(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     _drop_descriptions(plain)
     name_nodes(plain)
     return plain
+
+
+def _check_known(model: onnx.ModelProto, name: str) -> None:
+    """Check that ONNX has the operators of its core: the checker names an unknown one, but not its node.
+
+    Raises:
+        UnsupportedOperator: It has not; the message names the first node.
+    """
+    from onnx import defs
+
+    own = {(function.domain, function.name) for function in model.functions}
+    known = {schema.name for schema in defs.get_all_schemas() if not schema.domain}
+    for graph in all_graphs(model.graph):
+        for node in graph.node:
+            core = node.domain in {"", "ai.onnx"} and (node.domain, node.op_type) not in own
+            if core and node.op_type not in known:
+                raise UnsupportedOperator(
+                    f"ONNX has no such operator as that of {label(node)} in {name}.",
+                    remedy="Export the model with operators of ONNX, or with the function that defines it.",
+                )
 
 
 def label(node: onnx.NodeProto) -> str:
