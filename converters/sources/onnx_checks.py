@@ -92,9 +92,9 @@ def _check_known(model: onnx.ModelProto, name: str) -> None:
 
 
 def label(node: onnx.NodeProto) -> str:
-    """Return what to call a node in messages."""
+    """Return what to call a node in messages; in a damaged file its words may be bytes that are no text."""
     title = node.name or next(iter(node.output), "")
-    return f"node {title!r:.80} ({f'{node.domain}.' if node.domain else ''}{node.op_type:.80})"
+    return f"node {title!r:.80} ({f'{node.domain}.' if node.domain else ''}{node.op_type!s:.80})"
 
 
 def _check_size(model: onnx.ModelProto, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from converters.source import Source
@@ -29,6 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cut=st.integers(0, len(ONNX)) | st.just(len(ONNX)),
     flips=st.lists(st.tuples(st.integers(0, len(ONNX) - 1), st.integers(0, 7)), max_size=4),
 )
+@example(cut=len(ONNX), flips=[(40, 7)])  # an operator whose name is not text
 def test_damaged_onnx_files_are_read_or_refused(folder: Path, cut: int, flips: list[tuple[int, int]]) -> None:
     data = bytearray(ONNX)
     for at, bit in flips:
