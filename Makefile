@@ -70,7 +70,7 @@ demo: $(READY) ## Run the whole story on an embedded broker, in under two minute
 	@$(BIN)/muster demo $(ARGS)
 
 test: $(READY) $(OLD_TFLITE) $(TRITON) ## Run the test suite (and say so if Mosquitto is missing)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 fmt: $(READY) ## Format the code
 	@$(BIN)/ruff format $(CODE)
