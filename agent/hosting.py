@@ -73,6 +73,8 @@ class Hosted:
         self.counter = Counter(slot.manifest, slot.variant.name, slot.release.manifest_sha256)
         self.on_failure: Callable[[MusterError, bool], None] | None = None
         """Told of each failed inference, and whether its outputs were not finite."""
+        self.on_answer: Callable[[Tensors, dict[str, NDArray[Any]]], None] | None = None
+        """Told of each good answer in the thread that gave it: inputs (copy them to keep them), outputs."""
         self.answered = 0
         """Predictions given since it was loaded."""
         self._slot = slot
@@ -122,6 +124,8 @@ class Hosted:
             raise self._failed(f"The model answered {samples} sample(s) with the shape {values.shape}.")
         self.answered += samples
         self.counter.count(given, values, compute_ns / 1000)
+        if self.on_answer is not None:
+            self.on_answer(inputs, outputs)
         timing = (started_ns - asked_ns, compute_ns)
         if task != "classification":
             return Answer(outputs, self.release.version, None, 0, self.counter, *timing)
