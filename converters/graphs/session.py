@@ -9,7 +9,8 @@ from fleet.protocol.errors import ConversionFailed
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-_FATAL = 4
+FATAL = 4
+"""Severity from which onnxruntime logs: what goes wrong is raised, and the log would say it twice."""
 
 
 def session_options() -> ort.SessionOptions:
@@ -18,7 +19,7 @@ def session_options() -> ort.SessionOptions:
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1  # another split over threads would be another order of additions
-    options.log_severity_level = _FATAL  # what goes wrong is raised; the log would say it twice
+    options.log_severity_level = FATAL
     return options
 
 
@@ -31,7 +32,12 @@ def open_session(model: bytes, options: ort.SessionOptions | None = None) -> ort
     """
     import onnxruntime as ort
 
-    return ort.InferenceSession(model, options or session_options(), providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(
+        model,
+        options or session_options(),
+        providers=["CPUExecutionProvider"],
+        enable_fallback=0,  # to what? It would only say on standard output that it falls back
+    )
 
 
 def onnxruntime_cannot(do: str, error: Exception) -> ConversionFailed:

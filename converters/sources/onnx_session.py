@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.data.samples import Inputs
+from converters.graphs.session import FATAL, open_session
 from fleet.protocol.errors import InvalidModel
 
 if TYPE_CHECKING:
@@ -29,18 +30,9 @@ class OnnxSession:
     def __init__(self, model: onnx.ModelProto, name: str) -> None:
         import onnxruntime as ort
 
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 4  # what goes wrong is raised; the log would say it twice
         self._name = name
         try:
-            data = model.SerializeToString(deterministic=True)
-            self._session = ort.InferenceSession(
-                data,
-                options,
-                providers=["CPUExecutionProvider"],
-                enable_fallback=0,  # to what? It would only say on standard output that it falls back
-            )
+            self._session = open_session(model.SerializeToString(deterministic=True))
         except Exception as error:  # onnxruntime's errors have no root of their own
             raise InvalidModel(
                 f"onnxruntime {ort.__version__} cannot load {name}: {_told(error)}",
@@ -56,7 +48,7 @@ class OnnxSession:
         import onnxruntime as ort
 
         options = ort.RunOptions()
-        options.log_severity_level = 4
+        options.log_severity_level = FATAL
         try:
             answers = self._session.run(list(outputs), inputs, options)
         except Exception as error:  # onnxruntime's errors have no root of their own
