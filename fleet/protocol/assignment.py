@@ -5,14 +5,19 @@ integers as keys because microcontrollers read the same bytes::
 
     { 1: device id (tstr), 2: sequence (uint), 3: issued at (uint, s), 4: expires at (uint, s),
       5: [ { 1: model (tstr), 2: version (uint), 3: manifest SHA-256 (bstr 32),
-             4: variant (tstr), 5: deployment id (tstr) }, … ] }
+             4: variant (tstr), 5: deployment id (tstr),
+             ? 6: alternatives ([tstr], 1 to 8), ? 7: policy (tstr) }, … ] }
 
+Keys marked ``?`` are left out where they say nothing, so that a receiver which does not know them is sent
+none. 6 and 7 come together: the device then chooses among ``variant`` and the alternatives by the policy.
 The list is complete: a model that is not in it is to be removed. Sequence numbers only rise, also when
 an older version is assigned again. Times are Unix seconds, UTC.
 """
 
 from __future__ import annotations
 
+from collections.abc import Set
+from enum import StrEnum
 from typing import Any, TypeVar
 
 import msgspec
@@ -34,6 +39,21 @@ MAX_ASSIGNMENT_SIZE_BYTES = 16 * 1024
 CLOCK_TOLERANCE_S = 300
 """How far a device's clock may be behind the hub's before a new assignment looks issued in the future."""
 
+MAX_ALTERNATIVES = 8
+_NEEDED = frozenset({1, 2, 3, 4, 5})
+_OF_ASSIGNMENT: frozenset[int] = frozenset()
+"""Keys that an assignment may have besides."""
+_OF_ORDER = frozenset({6, 7})
+"""Keys that an order may have besides."""
+
+
+class VariantPolicy(StrEnum):
+    """By what a device chooses among the variants that it is offered, see `fleet.variants`."""
+
+    FASTEST = "fastest"
+    SMALLEST = "smallest"
+    COOLEST = "coolest"
+
 
 class ModelOrder(msgspec.Struct, frozen=True):
     """One model that the device should run.
@@ -42,8 +62,10 @@ class ModelOrder(msgspec.Struct, frozen=True):
         model: Name of the model.
         version: Version number, from 1.
         manifest_sha256: 32 bytes, the digest of the manifest's bytes.
-        variant: Which of the manifest's variants to install.
+        variant: Which of the manifest's variants to install; with a policy, the one expected to win.
         deployment_id: Echoed in every report about carrying out this order.
+        alternatives: Other variants that may be installed in its place, the most promising first.
+        policy: How the device chooses among them; None without alternatives.
     """
 
     model: str
@@ -51,6 +73,8 @@ class ModelOrder(msgspec.Struct, frozen=True):
     manifest_sha256: bytes
     variant: str
     deployment_id: str
+    alternatives: tuple[str, ...] = ()
+    policy: VariantPolicy | None = None
 
 
 class Assignment(msgspec.Struct, frozen=True):
@@ -79,12 +103,22 @@ def encode_assignment(assignment: Assignment) -> bytes:
             2: assignment.sequence,
             3: assignment.issued_at_s,
             4: assignment.expires_at_s,
-            5: [
-                {1: o.model, 2: o.version, 3: o.manifest_sha256, 4: o.variant, 5: o.deployment_id}
-                for o in assignment.models
-            ],
+            5: [_order_fields(order) for order in assignment.models],
         }
     )
+
+
+def _order_fields(order: ModelOrder) -> dict[int, Any]:
+    fields: dict[int, Any] = {
+        1: order.model,
+        2: order.version,
+        3: order.manifest_sha256,
+        4: order.variant,
+        5: order.deployment_id,
+    }
+    if order.policy is not None:
+        fields |= {6: list(order.alternatives), 7: order.policy.value}
+    return fields
 
 
 def decode_assignment(payload: bytes) -> Assignment:
@@ -94,7 +128,7 @@ def decode_assignment(payload: bytes) -> Assignment:
         InvalidAssignment: The payload is not of the form at the head of this file.
     """
     try:
-        fields = _record(cbor.loads(payload))
+        fields = _record(cbor.loads(payload), _OF_ASSIGNMENT)
         orders = fields[5]
         if not isinstance(orders, list):
             raise InvalidAssignment("The assignment's models are not a list.")
@@ -103,7 +137,7 @@ def decode_assignment(payload: bytes) -> Assignment:
             sequence=_unsigned(fields[2]),
             issued_at_s=_unsigned(fields[3]),
             expires_at_s=_unsigned(fields[4]),
-            models=tuple(_order(_record(order)) for order in orders),
+            models=tuple(_order(_record(order, _OF_ORDER)) for order in orders),
         )
     except ValueError as error:
         raise InvalidAssignment(f"The assignment's payload cannot be read: {error}.") from error
@@ -152,18 +186,37 @@ def _order(fields: dict[int, Any]) -> ModelOrder:
     digest = _typed(fields[3], bytes)
     if len(digest) != 32:
         raise InvalidAssignment("The assignment has a manifest digest that is not 32 bytes.")
+    variant = checked_name(_typed(fields[4], str), "variant name")
+    alternatives, policy = _choice(fields, variant)
     return ModelOrder(
         model=checked_name(_typed(fields[1], str), "model name"),
         version=_unsigned(fields[2]),
         manifest_sha256=digest,
-        variant=checked_name(_typed(fields[4], str), "variant name"),
+        variant=variant,
         deployment_id=checked_name(_typed(fields[5], str), "deployment id"),
+        alternatives=alternatives,
+        policy=policy,
     )
 
 
-def _record(value: Any) -> dict[int, Any]:
-    if not isinstance(value, dict) or value.keys() != {1, 2, 3, 4, 5}:
-        raise InvalidAssignment("The assignment's payload is not a map with the keys 1 to 5.")
+def _choice(fields: dict[int, Any], variant: str) -> tuple[tuple[str, ...], VariantPolicy | None]:
+    """Return the alternatives of an order and its policy; they come together or not at all."""
+    if fields.keys().isdisjoint({6, 7}):
+        return (), None
+    names = [checked_name(_typed(name, str), "variant name") for name in _typed(fields.get(6), list)]
+    if not 1 <= len(names) <= MAX_ALTERNATIVES or len({variant, *names}) != len(names) + 1:
+        raise InvalidAssignment(
+            f"The assignment's alternatives are not 1 to {MAX_ALTERNATIVES} different variants."
+        )
+    return tuple(names), VariantPolicy(_typed(fields.get(7), str))
+
+
+def _record(value: Any, optional: Set[int]) -> dict[int, Any]:
+    """Return a map that has every needed key, and of others only those."""
+    if not isinstance(value, dict) or not _NEEDED <= value.keys() <= _NEEDED | optional:
+        raise InvalidAssignment(
+            "A map of the assignment lacks one of the keys 1 to 5, or has an unknown one."
+        )
     return value
 
 

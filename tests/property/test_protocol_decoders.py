@@ -13,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.protocol import topics
-from fleet.protocol.assignment import Assignment, ModelOrder, decode_assignment, encode_assignment
+from fleet.protocol.assignment import (
+    Assignment,
+    ModelOrder,
+    VariantPolicy,
+    decode_assignment,
+    encode_assignment,
+)
 from fleet.protocol.chunks import indices_of, ranges_of
 from fleet.protocol.cose import open1, sign1
 from fleet.protocol.director import decode_director_keys
@@ -99,6 +105,21 @@ def test_assignments_of_the_right_keys_and_any_values(fields: dict[int, Any]) ->
         decode_assignment(cbor2.dumps(fields | {3: -1}))
 
 
+@st.composite
+def orders(draw: st.DrawFn) -> ModelOrder:
+    """An order, with alternatives and a policy or without both."""
+    variant, *others = draw(st.lists(NAMES, min_size=1, max_size=9, unique=True))
+    return ModelOrder(
+        model=draw(NAMES),
+        version=draw(UNSIGNED),
+        manifest_sha256=draw(st.binary(min_size=32, max_size=32)),
+        variant=variant,
+        deployment_id=draw(NAMES),
+        alternatives=tuple(others),
+        policy=draw(st.sampled_from(VariantPolicy)) if others else None,
+    )
+
+
 @given(
     st.builds(
         Assignment,
@@ -106,18 +127,7 @@ def test_assignments_of_the_right_keys_and_any_values(fields: dict[int, Any]) ->
         sequence=UNSIGNED,
         issued_at_s=UNSIGNED,
         expires_at_s=UNSIGNED,
-        models=st.lists(
-            st.builds(
-                ModelOrder,
-                model=NAMES,
-                version=UNSIGNED,
-                manifest_sha256=st.binary(min_size=32, max_size=32),
-                variant=NAMES,
-                deployment_id=NAMES,
-            ),
-            max_size=4,
-            unique_by=lambda order: order.model,
-        ).map(tuple),
+        models=st.lists(orders(), max_size=4, unique_by=lambda order: order.model).map(tuple),
     ),
     st.binary(min_size=64, max_size=64),
 )

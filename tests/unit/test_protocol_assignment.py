@@ -19,6 +19,7 @@ from fleet.protocol.assignment import (
     EXTERNAL_AAD,
     Assignment,
     ModelOrder,
+    VariantPolicy,
     check_acceptable,
     decode_assignment,
     encode_assignment,
@@ -55,6 +56,8 @@ def assignment_of(case: dict[str, Any]) -> Assignment:
                 manifest_sha256=bytes.fromhex(m["manifest_sha256"]),
                 variant=m["variant"],
                 deployment_id=m["deployment_id"],
+                alternatives=tuple(m.get("alternatives", ())),
+                policy=VariantPolicy(m["policy"]) if "policy" in m else None,
             )
             for m in case["models"]
         ),
@@ -163,6 +166,18 @@ FIELDS: dict[int, object] = {1: "cam-1", 2: 1, 3: 10, 4: 20, 5: [ORDER]}
         {**FIELDS, 5: [{**ORDER, 3: "00" * 32}]},
         {**FIELDS, 5: [{**ORDER, 4: ""}]},
         {**FIELDS, 5: [{**ORDER, 5: "r7/0f"}]},
+        {**FIELDS, 5: [{**ORDER, 6: ["onnx-fp32"]}]},
+        {**FIELDS, 5: [{**ORDER, 7: "fastest"}]},
+        {**FIELDS, 5: [{**ORDER, 6: [], 7: "fastest"}]},
+        {**FIELDS, 5: [{**ORDER, 6: "onnx-fp32", 7: "fastest"}]},
+        {**FIELDS, 5: [{**ORDER, 6: [1], 7: "fastest"}]},
+        {**FIELDS, 5: [{**ORDER, 6: ["../x"], 7: "fastest"}]},
+        {**FIELDS, 5: [{**ORDER, 6: ["onnx-int8"], 7: "fastest"}]},
+        {**FIELDS, 5: [{**ORDER, 6: ["a", "a"], 7: "fastest"}]},
+        {**FIELDS, 5: [{**ORDER, 6: [f"v{n}" for n in range(9)], 7: "fastest"}]},
+        {**FIELDS, 5: [{**ORDER, 6: ["onnx-fp32"], 7: "luckiest"}]},
+        {**FIELDS, 5: [{**ORDER, 6: ["onnx-fp32"], 7: 1}]},
+        {**FIELDS, 5: [{**ORDER, 99: 1}]},
     ],
 )
 def test_a_payload_of_another_form_is_refused(fields: object) -> None:
