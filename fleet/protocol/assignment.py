@@ -6,7 +6,8 @@ integers as keys because microcontrollers read the same bytes::
     { 1: device id (tstr), 2: sequence (uint), 3: issued at (uint, s), 4: expires at (uint, s),
       5: [ { 1: model (tstr), 2: version (uint), 3: manifest SHA-256 (bstr 32),
              4: variant (tstr), 5: deployment id (tstr),
-             ? 6: alternatives ([tstr], 1 to 8), ? 7: policy (tstr) }, … ] }
+             ? 6: alternatives ([tstr], 1 to 8), ? 7: policy (tstr) }, … ],
+      ? 6: wishes, see `fleet.protocol.wishes` }
 
 Keys marked ``?`` are left out where they say nothing, so that a receiver which does not know them is sent
 none. 6 and 7 come together: the device then chooses among ``variant`` and the alternatives by the policy.
@@ -31,6 +32,7 @@ from fleet.protocol.errors import (
     InvalidName,
 )
 from fleet.protocol.names import checked_name
+from fleet.protocol.wishes import NO_WISHES, Wishes, read_wishes, wishes_fields
 
 _T = TypeVar("_T")
 
@@ -41,7 +43,7 @@ CLOCK_TOLERANCE_S = 300
 
 MAX_ALTERNATIVES = 8
 _NEEDED = frozenset({1, 2, 3, 4, 5})
-_OF_ASSIGNMENT: frozenset[int] = frozenset()
+_OF_ASSIGNMENT = frozenset({6})
 """Keys that an assignment may have besides."""
 _OF_ORDER = frozenset({6, 7})
 """Keys that an order may have besides."""
@@ -86,6 +88,7 @@ class Assignment(msgspec.Struct, frozen=True):
         issued_at_s: Unix time, seconds.
         expires_at_s: Unix time, seconds; not accepted from then on.
         models: The orders, at most one for each model.
+        wishes: What is wished of the device besides.
     """
 
     device_id: str
@@ -93,19 +96,21 @@ class Assignment(msgspec.Struct, frozen=True):
     issued_at_s: int
     expires_at_s: int
     models: tuple[ModelOrder, ...]
+    wishes: Wishes = NO_WISHES
 
 
 def encode_assignment(assignment: Assignment) -> bytes:
     """Return the CBOR payload, deterministically encoded."""
-    return cbor.dumps(
-        {
-            1: assignment.device_id,
-            2: assignment.sequence,
-            3: assignment.issued_at_s,
-            4: assignment.expires_at_s,
-            5: [_order_fields(order) for order in assignment.models],
-        }
-    )
+    fields: dict[int, Any] = {
+        1: assignment.device_id,
+        2: assignment.sequence,
+        3: assignment.issued_at_s,
+        4: assignment.expires_at_s,
+        5: [_order_fields(order) for order in assignment.models],
+    }
+    if assignment.wishes != NO_WISHES:
+        fields[6] = wishes_fields(assignment.wishes)
+    return cbor.dumps(fields)
 
 
 def _order_fields(order: ModelOrder) -> dict[int, Any]:
@@ -138,6 +143,7 @@ def decode_assignment(payload: bytes) -> Assignment:
             issued_at_s=_unsigned(fields[3]),
             expires_at_s=_unsigned(fields[4]),
             models=tuple(_order(_record(order, _OF_ORDER)) for order in orders),
+            wishes=read_wishes(fields[6]) if 6 in fields else NO_WISHES,
         )
     except ValueError as error:
         raise InvalidAssignment(f"The assignment's payload cannot be read: {error}.") from error

@@ -50,6 +50,7 @@ from fleet.protocol.messages import (
     encode,
 )
 from fleet.protocol.names import checked_name
+from fleet.protocol.wishes import LogLevel, Wishes
 from fleet.rollout.plan import check_plan, decode_plan
 from fleet.rollout.state import decode_rollout
 
@@ -98,7 +99,7 @@ def test_signed_messages_and_assignments_of_any_bytes(data: bytes) -> None:
         decode_assignment(data)
 
 
-@given(st.dictionaries(st.sampled_from([1, 2, 3, 4, 5]), TREES, min_size=5, max_size=5))
+@given(st.dictionaries(st.sampled_from([1, 2, 3, 4, 5, 6]), TREES, min_size=5, max_size=6))
 @MANY
 def test_assignments_of_the_right_keys_and_any_values(fields: dict[int, Any]) -> None:
     with pytest.raises(InvalidAssignment):
@@ -128,6 +129,12 @@ def orders(draw: st.DrawFn) -> ModelOrder:
         issued_at_s=UNSIGNED,
         expires_at_s=UNSIGNED,
         models=st.lists(orders(), max_size=4, unique_by=lambda order: order.model).map(tuple),
+        wishes=st.builds(
+            Wishes,
+            log_level=st.none() | st.sampled_from(LogLevel),
+            updates_held=st.booleans(),
+            diagnostics=st.none() | NAMES,
+        ),
     ),
     st.binary(min_size=64, max_size=64),
 )

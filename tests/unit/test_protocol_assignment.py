@@ -34,6 +34,7 @@ from fleet.protocol.errors import (
     MetadataRejected,
     SignatureInvalid,
 )
+from fleet.protocol.wishes import LogLevel, Wishes
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parent.parent / "vectors" / "assignment.json").read_text(encoding="utf-8")
@@ -41,6 +42,14 @@ VECTORS: dict[str, Any] = json.loads(
 CASES: list[dict[str, Any]] = VECTORS["cases"]
 SECRET = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(VECTORS["secret_key"]))
 PUBLIC = bytes.fromhex(VECTORS["public_key"])
+
+
+def wishes_of(case: dict[str, Any]) -> Wishes:
+    return Wishes(
+        log_level=LogLevel(case["log_level"]) if "log_level" in case else None,
+        updates_held=case.get("updates_held", False),
+        diagnostics=case.get("diagnostics"),
+    )
 
 
 def assignment_of(case: dict[str, Any]) -> Assignment:
@@ -61,6 +70,7 @@ def assignment_of(case: dict[str, Any]) -> Assignment:
             )
             for m in case["models"]
         ),
+        wishes=wishes_of(case.get("wishes", {})),
     )
 
 
@@ -178,6 +188,16 @@ FIELDS: dict[int, object] = {1: "cam-1", 2: 1, 3: 10, 4: 20, 5: [ORDER]}
         {**FIELDS, 5: [{**ORDER, 6: ["onnx-fp32"], 7: "luckiest"}]},
         {**FIELDS, 5: [{**ORDER, 6: ["onnx-fp32"], 7: 1}]},
         {**FIELDS, 5: [{**ORDER, 99: 1}]},
+        {**FIELDS, 6: {}},
+        {**FIELDS, 6: [1]},
+        {**FIELDS, 6: {4: 1}},
+        {**FIELDS, 6: {1: "loud"}},
+        {**FIELDS, 6: {1: ["debug"]}},
+        {**FIELDS, 6: {1: None}},
+        {**FIELDS, 6: {2: False}},
+        {**FIELDS, 6: {2: 1}},
+        {**FIELDS, 6: {3: "../etc"}},
+        {**FIELDS, 6: {3: b"d-1"}},
     ],
 )
 def test_a_payload_of_another_form_is_refused(fields: object) -> None:
