@@ -26,7 +26,13 @@ from agent.runtimes.protocol import LoadedModel, Tensors
 from agent.runtimes.registry import runtime
 from agent.runtimes.self_test import TEXT, run_self_test
 from agent.telemetry.window import Counter
-from fleet.protocol.errors import InferenceFailed, MusterError, NotFound, SelfTestFailed
+from fleet.protocol.errors import (
+    InferenceFailed,
+    InferenceNotFinite,
+    InferenceTimedOut,
+    NotFound,
+    SelfTestTimedOut,
+)
 from fleet.protocol.manifest import Manifest
 from fleet.protocol.messages import Capabilities, TelemetryWindow
 from fleet.protocol.requirement import suitable_runtime
@@ -71,10 +77,11 @@ class Hosted:
         self.manifest: Manifest = slot.manifest
         self.platform = model.platform
         self.counter = Counter(slot.manifest, slot.variant.name, slot.release.manifest_sha256)
-        self.on_failure: Callable[[MusterError, bool], None] | None = None
-        """Told of each failed inference, and whether its outputs were not finite."""
-        self.on_answer: Callable[[Tensors, dict[str, NDArray[Any]]], None] | None = None
-        """Told of each good answer in the thread that gave it: inputs (copy them to keep them), outputs."""
+        self.on_failure: Callable[[InferenceFailed], None] | None = None
+        """Told of each failed inference."""
+        self.on_answer: Callable[[Tensors, dict[str, NDArray[Any]], int], None] | None = None
+        """Told of each good answer in the thread that gave it: inputs and outputs (copy them to keep them),
+        and how long the runtime took, in nanoseconds."""
         self.answered = 0
         """Predictions given since it was loaded."""
         self._slot = slot
@@ -95,7 +102,7 @@ class Hosted:
         try:
             await self._call(lambda: run_self_test(self._model, slot.manifest, slot.variant, slot.folder))
         except TimeoutError as error:
-            raise SelfTestFailed(f"The self-test did not end in {self._timeout_s:.0f} s.") from error
+            raise SelfTestTimedOut(f"The self-test did not end in {self._timeout_s:.0f} s.") from error
 
     async def infer(self, inputs: Tensors) -> Answer:
         """Answer one request and count it.
@@ -111,11 +118,12 @@ class Hosted:
         try:
             outputs, started_ns, compute_ns = await self._call(lambda: _timed(self._model, inputs))
         except TimeoutError as error:
-            raise self._failed(f"The model did not answer in {self._timeout_s:.0f} s.") from error
+            why = f"The model did not answer in {self._timeout_s:.0f} s."
+            raise self._failed(why, InferenceTimedOut) from error
         except InferenceFailed as error:
             raise self._failed(str(error)) from error
         if not all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f"):
-            raise self._failed("The model answered with values that are not finite.", finite=False)
+            raise self._failed("The model answered with values that are not finite.", InferenceNotFinite)
         samples = len(next(iter(inputs.values())))
         values = outputs[self._output]
         given, task = self._profiled(inputs, samples), self.manifest.signature.task
@@ -125,7 +133,7 @@ class Hosted:
         self.answered += samples
         self.counter.count(given, values, compute_ns / 1000)
         if self.on_answer is not None:
-            self.on_answer(inputs, outputs)
+            self.on_answer(inputs, outputs, compute_ns)
         timing = (started_ns - asked_ns, compute_ns)
         if task != "classification":
             return Answer(outputs, self.release.version, None, 0, self.counter, *timing)
@@ -137,13 +145,23 @@ class Hosted:
         """Return the first input of numbers; for a model of text alone, no numbers, shape (N, 0)."""
         return np.empty((samples, 0), dtype=np.float32) if self._numbers is None else inputs[self._numbers]
 
-    def _failed(self, why: str, *, finite: bool = True) -> InferenceFailed:
+    def _failed(self, why: str, kind: type[InferenceFailed] = InferenceFailed) -> InferenceFailed:
         """Count a failed inference and tell the trial of it."""
-        error = InferenceFailed(why)
+        error = kind(why)
         self.counter.count_error()
         if self.on_failure is not None:
-            self.on_failure(error, not finite)
+            self.on_failure(error)
         return error
+
+    def compute(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
+        """Return what the model answers, in the calling thread and counted nowhere: for a shadow.
+
+        Only for a version that does not answer: one thread at a time may use a model.
+
+        Raises:
+            InferenceFailed: The runtime failed.
+        """
+        return self._model.infer(inputs)
 
     def close(self) -> None:
         """Take no more requests; those that were taken are still answered."""

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from agent.hosting import Hosted
 from agent.settings import Settings
-from fleet.protocol.errors import MusterError, TrialFailed
+from fleet.protocol.errors import InferenceFailed, InferenceNotFinite, TrialFailed
 
 CHECK_INTERVAL_S = 0.25
 
@@ -81,9 +81,10 @@ async def run_trial(hosted: Hosted, settings: Settings) -> None:
     failures = Failures()
     failed = asyncio.Event()
 
-    def on_failure(error: MusterError, not_finite: bool) -> None:
+    def on_failure(error: InferenceFailed) -> None:
         nonlocal failures
-        failures = Failures(failures.errors + 1, failures.not_finite or not_finite, str(error))
+        not_finite = failures.not_finite or isinstance(error, InferenceNotFinite)
+        failures = Failures(failures.errors + 1, not_finite, str(error))
         failed.set()
 
     started_s, answered_before = clock(), hosted.answered

@@ -36,8 +36,18 @@ that says what to do. Exceptions of other libraries are converted once, where th
     │   ├── AccuracyTooLow
     │   ├── VariantUnsupported       no runtime on this device can run the variant
     │   ├── SelfTestFailed           golden inputs gave other outputs
-    │   ├── TrialFailed
+    │   │   └── SelfTestTimedOut
+    │   ├── ShadowFailed             a candidate could not stand beside the active version
+    │   ├── TrialFailed              a version on probation broke a limit
+    │   │   ├── TrialCrashed
+    │   │   ├── TrialHung
+    │   │   ├── TrialNotFinite
+    │   │   ├── TrialTooSlow
+    │   │   ├── TrialMemoryExceeded
+    │   │   └── TrialGoldenFailed    it passed its self-test and no longer does
     │   └── InferenceFailed
+    │       ├── InferenceTimedOut
+    │       └── InferenceNotFinite
     ├── StorageError
     │   ├── NoSpace
     │   └── StorageCorrupt
@@ -260,16 +270,76 @@ class SelfTestFailed(ModelError):
     code = "self_test_failed"
 
 
+class SelfTestTimedOut(SelfTestFailed):
+    """The golden inputs were not answered in time."""
+
+    code = "self_test_timed_out"
+
+
+class ShadowFailed(ModelError):
+    """A candidate failed beside the active version on inputs that the active version answered."""
+
+    code = "shadow_failed"
+
+
 class TrialFailed(ModelError):
-    """A version on probation crashed, hung or broke its limits."""
+    """A version on probation broke a limit, or could not be judged."""
 
     code = "trial_failed"
+
+
+class TrialCrashed(TrialFailed):
+    """The process ended again and again while a candidate ran in it."""
+
+    code = "trial_crashed"
+
+
+class TrialHung(TrialFailed):
+    """A version on probation did not answer in time."""
+
+    code = "trial_hung"
+
+
+class TrialNotFinite(TrialFailed):
+    """A version on probation answered with values that are not finite."""
+
+    code = "trial_not_finite"
+
+
+class TrialTooSlow(TrialFailed):
+    """A version on probation takes longer than its budget."""
+
+    code = "trial_too_slow"
+
+
+class TrialMemoryExceeded(TrialFailed):
+    """A version on probation takes more memory than its budget, or the device has too little left."""
+
+    code = "trial_memory_exceeded"
+
+
+class TrialGoldenFailed(TrialFailed):
+    """A version that passed its self-test no longer gives the golden outputs."""
+
+    code = "trial_golden_failed"
 
 
 class InferenceFailed(ModelError):
     """A runtime refused an input or failed while computing."""
 
     code = "inference_failed"
+
+
+class InferenceTimedOut(InferenceFailed):
+    """A model did not answer in time."""
+
+    code = "inference_timed_out"
+
+
+class InferenceNotFinite(InferenceFailed):
+    """A model answered with values that are not finite."""
+
+    code = "inference_not_finite"
 
 
 class StorageError(MusterError):

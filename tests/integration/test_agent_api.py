@@ -161,7 +161,7 @@ def test_feedback_names_classes_of_a_table(api: Api) -> None:
 
 def test_an_answer_that_is_not_finite_is_an_error(api: Api) -> None:
     reply = api.call("POST", "/v2/models/digits/infer", {"inputs": [tensor(data=[-1.0] * 4)]})
-    assert (reply.status, reply.body["code"]) == (500, "inference_failed")
+    assert (reply.status, reply.body["code"]) == (500, "inference_not_finite")
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_every_request_is_answered_in_the_protocol(api: Api, request_: Request) 
             (400, "invalid_message"),
             (404, "not_found"),
             (413, "message_too_large"),
-            (500, "inference_failed"),  # huge numbers are finite, and what a model makes of them may not be
+            (500, "inference_not_finite"),  # huge numbers are finite, and what a model makes of them may not be
         }
 
 
@@ -141,7 +141,7 @@ def test_every_connection_is_answered_or_ended(api: Api, data: bytes) -> None:
         while part := sock.recv(65536):
             received += part
     assert received == b"" or received.startswith(b"HTTP/1.1 ")
-    assert not received.startswith(b"HTTP/1.1 500") or b'"inference_failed"' in received
+    assert not received.startswith(b"HTTP/1.1 500") or b'"inference_not_finite"' in received
 
 
 def test_what_is_spoiled_is_good_to_begin_with(api: Api) -> None:
