@@ -50,7 +50,7 @@ from agent.telemetry.incidents import Incidents
 from agent.telemetry.outbox import Outbox
 from agent.telemetry.sender import Sender
 from agent.trust.director import Director
-from agent.trust.fetcher import FileClient, RepositoryFetcher
+from agent.trust.fetcher import FileClient
 from agent.trust.image_repository import ImageRepository
 from fleet.protocol.errors import (
     BrokerUnavailable,
@@ -132,9 +132,7 @@ class Daemon:
             attempts=settings.fetch_attempts,
             backoff=self._new_backoff,
         )
-        self._repository = ImageRepository(
-            state / "trust", identity.root, RepositoryFetcher(self._files, asyncio.get_running_loop())
-        )
+        self._repository = ImageRepository(state / "trust", identity.root, self._files)
         self._host = Host()
         self._blobs = BlobStore(state / "blobs")
         self._delivery = Delivery(

@@ -1,32 +1,14 @@
-"""Files of the image repository over MQTT, in the shape that python-tuf fetches files.
-
-python-tuf works synchronously, in a thread of its own; the messages are the event loop's. A file larger than
-one answer comes in parts::
-
-    thread                         event loop                        hub
-    fetch("metadata/2.root.json") → FetchRequest(7, path, 0)       →
-                                  ← FileAnswer(7, size 90000, 65536 bytes)
-           yields 65536 bytes     → FetchRequest(8, path, 65536)   →
-                                  ← FileAnswer(8, size 90000, 24464 bytes)
-           yields 24464 bytes
-
-python-tuf counts what is yielded against the size that it allows for the file, and verifies it.
-"""
+"""Files of the image repository over MQTT, asked for in parts; `agent.trust.tuf_client` joins them."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterator
-
-from tuf.api.exceptions import DownloadError, DownloadHTTPError
-from tuf.ngclient.fetcher import FetcherInterface
+from collections.abc import Awaitable, Callable
 
 from agent.backoff import Backoff
 from fleet.protocol.errors import BrokerUnavailable, DeliveryTimedOut, InvalidMessage
 from fleet.protocol.messages import FILE_PART_SIZE_BYTES, FetchRequest, FileAnswer, decode, encode
-
-NOT_FOUND = 404
 
 
 class FileClient:
@@ -96,32 +78,3 @@ class FileClient:
             finally:
                 del self._waiting[number]
         raise DeliveryTimedOut(f"The hub did not send {path:.120}, after {self._attempts} attempts.")
-
-
-class RepositoryFetcher(FetcherInterface):
-    """python-tuf's way to the files, called in its thread.
-
-    Args:
-        files: Asks the hub.
-        loop: The event loop that ``files`` lives in.
-    """
-
-    def __init__(self, files: FileClient, loop: asyncio.AbstractEventLoop) -> None:
-        self._files = files
-        self._loop = loop
-
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        offset = 0
-        size_bytes: int | None = None
-        while size_bytes is None or offset < size_bytes:
-            asked = asyncio.run_coroutine_threadsafe(self._files.part(url, offset), self._loop)
-            answer: FileAnswer = asked.result()
-            if answer.size_bytes is None:
-                raise DownloadHTTPError(f"The image repository has no file {url}.", NOT_FOUND)
-            if size_bytes is not None and size_bytes != answer.size_bytes:
-                raise DownloadError(f"{url} changed its size while it was sent.")
-            size_bytes = answer.size_bytes
-            if offset + len(answer.data) > size_bytes or (not answer.data and offset < size_bytes):
-                raise DownloadError(f"A part of {url} does not fit its stated size.")
-            offset += len(answer.data)
-            yield answer.data

@@ -22,7 +22,7 @@ from agent.life.work import Workshop
 from agent.mqtt import Link
 from agent.settings import Settings
 from agent.telemetry.outbox import Outbox
-from agent.trust.fetcher import FileClient, RepositoryFetcher
+from agent.trust.fetcher import FileClient
 from agent.trust.image_repository import ImageRepository
 from fleet.protocol.assignment import Assignment, ModelOrder
 from fleet.protocol.deployment import DeploymentState as S
@@ -65,8 +65,7 @@ class OfflineDevice:
             attempts=1,
             backoff=_backoff,
         )
-        fetcher = RepositoryFetcher(files, asyncio.get_running_loop())
-        repository = ImageRepository(folder / "trust", Repository().root, fetcher)
+        repository = ImageRepository(folder / "trust", Repository().root, files)
         blobs = BlobStore(folder / "blobs")
         slots, host = Slots(folder / "models", blobs), Host()
         delivery = Delivery("dev-1", link, blobs, settings, on_incident=self._tell, backoff=_backoff)

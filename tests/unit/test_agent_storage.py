@@ -13,7 +13,7 @@ from agent import durable
 from agent.backoff import Backoff
 from agent.blobs import BlobStore, Partial
 from agent.telemetry.outbox import Outbox
-from agent.trust.fetcher import FileClient, RepositoryFetcher
+from agent.trust.fetcher import FileClient
 from agent.trust.image_repository import DOWNLOADS_FOLDER, ImageRepository
 from fleet.protocol.chunks import CHUNK_SIZE_BYTES
 from fleet.protocol.errors import BrokerUnavailable, Cause, StorageCorrupt
@@ -98,8 +98,7 @@ def test_downloads_of_a_killed_process_are_removed(tmp_path: Path) -> None:
 
     async def start() -> None:
         files = FileClient(_offline, _offline, timeout_s=1, attempts=1, backoff=_backoff)
-        fetcher = RepositoryFetcher(files, asyncio.get_running_loop())
-        ImageRepository(tmp_path, Repository().root, fetcher)
+        ImageRepository(tmp_path, Repository().root, files)
 
     asyncio.run(start())
     assert not left_over.exists()
