@@ -61,6 +61,9 @@ FEATURES_OF_TASK: dict[str, tuple[str, ...]] = {
 _PROBABILITY_TOLERANCE = 1e-3
 """How far the sum of a row may be from 1, in low precision, for it to be a row of probabilities."""
 
+FEATURES_OF_INPUTS = frozenset({INPUT_MEAN, INPUT_CONTRAST, OUTPUT_ERROR})
+"""Those that read every number of the inputs, so that large inputs make them expensive."""
+
 Rows = NDArray[np.float64]
 
 
@@ -129,24 +132,20 @@ def _reference(name: str, values: NDArray[np.generic], categories: int) -> Featu
     return numeric_reference(name, values.astype(np.float64), edges=edges)
 
 
-def _present(given: Rows) -> tuple[NDArray[np.bool_], NDArray[np.int_]]:
-    present = ~np.isnan(given)
-    return present, present.sum(axis=1)
-
-
 def _mean(given: Rows, _: Rows) -> Rows:
-    present, counts = _present(given)
+    if given.shape[1] and np.isfinite(sums := given.sum(axis=1)).all():  # nothing is missing, as mostly
+        complete: Rows = sums / given.shape[1]
+        return complete
+    present = ~np.isnan(given)
+    counts = present.sum(axis=1)
     sums = np.where(present, given, 0.0).sum(axis=1)
     means: Rows = np.divide(sums, counts, out=np.full(len(given), np.nan), where=counts > 0)
     return means
 
 
 def _contrast(given: Rows, answered: Rows) -> Rows:
-    present, counts = _present(given)
-    deviations = np.where(present, given - _mean(given, answered)[:, None], 0.0)
-    squares = np.square(deviations).sum(axis=1)
-    variances: Rows = np.divide(squares, counts, out=np.full(len(given), np.nan), where=counts > 0)
-    return np.sqrt(variances)
+    deviations = given - _mean(given, answered)[:, None]
+    return np.sqrt(_mean(np.square(deviations, out=deviations), answered))
 
 
 _COMPUTE: dict[str, Callable[[Rows, Rows], NDArray[np.generic]]] = {

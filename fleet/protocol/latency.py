@@ -12,6 +12,8 @@ import math
 from typing import Annotated
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 BUCKETS_PER_OCTAVE = 4
 LAST_BUCKET = 127
@@ -27,6 +29,13 @@ def bucket(duration_us: float) -> int:
     if duration_us < 1.0:
         return 0
     return min(LAST_BUCKET, int(math.log2(duration_us) * BUCKETS_PER_OCTAVE))
+
+
+def count_durations(durations_us: NDArray[np.float64]) -> LatencyCounts:
+    """Return the counts of many durations in microseconds, shape (N,)."""
+    exponents = np.log2(np.maximum(durations_us, 1.0)) * BUCKETS_PER_OCTAVE
+    counts = np.bincount(np.minimum(exponents.astype(np.int64), LAST_BUCKET))
+    return {int(index): int(counts[index]) for index in counts.nonzero()[0]}
 
 
 def upper_bound_us(index: int) -> float:
