@@ -99,5 +99,6 @@ class AssignmentSender:
                 issued_at_s=int(now_s),
                 expires_at_s=int(now_s + self._lifetime_s),
                 models=desired.orders,
+                wishes=desired.wishes,
             )
         )

@@ -42,6 +42,7 @@ from hub.mqtt import HubMqtt
 from hub.registry.models import Models
 from hub.rollouts import Rollouts
 from hub.settings import read_settings
+from hub.wishes import Wishing
 
 log = logging.getLogger(__name__)
 
@@ -194,6 +195,7 @@ class _Running:
             repository=self._home.repository,
             models=self._models,
             rollouts=self._rollouts,
+            wishing=Wishing(self._home.store, on_orders=self._order_waits),
             ingest=self._ingest,
             broker_access=self._broker_access,
             update_accounts=self._update_accounts,

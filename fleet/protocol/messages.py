@@ -26,6 +26,8 @@ MAX_PACKET_SIZE_BYTES = MAX_MESSAGE_SIZE_BYTES + 1024
 5 bytes of header, 4 of lengths and numbers, and a topic, which with its names stays below 200."""
 FILE_PART_SIZE_BYTES = 64 * 1024
 """Most bytes of a trust metadata file in one answer."""
+MAX_DIAGNOSTICS_SIZE_BYTES = 128 * 1024
+"""Largest diagnostic bundle."""
 
 Text = Annotated[str, msgspec.Meta(max_length=1024)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -33,7 +35,7 @@ UnixTime = Annotated[float, msgspec.Meta(ge=0, le=2**40)]
 Stream = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
 
 
-class Capabilities(msgspec.Struct, frozen=True):
+class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a device can run.
 
     Attributes:
@@ -42,6 +44,8 @@ class Capabilities(msgspec.Struct, frozen=True):
         runtimes: Inference runtimes and their versions.
         memory_bytes: Physical memory.
         free_bytes: Free space where models are installed.
+        obeys_wishes: Whether it carries out the wishes of an assignment, see `fleet.protocol.wishes`; one
+            that does not would refuse an assignment that has some.
     """
 
     agent_version: Text
@@ -49,9 +53,10 @@ class Capabilities(msgspec.Struct, frozen=True):
     runtimes: dict[Name, Text]
     memory_bytes: Count
     free_bytes: Count
+    obeys_wishes: bool = False
 
 
-class ModelState(msgspec.Struct, frozen=True):
+class ModelState(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a device holds of one model.
 
     Attributes:
@@ -61,6 +66,7 @@ class ModelState(msgspec.Struct, frozen=True):
         variant: Its variant; None before the first.
         phase: Where the device is in its life cycle, see ``docs/reference/device-life.md``.
         deployment_id: The order it carried out last, or works on.
+        waiting_for: What stands against swapping the staged version in now; None if nothing does.
     """
 
     model: Name
@@ -69,6 +75,7 @@ class ModelState(msgspec.Struct, frozen=True):
     variant: Name | None
     phase: Text
     deployment_id: Name | None
+    waiting_for: Text | None = None
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -169,7 +176,21 @@ class TelemetryWindow(msgspec.Struct, tag="window"):
     profile: dict[Text, FeatureCounts] = msgspec.field(default_factory=dict)
 
 
-RecordBody: TypeAlias = DeploymentReport | Incident | TelemetryWindow
+class Diagnostics(msgspec.Struct, frozen=True, tag="diagnostics"):
+    """The diagnostic bundle that an operator asked for, see ``docs/guide/remote.md``.
+
+    Attributes:
+        at_s: Device time, Unix seconds.
+        request_id: From the wishes of the assignment.
+        data: JSON lines, compressed by gzip.
+    """
+
+    at_s: UnixTime
+    request_id: Name
+    data: Annotated[bytes, msgspec.Meta(max_length=MAX_DIAGNOSTICS_SIZE_BYTES)]
+
+
+RecordBody: TypeAlias = DeploymentReport | Incident | TelemetryWindow | Diagnostics
 """What a record can hold; its tag says which."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
 
-from hub.api import datasets, devices, enrolment, errors, fleet, models, operations, rollouts
+from hub.api import datasets, devices, enrolment, errors, fleet, models, operations, remote, rollouts
 from hub.api.limits import BodyLimit
 from hub.api.schemas import Problem
 from hub.api.services import HubServices
@@ -31,7 +31,7 @@ def make_app(services: HubServices) -> FastAPI:
     errors.install(app)
     app.add_middleware(BodyLimit)
     api = APIRouter(prefix=PREFIX)
-    for module in (datasets, models, enrolment, devices, rollouts, fleet):
+    for module in (datasets, models, enrolment, devices, remote, rollouts, fleet):
         api.include_router(module.router)
     app.include_router(api)
     app.include_router(operations.router)

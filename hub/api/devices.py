@@ -6,23 +6,28 @@ import time
 from typing import Any
 
 from fastapi import APIRouter
+from msgspec.structs import asdict
 
 from fleet.health import device_health
 from fleet.protocol.messages import DeploymentReport, Incident
 from hub.api.auth import Viewer
 from hub.api.paging import Limit, number_in
 from hub.api.schemas import (
+    ActionOut,
     CauseOut,
     DeviceDetailOut,
     DeviceOut,
+    DiagnosticsOut,
+    HoldOut,
     ModelStateOut,
     OrderOut,
     Page,
     TimelineEntryOut,
+    WishesOut,
 )
 from hub.api.services import Hub, HubServices
 from hub.health import device_facts
-from hub.store.rows import DeviceRow, StoredRecord
+from hub.store.rows import DeviceRow, DeviceWishes, StoredRecord
 
 router = APIRouter(tags=["devices"])
 
@@ -48,7 +53,13 @@ def show_device(device_id: str, hub: Hub, _: Viewer) -> DeviceDetailOut:
         )
         for order in hub.store.desired(device_id).orders
     ]
-    return DeviceDetailOut(**_fields(hub, [row])[0], desired=desired)
+    return DeviceDetailOut(
+        **_fields(hub, [row])[0],
+        desired=desired,
+        wishes=wishes_out(hub.store.wishes(device_id)),
+        diagnostics=[DiagnosticsOut(**asdict(sent)) for sent in hub.store.diagnostics(device_id)],
+        actions=[ActionOut(**asdict(action)) for action in hub.store.actions(device_id)],
+    )
 
 
 @router.get("/devices/{device_id}/timeline")
@@ -64,6 +75,12 @@ def timeline(
     records = hub.store.timeline(device_id, before=number_in(after), limit=limit)
     following = str(records[-1].position) if len(records) == limit else None
     return Page(items=[_entry(record) for record in records], next=following)
+
+
+def wishes_out(wishes: DeviceWishes) -> WishesOut:
+    """Return wishes as the API shows them."""
+    held = HoldOut(**asdict(wishes.held)) if wishes.held else None
+    return WishesOut(log_level=wishes.log_level, held=held, diagnostics=wishes.diagnostics)
 
 
 def _fields(hub: HubServices, rows: list[DeviceRow]) -> list[dict[str, Any]]:
@@ -99,6 +116,7 @@ def _models(row: DeviceRow) -> list[ModelStateOut]:
             variant=state.variant,
             phase=state.phase,
             deployment_id=state.deployment_id,
+            waiting_for=state.waiting_for,
         )
         for state in (row.reported.models if row.reported else ())
     ]

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fleet.protocol.errors import Cause
 from fleet.protocol.names import NAME_PATTERN
+from fleet.protocol.wishes import LogLevel
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Item = TypeVar("Item")
@@ -130,6 +131,7 @@ class ModelStateOut(Schema):
     variant: str | None
     phase: str
     deployment_id: str | None
+    waiting_for: str | None = None
 
 
 class DeviceOut(Schema):
@@ -150,10 +152,58 @@ class DeviceOut(Schema):
     models: list[ModelStateOut]
 
 
+class HoldOut(Schema):
+    """That a device's updates are held: since when, by whom and why."""
+
+    at_s: float
+    by: str
+    reason: str
+
+
+class WishesOut(Schema):
+    """What operators wish of a device; ``diagnostics`` is the last request for a bundle."""
+
+    log_level: LogLevel | None
+    held: HoldOut | None
+    diagnostics: str | None
+
+
+class ActionOut(Schema):
+    """What an operator did about a device."""
+
+    at_s: float
+    by: str
+    text: str
+
+
+class DiagnosticsOut(Schema):
+    """A diagnostic bundle that a device sent; ``at_s`` is the device's time."""
+
+    request_id: str
+    at_s: float
+    received_at_s: float
+    size_bytes: int
+
+
 class DeviceDetailOut(DeviceOut):
-    """A device with what it should run."""
+    """A device with what it should run and what is wished of it."""
 
     desired: list[OrderOut]
+    wishes: WishesOut
+    diagnostics: list[DiagnosticsOut]
+    actions: list[ActionOut]
+
+
+class LogLevelIn(Schema):
+    """From which level on a device logs; null for its own setting."""
+
+    level: LogLevel | None
+
+
+class DiagnosticsRequestOut(Schema):
+    """A request for a diagnostic bundle."""
+
+    request_id: str
 
 
 class TimelineEntryOut(Schema):

@@ -18,6 +18,7 @@ from hub.settings import Settings
 from hub.store.blobs import BlobFolder
 from hub.store.protocols import Store
 from hub.trust.image_repository import ImageRepository
+from hub.wishes import Wishing
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class HubServices:
     repository: ImageRepository
     models: Models
     rollouts: Rollouts
+    wishing: Wishing
     ingest: Ingest
     broker_access: Callable[[str, str, str], BrokerAccess]
     update_accounts: Callable[[], Awaitable[None]]

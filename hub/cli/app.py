@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fleet.protocol.errors import MusterError
-from hub.cli import datasets, devices, fleet, hub, models, rollouts
+from hub.cli import datasets, devices, fleet, hub, models, remote, rollouts
 from hub.cli.client import Connection
 from hub.cli.convert import convert
 from hub.cli.demo import demo
@@ -27,6 +27,10 @@ app.add_typer(datasets.app, name="dataset")
 app.add_typer(models.app, name="model")
 models.app.command("convert")(convert)
 app.add_typer(devices.app, name="device")
+devices.app.command("log-level")(remote.log_level)
+devices.app.command("hold")(remote.hold)
+devices.app.command("release")(remote.release)
+devices.app.command("diagnose")(remote.diagnose)
 app.add_typer(rollouts.app, name="rollout")
 app.add_typer(fleet.app, name="fleet")
 app.command("rollback")(rollouts.rollback)

@@ -120,6 +120,10 @@ class Client:
         """POST bytes, part by part, and wait until the hub has worked on them; raises like `get`."""
         return self._json("POST", path, content=parts, timeout=httpx.Timeout(TIMEOUT_S, read=WORK_TIMEOUT_S))
 
+    def download(self, path: str) -> bytes:
+        """Return the bytes that answer a GET; raises like `get`."""
+        return self._answer("GET", path).content
+
     def close(self) -> None:
         """Close its connections."""
         self._http.close()
@@ -138,6 +142,13 @@ class Client:
                 return
 
     def _json(self, method: str, path: str, **arguments: Any) -> Any:
+        response = self._answer(method, path, **arguments)
+        try:
+            return response.json()
+        except ValueError as error:
+            raise _no_hub(response) from error
+
+    def _answer(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:
             response = self._http.request(method, API + path, **arguments)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -147,10 +158,7 @@ class Client:
             ) from error
         if not response.is_success:
             raise _error(response)
-        try:
-            return response.json()
-        except ValueError as error:
-            raise _no_hub(response) from error
+        return response
 
 
 def _error(response: httpx.Response) -> MusterError:

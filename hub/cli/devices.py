@@ -9,6 +9,7 @@ import typer
 from fleet.protocol.names import checked_name
 from hub.cli.client import client_of
 from hub.cli.output import JsonFlag, ago, console, print_table, show
+from hub.cli.remote import print_wishes
 
 app = typer.Typer(help="Invite, list and show devices.", no_args_is_help=True)
 
@@ -48,7 +49,7 @@ def show_device(
     device_id: Annotated[str, typer.Argument()],
     as_json: JsonFlag = False,
 ) -> None:
-    """Show one device: what it runs, what it should run, and what happened to it."""
+    """Show one device: what it runs and should run, what is wished of it, and what happened to it."""
     client = client_of(context)
     checked_name(device_id, "device id")  # or it would not be one step of the path
     device = client.get(f"/devices/{device_id}")
@@ -62,10 +63,24 @@ def _print(device: dict[str, Any]) -> None:
     )
     for reason in device["reasons"]:
         console.print(f"  {reason}")
-    columns = {"model": "model", "version": "version", "variant": "variant", "phase": "phase"}
+    print_wishes(device)
+    columns = {
+        "model": "model",
+        "version": "version",
+        "variant": "variant",
+        "phase": "phase",
+        "waiting_for": "waiting for",
+    }
     print_table(device["models"], columns, as_json=False, title="runs")
     columns = {"model": "model", "version": "version", "variant": "variant", "deployment_id": "deployment"}
     print_table(device["desired"], columns, as_json=False, title="should run")
+    if device["actions"]:
+        print_table(
+            device["actions"], {"at_s": "when", "by": "who", "text": "what"}, as_json=False, title="operators"
+        )
+    if device["diagnostics"]:
+        columns = {"request_id": "request", "received_at_s": "came", "size_bytes": "bytes"}
+        print_table(device["diagnostics"], columns, as_json=False, title="diagnostic bundles")
     for entry in device["timeline"]:
         entry["why"] = entry["cause"]["detail"] if entry["cause"] else None
     columns = {

@@ -84,7 +84,7 @@ def ago(unix_s: float | None) -> str:
 
 
 def _cell(name: str, value: Any) -> str:
-    if name.endswith("_at_s"):
+    if f"_{name}".endswith("_at_s"):
         return ago(value)
     if value is None:
         return "–"

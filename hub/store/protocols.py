@@ -21,11 +21,14 @@ from fleet.protocol.messages import (
 )
 from fleet.rollout.state import Rollout
 from hub.store.rows import (
+    Action,
     ApiToken,
     DatasetRow,
     DeadLetter,
     Desired,
     DeviceRow,
+    DeviceWishes,
+    DiagnosticsRow,
     DriftRow,
     IncomingRecord,
     NewDevice,
@@ -179,6 +182,55 @@ class DeviceStore(Protocol):
         ...
 
 
+class WishStore(Protocol):
+    """What operators wish of devices, and what they did: a change and its action are one transaction."""
+
+    def wishes(self, device_id: str) -> DeviceWishes:
+        """Return what is wished of a device; nothing if there is no such device."""
+        ...
+
+    def wish(
+        self, device_id: str, change: Callable[[DeviceWishes], DeviceWishes], action: Action
+    ) -> DeviceWishes:
+        """Change what is wished of a device.
+
+        If what the device is told changes, it gets the next sequence number; if nothing changes, no action
+        is remembered.
+
+        Args:
+            device_id: Which device.
+            change: Gives the new wishes from those before.
+            action: What is remembered of it.
+
+        Returns:
+            The new wishes.
+
+        Raises:
+            NotFound: There is no such device.
+        """
+        ...
+
+    def add_action(self, device_id: str, action: Action) -> None:
+        """Remember what an operator did; raises `NotFound`."""
+        ...
+
+    def actions(self, device_id: str, *, limit: int = 20) -> list[Action]:
+        """Return what operators did about a device, newest first."""
+        ...
+
+
+class DiagnosticsStore(Protocol):
+    """Diagnostic bundles that devices sent: of each device the newest few; `add_records` puts them here."""
+
+    def diagnostics(self, device_id: str) -> list[DiagnosticsRow]:
+        """Return what there is of a device, newest first, without the bytes."""
+        ...
+
+    def diagnostics_data(self, device_id: str, request_id: str) -> bytes:
+        """Return a bundle's bytes; raises `NotFound`."""
+        ...
+
+
 class RecordStore(Protocol):
     """What devices reported, each record exactly once."""
 
@@ -306,7 +358,17 @@ class DriftStore(Protocol):
         ...
 
 
-class Store(TokenStore, RegistryStore, DeviceStore, RecordStore, RolloutStore, DriftStore, Protocol):
+class Store(
+    TokenStore,
+    RegistryStore,
+    DeviceStore,
+    WishStore,
+    RecordStore,
+    DiagnosticsStore,
+    RolloutStore,
+    DriftStore,
+    Protocol,
+):
     """All of it, as the hub opens it."""
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from fleet.drift.profile import Profile
 from fleet.protocol.assignment import ModelOrder
 from fleet.protocol.errors import Cause
 from fleet.protocol.messages import Capabilities, Record, RecordBody, StateReport, TelemetryWindow
+from fleet.protocol.wishes import NO_WISHES, LogLevel, Wishes
 from fleet.rollout.state import Rollout
 
 
@@ -111,6 +112,56 @@ class Desired(msgspec.Struct, frozen=True):
 
     sequence: int
     orders: tuple[ModelOrder, ...]
+    wishes: Wishes = NO_WISHES
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """That a device's updates are held: since when, by whom and why."""
+
+    at_s: float
+    by: str
+    reason: str
+
+
+class DeviceWishes(msgspec.Struct, frozen=True):
+    """What operators wish of a device.
+
+    Attributes:
+        log_level: In place of the device's own setting; None to leave it that.
+        held: That its updates are held; None if they are not.
+        diagnostics: Id of the last request for a diagnostic bundle; None before the first.
+    """
+
+    log_level: LogLevel | None = None
+    held: Hold | None = None
+    diagnostics: str | None = None
+
+    def to_send(self) -> Wishes:
+        """Return what of it the device is told."""
+        return Wishes(self.log_level, self.held is not None, self.diagnostics)
+
+
+class Action(msgspec.Struct, frozen=True):
+    """What a person did about a device.
+
+    Attributes:
+        at_s: When.
+        by: The name of the API token.
+        text: What was done, one sentence.
+    """
+
+    at_s: float
+    by: str
+    text: str
+
+
+class DiagnosticsRow(msgspec.Struct, frozen=True):
+    """A diagnostic bundle without its bytes; ``at_s`` is the device's time."""
+
+    request_id: str
+    at_s: float
+    received_at_s: float
+    size_bytes: int
 
 
 class OrderChange(msgspec.Struct, frozen=True):

@@ -6,14 +6,25 @@ from pathlib import Path
 
 from hub.store.sqlite.database import Database
 from hub.store.sqlite.devices import SqliteDevices
+from hub.store.sqlite.diagnostics import SqliteDiagnostics
 from hub.store.sqlite.drift import SqliteDrift
 from hub.store.sqlite.records import SqliteRecords
 from hub.store.sqlite.registry import SqliteRegistry
 from hub.store.sqlite.rollouts import SqliteRollouts
 from hub.store.sqlite.tokens import SqliteTokens
+from hub.store.sqlite.wishes import SqliteWishes
 
 
-class SqliteStore(SqliteTokens, SqliteRegistry, SqliteDevices, SqliteRecords, SqliteRollouts, SqliteDrift):
+class SqliteStore(
+    SqliteTokens,
+    SqliteRegistry,
+    SqliteDevices,
+    SqliteWishes,
+    SqliteRecords,
+    SqliteDiagnostics,
+    SqliteRollouts,
+    SqliteDrift,
+):
     """Implements `hub.store.protocols.Store` on one SQLite file.
 
     Args:

@@ -14,6 +14,7 @@ from fleet.protocol.messages import Capabilities, StateReport
 from hub.store.rows import Desired, DeviceRow, NewDevice
 from hub.store.sqlite.database import Part
 from hub.store.sqlite.migrations import table
+from hub.store.sqlite.wishes import wishes_of
 
 
 class SqliteDevices(Part):
@@ -95,16 +96,19 @@ class SqliteDevices(Part):
 
     def desired(self, device_id: str) -> Desired:
         """Return what the device should run."""
-        # One statement, so that orders and sequence number belong together.
+        # One statement, so that orders, wishes and sequence number belong together.
         rows = self._database.rows(
-            "SELECT d.sequence, o.model, o.version, o.manifest_sha256, o.variant, o.deployment_id"
+            "SELECT d.sequence, o.model, o.version, o.manifest_sha256, o.variant, o.deployment_id,"
+            " w.log_level, w.held_by, w.held_reason, w.held_at_s, w.diagnostics"
             " FROM devices d LEFT JOIN desired o ON o.device_id = d.device_id"
+            " LEFT JOIN wishes w ON w.device_id = d.device_id"
             " WHERE d.device_id = ? ORDER BY o.model",
             (device_id,),
         )
         if not rows:
             raise _no_device(device_id)
-        return Desired(rows[0]["sequence"], tuple(_order(row) for row in rows if row["model"] is not None))
+        orders = tuple(_order(row) for row in rows if row["model"] is not None)
+        return Desired(rows[0]["sequence"], orders, wishes_of(rows[0]).to_send())
 
     def desired_versions(self, model: str) -> dict[str, int]:
         """Return the version of a model that each device should run, for the devices that should run one."""

@@ -34,6 +34,44 @@ def m002_versions_of_datasets_elsewhere(db: sqlite_utils.Database) -> None:
     table(db, "versions").transform(drop_foreign_keys=("dataset",))
 
 
+@migrations()
+def m003_wishes_and_diagnostics(db: sqlite_utils.Database) -> None:
+    """What operators wish of devices, what they did, and the diagnostic bundles that came."""
+    of_device = [("device_id", "devices", "device_id")]
+    table(db, "wishes").create(
+        {
+            "device_id": str,
+            "log_level": str,
+            "held_by": str,
+            "held_reason": str,
+            "held_at_s": float,
+            "diagnostics": str,
+        },
+        pk="device_id",
+        foreign_keys=of_device,
+    )
+    table(db, "actions").create(
+        {"number": int, "device_id": str, "at_s": float, "by": str, "text": str},
+        pk="number",
+        not_null={"device_id", "at_s", "by", "text"},
+        foreign_keys=of_device,
+    )
+    table(db, "actions").create_index(["device_id", "number"])
+    table(db, "diagnostics").create(
+        {
+            "number": int,
+            "device_id": str,
+            "request_id": str,
+            "at_s": float,
+            "received_at_s": float,
+            "data": bytes,
+        },
+        pk="number",
+        not_null={"device_id", "request_id", "at_s", "received_at_s", "data"},
+    )
+    table(db, "diagnostics").create_index(["device_id", "request_id"], unique=True)
+
+
 def _create_registry(db: sqlite_utils.Database) -> None:
     table(db, "api_tokens").create(
         {"name": str, "role": str, "secret_sha256": str, "created_at_s": float},

@@ -9,13 +9,19 @@ import msgspec
 import sqlite_utils
 
 from fleet.protocol.errors import Cause
-from fleet.protocol.messages import DeploymentReport, Incident, RecordBody, TelemetryWindow
+from fleet.protocol.messages import DeploymentReport, Diagnostics, Incident, RecordBody, TelemetryWindow
 from fleet.protocol.windows import contradiction, merge_windows
 from hub.store.rows import DeadLetter, IncomingRecord, StoredRecord, VersionTotals
 from hub.store.sqlite.database import Part
+from hub.store.sqlite.diagnostics import keep_diagnostics
 from hub.store.sqlite.migrations import table
 
-_KINDS = {DeploymentReport: "deployment", Incident: "incident", TelemetryWindow: "window"}
+_KINDS = {
+    DeploymentReport: "deployment",
+    Incident: "incident",
+    TelemetryWindow: "window",
+    Diagnostics: "diagnostics",
+}
 _INSERT = (
     "INSERT OR IGNORE INTO records (device_id, stream, number, received_at_s, model, kind, body)"
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -30,6 +36,7 @@ class SqliteRecords(Part):
         with self._database.writing() as db:
             new = [record for record in records if db.execute(_INSERT, _values(record)).rowcount == 1]
             _add_to_totals(db, new)
+            keep_diagnostics(db, new)
         return len(new)
 
     def add_dead_letter(self, letter: DeadLetter) -> None:
@@ -141,12 +148,14 @@ def _total(db: sqlite_utils.Database, key: tuple[str, str, int]) -> TelemetryWin
 def _values(incoming: IncomingRecord) -> list[Any]:
     record = incoming.record
     body = record.body
+    if isinstance(body, Diagnostics):  # its bytes have a table of their own, which is bounded
+        body = msgspec.structs.replace(body, data=b"")
     return [
         incoming.device_id,
         record.stream,
         record.number,
         incoming.received_at_s,
-        None if isinstance(body, Incident) else body.model,
+        None if isinstance(body, Incident | Diagnostics) else body.model,
         _KINDS[type(body)],
         msgspec.msgpack.encode(body),
     ]
