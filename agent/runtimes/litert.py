@@ -1,7 +1,9 @@
-"""TensorFlow Lite models on the CPU, with one thread: in LiteRT, or where it has no build in tflite-runtime.
+"""TensorFlow Lite models, with one thread: in LiteRT, or where it has no build in tflite-runtime.
 
-LiteRT is the newer name of the same interpreter, so one adapter serves both. Kernels are XNNPACK's where it
-has them, which is the interpreter's default.
+LiteRT is the newer name of the same interpreter, so one adapter serves both. On the processor kernels are
+XNNPACK's where it has them, which is the interpreter's default. Another delegate can be a shared library, as
+makers of accelerators ship them; it runs in this process with all its rights, so only a library that nobody
+but root and the agent's account can have written is loaded.
 
 A tensor is found by the name that the manifest gives it:
 
@@ -17,6 +19,8 @@ The interpreter plans its memory for one batch size, and again whenever another 
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -26,11 +30,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.runtimes.conversion import check_names, first_line
+from agent.runtimes.options import RuntimeOptions
 from agent.runtimes.protocol import Tensors
 from fleet.protocol.errors import InferenceFailed, VariantUnsupported
 from fleet.protocol.manifest import Signature
 
 _DEFAULT_SIGNATURE = "serving_default"
+_CPU = "cpu"
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _Details = Mapping[str, Any]
 """What the interpreter tells of a tensor."""
 
@@ -61,12 +68,19 @@ class TfliteModel:
         platform: Name of runtime and format.
         inputs: The inputs by the signature's names.
         outputs: Numbers of the outputs by the signature's names.
+        accelerator: What computes.
     """
 
     def __init__(
-        self, interpreter: Any, platform: str, inputs: dict[str, _Input], outputs: dict[str, int]
+        self,
+        interpreter: Any,
+        platform: str,
+        inputs: dict[str, _Input],
+        outputs: dict[str, int],
+        accelerator: str,
     ) -> None:
         self.platform = platform
+        self.accelerator = accelerator
         self._interpreter = interpreter
         self._inputs = inputs
         self._outputs = outputs
@@ -103,21 +117,37 @@ class TfliteModel:
 
 
 class LiteRt:
-    """Loads ``.tflite`` files into LiteRT."""
+    """Loads ``.tflite`` files into LiteRT.
+
+    Args:
+        options: How it computes.
+    """
 
     platform: ClassVar[str] = "litert_tflite"
     module: ClassVar[str] = "ai_edge_litert.interpreter"
 
-    def load(self, path: Path, signature: Signature) -> TfliteModel:
+    def __init__(self, options: RuntimeOptions = RuntimeOptions()) -> None:  # noqa: B008 - it cannot change
+        self._delegate = options.litert_delegate
+
+    def accelerators(self) -> tuple[str, ...]:
+        """Return the delegate, if there is one, and the processor."""
+        return (f"delegate:{Path(self._delegate).name}", _CPU) if self._delegate else (_CPU,)
+
+    def load(self, path: Path, signature: Signature, accelerator: str = _CPU) -> TfliteModel:
         """Load a model whose bytes were verified.
 
         Raises:
-            VariantUnsupported: The runtime cannot run it, or it lacks a tensor of the signature.
+            VariantUnsupported: The runtime cannot run it so, or it lacks a tensor of the signature.
         """
+        accelerator = accelerator or _CPU
         if any(tensor.dtype == "str" for tensor in (*signature.inputs, *signature.outputs)):
             raise VariantUnsupported("Text is not carried to TensorFlow Lite models.")
         try:
-            interpreter = import_module(self.module).Interpreter(model_path=str(path), num_threads=1)
+            runtime = import_module(self.module)
+            delegates = [] if accelerator == _CPU else [runtime.load_delegate(_checked(self._delegate))]
+            interpreter = runtime.Interpreter(
+                model_path=str(path), num_threads=1, experimental_delegates=delegates
+            )
             interpreter.allocate_tensors()
             inputs, outputs = _named(interpreter)
         except VariantUnsupported:
@@ -130,6 +160,7 @@ class LiteRt:
             self.platform,
             {name: _Input(details["index"], _open_shape(details)) for name, details in inputs.items()},
             {tensor.name: outputs[tensor.name]["index"] for tensor in signature.outputs},
+            accelerator,
         )
 
 
@@ -138,6 +169,27 @@ class TfliteRuntime(LiteRt):
 
     platform = "tensorflow_tflite"
     module = "tflite_runtime.interpreter"
+
+
+def _checked(library: str) -> str:
+    """Return the path of a delegate's library, its links followed, if it may be loaded.
+
+    Raises:
+        VariantUnsupported: There is none, or others than root and this account can change it.
+    """
+    try:
+        path = Path(library).resolve(strict=True)
+        found = [each.stat() for each in (path, *path.parents)]
+    except OSError as error:
+        raise VariantUnsupported(f"The delegate {library:.200} cannot be read: {error.strerror}.") from error
+    for each, at in zip((path, *path.parents), found, strict=True):
+        is_shared = at.st_mode & _OTHERS_WRITE and not at.st_mode & stat.S_ISVTX
+        if at.st_uid not in {0, os.geteuid()} or is_shared:
+            raise VariantUnsupported(
+                f"The delegate {library:.200} is not loaded: others may change {each}.",
+                remedy="Let root own it, and let nobody else write to it.",
+            )
+    return str(path)
 
 
 def _named(interpreter: Any) -> tuple[dict[str, _Details], dict[str, _Details]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +21,10 @@ class LoadedModel(Protocol):
     def platform(self) -> str:
         """Runtime and format, ``<project>_<format>`` as the Open Inference Protocol names platforms."""
 
+    @property
+    def accelerator(self) -> str:
+        """What computes it, one of the runtime's `Runtime.accelerators`."""
+
     def infer(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
         """Return the outputs for the inputs, both as the signature names them.
 
@@ -32,13 +36,17 @@ class LoadedModel(Protocol):
 class Runtime(Protocol):
     """Loads models of one kind."""
 
-    def load(self, path: Path, signature: Signature) -> LoadedModel:
+    def accelerators(self) -> Sequence[str]:
+        """Return what can compute models here, best first; the last runs whatever the runtime runs."""
+
+    def load(self, path: Path, signature: Signature, accelerator: str = "") -> LoadedModel:
         """Load a model whose bytes were verified.
 
         Args:
             path: The model's file.
             signature: What the manifest says that it takes and gives.
+            accelerator: What is to compute it, one of `accelerators`; empty: the last of them.
 
         Raises:
-            VariantUnsupported: This runtime cannot run the file, or the file has another signature.
+            VariantUnsupported: This runtime cannot run the file so, or the file has another signature.
         """

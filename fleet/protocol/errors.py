@@ -35,6 +35,8 @@ that says what to do. Exceptions of other libraries are converted once, where th
     │   │   └── UnsupportedOperator  a node of the graph has no counterpart in the target
     │   ├── AccuracyTooLow
     │   ├── VariantUnsupported       no runtime on this device can run the variant
+    │   │   └── MemoryBudgetExceeded it needs more memory than models may have here
+    │   ├── AcceleratorFailed        an accelerator cannot run a model, or not well; the next best does
     │   ├── SelfTestFailed           golden inputs gave other outputs
     │   │   └── SelfTestTimedOut
     │   ├── ShadowFailed             a candidate could not stand beside the active version
@@ -262,6 +264,18 @@ class VariantUnsupported(ModelError):
     """No runtime of this device can run the variant."""
 
     code = "variant_unsupported"
+
+
+class MemoryBudgetExceeded(VariantUnsupported):
+    """The variant needs more memory than models may have on this device, or than is free."""
+
+    code = "memory_budget_exceeded"
+
+
+class AcceleratorFailed(ModelError):
+    """An accelerator cannot run a model, or answers golden inputs otherwise; the next best is used."""
+
+    code = "accelerator_failed"
 
 
 class SelfTestFailed(ModelError):
