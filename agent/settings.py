@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from agent import durable
+from agent.runtimes.providers import check_providers
 from fleet.protocol.errors import InvalidConfiguration
 
 FILE_NAME = "agent.toml"
@@ -60,6 +61,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tcp_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     request_limit_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**30)] = 4 * 1024**2
 
+    execution_providers: tuple[str, ...] = ()
+    litert_delegate: str = ""
+    onnx_prepacking: Literal["auto", "always", "never"] = "auto"
+    model_memory_limit_bytes: Bytes = 0
+    models_memory_limit_bytes: Bytes = 0
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "text"] = "auto"
 
@@ -80,6 +87,9 @@ def parse_settings(given: dict[str, Any]) -> Settings:
         raise InvalidConfiguration(
             f"The settings cannot be used: {error}.", remedy="See docs/reference/agent-settings.md."
         ) from error
+    check_providers(settings.execution_providers)
+    if settings.litert_delegate and not Path(settings.litert_delegate).is_absolute():
+        raise InvalidConfiguration("litert_delegate is no absolute path.")
     if settings.backoff_maximum_s < settings.backoff_minimum_s:
         raise InvalidConfiguration("backoff_maximum_s is below backoff_minimum_s.")
     return settings
@@ -117,7 +127,7 @@ def write_settings(state: Path, given: dict[str, Any]) -> None:
         StorageError: The file cannot be written.
     """
     parse_settings(given)
-    # A JSON number, boolean or string is the same text in TOML, so nothing is needed to write it.
+    # A JSON number, boolean, string or list is the same text in TOML, so nothing is needed to write it.
     lines = "".join(f"{name} = {msgspec.json.encode(value).decode()}\n" for name, value in given.items())
     durable.write_file(state / FILE_NAME, (_HEADER + lines).encode(), mode=durable.PRIVATE)
 
@@ -144,8 +154,8 @@ def split_pairs(pairs: list[str]) -> list[tuple[str, str]]:
     return [(name, text) for name, _, text in split]
 
 
-def _value(text: str) -> int | float | bool | str:
+def _value(text: str) -> int | float | bool | str | list[str]:
     try:
-        return msgspec.json.decode(text, type=int | float | bool | str)
+        return msgspec.json.decode(text, type=int | float | bool | str | list[str])
     except msgspec.DecodeError:
         return text
