@@ -2,7 +2,7 @@
 
 What computes is an execution provider (`agent.runtimes.providers`). ONNX Runtime would replace one that fails
 by the processor and go on without an error, at opening as well as while answering. That is turned off, and
-what was opened is looked at: else other numbers than the tested ones could be answered, or the same far slower.
+what was opened is looked at: else other numbers than the tested ones could be answered, or far slower ones.
 
 A file ``….ort`` is a graph that ONNX Runtime has optimized and written in its own format. It is mapped into
 memory and its weights are used where they lie, so that opening it copies nothing but what the processor's
