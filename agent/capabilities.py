@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from agent.runtimes.registry import available_runtimes
 from fleet.protocol.messages import Capabilities
+
+MAX_HARDWARE_LENGTH = 128
 
 
 def measure(state: Path) -> Capabilities:
@@ -24,7 +28,31 @@ def measure(state: Path) -> Capabilities:
         runtimes=available_runtimes(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         free_bytes=shutil.disk_usage(state).free,
+        hardware=hardware(),
     )
+
+
+@cache
+def hardware(
+    device_tree: Path = Path("/proc/device-tree/model"), cpuinfo: Path = Path("/proc/cpuinfo")
+) -> str:
+    """Return the name of the board, or else of the processor, or else its architecture.
+
+    Args:
+        device_tree: Where boards with a device tree say their name, ended by a zero byte.
+        cpuinfo: Where Linux describes the processors.
+    """
+    board = _text(device_tree).strip("\0 \n")
+    processor = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(\S.*?)\s*$", _text(cpuinfo), re.MULTILINE)
+    name = board or (processor[1] if processor else "") or platform.machine()
+    return "".join(letter for letter in name if letter.isprintable())[:MAX_HARDWARE_LENGTH]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def agent_version() -> str:

@@ -35,6 +35,8 @@ from agent.delivery import Delivery
 from agent.drain import Drain
 from agent.hosting import Host
 from agent.identity import read_identity
+from agent.life.choice import Chooser
+from agent.life.measurements import Measurements
 from agent.life.models import Models
 from agent.life.shell import Surroundings
 from agent.life.slots import Slots
@@ -198,6 +200,15 @@ class Daemon:
 
     def _build_models(self) -> Models:
         slots = Slots(self._state / "models", self._blobs)
+        able = partial(capabilities.measure, self._state)
+        chooser = Chooser(
+            slots,
+            Measurements(self._state / "variants.json"),
+            self._outbox,
+            capabilities=able,
+            timeout_s=self._settings.inference_timeout_s,
+            on_incident=self._on_incident,
+        )
         around = Surroundings(
             store=LifeStore(self._state / "life"),
             slots=slots,
@@ -208,8 +219,10 @@ class Daemon:
                 self._delivery,
                 slots,
                 self._host,
+                chooser,
                 settings=self._settings,
-                capabilities=partial(capabilities.measure, self._state),
+                capabilities=able,
+                on_incident=self._on_incident,
             ),
             on_change=self._on_change,
             on_incident=self._on_incident,

@@ -14,6 +14,7 @@ invariant             why
 ====================  ======================================================================================
 serving               the candidate in TRIAL, else the active version: only one that passed its self-test here
 candidate             there is one exactly in the phases of an update
+variant               the candidate's may change until its self-test passed, among those that were ordered
 active                changes only to a candidate whose trial passed, or back to ``previous`` when damaged
 one end               a deployment gets at most one terminal report, and a failed one is not tried again;
                       only the repair of a damaged version is reported once more
@@ -54,6 +55,7 @@ from agent.life.terms import (
     Withdrawn,
     Work,
 )
+from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause, TrialFailed
 
@@ -98,6 +100,8 @@ def _take_order(life: Life, order: Ordered, state: DeploymentState, candidate: R
         candidate=candidate,
         crashes=0,
         running=False,
+        alternatives=() if candidate is None else order.alternatives,
+        policy=order.policy,
     )
     return Step(taken, (*ended, Report(order.deployment_id, order.release.version, state)))
 
@@ -134,16 +138,56 @@ def _proceed(state: DeploymentState, **changes: object) -> _Action:
     return action
 
 
+def _verify(life: Life, event: Event) -> Step:
+    """Go on with the variants that were fetched."""
+    assert isinstance(event, Fetched)
+    assert life.candidate is not None
+    if event.kept:
+        first, *others = event.kept
+        life = _changed(life, candidate=_variant(life, first), alternatives=tuple(others))
+    return _proceed(DeploymentState.VERIFYING)(life, event)
+
+
+def _variant(life: Life, name: str) -> Release | None:
+    """Return the candidate in another variant; in its own for an empty name."""
+    if life.candidate is None or not name:
+        return life.candidate
+    return msgspec.structs.replace(life.candidate, variant=name)
+
+
 def _test(life: Life, event: Event) -> Step:
     del event
     return Step(_changed(life, running=True), (Work(),))
 
 
 def _try(life: Life, event: Event) -> Step:
-    del event
+    assert isinstance(event, TestPassed)
     assert life.candidate is not None
+    chosen = _variant(life, event.variant)
     report = Report(life.deployment_id, life.candidate.version, DeploymentState.TRIAL)
-    return Step(_changed(life, crashes=0, running=True), (Serve(life.candidate), report, Work()))
+    tried = _changed(life, candidate=chosen, alternatives=(), crashes=0, running=True)
+    return Step(tried, (Serve(chosen), report, Work()))
+
+
+def _keep(life: Life, event: Event) -> Step:
+    """Of all variants, the one that was committed before is chosen again."""
+    del event
+    assert life.active is not None
+    report = Report(life.deployment_id, life.active.version, DeploymentState.SUCCEEDED)
+    kept = _changed(life, candidate=None, alternatives=(), crashes=0, running=False)
+    return Step(kept, (Rest(), report, Clean()))
+
+
+def _try_another(life: Life, event: Event) -> Step:
+    """Let the candidate go, with its cause, and begin with the next variant that the order allows."""
+    assert life.candidate is not None
+    cause = event.cause if isinstance(event, Failed) else _crashed(life.phase, 1)
+    report = Report(life.deployment_id, life.candidate.version, DeploymentState.DOWNLOADING, cause)
+    another, *others = life.alternatives
+    begun = _changed(
+        life, candidate=_variant(life, another), alternatives=tuple(others), crashes=0, running=False
+    )
+    return Step(begun, (Rest(), Serve(life.active), report, Work()))
 
 
 def _commit(life: Life, event: Event) -> Step:
@@ -162,19 +206,19 @@ def _give_up(life: Life, event: Event) -> Step:
     if isinstance(event, Failed):
         cause, refused = event.cause, event.refused
     else:
-        cause, refused = _crashed(life.phase), False
+        cause, refused = _crashed(life.phase, CRASH_LIMIT), False
     if life.phase is Phase.TRIAL:
         state = DeploymentState.ROLLED_BACK
     else:
         state = DeploymentState.REJECTED if refused else DeploymentState.FAILED
     report = Report(life.deployment_id, life.candidate.version, state, cause)
-    given_up = _changed(life, candidate=None, crashes=0, running=False)
+    given_up = _changed(life, candidate=None, alternatives=(), crashes=0, running=False)
     return Step(given_up, (Rest(), Serve(life.active), report, Clean()))
 
 
-def _crashed(phase: Phase) -> Cause:
+def _crashed(phase: Phase, times: int) -> Cause:
     during = "its trial" if phase is Phase.TRIAL else "its self-test"
-    return TrialFailed(f"The agent ended {CRASH_LIMIT} times during {during}.").cause()
+    return TrialFailed(f"The agent ended {times} time(s) during {during}.").cause()
 
 
 def _resume(life: Life, event: Event) -> Step:
@@ -221,7 +265,20 @@ def _new(life: Life, event: Event) -> bool:
 
 
 def _new_and_active(life: Life, event: Event) -> bool:
-    return _new(life, event) and isinstance(event, Ordered) and event.release == life.active
+    if not _new(life, event) or not isinstance(event, Ordered):
+        return False
+    is_choice = event.alternatives and event.policy is not VariantPolicy.SMALLEST
+    return event.release == life.active and not is_choice
+
+
+def _another_is_offered(life: Life, event: Event) -> bool:
+    """Tell whether the next variant is to be tried: they are tried in turn where nothing is measured."""
+    ended = isinstance(event, Failed) or life.running
+    return ended and life.policy is VariantPolicy.SMALLEST and bool(life.alternatives)
+
+
+def _chose_active(life: Life, event: Event) -> bool:
+    return isinstance(event, TestPassed) and _variant(life, event.variant) == life.active
 
 
 def _last_crash(life: Life, event: Event) -> bool:
@@ -264,11 +321,14 @@ TABLE: tuple[Row, ...] = (
     Row(_ALL, Ordered, _new_and_active, _P.COMMITTED, _have_it, "ordered what is active"),
     Row(_ALL, Ordered, _new, _P.DOWNLOADING, _begin, "ordered"),
     Row(_ALL, Withdrawn, _always, _P.IDLE, _remove, "withdrawn"),
-    Row((_P.DOWNLOADING,), Fetched, _always, _P.VERIFYING, _proceed(_S.VERIFYING), "fetched"),
+    Row((_P.DOWNLOADING,), Fetched, _always, _P.VERIFYING, _verify, "fetched"),
     Row((_P.VERIFYING,), Verified, _always, _P.STAGED, _proceed(_S.STAGED), "verified"),
     Row((_P.STAGED,), Cleared, _always, _P.TESTING, _test, "cleared"),
+    Row((_P.TESTING,), TestPassed, _chose_active, _P.COMMITTED, _keep, "active variant chosen"),
     Row((_P.TESTING,), TestPassed, _always, _P.TRIAL, _try, "self-test passed"),
     Row((_P.TRIAL,), TrialPassed, _always, _P.COMMITTED, _commit, "trial passed"),
+    Row((_P.TESTING,), Failed, _another_is_offered, _P.DOWNLOADING, _try_another, "failed, next variant"),
+    Row((_P.TESTING,), Restarted, _another_is_offered, _P.DOWNLOADING, _try_another, "crash, next variant"),
     Row((*PREPARING, _P.TESTING), Failed, _always, _P.REJECTED, _give_up, "failed"),
     Row((_P.TRIAL,), Failed, _always, _P.ROLLED_BACK, _give_up, "failed"),
     Row((_P.TESTING,), Restarted, _last_crash, _P.REJECTED, _give_up, "third crash"),

@@ -41,9 +41,10 @@ class Models:
             if order.model not in self._shells:
                 self._shells[order.model] = self._new_shell(order.model, Stored(Life()))
             release = Release(order.version, order.manifest_sha256.hex(), order.variant)
-            self._shells[order.model].handle(Ordered(order.deployment_id, release))
-        ordered = {order.model for order in assignment.models}
-        for model in [model for model in self._shells if model not in ordered]:
+            ordered = Ordered(order.deployment_id, release, order.alternatives, order.policy)
+            self._shells[order.model].handle(ordered)
+        wanted = {order.model for order in assignment.models}
+        for model in [model for model in self._shells if model not in wanted]:
             self._shells[model].handle(Withdrawn())
 
     def states(self) -> tuple[ModelState, ...]:

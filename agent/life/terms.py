@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
 from fleet.protocol.messages import ModelState
@@ -62,6 +63,8 @@ class Life(msgspec.Struct, frozen=True):
         crashes: How often the process ended while the candidate ran.
         running: Whether the candidate may be running: a start that finds this set counts a crash.
         ordered: The version of the order; None in states that were written before this was kept.
+        alternatives: Variants that may still take the candidate's place, the most promising first.
+        policy: How one of them is chosen.
     """
 
     phase: Phase = Phase.IDLE
@@ -72,6 +75,21 @@ class Life(msgspec.Struct, frozen=True):
     crashes: int = 0
     running: bool = False
     ordered: Release | None = None
+    alternatives: tuple[str, ...] = ()
+    policy: VariantPolicy = VariantPolicy.FIRST
+
+    @property
+    def offered(self) -> tuple[Release, ...]:
+        """The candidate, then what may take its place."""
+        if self.candidate is None:
+            return ()
+        others = (msgspec.structs.replace(self.candidate, variant=name) for name in self.alternatives)
+        return (self.candidate, *others)
+
+    @property
+    def prepared(self) -> tuple[Release, ...]:
+        """What of it is prepared together: all that is measured, else one after the other."""
+        return self.offered[:1] if self.policy is VariantPolicy.SMALLEST else self.offered
 
     @property
     def serving(self) -> Release | None:
@@ -81,7 +99,7 @@ class Life(msgspec.Struct, frozen=True):
     @property
     def installed(self) -> frozenset[Release]:
         """The versions that must stay on disk."""
-        return frozenset(r for r in (self.active, self.previous, self.candidate) if r is not None)
+        return frozenset(r for r in (self.active, self.previous, *self.prepared) if r is not None)
 
 
 def model_state(model: str, life: Life, answering: Release | None) -> ModelState:
@@ -103,10 +121,19 @@ def model_state(model: str, life: Life, answering: Release | None) -> ModelState
 
 
 class Ordered(msgspec.Struct, frozen=True):
-    """An accepted assignment orders a version of this model."""
+    """An accepted assignment orders a version of this model.
+
+    Attributes:
+        deployment_id: Of the order.
+        release: The version, in the variant that the order names.
+        alternatives: Variants that may be chosen in its place.
+        policy: How.
+    """
 
     deployment_id: str
     release: Release
+    alternatives: tuple[str, ...] = ()
+    policy: VariantPolicy = VariantPolicy.FIRST
 
 
 class Withdrawn(msgspec.Struct, frozen=True):
@@ -114,9 +141,15 @@ class Withdrawn(msgspec.Struct, frozen=True):
 
 
 class Fetched(msgspec.Struct, frozen=True):
-    """Every blob of the candidate is here."""
+    """Every blob of the candidate is here.
+
+    Attributes:
+        deployment_id: For which it was fetched.
+        kept: The variants to go on with, the first as the candidate: not all may fit. Empty: as before.
+    """
 
     deployment_id: str
+    kept: tuple[str, ...] = ()
 
 
 class Verified(msgspec.Struct, frozen=True):
@@ -132,10 +165,16 @@ class Cleared(msgspec.Struct, frozen=True):
 
 
 class TestPassed(msgspec.Struct, frozen=True):
-    """The candidate gave the golden outputs."""
+    """The candidate gave the golden outputs.
+
+    Attributes:
+        deployment_id: For which it was tested.
+        variant: The one that was chosen; empty: the candidate's own.
+    """
 
     __test__ = False  # not a test of pytest's
     deployment_id: str
+    variant: str = ""
 
 
 class TrialPassed(msgspec.Struct, frozen=True):

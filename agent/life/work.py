@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from msgspec.structs import replace
 
 from agent.delivery import Delivery
 from agent.hosting import Host, Hosted, load
+from agent.life.choice import Chooser
 from agent.life.slots import Slots
 from agent.life.terms import (
     Cleared,
@@ -23,10 +27,19 @@ from agent.life.trial import run_trial
 from agent.settings import Settings
 from agent.threads import run_to_end
 from agent.trust.image_repository import ImageRepository
-from fleet.protocol.errors import InvalidInput, TrialFailed, TrustError, VariantUnsupported
+from fleet.protocol.assignment import VariantPolicy
+from fleet.protocol.errors import (
+    InvalidInput,
+    ModelError,
+    MusterError,
+    NoSpace,
+    TrialFailed,
+    TrustError,
+    VariantUnsupported,
+)
 from fleet.protocol.manifest import File, decode_manifest
 from fleet.protocol.messages import Capabilities
-from fleet.protocol.requirement import suitable_runtime
+from fleet.protocol.requirement import fits, suitable_runtime
 
 
 class Workshop:
@@ -37,8 +50,10 @@ class Workshop:
         delivery: Gets blobs.
         slots: Installs versions.
         host: The versions that answer.
+        chooser: Chooses among variants.
         settings: The agent's settings.
         capabilities: Tells what the device can run.
+        on_incident: Told of what a person may have to know.
     """
 
     def __init__(
@@ -47,16 +62,20 @@ class Workshop:
         delivery: Delivery,
         slots: Slots,
         host: Host,
+        chooser: Chooser,
         *,
         settings: Settings,
         capabilities: Callable[[], Capabilities],
+        on_incident: Callable[[MusterError], None],
     ) -> None:
         self._repository = repository
         self._delivery = delivery
         self._slots = slots
         self._host = host
+        self._chooser = chooser
         self._settings = settings
         self._capabilities = capabilities
+        self._on_incident = on_incident
 
     async def work(self, model: str, life: Life, ready: dict[Release, Hosted]) -> Event:
         """Do the work of the phase that a model is in.
@@ -76,15 +95,18 @@ class Workshop:
         assert release is not None
         match life.phase:
             case Phase.DOWNLOADING:
-                return await self._download(model, release, deployment_id)
+                return await self._download(model, life)
             case Phase.VERIFYING:
-                await run_to_end(lambda: self._slots.install(model, release))
+                for prepared in life.prepared:
+                    await run_to_end(partial(self._slots.install, model, prepared))
                 return Verified(deployment_id)
             case Phase.STAGED:
                 return Cleared(deployment_id)
             case Phase.TESTING:
-                ready[release] = await self._tested(model, release)
-                return TestPassed(deployment_id)
+                chosen = await self._chosen(model, life)
+                if chosen != life.active:
+                    ready[chosen] = await self._tested(model, chosen)
+                return TestPassed(deployment_id, chosen.variant)
             case Phase.TRIAL:
                 hosted = self._host.get(model)
                 if hosted is None or hosted.release != release:
@@ -94,23 +116,48 @@ class Workshop:
             case _:
                 raise AssertionError(f"no work in phase {life.phase}")
 
-    async def _download(self, model: str, release: Release, deployment_id: str) -> Event:
+    async def _download(self, model: str, life: Life) -> Event:
+        deployment_id = life.deployment_id
         try:
-            files = await self._vouched_files(model, release)
+            kept = await self._vouched(model, life)
         except (TrustError, InvalidInput, VariantUnsupported) as error:
             return Failed(deployment_id, error.cause(), refused=True)
-        await self._delivery.fetch(files)
-        return Fetched(deployment_id)
+        together = kept[:1] if life.policy is VariantPolicy.SMALLEST else kept
+        try:
+            await self._delivery.fetch(self._files(model, together))
+        except NoSpace as error:
+            if len(together) == 1:
+                raise
+            self._on_incident(error)
+            kept = kept[:1]
+            await self._delivery.fetch(self._files(model, kept))
+        return Fetched(deployment_id, tuple(release.variant for release in kept))
 
-    async def _vouched_files(self, model: str, release: Release) -> tuple[File, ...]:
-        """Return the files of a release for which image repository and director both vouch."""
-        held = self._slots.held_manifest(model, release)
-        manifest = await self._repository.manifest(model, release.version, release.manifest_sha256, held)
-        requirement = decode_manifest(manifest).variant(release.variant).requirement
-        suitable_runtime(requirement, self._capabilities())
-        if held is None:
-            self._slots.stage(model, release, manifest)
-        return self._slots.files(model, release)
+    async def _vouched(self, model: str, life: Life) -> tuple[Release, ...]:
+        """Return what comes into question of the releases that are offered, the most promising first.
+
+        That are those that fit the device; of those that were measured here before, only the best. Image
+        repository and director both vouch for them, and the manifest is held for those to prepare.
+        """
+        assert life.candidate is not None
+        version, digest = life.candidate.version, life.candidate.manifest_sha256
+        held = next(filter(None, (self._slots.held_manifest(model, each) for each in life.offered)), None)
+        data = await self._repository.manifest(model, version, digest, held)
+        manifest, device = decode_manifest(data), self._capabilities()
+        requirements = {each: manifest.variant(each.variant).requirement for each in life.offered}
+        kept = tuple(each for each, requirement in requirements.items() if fits(requirement, device))
+        if not kept:
+            suitable_runtime(requirements[life.candidate], device)
+        if len(kept) > 1 and life.policy is not VariantPolicy.SMALLEST:
+            known = self._chooser.known(digest, [each.variant for each in kept], life.policy)
+            kept = tuple(each for each in kept if known in {each.variant, None})
+        for each in kept:
+            if self._slots.held_manifest(model, each) is None:
+                self._slots.stage(model, each, data)
+        return kept
+
+    def _files(self, model: str, releases: Iterable[Release]) -> list[File]:
+        return [file for release in releases for file in self._slots.files(model, release)]
 
     async def load(self, model: str, release: Release) -> Hosted:
         """Load an installed version into memory after hashing every byte of it.
@@ -122,11 +169,20 @@ class Workshop:
         slot = await run_to_end(lambda: self._slots.open(model, release))
         return await load(slot, self._capabilities(), self._settings.inference_timeout_s)
 
+    async def _chosen(self, model: str, life: Life) -> Release:
+        """Return the candidate, in the variant that is best where several are prepared."""
+        assert life.candidate is not None
+        if len(life.prepared) == 1:
+            return life.candidate
+        return replace(life.candidate, variant=await self._chooser.choose(model, life))
+
     async def _tested(self, model: str, release: Release) -> Hosted:
         hosted = await self.load(model, release)
         try:
             await hosted.self_test()
-        except BaseException:
+        except BaseException as error:
             hosted.close()
+            if isinstance(error, ModelError):
+                self._chooser.forget(release.manifest_sha256)
             raise
         return hosted

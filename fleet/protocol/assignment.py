@@ -6,11 +6,13 @@ integers as keys because microcontrollers read the same bytes::
     { 1: device id (tstr), 2: sequence (uint), 3: issued at (uint, s), 4: expires at (uint, s),
       5: [ { 1: model (tstr), 2: version (uint), 3: manifest SHA-256 (bstr 32),
              4: variant (tstr), 5: deployment id (tstr),
-             ? 6: alternatives ([tstr], 1 to 8), ? 7: policy (tstr) }, … ],
+             ? 6: alternatives ([tstr], 1 to 8), ? 7: policy (tstr),
+             ? 8: shadow (uint, s, at least 1) }, … ],
       ? 6: wishes, see `fleet.protocol.wishes` }
 
 Keys marked ``?`` are left out where they say nothing, so that a receiver which does not know them is sent
-none. 6 and 7 come together: the device then chooses among ``variant`` and the alternatives by the policy.
+none. 6 and 7 come together: the device then chooses among ``variant`` and the alternatives by the policy. 8
+asks that the version computes in the active version's shadow for so long before it may answer.
 The list is complete: a model that is not in it is to be removed. Sequence numbers only rise, also when
 an older version is assigned again. Times are Unix seconds, UTC.
 """
@@ -42,16 +44,18 @@ CLOCK_TOLERANCE_S = 300
 """How far a device's clock may be behind the hub's before a new assignment looks issued in the future."""
 
 MAX_ALTERNATIVES = 8
+MAX_SHADOW_S = 7 * 86400
 _NEEDED = frozenset({1, 2, 3, 4, 5})
 _OF_ASSIGNMENT = frozenset({6})
 """Keys that an assignment may have besides."""
-_OF_ORDER = frozenset({6, 7})
+_OF_ORDER = frozenset({6, 7, 8})
 """Keys that an order may have besides."""
 
 
 class VariantPolicy(StrEnum):
-    """By what a device chooses among the variants that it is offered, see `fleet.variants`."""
+    """By what one of the variants that a device can run is chosen, see `fleet.variants`."""
 
+    FIRST = "first"
     FASTEST = "fastest"
     SMALLEST = "smallest"
     COOLEST = "coolest"
@@ -67,7 +71,8 @@ class ModelOrder(msgspec.Struct, frozen=True):
         variant: Which of the manifest's variants to install; with a policy, the one expected to win.
         deployment_id: Echoed in every report about carrying out this order.
         alternatives: Other variants that may be installed in its place, the most promising first.
-        policy: How the device chooses among them; None without alternatives.
+        policy: How the device chooses among them; FIRST without alternatives: it runs ``variant``.
+        shadow_s: How long the version is compared with the active one before it may answer; 0 for not at all.
     """
 
     model: str
@@ -76,7 +81,8 @@ class ModelOrder(msgspec.Struct, frozen=True):
     variant: str
     deployment_id: str
     alternatives: tuple[str, ...] = ()
-    policy: VariantPolicy | None = None
+    policy: VariantPolicy = VariantPolicy.FIRST
+    shadow_s: int = 0
 
 
 class Assignment(msgspec.Struct, frozen=True):
@@ -121,8 +127,10 @@ def _order_fields(order: ModelOrder) -> dict[int, Any]:
         4: order.variant,
         5: order.deployment_id,
     }
-    if order.policy is not None:
+    if order.policy is not VariantPolicy.FIRST:
         fields |= {6: list(order.alternatives), 7: order.policy.value}
+    if order.shadow_s > 0:
+        fields[8] = order.shadow_s
     return fields
 
 
@@ -202,19 +210,30 @@ def _order(fields: dict[int, Any]) -> ModelOrder:
         deployment_id=checked_name(_typed(fields[5], str), "deployment id"),
         alternatives=alternatives,
         policy=policy,
+        shadow_s=_shadow(fields[8]) if 8 in fields else 0,
     )
 
 
-def _choice(fields: dict[int, Any], variant: str) -> tuple[tuple[str, ...], VariantPolicy | None]:
+def _shadow(value: Any) -> int:
+    duration_s = _unsigned(value)
+    if not 1 <= duration_s <= MAX_SHADOW_S:
+        raise InvalidAssignment(f"The assignment's shadow is not 1 to {MAX_SHADOW_S} s.")
+    return duration_s
+
+
+def _choice(fields: dict[int, Any], variant: str) -> tuple[tuple[str, ...], VariantPolicy]:
     """Return the alternatives of an order and its policy; they come together or not at all."""
     if fields.keys().isdisjoint({6, 7}):
-        return (), None
+        return (), VariantPolicy.FIRST
     names = [checked_name(_typed(name, str), "variant name") for name in _typed(fields.get(6), list)]
     if not 1 <= len(names) <= MAX_ALTERNATIVES or len({variant, *names}) != len(names) + 1:
         raise InvalidAssignment(
             f"The assignment's alternatives are not 1 to {MAX_ALTERNATIVES} different variants."
         )
-    return tuple(names), VariantPolicy(_typed(fields.get(7), str))
+    policy = VariantPolicy(_typed(fields.get(7), str))
+    if policy is VariantPolicy.FIRST:
+        raise InvalidAssignment("The assignment offers alternatives and leaves no choice.")
+    return tuple(names), policy
 
 
 def _record(value: Any, optional: Set[int]) -> dict[int, Any]:

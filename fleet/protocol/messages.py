@@ -13,6 +13,7 @@ from typing import Annotated, TypeAlias, TypeVar
 import msgspec
 
 from fleet.drift.profile import FeatureCounts
+from fleet.protocol.assignment import MAX_ALTERNATIVES, VariantPolicy
 from fleet.protocol.chunks import MAX_RANGES
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause, InvalidMessage, MessageTooLarge
@@ -29,10 +30,20 @@ FILE_PART_SIZE_BYTES = 64 * 1024
 MAX_DIAGNOSTICS_SIZE_BYTES = 128 * 1024
 """Largest diagnostic bundle."""
 
+MAX_PAIRS = 256
+"""Most pairs of classes in a report of a shadow."""
+
 Text = Annotated[str, msgspec.Meta(max_length=1024)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Duration = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+"""Microseconds."""
 UnixTime = Annotated[float, msgspec.Meta(ge=0, le=2**40)]
 Stream = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
+ClassPairs = Annotated[
+    tuple[tuple[Count, Count, Annotated[int, msgspec.Meta(ge=1, le=2**53)]], ...],
+    msgspec.Meta(max_length=MAX_PAIRS),
+]
+"""Class of the active version, class of the candidate by its own numbers, on how many samples."""
 
 
 class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -44,6 +55,8 @@ class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True):
         runtimes: Inference runtimes and their versions.
         memory_bytes: Physical memory.
         free_bytes: Free space where models are installed.
+        hardware: The board, or else the processor, as the system names it; empty from agents that do not
+            choose among alternatives.
         obeys_wishes: Whether it carries out the wishes of an assignment, see `fleet.protocol.wishes`; one
             that does not would refuse an assignment that has some.
     """
@@ -53,6 +66,7 @@ class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True):
     runtimes: dict[Name, Text]
     memory_bytes: Count
     free_bytes: Count
+    hardware: Text = ""
     obeys_wishes: bool = False
 
 
@@ -190,7 +204,101 @@ class Diagnostics(msgspec.Struct, frozen=True, tag="diagnostics"):
     data: Annotated[bytes, msgspec.Meta(max_length=MAX_DIAGNOSTICS_SIZE_BYTES)]
 
 
-RecordBody: TypeAlias = DeploymentReport | Incident | TelemetryWindow | Diagnostics
+class Candidate(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How one variant did on a device, see `agent.life.choice`.
+
+    Attributes:
+        variant: Its name.
+        runtime: The runtime that ran it.
+        runtime_version: Version of that.
+        size_bytes: Size of the model's file.
+        median_us: Median duration of one inference; 0 if it was not measured.
+        p90_us: Duration that nine of ten inferences did not exceed; likewise.
+        cpu_us: CPU time of one inference, all threads together; likewise.
+        cause: Why it cannot be chosen; None if it passed the golden inputs.
+    """
+
+    variant: Name
+    runtime: Text
+    runtime_version: Text
+    size_bytes: Count
+    median_us: Duration = 0.0
+    p90_us: Duration = 0.0
+    cpu_us: Duration = 0.0
+    cause: Cause | None = None
+
+
+class Measurement(msgspec.Struct, frozen=True, tag="measurement"):
+    """What a device measured to choose a variant, and which it chose.
+
+    Attributes:
+        at_s: Device time, Unix seconds.
+        deployment_id: For which it was done.
+        model: Name of the model.
+        version: The ordered version.
+        manifest_sha256: Its bundle.
+        architecture: As in `Capabilities`; with the next two the device's class.
+        hardware: Likewise.
+        runtimes: Likewise.
+        policy: By what the variant was chosen.
+        candidates: Every variant that was tried.
+        chosen: The variant that was chosen; None if none passed.
+    """
+
+    at_s: UnixTime
+    deployment_id: Name
+    model: Name
+    version: Count
+    manifest_sha256: Sha256
+    architecture: Text
+    hardware: Text
+    runtimes: dict[Name, Text]
+    policy: VariantPolicy
+    candidates: Annotated[tuple[Candidate, ...], msgspec.Meta(min_length=1, max_length=MAX_ALTERNATIVES + 1)]
+    chosen: Name | None
+
+
+class ShadowReport(msgspec.Struct, frozen=True, tag="shadow"):
+    """What a candidate did in the shadow of the active version, see `fleet.protocol.shadow`.
+
+    Attributes:
+        started_at_s: Device time, Unix seconds.
+        ended_at_s: Likewise.
+        deployment_id: From the assignment.
+        model: Name of the model.
+        active_version: The version that answered.
+        version: The candidate.
+        manifest_sha256: The candidate's bundle.
+        compared: Samples that both computed.
+        disagreed: Those of them on which they disagree.
+        errors: Requests that the candidate failed on.
+        not_finite: Requests that it answered with values that are not finite.
+        left_out: Requests that it was not given, to stay within its budget.
+        active_latency: Duration of the runtime's work on what was compared, see `fleet.protocol.latency`.
+        candidate_latency: The candidate's on the same requests.
+        pairs: How they disagree, if they are classifiers.
+    """
+
+    started_at_s: UnixTime
+    ended_at_s: UnixTime
+    deployment_id: Name
+    model: Name
+    active_version: Count
+    version: Count
+    manifest_sha256: Sha256
+    compared: Count = 0
+    disagreed: Count = 0
+    errors: Count = 0
+    not_finite: Count = 0
+    left_out: Count = 0
+    active_latency: LatencyCounts = msgspec.field(default_factory=dict)
+    candidate_latency: LatencyCounts = msgspec.field(default_factory=dict)
+    pairs: ClassPairs = ()
+
+
+RecordBody: TypeAlias = (
+    DeploymentReport | Incident | TelemetryWindow | Diagnostics | Measurement | ShadowReport
+)
 """What a record can hold; its tag says which."""
 
 

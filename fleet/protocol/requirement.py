@@ -81,6 +81,15 @@ def suitable_runtime(requirement: RuntimeRequirement, device: Capabilities) -> s
     raise VariantUnsupported(f"It needs {needs}; the device has {has}.")
 
 
+def fits(requirement: RuntimeRequirement, device: Capabilities) -> bool:
+    """Tell whether a device can run a variant."""
+    try:
+        suitable_runtime(requirement, device)
+    except VariantUnsupported:
+        return False
+    return True
+
+
 def version_key(version: str) -> tuple[int, ...]:
     """Return the leading numbers of a version text, for comparing: "1.20.1rc1" gives (1, 20, 1)."""
     leading = re.match(r"\d+(?:\.\d+)*", version)

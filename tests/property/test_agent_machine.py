@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from agent.life.machine import CRASH_LIMIT, advance
 from agent.life.terms import (
+    PREPARING,
     UPDATING,
     Cleared,
     Event,
@@ -26,9 +27,11 @@ from agent.life.terms import (
     Verified,
     Withdrawn,
 )
+from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.deployment import DeploymentState as S
 from fleet.protocol.errors import Cause
 
+OFFERS = ((), ("onnx-int8",), ("tflite-int8", "onnx-int8"))
 VERSIONS = st.integers(1, 4)
 WORK = st.sampled_from([Fetched, Verified, Cleared, TestPassed, TrialPassed])
 
@@ -64,10 +67,10 @@ class AnyLife(RuleBasedStateMachine):
             assert isinstance(event, TrialPassed)
             assert before.candidate == self.life.active
 
-    @rule(version=VERSIONS)
-    def order(self, version: int) -> None:
+    @rule(version=VERSIONS, offered=st.sampled_from(OFFERS), policy=st.sampled_from(VariantPolicy))
+    def order(self, version: int, offered: tuple[str, ...], policy: VariantPolicy) -> None:
         self.orders += 1
-        self.play(Ordered(f"d-{self.orders}", release(version)))
+        self.play(Ordered(f"d-{self.orders}", release(version), offered, policy))
 
     @rule()
     def order_again(self) -> None:
@@ -88,6 +91,19 @@ class AnyLife(RuleBasedStateMachine):
     @rule(kind=WORK)
     def work_succeeds(self, kind: type[Fetched]) -> None:
         self.play(kind(self.life.deployment_id))
+
+    @rule(data=st.data())
+    def fetched_some_of_what_is_offered(self, data: st.DataObject) -> None:
+        names = [offered.variant for offered in self.life.offered]
+        if names:
+            kept = data.draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
+            self.play(Fetched(self.life.deployment_id, tuple(kept)))
+
+    @rule(data=st.data())
+    def one_is_chosen(self, data: st.DataObject) -> None:
+        if self.life.offered:
+            chosen = data.draw(st.sampled_from(self.life.offered))
+            self.play(TestPassed(self.life.deployment_id, chosen.variant))
 
     @rule(refused=st.booleans())
     def work_fails(self, refused: bool) -> None:
@@ -124,6 +140,12 @@ class AnyLife(RuleBasedStateMachine):
     @invariant()
     def a_candidate_exists_exactly_in_an_update(self) -> None:
         assert (self.life.candidate is not None) == (self.life.phase in UPDATING)
+
+    @invariant()
+    def only_an_update_before_its_trial_has_alternatives(self) -> None:
+        if self.life.alternatives:
+            assert self.life.phase in {*PREPARING, Phase.TESTING}
+            assert len(set(self.life.offered)) == len(self.life.alternatives) + 1
 
     @invariant()
     def crashes_are_bounded(self) -> None:

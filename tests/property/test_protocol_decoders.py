@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fleet.protocol import topics
 from fleet.protocol.assignment import (
+    MAX_SHADOW_S,
     Assignment,
     ModelOrder,
     VariantPolicy,
@@ -117,7 +118,8 @@ def orders(draw: st.DrawFn) -> ModelOrder:
         variant=variant,
         deployment_id=draw(NAMES),
         alternatives=tuple(others),
-        policy=draw(st.sampled_from(VariantPolicy)) if others else None,
+        policy=draw(st.sampled_from(list(VariantPolicy)[1:])) if others else VariantPolicy.FIRST,
+        shadow_s=draw(st.integers(0, MAX_SHADOW_S)),
     )
 
 

@@ -31,6 +31,7 @@ from agent.life.terms import (
     Withdrawn,
     Work,
 )
+from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.deployment import DeploymentState as S
 from fleet.protocol.errors import Cause
 
@@ -187,3 +188,80 @@ def test_the_page_shows_the_machine_as_it_is() -> None:
     assert f"```mermaid\n{mermaid()}```" in page, "run: python -m agent.life.diagram"
     for phase in Phase:
         assert f"| `{phase}` |" in page
+
+
+def offering(policy: VariantPolicy, *alternatives: str) -> Ordered:
+    """Return an order of version 2 that leaves a choice."""
+    return Ordered("d-2", TWO, alternatives, policy)
+
+
+def variant(release: Release, name: str) -> Release:
+    return Release(release.version, release.manifest_sha256, name)
+
+
+def test_what_is_measured_is_prepared_together_and_only_the_chosen_one_stays() -> None:
+    life = play(
+        Life(),
+        *update("d-1", ONE),
+        offering(VariantPolicy.FASTEST, "onnx-int8", "tflite-int8"),
+        Fetched("d-2", ("onnx-fp32", "tflite-int8")),
+    ).life
+    tflite = variant(TWO, "tflite-int8")
+    assert life.prepared == (TWO, tflite)
+    assert life.installed == {ONE, TWO, tflite}
+    life, effects = play(life, Verified("d-2"), Cleared("d-2"), TestPassed("d-2", "tflite-int8"))
+    assert (life.phase, life.candidate, life.installed) == (Phase.TRIAL, tflite, {ONE, tflite})
+    assert Serve(tflite) in effects
+    assert play(life, TrialPassed("d-2")).life.active == tflite
+
+
+def test_a_choice_that_falls_on_the_active_variant_needs_no_trial() -> None:
+    life = play(Life(), *update("d-1", ONE), *update("d-2", variant(TWO, "tflite-int8"))).life
+    order = Ordered("d-3", TWO, ("tflite-int8",), VariantPolicy.COOLEST)
+    chosen = play(
+        life, order, Fetched("d-3"), Verified("d-3"), Cleared("d-3"), TestPassed("d-3", "tflite-int8")
+    )
+    assert chosen.life.phase is Phase.COMMITTED
+    assert (chosen.life.active, chosen.life.previous) == (variant(TWO, "tflite-int8"), ONE)
+    assert reports(chosen.effects)[-1] == ("d-3", S.SUCCEEDED)
+
+
+def test_an_order_to_choose_among_variants_of_the_active_version_is_carried_out() -> None:
+    life = play(Life(), *update("d-1", TWO)).life
+    again = Ordered("d-2", TWO, ("onnx-int8",), VariantPolicy.FASTEST)
+    assert advance(life, again).life.phase is Phase.DOWNLOADING
+    smallest = Ordered("d-2", TWO, ("onnx-int8",), VariantPolicy.SMALLEST)
+    assert advance(life, smallest).life.phase is Phase.COMMITTED
+
+
+def with_the_smallest_under_test() -> Life:
+    """Return a device with version 1 that tests the smallest variant of version 2."""
+    events = (Fetched("d-2"), Verified("d-2"), Cleared("d-2"))
+    order = offering(VariantPolicy.SMALLEST, "onnx-int8", "tflite-int8")
+    return play(Life(), *update("d-1", ONE), order, *events).life
+
+
+@pytest.mark.parametrize("end", [Failed("d-2", CAUSE), Restarted()], ids=["failed", "crashed"])
+def test_the_smallest_variant_that_fails_gives_way_to_the_next(end: Event) -> None:
+    life, effects = advance(with_the_smallest_under_test(), end)
+    assert (life.phase, life.candidate) == (Phase.DOWNLOADING, variant(TWO, "onnx-int8"))
+    assert life.prepared == (variant(TWO, "onnx-int8"),)
+    assert (life.crashes, life.running) == (0, False)
+    report = next(effect for effect in effects if isinstance(effect, Report))
+    assert report.state is S.DOWNLOADING
+    assert report.cause is not None
+    assert effects[-1] == Work()
+
+
+def test_the_last_variant_that_fails_ends_the_deployment() -> None:
+    life = with_the_smallest_under_test()
+    again = (Fetched("d-2"), Verified("d-2"), Cleared("d-2"), Failed("d-2", CAUSE))
+    life, effects = play(life, Failed("d-2", CAUSE), *again, *again)
+    assert (life.phase, life.active, life.alternatives) == (Phase.REJECTED, ONE, ())
+    assert reports(effects)[-1] == ("d-2", S.FAILED)
+
+
+def test_variants_that_are_measured_together_fail_together() -> None:
+    order = offering(VariantPolicy.FASTEST, "onnx-int8")
+    life = play(Life(), order, Fetched("d-2"), Verified("d-2"), Cleared("d-2")).life
+    assert advance(life, Failed("d-2", CAUSE)).life.phase is Phase.REJECTED

@@ -14,6 +14,8 @@ from agent.capabilities import measure
 from agent.delivery import Delivery
 from agent.hosting import Host
 from agent.life import shell
+from agent.life.choice import Chooser
+from agent.life.measurements import Measurements
 from agent.life.models import Models
 from agent.life.shell import Surroundings
 from agent.life.slots import Slots
@@ -75,8 +77,17 @@ class OfflineDevice:
             delivery,
             slots,
             host,
+            Chooser(
+                slots,
+                Measurements(folder / "variants.json"),
+                self.outbox,
+                capabilities=lambda: measure(folder),
+                timeout_s=settings.inference_timeout_s,
+                on_incident=self._tell,
+            ),
             settings=settings,
             capabilities=lambda: measure(folder),
+            on_incident=self._tell,
         )
         around = Surroundings(LifeStore(life), slots, host, self.outbox, workshop, lambda: None, self._tell)
         self.models = Models(around, blobs)

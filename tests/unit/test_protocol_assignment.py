@@ -66,7 +66,8 @@ def assignment_of(case: dict[str, Any]) -> Assignment:
                 variant=m["variant"],
                 deployment_id=m["deployment_id"],
                 alternatives=tuple(m.get("alternatives", ())),
-                policy=VariantPolicy(m["policy"]) if "policy" in m else None,
+                policy=VariantPolicy(m.get("policy", "first")),
+                shadow_s=m.get("shadow_s", 0),
             )
             for m in case["models"]
         ),
@@ -186,7 +187,12 @@ FIELDS: dict[int, object] = {1: "cam-1", 2: 1, 3: 10, 4: 20, 5: [ORDER]}
         {**FIELDS, 5: [{**ORDER, 6: ["a", "a"], 7: "fastest"}]},
         {**FIELDS, 5: [{**ORDER, 6: [f"v{n}" for n in range(9)], 7: "fastest"}]},
         {**FIELDS, 5: [{**ORDER, 6: ["onnx-fp32"], 7: "luckiest"}]},
+        {**FIELDS, 5: [{**ORDER, 6: ["onnx-fp32"], 7: "first"}]},
         {**FIELDS, 5: [{**ORDER, 6: ["onnx-fp32"], 7: 1}]},
+        {**FIELDS, 5: [{**ORDER, 8: 0}]},
+        {**FIELDS, 5: [{**ORDER, 8: 7 * 86400 + 1}]},
+        {**FIELDS, 5: [{**ORDER, 8: 1.0}]},
+        {**FIELDS, 5: [{**ORDER, 8: True}]},
         {**FIELDS, 5: [{**ORDER, 99: 1}]},
         {**FIELDS, 6: {}},
         {**FIELDS, 6: [1]},
