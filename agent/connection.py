@@ -20,6 +20,7 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -30,7 +31,6 @@ from fleet.protocol.enrolment import BrokerAccess
 from fleet.protocol.errors import BrokerUnavailable
 from fleet.protocol.messages import MAX_PACKET_SIZE_BYTES
 
-KEEPALIVE_S = 30
 HANDSHAKE_TIMEOUT_S = 15.0
 QOS = 1
 _REFUSED = 0x80
@@ -84,12 +84,14 @@ class Connection:
     Args:
         client: A paho client that was never connected.
         handler: Gets every message.
+        keepalive_s: How long the line may be silent before it is tried.
     """
 
-    def __init__(self, client: BoundedClient, handler: Handler) -> None:
+    def __init__(self, client: BoundedClient, handler: Handler, keepalive_s: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._client = client
         self._handler = handler
+        self._keepalive_s = keepalive_s
         self._unacknowledged: deque[list[Any]] = deque()  # [message id, processed], oldest first
         self._answers: dict[int, asyncio.Future[None]] = {}
         self._socket: socket.socket | None = None
@@ -111,7 +113,8 @@ class Connection:
         client.on_unsubscribe = self._on_unsubscribe
         client.on_message = self._on_message
         try:
-            await self._loop.run_in_executor(None, client.connect, access.host, access.port, KEEPALIVE_S)
+            connect = partial(client.connect, access.host, access.port, self._keepalive_s)
+            await self._loop.run_in_executor(None, connect)
         except (OSError, ValueError) as error:
             raise BrokerUnavailable(f"The broker at {access.host}:{access.port} does not answer.") from error
         opened = client.socket()

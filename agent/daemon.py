@@ -125,6 +125,7 @@ class Daemon:
             on_connected=self._on_connected,
             on_error=self._on_incident,
             backoff=self._new_backoff(),
+            keepalive_s=settings.keepalive_s,
         )
         self._sender = Sender(device_id, self._outbox, self._link, settings, on_incident=self._on_incident)
         self._files = FileClient(

@@ -39,6 +39,8 @@ class Link:
         on_connected: Awaited after each connection, when all subscriptions stand.
         on_error: Told of packets that were refused.
         backoff: The waits between attempts to connect.
+        keepalive_s: How long the line may be silent before it is tried. A peer that has vanished without a
+            word is noticed in twice the time.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Link:
         on_connected: Callable[[], Awaitable[None]],
         on_error: Callable[[MessageTooLarge], None],
         backoff: Backoff,
+        keepalive_s: int = 30,
     ) -> None:
         self._device_id = device_id
         self._access = access
@@ -59,6 +62,7 @@ class Link:
         self._on_connected = on_connected
         self._on_error = on_error
         self._backoff = backoff
+        self._keepalive_s = keepalive_s
         self._window = asyncio.Semaphore(SEND_WINDOW)
         self._subscriptions: dict[str, None] = {}  # in the order of subscribing
         self._connection: Connection | None = None
@@ -120,7 +124,7 @@ class Link:
 
     async def _hold_connection(self) -> None:
         client = new_client(self._device_id, self._access, self._will, clean_session=self._clean_session)
-        connection = Connection(client, self._handler)
+        connection = Connection(client, self._handler, self._keepalive_s)
         try:
             await connection.open(self._access)
             self._clean_session = False

@@ -55,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     backoff_minimum_s: Seconds = 0.5
     backoff_maximum_s: Seconds = 60.0
+    keepalive_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 30
 
     socket_path: str = ""
     socket_access: Literal["account", "group"] = "account"

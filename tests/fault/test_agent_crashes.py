@@ -1,4 +1,4 @@
-"""Power cuts and crashes at every phase, broken networks and full disks, on real processes.
+"""Power cuts, crashes, broken networks and full disks, on real processes.
 
 After each the device must answer with a version that it verified, and say what happened.
 """
@@ -10,8 +10,6 @@ import re
 import shutil
 import time
 from pathlib import Path
-
-import pytest
 
 from agent.life.machine import CRASH_LIMIT
 from fleet.protocol.chunks import CHUNK_SIZE_BYTES
@@ -53,12 +51,6 @@ def restart_with(device: Device, name: str, value: float) -> None:
     device.start()
 
 
-def phase_on_disk(device: Device) -> str:
-    """Return the phase that is written down, as a start would find it."""
-    text = (device.state / "life" / "digits.state").read_text("utf-8")
-    return text.partition('"phase":"')[2].partition('"')[0]
-
-
 def test_a_download_goes_on_after_a_power_cut_without_fetching_again(
     peer: Peer, make_device: MakeDevice
 ) -> None:
@@ -87,55 +79,6 @@ def test_a_download_goes_on_after_a_power_cut_without_fetching_again(
     asked = [want.missing for want in peer.wants if want.sha256 == BIG.model_blob]
     assert asked[0][0][0] == 5
     assert all(first >= 5 for ranges in asked for first, _ in ranges)
-
-
-@pytest.mark.parametrize("phase", ["DOWNLOADING", "VERIFYING", "STAGED", "TESTING", "TRIAL", "COMMITTED"])
-def test_a_power_cut_in_any_phase_loses_nothing(peer: Peer, make_device: MakeDevice, phase: str) -> None:
-    """The state of each phase as it was written is put back, as if the power had gone just then."""
-    device = make_device()
-    settled(peer, device)
-    states = device.state / "life"
-    if phase == "DOWNLOADING":
-        peer.alter_chunk = lambda sha256, _number, data: None if sha256 == TWO.model_blob else data
-    peer.release(TWO)
-    peer.assign(device.id, (TWO, "d-2"))
-    if phase == "DOWNLOADING":
-        peer.wait_report("d-2", S.DOWNLOADING)
-        device.kill()
-    else:
-        peer.wait_report("d-2", S.SUCCEEDED)
-        device.kill()
-        text = (states / "digits.state").read_text("utf-8")
-        if phase != "COMMITTED":
-            (states / "digits.state").write_text(as_in(phase, text), "utf-8")
-    assert phase_on_disk(device) == phase
-    peer.alter_chunk = lambda _sha, _number, data: data
-    peer.records.clear()
-    device.start()
-    eventually(device.answering_version)
-    eventually(lambda: phase_on_disk(device) == "COMMITTED")
-    device.wait_version(2)
-    if phase != "COMMITTED":
-        peer.wait_report("d-2", S.SUCCEEDED)
-
-
-def as_in(phase: str, committed: str) -> str:
-    """Return the state file of a phase of the update whose end is given."""
-    import msgspec
-
-    from agent.life.store import Stored
-    from agent.life.terms import EXPOSED, Phase
-
-    stored = msgspec.json.decode(committed, type=Stored)
-    life = msgspec.structs.replace(
-        stored.life,
-        phase=Phase(phase),
-        active=stored.life.previous,
-        previous=None,
-        candidate=stored.life.active,
-        running=Phase(phase) in EXPOSED,
-    )
-    return msgspec.json.encode(Stored(life)).decode()
 
 
 def test_a_device_killed_again_and_again_ends_on_a_verified_version(

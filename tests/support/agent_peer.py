@@ -196,6 +196,12 @@ class Peer:
         client.loop_start()
         assert ready.wait(10)
 
+    def move(self, broker: AnyBroker) -> None:
+        """Go to another broker, which knows nothing of the one before."""
+        self.away()
+        self._broker = broker
+        self.back()
+
     def close(self) -> None:
         """Go away for good."""
         self._enrolment.close()
