@@ -76,6 +76,7 @@ class Hosted:
         self.release: Release = slot.release
         self.manifest: Manifest = slot.manifest
         self.platform = model.platform
+        self.accelerator = model.accelerator
         self.counter = Counter(slot.manifest, slot.variant.name, slot.release.manifest_sha256)
         self.on_failure: Callable[[InferenceFailed], None] | None = None
         """Told of each failed inference."""
@@ -172,22 +173,39 @@ class Hosted:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-async def load(slot: Slot, device: Capabilities, timeout_s: float) -> Hosted:
+def open_plainly(slot: Slot, name: str) -> LoadedModel:
+    """Load a model as its runtime does by itself, whatever memory it needs.
+
+    Raises:
+        ModelError: The runtime cannot run it.
+    """
+    return runtime(name).load(slot.model_path, slot.manifest.signature)
+
+
+async def load(
+    slot: Slot,
+    device: Capabilities,
+    timeout_s: float,
+    open_model: Callable[[Slot, str], LoadedModel] = open_plainly,
+) -> Hosted:
     """Load an installed version into memory, with the runtime that suits it best.
 
     Args:
         slot: Its verified files.
         device: What the device can run.
         timeout_s: How long one inference may take.
+        open_model: Loads it, given the name of the runtime; called in the version's thread.
 
     Raises:
         ModelError: No runtime here can run it.
     """
     name = suitable_runtime(slot.variant.requirement, device)
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"model-{slot.manifest.model}")
-    model = await asyncio.get_running_loop().run_in_executor(
-        thread, lambda: runtime(name).load(slot.model_path, slot.manifest.signature)
-    )
+    try:
+        model = await asyncio.get_running_loop().run_in_executor(thread, open_model, slot, name)
+    except BaseException:
+        thread.shutdown(wait=False)
+        raise
     return Hosted(slot, model, thread, timeout_s)
 
 

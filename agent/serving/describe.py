@@ -59,6 +59,7 @@ def configuration(hosted: Hosted) -> dict[str, Any]:
         "parameters": {
             "task": {"string_value": manifest.signature.task},
             "variant": {"string_value": hosted.release.variant},
+            "accelerator": {"string_value": hosted.accelerator},
         },
     }
 
