@@ -3,9 +3,8 @@
 Separate from serving, which only translates a protocol. `Host.put` swaps in one assignment: a request that
 came before is answered by the version it met, one that comes after by the new one, and none is dropped.
 
-Every hosted version computes in one thread of its own. In the event loop a slow model would hold up
-heartbeats and the trial that has to judge it; with its own thread a model that hangs cannot hold up the
-version that replaces it either. Handing over costs some 50 µs a request.
+Requests come from the event loop (`Hosted.infer`) and from threads of their own (`Hosted.infer_now`). In which
+thread a model computes, `agent.execution` says.
 """
 
 from __future__ import annotations
@@ -20,6 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.execution import Execution, Ran
+from agent.finite import is_finite
 from agent.life.slots import Slot
 from agent.life.terms import Release
 from agent.runtimes.protocol import LoadedModel, Tensors
@@ -83,12 +84,14 @@ class Hosted:
         self.on_answer: Callable[[Tensors, dict[str, NDArray[Any]], int], None] | None = None
         """Told of each good answer in the thread that gave it: inputs and outputs (copy them to keep them),
         and how long the runtime took, in nanoseconds."""
+        self.stated_memory_bytes = slot.variant.requirement.peak_memory_bytes
         self.answered = 0
         """Predictions given since it was loaded."""
         self._slot = slot
         self._model = model
-        self._thread = thread
-        self._timeout_s = timeout_s
+        self._execution = Execution(model, thread, timeout_s)
+        self._loop = asyncio.get_running_loop()
+        self._task = slot.manifest.signature.task
         signature = slot.manifest.signature
         self._output = signature.outputs[0].name
         self._numbers = next((tensor.name for tensor in signature.inputs if tensor.dtype != TEXT), None)
@@ -101,9 +104,11 @@ class Hosted:
         """
         slot = self._slot
         try:
-            await self._call(lambda: run_self_test(self._model, slot.manifest, slot.variant, slot.folder))
-        except TimeoutError as error:
-            raise SelfTestTimedOut(f"The self-test did not end in {self._timeout_s:.0f} s.") from error
+            await self._execution.call(
+                lambda: run_self_test(self._model, slot.manifest, slot.variant, slot.folder)
+            )
+        except InferenceTimedOut as error:
+            raise SelfTestTimedOut("The self-test did not end in time.") from error
 
     async def infer(self, inputs: Tensors) -> Answer:
         """Answer one request and count it.
@@ -117,42 +122,82 @@ class Hosted:
         """
         asked_ns = time.perf_counter_ns()
         try:
-            outputs, started_ns, compute_ns = await self._call(lambda: _timed(self._model, inputs))
-        except TimeoutError as error:
-            why = f"The model did not answer in {self._timeout_s:.0f} s."
-            raise self._failed(why, InferenceTimedOut) from error
+            ran = None if self._is_on_trial else self._execution.run_if_quick(inputs)
+            if ran is None:
+                ran = await self._execution.hand_over(inputs)
         except InferenceFailed as error:
-            raise self._failed(str(error)) from error
-        if not all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f"):
-            raise self._failed("The model answered with values that are not finite.", InferenceNotFinite)
-        samples = len(next(iter(inputs.values())))
-        values = outputs[self._output]
-        given, task = self._profiled(inputs, samples), self.manifest.signature.task
+            raise self._failed(error) from error
+        return self._answer(inputs, ran, asked_ns)
+
+    def infer_now(self, inputs: Tensors) -> Answer:
+        """Do the same in the calling thread, which is not the event loop's, and wait for it.
+
+        A run that hangs keeps the thread; `tell_late_run` counts it as failed.
+
+        Args:
+            inputs: As for `infer`; they are not kept.
+
+        Raises:
+            InferenceFailed: As for `infer`.
+        """
+        asked_ns = time.perf_counter_ns()
+        try:
+            ran = self._execution.run(inputs)
+        except InferenceFailed as error:
+            raise self._failed(error) from error
+        if self._execution.is_late(ran):
+            late = self._execution.too_late()
+            raise late if self._execution.was_given_up(ran) else self._failed(late)
+        return self._answer(inputs, ran, asked_ns)
+
+    def tell_late_run(self) -> None:
+        """Count a run as failed that a thread began and that has not ended in time; once for each."""
+        if self._execution.give_up_late_run():
+            self._failed(self._execution.too_late())
+
+    @property
+    def _is_on_trial(self) -> bool:
+        """Whether somebody judges its failures: then nothing may depend on its ending."""
+        return self.on_failure is not None
+
+    def _answer(self, inputs: Tensors, ran: Ran, asked_ns: int) -> Answer:
+        """Check what the model gave, and count it."""
+        outputs, started_ns, compute_ns = ran
+        for value in outputs.values():
+            if not is_finite(value):
+                why = "The model answered with values that are not finite."
+                raise self._failed(InferenceNotFinite(why))
+        values, samples = outputs[self._output], len(next(iter(inputs.values())))
+        given, task = self._profiled(inputs, samples), self._task
         fits = values.size == given.size if task == "reconstruction" else values.size > 0
         if values.shape[:1] != (samples,) or not fits:
-            raise self._failed(f"The model answered {samples} sample(s) with the shape {values.shape}.")
+            why = f"The model answered {samples} sample(s) with the shape {values.shape}."
+            raise self._failed(InferenceFailed(why))
         self.answered += samples
         self.counter.count(given, values, compute_ns / 1000)
         if self.on_answer is not None:
             self.on_answer(inputs, outputs, compute_ns)
-        timing = (started_ns - asked_ns, compute_ns)
+        queue_ns = started_ns - asked_ns
         if task != "classification":
-            return Answer(outputs, self.release.version, None, 0, self.counter, *timing)
+            return Answer(outputs, self.release.version, None, 0, self.counter, queue_ns, compute_ns)
         scores = values.reshape(samples, -1)
-        classes = scores.argmax(axis=1)
-        return Answer(outputs, self.release.version, classes, scores.shape[1], self.counter, *timing)
+        classes, count = scores.argmax(axis=1), scores.shape[1]
+        return Answer(outputs, self.release.version, classes, count, self.counter, queue_ns, compute_ns)
 
     def _profiled(self, inputs: Tensors, samples: int) -> NDArray[Any]:
         """Return the first input of numbers; for a model of text alone, no numbers, shape (N, 0)."""
         return np.empty((samples, 0), dtype=np.float32) if self._numbers is None else inputs[self._numbers]
 
-    def _failed(self, why: str, kind: type[InferenceFailed] = InferenceFailed) -> InferenceFailed:
-        """Count a failed inference and tell the trial of it."""
-        error = kind(why)
+    def _failed(self, error: InferenceFailed) -> InferenceFailed:
+        """Count a failed inference, in whichever thread it failed, and tell the trial of it."""
         self.counter.count_error()
         if self.on_failure is not None:
-            self.on_failure(error)
+            self._loop.call_soon_threadsafe(self._tell_failure, error)
         return error
+
+    def _tell_failure(self, error: InferenceFailed) -> None:
+        if self.on_failure is not None:
+            self.on_failure(error)
 
     def compute(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
         """Return what the model answers, in the calling thread and counted nowhere: for a shadow.
@@ -166,11 +211,7 @@ class Hosted:
 
     def close(self) -> None:
         """Take no more requests; those that were taken are still answered."""
-        self._thread.shutdown(wait=False)
-
-    async def _call(self, work: Callable[[], Any]) -> Any:
-        async with asyncio.timeout(self._timeout_s):
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        self._execution.close()
 
 
 def open_plainly(slot: Slot, name: str) -> LoadedModel:
@@ -210,16 +251,18 @@ async def load(
 
 
 class Host:
-    """The models that answer now, by name. Lives in the event loop."""
+    """The models that answer now, by name. Lives in the event loop; any thread may `get`."""
 
     def __init__(self) -> None:
         self._hosted: dict[str, Hosted] = {}
-        self._labelled: set[Counter] = set()  # of versions that may answer no more
+        self._former: set[Counter] = (
+            set()
+        )  # of versions that answer no more, and in which something may be counted
 
     def count_labels(self, counter: Counter, labelled: int, correct: int) -> None:
         """Count labels for the version that gave the answers, also if another answers by now."""
         counter.count_labels(labelled, correct)
-        self._labelled.add(counter)
+        self._former.add(counter)
 
     def close_windows(self, now_s: float) -> list[TelemetryWindow]:
         """End the current windows of all versions and return those in which anything was counted.
@@ -227,8 +270,8 @@ class Host:
         Args:
             now_s: Unix time.
         """
-        counters = {hosted.counter for hosted in self._hosted.values()} | self._labelled
-        self._labelled = set()
+        counters = {hosted.counter for hosted in self._hosted.values()} | self._former
+        self._former = set()
         windows = [counter.close(now_s) for counter in counters]
         return [window for window in windows if window is not None]
 
@@ -253,14 +296,11 @@ class Host:
 
     def put(self, model: str, hosted: Hosted | None) -> Hosted | None:
         """Let another version answer, or none; return the one that answered before."""
-        before = self._hosted.pop(model, None)
-        if hosted is not None:
+        before = self._hosted.get(model)
+        if hosted is None:
+            self._hosted.pop(model, None)
+        else:
             self._hosted[model] = hosted
+        if before is not None:
+            self._former.add(before.counter)
         return before
-
-
-def _timed(model: LoadedModel, inputs: Tensors) -> tuple[dict[str, NDArray[Any]], int, int]:
-    """Run the model; return its outputs, when the runtime began, and how long it took, in nanoseconds."""
-    started_ns = time.perf_counter_ns()
-    outputs = model.infer(inputs)
-    return outputs, started_ns, time.perf_counter_ns() - started_ns
