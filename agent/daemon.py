@@ -38,6 +38,7 @@ from agent.identity import read_identity
 from agent.life.choice import Chooser
 from agent.life.measurements import Measurements
 from agent.life.models import Models
+from agent.life.opening import Opener
 from agent.life.shell import Surroundings
 from agent.life.slots import Slots
 from agent.life.store import LifeStore
@@ -111,6 +112,7 @@ class Daemon:
 
     def __init__(self, state: Path) -> None:
         self._state = state
+        self._loop = asyncio.get_running_loop()
         self._notifier = Notifier(os.environ)
         self._identity = identity = read_identity(state)
         self._settings = settings = read_settings(state)
@@ -202,10 +204,12 @@ class Daemon:
     def _build_models(self) -> Models:
         slots = Slots(self._state / "models", self._blobs)
         able = partial(capabilities.measure, self._state)
+        opener = Opener(self._settings, self._on_incident_in_thread)
         chooser = Chooser(
             slots,
             Measurements(self._state / "variants.json"),
             self._outbox,
+            opener.open,
             capabilities=able,
             timeout_s=self._settings.inference_timeout_s,
             on_incident=self._on_incident,
@@ -221,6 +225,7 @@ class Daemon:
                 slots,
                 self._host,
                 chooser,
+                opener,
                 settings=self._settings,
                 capabilities=able,
                 on_incident=self._on_incident,
@@ -384,6 +389,10 @@ class Daemon:
     def _on_incident(self, error: MusterError) -> None:
         self._incidents.report(error)
         self._sender.wake()
+
+    def _on_incident_in_thread(self, error: MusterError) -> None:
+        """Tell of an incident from any thread but the event loop's."""
+        self._loop.call_soon_threadsafe(self._on_incident, error)
 
     async def _publish(self, channel: Up, message: msgspec.Struct) -> None:
         await self._link.publish(up(self._identity.device_id, channel), encode(message))

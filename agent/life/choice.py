@@ -24,7 +24,7 @@ from agent.life.measurements import Entry, Measurements
 from agent.life.slots import Slot, Slots
 from agent.life.terms import Life, Release
 from agent.runtimes.benchmark import Timing, measure, sample_of
-from agent.runtimes.registry import runtime
+from agent.runtimes.protocol import LoadedModel
 from agent.runtimes.self_test import run_self_test
 from agent.telemetry.outbox import Outbox
 from agent.threads import run_to_end
@@ -51,6 +51,7 @@ class Chooser:
         slots: Installed versions.
         measurements: What was measured before.
         outbox: Where measurements are sent from.
+        open_model: Loads a version, given the name of the runtime; called in a thread.
         capabilities: Tells what the device can run.
         timeout_s: How long the golden inputs and the measurement may take, each.
         on_incident: Told of variants that were left out.
@@ -61,6 +62,7 @@ class Chooser:
         slots: Slots,
         measurements: Measurements,
         outbox: Outbox,
+        open_model: Callable[[Slot, str], LoadedModel],
         *,
         capabilities: Callable[[], Capabilities],
         timeout_s: float,
@@ -69,6 +71,7 @@ class Chooser:
         self._slots = slots
         self._measurements = measurements
         self._outbox = outbox
+        self._open_model = open_model
         self._capabilities = capabilities
         self._timeout_s = timeout_s
         self._on_incident = on_incident
@@ -158,9 +161,7 @@ class Chooser:
         loop = asyncio.get_running_loop()
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"measure-{slot.variant.name}")
         try:
-            loaded = await loop.run_in_executor(
-                thread, lambda: runtime(name).load(slot.model_path, slot.manifest.signature)
-            )
+            loaded = await loop.run_in_executor(thread, self._open_model, slot, name)
             async with asyncio.timeout(self._timeout_s):
                 return await loop.run_in_executor(thread, test_and_measure)
         except TimeoutError as error:

@@ -121,6 +121,10 @@ class Opener:
         with self._lock:
             return self._coming_bytes + sum(self._held.values())
 
+    def fits(self, requirement: RuntimeRequirement) -> bool:
+        """Tell whether a variant would fit beside the models in memory."""
+        return needed_bytes(requirement) <= self._budget().room_bytes(self.held_bytes)
+
     def check(self, requirement: RuntimeRequirement) -> None:
         """Check that a variant would fit beside the models in memory.
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from agent.delivery import Delivery
 from agent.hosting import Host, Hosted, load
 from agent.life.choice import Chooser
+from agent.life.opening import Opener
 from agent.life.slots import Slots
 from agent.life.terms import (
     Cleared,
@@ -51,6 +52,7 @@ class Workshop:
         slots: Installs versions.
         host: The versions that answer.
         chooser: Chooses among variants.
+        opener: Brings models into memory.
         settings: The agent's settings.
         capabilities: Tells what the device can run.
         on_incident: Told of what a person may have to know.
@@ -63,6 +65,7 @@ class Workshop:
         slots: Slots,
         host: Host,
         chooser: Chooser,
+        opener: Opener,
         *,
         settings: Settings,
         capabilities: Callable[[], Capabilities],
@@ -73,6 +76,7 @@ class Workshop:
         self._slots = slots
         self._host = host
         self._chooser = chooser
+        self._opener = opener
         self._settings = settings
         self._capabilities = capabilities
         self._on_incident = on_incident
@@ -145,9 +149,14 @@ class Workshop:
         data = await self._repository.manifest(model, version, digest, held)
         manifest, device = decode_manifest(data), self._capabilities()
         requirements = {each: manifest.variant(each.variant).requirement for each in life.offered}
-        kept = tuple(each for each, requirement in requirements.items() if fits(requirement, device))
+        kept = tuple(
+            each
+            for each, requirement in requirements.items()
+            if fits(requirement, device) and (each == life.active or self._opener.fits(requirement))
+        )
         if not kept:
             suitable_runtime(requirements[life.candidate], device)
+            self._opener.check(requirements[life.candidate])
         if len(kept) > 1 and life.policy is not VariantPolicy.SMALLEST:
             known = self._chooser.known(digest, [each.variant for each in kept], life.policy)
             kept = tuple(each for each in kept if known in {each.variant, None})
@@ -159,15 +168,21 @@ class Workshop:
     def _files(self, model: str, releases: Iterable[Release]) -> list[File]:
         return [file for release in releases for file in self._slots.files(model, release)]
 
-    async def load(self, model: str, release: Release) -> Hosted:
+    async def load(self, model: str, release: Release, *, must_fit: bool = False) -> Hosted:
         """Load an installed version into memory after hashing every byte of it.
+
+        Args:
+            model: Its name.
+            release: The version.
+            must_fit: Whether it is refused if it does not fit into the memory that models may have.
 
         Raises:
             StorageCorrupt: It is damaged on disk.
-            ModelError: No runtime here can run it.
+            ModelError: No runtime here can run it, or it does not fit.
         """
         slot = await run_to_end(lambda: self._slots.open(model, release))
-        return await load(slot, self._capabilities(), self._settings.inference_timeout_s)
+        open_model = partial(self._opener.open, must_fit=must_fit)
+        return await load(slot, self._capabilities(), self._settings.inference_timeout_s, open_model)
 
     async def _chosen(self, model: str, life: Life) -> Release:
         """Return the candidate, in the variant that is best where several are prepared."""
@@ -177,7 +192,7 @@ class Workshop:
         return replace(life.candidate, variant=await self._chooser.choose(model, life))
 
     async def _tested(self, model: str, release: Release) -> Hosted:
-        hosted = await self.load(model, release)
+        hosted = await self.load(model, release, must_fit=True)
         try:
             await hosted.self_test()
         except BaseException as error:
