@@ -225,7 +225,7 @@ class Daemon:
                 slots,
                 self._host,
                 chooser,
-                opener,
+                opener=opener,
                 settings=self._settings,
                 capabilities=able,
                 on_incident=self._on_incident,

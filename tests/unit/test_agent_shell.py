@@ -17,6 +17,7 @@ from agent.life import shell
 from agent.life.choice import Chooser
 from agent.life.measurements import Measurements
 from agent.life.models import Models
+from agent.life.opening import Opener
 from agent.life.shell import Surroundings
 from agent.life.slots import Slots
 from agent.life.store import LifeStore
@@ -72,6 +73,7 @@ class OfflineDevice:
         slots, host = Slots(folder / "models", blobs), Host()
         delivery = Delivery("dev-1", link, blobs, settings, on_incident=self._tell, backoff=_backoff)
         self.outbox = Outbox(folder / "outbox.sqlite", 10**6)
+        opener = Opener(settings, self._tell)
         workshop = Workshop(
             repository,
             delivery,
@@ -81,10 +83,12 @@ class OfflineDevice:
                 slots,
                 Measurements(folder / "variants.json"),
                 self.outbox,
+                opener.open,
                 capabilities=lambda: measure(folder),
                 timeout_s=settings.inference_timeout_s,
                 on_incident=self._tell,
             ),
+            opener=opener,
             settings=settings,
             capabilities=lambda: measure(folder),
             on_incident=self._tell,
