@@ -77,9 +77,9 @@ class FaultyDevice(Device):
     def operations(self) -> list[Operation]:
         """Return what was counted since the plan was made."""
         path = self._faults / "operations"
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        written = path.read_text("utf-8") if path.exists() else ""
         found = []
-        for line in lines:
+        for line in written.rpartition("\n")[0].splitlines():
             plan, number, outcome, name, where = line.split(" ", 4)
             if int(plan) == self._plan:
                 found.append(Operation(int(number), outcome, name, where))
