@@ -43,6 +43,7 @@ from agent.life.shell import Surroundings
 from agent.life.slots import Slots
 from agent.life.store import LifeStore
 from agent.life.work import Workshop
+from agent.memory import give_back
 from agent.mqtt import Link
 from agent.notify import Notifier
 from agent.orders import Orders
@@ -70,6 +71,9 @@ log = logging.getLogger(__name__)
 
 LOCK_FILE = "agent.lock"
 FOR_GROUP = 0o660
+GIVE_BACK_DELAY_S = 2.0
+"""When what a start or a swap needed for a moment is given back: after what follows at once is done."""
+
 REPORT_DELAY_S = 0.05
 """Changes of state that come together are told in one heartbeat."""
 
@@ -165,6 +169,7 @@ class Daemon:
             settings.socket(state), self._drain.respond, api.refuse, limit_bytes, port=settings.tcp_port
         )
         self._changed = asyncio.Event()
+        self._spare = asyncio.Event()
         self._ended = asyncio.Event()
         self._failed = False
         self._told_damage: MusterError | None = None
@@ -192,6 +197,7 @@ class Daemon:
                 self._report_states(),
                 self._announce_again(),
                 self._close_windows(),
+                self._give_back(),
                 self._notifier.keep_telling(self._status),
             )
         ]
@@ -319,6 +325,7 @@ class Daemon:
         self._delivery.on_connected()
         self._orders.on_connected()
         self._changed.set()
+        self._spare.set()
 
     async def _announce(self) -> None:
         await self._publish(
@@ -347,6 +354,14 @@ class Daemon:
                 report = StateReport(time.time(), self._director.sequence, states, self._waiting_records())
                 with suppress(BrokerUnavailable):  # the next one tells the same
                     await self._publish(Up.STATE, report)
+
+    async def _give_back(self) -> None:
+        """Give memory back after each connection and change of state: both leave code and heap unused."""
+        while True:
+            await self._spare.wait()
+            await asyncio.sleep(GIVE_BACK_DELAY_S)
+            self._spare.clear()
+            await asyncio.to_thread(give_back)
 
     async def _close_windows(self) -> None:
         while True:
@@ -383,6 +398,7 @@ class Daemon:
                 log.warning("Telemetry is lost: %s", error)
 
     def _on_change(self) -> None:
+        self._spare.set()
         self._changed.set()
         self._sender.wake()
 
