@@ -14,8 +14,8 @@ _SUMMED_ITEM_BYTES = 4  # in half precision a sum of squares soon overflows, and
 def is_finite(values: NDArray[Any]) -> bool:
     """Tell whether no value is infinite or NaN; what is no floating-point number is finite.
 
-    The sum of squares is finite only if every value is, and takes one pass and no temporary array. Where it is
-    not, because values are large, each of them is looked at.
+    The sum of squares is finite only if every value is, and takes one pass and no temporary array. Where it
+    is not, because values are large, each of them is looked at.
 
     Args:
         values: Any shape.

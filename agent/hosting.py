@@ -3,8 +3,8 @@
 Separate from serving, which only translates a protocol. `Host.put` swaps in one assignment: a request that
 came before is answered by the version it met, one that comes after by the new one, and none is dropped.
 
-Requests come from the event loop (`Hosted.infer`) and from threads of their own (`Hosted.infer_now`). In which
-thread a model computes, `agent.execution` says.
+Requests come from the event loop (`Hosted.infer`) and from threads of their own (`Hosted.infer_now`). In
+which thread a model computes, `agent.execution` says.
 """
 
 from __future__ import annotations
