@@ -14,6 +14,7 @@ Source: Knuth, "The Art of Computer Programming", volume 3, section 6.4 (Fibonac
 
 from __future__ import annotations
 
+import time
 from threading import Lock
 from typing import Any
 
@@ -28,6 +29,8 @@ from fleet.protocol.manifest import Manifest
 from fleet.protocol.messages import TelemetryWindow
 
 PROFILED_NUMBERS = 1024
+CLOCK_STEP_S = 1.0
+"""A wall clock that is off by more from the time that has passed was set: it says when, not how long."""
 _GOLDEN_STEP = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio
 
 
@@ -50,13 +53,14 @@ class Counter:
         self._block: Block | None = None
         self._turn = 0
         self._window: TelemetryWindow | None = None
-        self._started_at_s = 0.0
+        self._started_at_s = 0.0  # Unix time
+        self._started_s = time.monotonic()
 
     def begin(self, now_s: float) -> None:
         """Set the time from which the current window counts, if it has not begun."""
         with self._lock:
             if self._started_at_s == 0.0:
-                self._started_at_s = now_s
+                self._started_at_s, self._started_s = now_s, time.monotonic()
 
     def count(self, inputs: NDArray[Any], outputs: NDArray[Any], duration_us: float) -> None:
         """Count one answered request; nothing of the arrays is kept.
@@ -102,10 +106,14 @@ class Counter:
         with self._lock:
             self._count_waiting()
             window, self._window = self._window, None
-            started_at_s, self._started_at_s = self._started_at_s, now_s
+            started_at_s, started_s = self._started_at_s or now_s, self._started_s
+            self._started_at_s, self._started_s = now_s, time.monotonic()
         if window is None:
             return None
-        window.started_at_s = min(started_at_s or now_s, now_s)
+        lasted_s = self._started_s - started_s
+        if abs(now_s - started_at_s - lasted_s) > CLOCK_STEP_S:
+            started_at_s = now_s - lasted_s  # the clock was set meanwhile
+        window.started_at_s = min(started_at_s, now_s)
         window.ended_at_s = now_s
         return window
 

@@ -167,17 +167,31 @@ def test_what_the_runtime_refuses_is_an_error_of_ours_and_counted(tmp_path: Path
 def test_telemetry_counts_every_prediction_once(tmp_path: Path) -> None:
     async def run() -> None:
         hosted = await loaded(tmp_path)
-        hosted.counter.begin(5.0)
+        hosted.counter.begin(8.5)
         for size in (1, 70, 3):  # below, over and again below a block
             await hosted.infer({"pixels": np.full((size, PIXELS), 0.5, dtype=np.float32)})
         window = hosted.counter.close(9.0)
         assert window is not None
-        assert (window.started_at_s, window.ended_at_s, window.predictions) == (5.0, 9.0, 74)
+        assert (window.started_at_s, window.ended_at_s, window.predictions) == (8.5, 9.0, 74)
         assert sum(window.latency.values()) == 3
         assert {name: counts.total for name, counts in window.profile.items()} == dict.fromkeys(
             ["output.class", "output.confidence", "input.mean", "input.contrast"], 74
         )
         assert hosted.counter.close(12.0) is None
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("end_s", [1.0, 2e9], ids=["backwards", "forwards"])
+def test_a_window_is_as_long_as_it_lasted_when_the_clock_is_set(tmp_path: Path, end_s: float) -> None:
+    async def run() -> None:
+        hosted = await loaded(tmp_path)
+        hosted.counter.begin(1e9)
+        await hosted.infer({"pixels": np.full((1, PIXELS), 0.5, dtype=np.float32)})
+        window = hosted.counter.close(end_s)
+        assert window is not None
+        assert window.ended_at_s == end_s
+        assert 0.0 <= window.ended_at_s - window.started_at_s < 10.0
 
     asyncio.run(run())
 
