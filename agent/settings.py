@@ -42,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     resend_interval_s: Seconds = 30.0
     resend_limit_s: Seconds = 600.0
     records_in_flight: Number = 32
+    records_per_second: Annotated[float, msgspec.Meta(gt=0, le=100_000)] = 20.0
     outbox_budget_bytes: Bytes = 8 * 1024**2
 
     fetch_timeout_s: Seconds = 10.0

@@ -10,6 +10,8 @@ Over its byte budget the outbox gives up the least first:
 2. the oldest windows are dropped;
 3. the oldest of the other records are dropped.
 
+What is no window is urgent and goes first: a report must not wait behind days of telemetry.
+
 While the file cannot be used, nothing is taken in or given out; what callers do about it is theirs.
 `agent.telemetry.database` tells when a file is given up as damaged.
 """
@@ -28,7 +30,7 @@ import msgspec
 
 from agent.telemetry.database import Database
 from fleet.protocol.errors import InvalidMessage, StorageCorrupt, StorageError
-from fleet.protocol.messages import Record, RecordBody, TelemetryWindow
+from fleet.protocol.messages import Diagnostics, Record, RecordBody, TelemetryWindow
 from fleet.protocol.windows import merge_windows
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,8 @@ CREATE TABLE IF NOT EXISTS record (
     body BLOB NOT NULL,         -- MessagePack
     sent INTEGER NOT NULL DEFAULT 0
 );
+CREATE INDEX IF NOT EXISTS urgent ON record (number) WHERE bundle IS NULL;
+CREATE TABLE IF NOT EXISTS answered (request_id TEXT NOT NULL);  -- the last diagnostic request; one row
 """
 
 
@@ -50,6 +54,15 @@ class Entry(NamedTuple):
     number: int
     body: bytes
     stream: str
+
+
+class Counts(NamedTuple):
+    """What is in the outbox: records, telemetry windows among them, those sent already, bytes of all."""
+
+    records: int
+    windows: int
+    sent: int
+    size_bytes: int
 
 
 class Outbox:
@@ -108,21 +121,61 @@ class Outbox:
             if self._size_bytes > self._budget_bytes:
                 self._shrink(connection)
 
-    def take(self, limit: int, *, beside: set[int]) -> list[Entry]:
-        """Return the oldest records to send, and mark them as sent.
+    def put_answer(self, answer: Diagnostics) -> None:
+        """Keep the answer to a request, unless it is kept or was acknowledged: a request is answered once.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        if self.has_answered(answer.request_id):
+            return
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM answered")
+            connection.execute("INSERT INTO answered VALUES (?)", (answer.request_id,))
+            self._insert(connection, answer)
+            if self._size_bytes > self._budget_bytes:
+                self._shrink(connection)
+
+    def has_answered(self, request_id: str) -> bool:
+        """Tell whether a request is the one that was answered last.
+
+        Raises:
+            StorageError: The file cannot be read.
+        """
+        with self._database.use() as connection:
+            found = connection.execute("SELECT 1 FROM answered WHERE request_id = ?", (request_id,))
+            return found.fetchone() is not None
+
+    def counts(self) -> Counts:
+        """Return how many records there are of each kind.
+
+        Raises:
+            StorageError: The file cannot be read.
+        """
+        with self._database.use() as connection:
+            row = connection.execute(
+                "SELECT count(*), count(bundle), coalesce(sum(sent), 0), coalesce(sum(length(body)), 0)"
+                " FROM record"
+            ).fetchone()
+        return Counts(*row)
+
+    def take(self, limit: int, *, beside: set[int], windows: int | None = None) -> list[Entry]:
+        """Return records to send, urgent ones before windows and each oldest first, and mark them as sent.
 
         Args:
             limit: How many at most.
             beside: Numbers to leave out.
+            windows: How many windows among them at most; None for any number.
 
         Raises:
             StorageError: They cannot be read, or not be marked and so must not be sent.
         """
         with self._database.use() as connection:
-            rows = connection.execute(
-                "SELECT number, body, sent FROM record ORDER BY number LIMIT ?", (limit + len(beside),)
-            ).fetchall()
-        rows = [row for row in rows if row[0] not in beside][:limit]
+            rows = _oldest(connection, "bundle IS NULL", limit, beside)
+            room = limit - len(rows)
+            rows += _oldest(
+                connection, "bundle IS NOT NULL", room if windows is None else min(room, windows), beside
+            )
         fresh = [(number,) for number, _, sent in rows if not sent]
         if fresh:
             with self._transaction() as connection:
@@ -210,6 +263,17 @@ class Outbox:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+
+def _oldest(
+    connection: sqlite3.Connection, kind: str, limit: int, beside: set[int]
+) -> list[tuple[int, bytes, int]]:
+    """Return number, body and whether it was sent, of the oldest records of a kind."""
+    if limit <= 0:
+        return []
+    sql = f"SELECT number, body, sent FROM record WHERE {kind} ORDER BY number LIMIT ?"  # noqa: S608 - our text
+    rows = connection.execute(sql, (limit + len(beside),)).fetchall()
+    return [row for row in rows if row[0] not in beside][:limit]
 
 
 def _decode_window(body: bytes) -> TelemetryWindow:

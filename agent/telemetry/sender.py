@@ -1,4 +1,9 @@
-"""Sending the outbox: oldest first, a bounded number under way, again and again until acknowledged."""
+"""Sending the outbox: again and again until acknowledged, a bounded number under way, at a bounded rate.
+
+Reports and incidents go before telemetry windows, each oldest first. A few places are theirs alone, so that
+windows whose acknowledgements are lost do not keep them waiting. The rate is what keeps a device that was
+away for days, or a fleet that comes back at once, from flooding the hub.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +16,16 @@ from agent.backoff import Backoff
 from agent.mqtt import Link
 from agent.settings import Settings
 from agent.telemetry.outbox import Entry, Outbox
+from agent.telemetry.rate import TokenBucket
 from fleet.protocol.errors import BrokerUnavailable, InvalidMessage, MusterError, StorageCorrupt, StorageError
 from fleet.protocol.messages import Ack, decode, encode
 from fleet.protocol.topics import Up, up
 
 log = logging.getLogger(__name__)
+
+
+URGENT_PLACES = 8
+"""How many reports and incidents may be under way beside as many windows as are allowed."""
 
 
 class _Flight(NamedTuple):
@@ -32,7 +42,7 @@ class Sender:
         device_id: This device.
         outbox: Where records are.
         link: The way to the broker.
-        settings: How many at once, and when again.
+        settings: How many at once, how many a second, and when again.
         on_incident: Told of a record that is lost.
     """
 
@@ -52,6 +62,7 @@ class Sender:
         self._on_incident = on_incident
         self._flights: dict[int, _Flight] = {}
         self._wake = asyncio.Event()
+        self._bucket = TokenBucket(settings.records_per_second, settings.records_in_flight, _now_s())
 
     def wake(self) -> None:
         """Look at the outbox: something was put in."""
@@ -91,9 +102,12 @@ class Sender:
                 continue
 
     async def _send_due(self) -> None:
-        now_s = asyncio.get_running_loop().time()
+        now_s = _now_s()
         waiting = {number for number, flight in self._flights.items() if flight.due_s > now_s}
-        entries = self._outbox.take(max(0, self._settings.records_in_flight - len(waiting)), beside=waiting)
+        free = self._settings.records_in_flight - len(waiting)
+        allowed = min(free + URGENT_PLACES, self._bucket.available(now_s))
+        entries = self._outbox.take(allowed, beside=waiting, windows=free) if allowed > 0 else []
+        self._bucket.take(len(entries), now_s)
         sending: list[Awaitable[None]] = []
         for entry in entries:
             try:
@@ -120,7 +134,10 @@ class Sender:
         self._wake.set()
 
     def _until_due_s(self) -> float:
-        now_s = asyncio.get_running_loop().time()
+        now_s = _now_s()
+        wait_s = self._bucket.wait_s(now_s)
+        if wait_s > 0:
+            return wait_s
         dues_s = (flight.due_s for flight in self._flights.values())
         return max(0.01, min(dues_s, default=now_s + self._settings.resend_interval_s) - now_s)
 
@@ -128,3 +145,7 @@ class Sender:
         # Backoff draws from the upper half of its first wait, so twice the interval makes it the least.
         first_s = 2 * self._settings.resend_interval_s
         return Backoff(first_s, max(self._settings.resend_limit_s, first_s))
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

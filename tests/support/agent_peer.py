@@ -1,6 +1,6 @@
 """The hub's side of the protocol, small, for the agent's tests: it speaks the real one over a real broker.
 
-Faults are injected by replacing what it sends: `alter_chunk`, `alter_file`, `silent`.
+Faults are injected by replacing what it sends: `alter_chunk`, `alter_file`, `lose_ack`, `silent`.
 """
 
 from __future__ import annotations
@@ -61,6 +61,9 @@ class Peer:
         self.repository = Repository()
         self.blobs: dict[str, bytes] = {}
         self.records: list[Record] = []
+        self.arrivals_s: list[float] = []
+        """When each record came, also one that came before; by the monotonic clock."""
+        self.lose_ack: Callable[[Record], bool] = lambda _record: False
         self.states: list[StateReport] = []
         self.hellos: list[Hello] = []
         self.wants: list[Want] = []
@@ -229,9 +232,12 @@ class Peer:
     def _store(self, device_id: str, record: Record) -> None:
         if Up.RECORD in self.silent:
             return
+        self.arrivals_s.append(time.monotonic())
         if (record.stream, record.number) not in self._stored:
             self._stored.add((record.stream, record.number))
             self.records.append(record)
+        if self.lose_ack(record):
+            return
         self.send(device_id, Down.ACK, encode(Ack(record.stream, (record.number,))))
 
     def _send_chunks(self, want: Want) -> None:

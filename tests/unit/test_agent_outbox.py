@@ -8,7 +8,7 @@ from agent.telemetry.incidents import INTERVAL_S, Incidents
 from agent.telemetry.outbox import Outbox
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause, NoSpace, SignatureInvalid
-from fleet.protocol.messages import DeploymentReport, Incident, RecordBody, TelemetryWindow
+from fleet.protocol.messages import DeploymentReport, Diagnostics, Incident, RecordBody, TelemetryWindow
 
 PLENTY = 10**6
 
@@ -63,6 +63,42 @@ def test_taking_is_bounded_and_leaves_out_what_is_under_way(tmp_path: Path) -> N
     outbox.put(*[report(f"d-{i}") for i in range(10)])
     assert [entry.number for entry in outbox.take(3, beside={1, 2})] == [3, 4, 5]
     outbox.close()
+
+
+def test_reports_go_before_windows_that_are_older(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "o", PLENTY)
+    outbox.put(*[window(1) for _ in range(50)], report("d-1"), window(1), report("d-2"))
+    assert [entry.number for entry in outbox.take(4, beside=set())] == [51, 53, 1, 2]
+    assert [entry.number for entry in outbox.take(9, beside={51}, windows=2)] == [53, 1, 2]
+    assert [entry.number for entry in outbox.take(9, beside={51}, windows=-3)] == [53]
+    outbox.close()
+
+
+def test_a_request_is_answered_once_also_when_its_answer_was_acknowledged(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "o", PLENTY)
+    for _ in range(2):
+        outbox.put_answer(Diagnostics(1.0, "d-1", b"first"))
+    (entry,) = outbox.take(10, beside=set())
+    outbox.acknowledge(outbox.stream, (entry.number,))
+    outbox.close()
+    again = Outbox(tmp_path / "o", PLENTY)
+    again.put_answer(Diagnostics(2.0, "d-1", b"again"))
+    assert len(again) == 0
+    again.put_answer(Diagnostics(3.0, "d-2", b"another"))
+    assert bodies(again) == [Diagnostics(3.0, "d-2", b"another")]
+    again.close()
+
+
+def test_merging_to_any_budget_keeps_every_count(tmp_path: Path) -> None:
+    for budget_bytes in (400, 1500, 20_000):
+        outbox = Outbox(tmp_path / f"o-{budget_bytes}", budget_bytes)
+        for number in range(300):
+            outbox.put(window(1, predictions=number))
+        assert outbox.counts().size_bytes <= budget_bytes
+        assert outbox.counts().windows == len(outbox) < 300
+        kept = [body.predictions for body in bodies(outbox) if isinstance(body, TelemetryWindow)]
+        assert sum(kept) == sum(range(300))
+        outbox.close()
 
 
 def test_over_budget_unsent_windows_of_one_version_are_added(tmp_path: Path) -> None:
