@@ -88,6 +88,8 @@ class Device:
         self.socket = Path(tempfile.mkdtemp(prefix="agent-")) / "s"
         self._log = (folder / f"{device_id}.log").open("ab")
         self._process: subprocess.Popen[bytes] | None = None
+        self.prefix: tuple[str, ...] = ()
+        """Words before the agent's command; it must end as the agent's own process."""
         enroll(
             self.state,
             hub_url=peer.url,
@@ -99,7 +101,8 @@ class Device:
 
     def start(self) -> None:
         """Start the agent."""
-        command = [sys.executable, "-W", "error", "-m", "agent", "run", "--state", str(self.state)]
+        agent = (sys.executable, "-W", "error", "-m", "agent", "run", "--state", str(self.state))
+        command = [*self.prefix, *agent]
         self._process = subprocess.Popen(command, stderr=self._log, env=_environment())
 
     def kill(self) -> None:
