@@ -64,7 +64,14 @@ from fleet.protocol.errors import (
     MusterError,
     StorageError,
 )
-from fleet.protocol.messages import PROTOCOL_VERSION, Hello, Presence, StateReport, encode
+from fleet.protocol.messages import (
+    PROTOCOL_VERSION,
+    Hello,
+    Presence,
+    ShadowReport,
+    StateReport,
+    encode,
+)
 from fleet.protocol.topics import Down, Up, device_subscription, down, parse_chunk, up
 
 log = logging.getLogger(__name__)
@@ -235,6 +242,7 @@ class Daemon:
                 settings=self._settings,
                 capabilities=able,
                 on_incident=self._on_incident,
+                keep=self._keep_report,
             ),
             on_change=self._on_change,
             on_incident=self._on_incident,
@@ -396,6 +404,13 @@ class Daemon:
                 self._outbox.put(*windows)
             except StorageError as error:
                 log.warning("Telemetry is lost: %s", error)
+
+    def _keep_report(self, report: ShadowReport) -> None:
+        try:
+            self._outbox.put(report)
+        except StorageError as error:
+            log.warning("A report of a shadow is lost: %s", error)
+        self._sender.wake()
 
     def _on_change(self) -> None:
         self._spare.set()

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from agent.execution import Execution, Ran
 from agent.finite import is_finite
+from agent.life.footprint import Footprint
 from agent.life.slots import Slot
 from agent.life.terms import Release
 from agent.runtimes.protocol import LoadedModel, Tensors
@@ -85,6 +86,8 @@ class Hosted:
         """Told of each good answer in the thread that gave it: inputs and outputs (copy them to keep them),
         and how long the runtime took, in nanoseconds."""
         self.stated_memory_bytes = slot.variant.requirement.peak_memory_bytes
+        self.footprint_before = Footprint(0, 0)
+        """The memory as it was before it was loaded; whoever loads it sets it."""
         self.answered = 0
         """Predictions given since it was loaded."""
         self._slot = slot

@@ -37,6 +37,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trial_minimum_predictions: Annotated[int, msgspec.Meta(ge=0)] = 0
     trial_limit_s: Seconds = 3600.0
     trial_maximum_errors: Annotated[int, msgspec.Meta(ge=0)] = 3
+    trial_golden_interval_s: Seconds = 30.0
+    trial_latency_factor: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 10.0
+    trial_latency_limit_ms: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
+    trial_memory_limit_bytes: Bytes = 256 * 1024**2
+    trial_reserve_memory_bytes: Bytes = 16 * 1024**2
+    shadow_cpu_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.25
+    shadow_memory_limit_bytes: Bytes = 256 * 1024**2
     inference_timeout_s: Seconds = 30.0
 
     resend_interval_s: Seconds = 30.0

@@ -48,6 +48,7 @@ from agent.life.terms import (
     Rest,
     Restarted,
     Serve,
+    ShadowPassed,
     Stopped,
     TestPassed,
     TrialPassed,
@@ -57,7 +58,7 @@ from agent.life.terms import (
 )
 from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.deployment import DeploymentState
-from fleet.protocol.errors import Cause, TrialFailed
+from fleet.protocol.errors import Cause, TrialCrashed
 
 CRASH_LIMIT = 3
 """A candidate during which the process ended this often is given up before it is loaded again."""
@@ -102,6 +103,7 @@ def _take_order(life: Life, order: Ordered, state: DeploymentState, candidate: R
         running=False,
         alternatives=() if candidate is None else order.alternatives,
         policy=order.policy,
+        shadow_s=0 if candidate is None else order.shadow_s,
     )
     return Step(taken, (*ended, Report(order.deployment_id, order.release.version, state)))
 
@@ -160,13 +162,22 @@ def _test(life: Life, event: Event) -> Step:
     return Step(_changed(life, running=True), (Work(),))
 
 
+def _compare(life: Life, event: Event) -> Step:
+    tested, report = _settle(life, event, DeploymentState.SHADOW)
+    return Step(tested, (report, Work()))
+
+
 def _try(life: Life, event: Event) -> Step:
-    assert isinstance(event, TestPassed)
+    tested, report = _settle(life, event, DeploymentState.TRIAL)
+    return Step(tested, (Serve(tested.candidate), report, Work()))
+
+
+def _settle(life: Life, event: Event, state: DeploymentState) -> tuple[Life, Report]:
+    """Go on with the variant that was chosen."""
     assert life.candidate is not None
-    chosen = _variant(life, event.variant)
-    report = Report(life.deployment_id, life.candidate.version, DeploymentState.TRIAL)
-    tried = _changed(life, candidate=chosen, alternatives=(), crashes=0, running=True)
-    return Step(tried, (Serve(chosen), report, Work()))
+    chosen = _variant(life, event.variant if isinstance(event, TestPassed) else "")
+    report = Report(life.deployment_id, life.candidate.version, state)
+    return _changed(life, candidate=chosen, alternatives=(), crashes=0, running=True), report
 
 
 def _keep(life: Life, event: Event) -> Step:
@@ -174,7 +185,7 @@ def _keep(life: Life, event: Event) -> Step:
     del event
     assert life.active is not None
     report = Report(life.deployment_id, life.active.version, DeploymentState.SUCCEEDED)
-    kept = _changed(life, candidate=None, alternatives=(), crashes=0, running=False)
+    kept = _changed(life, candidate=None, alternatives=(), crashes=0, running=False, shadow_s=0)
     return Step(kept, (Rest(), report, Clean()))
 
 
@@ -195,7 +206,13 @@ def _commit(life: Life, event: Event) -> Step:
     assert life.candidate is not None
     report = Report(life.deployment_id, life.candidate.version, DeploymentState.SUCCEEDED)
     committed = _changed(
-        life, active=life.candidate, previous=life.active, candidate=None, crashes=0, running=False
+        life,
+        active=life.candidate,
+        previous=life.active,
+        candidate=None,
+        crashes=0,
+        running=False,
+        shadow_s=0,
     )
     return Step(committed, (Rest(), report, Clean()))
 
@@ -212,13 +229,15 @@ def _give_up(life: Life, event: Event) -> Step:
     else:
         state = DeploymentState.REJECTED if refused else DeploymentState.FAILED
     report = Report(life.deployment_id, life.candidate.version, state, cause)
-    given_up = _changed(life, candidate=None, alternatives=(), crashes=0, running=False)
+    given_up = _changed(life, candidate=None, alternatives=(), crashes=0, running=False, shadow_s=0)
     return Step(given_up, (Rest(), Serve(life.active), report, Clean()))
 
 
 def _crashed(phase: Phase, times: int) -> Cause:
-    during = "its trial" if phase is Phase.TRIAL else "its self-test"
-    return TrialFailed(f"The agent ended {times} time(s) during {during}.").cause()
+    return TrialCrashed(f"The agent ended {times} time(s) during {_RUNS_IN[phase]}.").cause()
+
+
+_RUNS_IN = {Phase.TESTING: "its self-test", Phase.SHADOW: "its shadow", Phase.TRIAL: "its trial"}
 
 
 def _resume(life: Life, event: Event) -> Step:
@@ -281,6 +300,11 @@ def _chose_active(life: Life, event: Event) -> bool:
     return isinstance(event, TestPassed) and _variant(life, event.variant) == life.active
 
 
+def _shadow_is_ordered(life: Life, event: Event) -> bool:
+    del event
+    return life.shadow_s > 0 and life.active is not None
+
+
 def _last_crash(life: Life, event: Event) -> bool:
     del event
     return life.running and life.crashes + 1 >= CRASH_LIMIT
@@ -325,19 +349,24 @@ TABLE: tuple[Row, ...] = (
     Row((_P.VERIFYING,), Verified, _always, _P.STAGED, _proceed(_S.STAGED), "verified"),
     Row((_P.STAGED,), Cleared, _always, _P.TESTING, _test, "cleared"),
     Row((_P.TESTING,), TestPassed, _chose_active, _P.COMMITTED, _keep, "active variant chosen"),
+    Row((_P.TESTING,), TestPassed, _shadow_is_ordered, _P.SHADOW, _compare, "passed, shadow ordered"),
     Row((_P.TESTING,), TestPassed, _always, _P.TRIAL, _try, "self-test passed"),
+    Row((_P.SHADOW,), ShadowPassed, _always, _P.TRIAL, _try, "shadow over"),
     Row((_P.TRIAL,), TrialPassed, _always, _P.COMMITTED, _commit, "trial passed"),
     Row((_P.TESTING,), Failed, _another_is_offered, _P.DOWNLOADING, _try_another, "failed, next variant"),
     Row((_P.TESTING,), Restarted, _another_is_offered, _P.DOWNLOADING, _try_another, "crash, next variant"),
-    Row((*PREPARING, _P.TESTING), Failed, _always, _P.REJECTED, _give_up, "failed"),
+    Row((*PREPARING, _P.TESTING, _P.SHADOW), Failed, _always, _P.REJECTED, _give_up, "failed"),
     Row((_P.TRIAL,), Failed, _always, _P.ROLLED_BACK, _give_up, "failed"),
-    Row((_P.TESTING,), Restarted, _last_crash, _P.REJECTED, _give_up, "third crash"),
+    Row((_P.TESTING, _P.SHADOW), Restarted, _last_crash, _P.REJECTED, _give_up, "third crash"),
     Row((_P.TRIAL,), Restarted, _last_crash, _P.ROLLED_BACK, _give_up, "third crash"),
     Row(_ALL, Restarted, _always, None, _resume, "restarted"),
     Row(EXPOSED, Stopped, _always, None, _end_orderly, "stopped"),
     Row(RESTING, Damaged, _is_active, _P.DOWNLOADING, _repair, "active version damaged"),
     Row(UPDATING, Damaged, _is_active, None, _fall_back, "active version damaged"),
 )
+
+
+_OF_WORK = (Fetched, Verified, Cleared, TestPassed, ShadowPassed, TrialPassed, Failed)
 
 
 def advance(life: Life, event: Event) -> Step:
@@ -351,9 +380,7 @@ def advance(life: Life, event: Event) -> Step:
         The next state and the effects, which may be carried out once the state is written down. The same
         state and no effects if the event is late, double or about a superseded deployment.
     """
-    if isinstance(event, Fetched | Verified | Cleared | TestPassed | TrialPassed | Failed) and (
-        event.deployment_id != life.deployment_id
-    ):
+    if isinstance(event, _OF_WORK) and event.deployment_id != life.deployment_id:
         return Step(life, ())
     for row in TABLE:
         if isinstance(event, row.event) and life.phase in row.sources and row.guard(life, event):

@@ -214,7 +214,7 @@ class ModelShell:
     async def _do_work(self, life: Life) -> None:
         """Do the work of a phase; its outcome is the next event."""
         try:
-            if life.phase is Phase.TRIAL and self._loading is not None:
+            if life.phase in {Phase.SHADOW, Phase.TRIAL} and self._loading is not None:
                 await asyncio.wait([self._loading])
             event = await self._around.workshop.work(self._model, life, self._ready)
         except MusterError as error:

@@ -24,6 +24,7 @@ class Phase(StrEnum):
     VERIFYING = "VERIFYING"
     STAGED = "STAGED"
     TESTING = "TESTING"
+    SHADOW = "SHADOW"
     TRIAL = "TRIAL"
     COMMITTED = "COMMITTED"
     ROLLED_BACK = "ROLLED_BACK"
@@ -32,7 +33,7 @@ class Phase(StrEnum):
 
 RESTING = (Phase.IDLE, Phase.COMMITTED, Phase.ROLLED_BACK, Phase.REJECTED)
 PREPARING = (Phase.DOWNLOADING, Phase.VERIFYING, Phase.STAGED)
-EXPOSED = (Phase.TESTING, Phase.TRIAL)
+EXPOSED = (Phase.TESTING, Phase.SHADOW, Phase.TRIAL)
 """Phases in which the candidate runs, and may take the process with it."""
 UPDATING = (*PREPARING, *EXPOSED)
 
@@ -65,6 +66,7 @@ class Life(msgspec.Struct, frozen=True):
         ordered: The version of the order; None in states that were written before this was kept.
         alternatives: Variants that may still take the candidate's place, the most promising first.
         policy: How one of them is chosen.
+        shadow_s: How long the candidate is to be compared with the active version before it answers.
     """
 
     phase: Phase = Phase.IDLE
@@ -77,6 +79,7 @@ class Life(msgspec.Struct, frozen=True):
     ordered: Release | None = None
     alternatives: tuple[str, ...] = ()
     policy: VariantPolicy = VariantPolicy.FIRST
+    shadow_s: int = 0
 
     @property
     def offered(self) -> tuple[Release, ...]:
@@ -128,12 +131,14 @@ class Ordered(msgspec.Struct, frozen=True):
         release: The version, in the variant that the order names.
         alternatives: Variants that may be chosen in its place.
         policy: How.
+        shadow_s: How long it is to be compared with the active version before it answers; 0: not at all.
     """
 
     deployment_id: str
     release: Release
     alternatives: tuple[str, ...] = ()
     policy: VariantPolicy = VariantPolicy.FIRST
+    shadow_s: int = 0
 
 
 class Withdrawn(msgspec.Struct, frozen=True):
@@ -177,6 +182,12 @@ class TestPassed(msgspec.Struct, frozen=True):
     variant: str = ""
 
 
+class ShadowPassed(msgspec.Struct, frozen=True):
+    """The candidate did its time beside the active version and did not fail."""
+
+    deployment_id: str
+
+
 class TrialPassed(msgspec.Struct, frozen=True):
     """The candidate did its time on probation without breaking a limit."""
 
@@ -218,6 +229,7 @@ Event: TypeAlias = (
     | Verified
     | Cleared
     | TestPassed
+    | ShadowPassed
     | TrialPassed
     | Failed
     | Damaged

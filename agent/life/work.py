@@ -10,7 +10,9 @@ from msgspec.structs import replace
 from agent.delivery import Delivery
 from agent.hosting import Host, Hosted, load
 from agent.life.choice import Chooser
+from agent.life.footprint import measure_footprint
 from agent.life.opening import Opener
+from agent.life.shadow import run_shadow
 from agent.life.slots import Slots
 from agent.life.terms import (
     Cleared,
@@ -20,6 +22,7 @@ from agent.life.terms import (
     Life,
     Phase,
     Release,
+    ShadowPassed,
     TestPassed,
     TrialPassed,
     Verified,
@@ -39,7 +42,7 @@ from fleet.protocol.errors import (
     VariantUnsupported,
 )
 from fleet.protocol.manifest import File, decode_manifest
-from fleet.protocol.messages import Capabilities
+from fleet.protocol.messages import Capabilities, ShadowReport
 from fleet.protocol.requirement import fits, suitable_runtime
 
 
@@ -56,6 +59,7 @@ class Workshop:
         settings: The agent's settings.
         capabilities: Tells what the device can run.
         on_incident: Told of what a person may have to know.
+        keep: Keeps a report of a shadow for the hub.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Workshop:
         settings: Settings,
         capabilities: Callable[[], Capabilities],
         on_incident: Callable[[MusterError], None],
+        keep: Callable[[ShadowReport], None],
     ) -> None:
         self._repository = repository
         self._delivery = delivery
@@ -80,6 +85,7 @@ class Workshop:
         self._settings = settings
         self._capabilities = capabilities
         self._on_incident = on_incident
+        self._keep = keep
 
     async def work(self, model: str, life: Life, ready: dict[Release, Hosted]) -> Event:
         """Do the work of the phase that a model is in.
@@ -111,11 +117,17 @@ class Workshop:
                 if chosen != life.active:
                     ready[chosen] = await self._tested(model, chosen)
                 return TestPassed(deployment_id, chosen.variant)
+            case Phase.SHADOW:
+                if release not in ready:
+                    ready[release] = await self.load(model, release, must_fit=True)
+                await self._shadow(ready[release], life)
+                return ShadowPassed(deployment_id)
             case Phase.TRIAL:
                 hosted = self._host.get(model)
                 if hosted is None or hosted.release != release:
                     raise TrialFailed("The version on trial could not be loaded.")
-                await run_trial(hosted, self._settings)
+                before = None if life.active is None else ready.get(life.active)
+                await run_trial(hosted, before, self._settings)
                 return TrialPassed(deployment_id)
             case _:
                 raise AssertionError(f"no work in phase {life.phase}")
@@ -182,7 +194,20 @@ class Workshop:
         """
         slot = await run_to_end(lambda: self._slots.open(model, release))
         open_model = partial(self._opener.open, must_fit=must_fit)
-        return await load(slot, self._capabilities(), self._settings.inference_timeout_s, open_model)
+        before = measure_footprint()
+        hosted = await load(slot, self._capabilities(), self._settings.inference_timeout_s, open_model)
+        hosted.footprint_before = before
+        return hosted
+
+    async def _shadow(self, candidate: Hosted, life: Life) -> None:
+        await run_shadow(
+            candidate,
+            self._host,
+            deployment_id=life.deployment_id,
+            duration_s=life.shadow_s,
+            settings=self._settings,
+            keep=self._keep,
+        )
 
     async def _chosen(self, model: str, life: Life) -> Release:
         """Return the candidate, in the variant that is best where several are prepared."""

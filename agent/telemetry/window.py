@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +24,37 @@ from numpy.typing import NDArray
 from agent.telemetry.block import Block
 from fleet.drift.features import FEATURES_OF_INPUTS, count_block
 from fleet.drift.profile import ReferenceProfile, merge_profiles
-from fleet.protocol.latency import count_durations, merge_latency
+from fleet.protocol.latency import LatencyCounts, count_durations, merge_latency
 from fleet.protocol.manifest import Manifest
 from fleet.protocol.messages import TelemetryWindow
 
 PROFILED_NUMBERS = 1024
+RECENT_REQUESTS = 1000
 CLOCK_STEP_S = 1.0
 """A wall clock that is off by more from the time that has passed was set: it says when, not how long."""
 _GOLDEN_STEP = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio
+
+
+class Pace(NamedTuple):
+    """How fast a version answered lately.
+
+    Attributes:
+        latency: Durations of the runtime's work, by request.
+        predictions: Samples that were answered in them.
+    """
+
+    latency: LatencyCounts
+    predictions: int
+
+    @property
+    def requests(self) -> int:
+        """How many requests were answered."""
+        return sum(self.latency.values())
+
+    def halved(self) -> Pace:
+        """Return half of it, so that what comes next weighs more."""
+        halves = {bucket: number // 2 for bucket, number in self.latency.items() if number > 1}
+        return Pace(halves, self.predictions * sum(halves.values()) // max(1, self.requests))
 
 
 class Counter:
@@ -53,6 +76,7 @@ class Counter:
         self._block: Block | None = None
         self._turn = 0
         self._window: TelemetryWindow | None = None
+        self._recent = Pace({}, 0)
         self._started_at_s = 0.0  # Unix time
         self._started_s = time.monotonic()
 
@@ -117,6 +141,12 @@ class Counter:
         window.ended_at_s = now_s
         return window
 
+    def recent(self) -> Pace:
+        """Return how fast it answered the last requests, `RECENT_REQUESTS` or so, also of ended windows."""
+        with self._lock:
+            self._count_waiting()
+            return self._recent
+
     def _current(self) -> TelemetryWindow:
         if self._window is None:
             self._window = TelemetryWindow(
@@ -142,7 +172,12 @@ class Counter:
     ) -> None:
         window = self._current()
         window.predictions += len(outputs)
-        window.latency = merge_latency(window.latency, count_durations(durations_us))
+        counted = count_durations(durations_us)
+        window.latency = merge_latency(window.latency, counted)
+        if self._recent.requests > RECENT_REQUESTS:
+            self._recent = self._recent.halved()
+        recent = self._recent
+        self._recent = Pace(merge_latency(recent.latency, counted), recent.predictions + len(outputs))
         self._profile(reference, inputs, outputs)
 
     def _profile_some(self, inputs: NDArray[Any], outputs: NDArray[Any]) -> None:

@@ -2,8 +2,9 @@
 
 ::
 
-    QUEUED → DOWNLOADING → VERIFYING → STAGED → TRIAL → SUCCEEDED
-        └────────┴─────────────┴─────────┴───────┴→ FAILED | ROLLED_BACK | REJECTED | TIMED_OUT | CANCELED
+    QUEUED → DOWNLOADING → VERIFYING → STAGED → (SHADOW →) TRIAL → SUCCEEDED
+        └────────┴─────────────┴─────────┴─────────┴─────────┴→ FAILED | ROLLED_BACK | REJECTED | TIMED_OUT
+                                                               | CANCELED
     (an order without the model)                  → REMOVED
 
 The states on the right are terminal: a deployment reaches exactly one of them and stays there.
@@ -21,6 +22,7 @@ class DeploymentState(StrEnum):
     DOWNLOADING = "DOWNLOADING"
     VERIFYING = "VERIFYING"
     STAGED = "STAGED"
+    SHADOW = "SHADOW"
     TRIAL = "TRIAL"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
@@ -56,6 +58,7 @@ PROGRESS = (
     DeploymentState.DOWNLOADING,
     DeploymentState.VERIFYING,
     DeploymentState.STAGED,
+    DeploymentState.SHADOW,
     DeploymentState.TRIAL,
 )
 """The states before the end, in order. Reports may come late or twice: progress only moves forward."""

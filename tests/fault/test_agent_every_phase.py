@@ -38,12 +38,14 @@ class Scenario(NamedTuple):
         end: The deployment's end, told after the restart at the latest.
         version: What answers then.
         is_spoiled: Whether the version on trial is asked for what it cannot answer.
+        shadow_s: How long it is compared with version 1 before.
     """
 
     order: Bundle | None
     end: S
     version: int | None
     is_spoiled: bool = False
+    shadow_s: int = 0
 
 
 UPDATE = Scenario(TWO, S.SUCCEEDED, 2)
@@ -53,6 +55,7 @@ SCENARIOS = {
     Phase.VERIFYING: UPDATE,
     Phase.STAGED: UPDATE,
     Phase.TESTING: UPDATE,
+    Phase.SHADOW: UPDATE._replace(shadow_s=1),
     Phase.TRIAL: UPDATE,
     Phase.COMMITTED: UPDATE,
     Phase.ROLLED_BACK: Scenario(NAN, S.ROLLED_BACK, 1, is_spoiled=True),
@@ -80,7 +83,7 @@ def test_a_power_cut_in_any_phase_loses_nothing(peer: Peer, device: FaultyDevice
         peer.assign(device.id)
     else:
         peer.release(scenario.order)
-        peer.assign(device.id, (scenario.order, "d-2"))
+        peer.assign(device.id, (scenario.order, "d-2"), shadow_s=scenario.shadow_s)
     if scenario.is_spoiled:
         peer.wait_report("d-2", S.TRIAL)
         with suppress(OSError):  # the process may be gone before it has answered

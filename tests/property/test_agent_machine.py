@@ -21,6 +21,7 @@ from agent.life.terms import (
     Report,
     Restarted,
     Serve,
+    ShadowPassed,
     Stopped,
     TestPassed,
     TrialPassed,
@@ -33,7 +34,7 @@ from fleet.protocol.errors import Cause
 
 OFFERS = ((), ("onnx-int8",), ("tflite-int8", "onnx-int8"))
 VERSIONS = st.integers(1, 4)
-WORK = st.sampled_from([Fetched, Verified, Cleared, TestPassed, TrialPassed])
+WORK = st.sampled_from([Fetched, Verified, Cleared, TestPassed, ShadowPassed, TrialPassed])
 
 
 def release(version: int) -> Release:
@@ -62,15 +63,24 @@ class AnyLife(RuleBasedStateMachine):
                 assert (effect.cause is not None) == effect.state.is_failure
         # Nothing but a passed self-test lets a candidate answer, and nothing but a passed trial commits it.
         if self.life.phase is Phase.TRIAL and before.phase is not Phase.TRIAL:
+            assert isinstance(event, ShadowPassed if before.phase is Phase.SHADOW else TestPassed)
+            assert before.phase is Phase.SHADOW or not (before.shadow_s and before.active)
+        if self.life.phase is Phase.SHADOW and before.phase is not Phase.SHADOW:
             assert isinstance(event, TestPassed)
+            assert before.shadow_s
         if self.life.active not in {before.active, None}:
             assert isinstance(event, TrialPassed)
             assert before.candidate == self.life.active
 
-    @rule(version=VERSIONS, offered=st.sampled_from(OFFERS), policy=st.sampled_from(VariantPolicy))
-    def order(self, version: int, offered: tuple[str, ...], policy: VariantPolicy) -> None:
+    @rule(
+        version=VERSIONS,
+        offered=st.sampled_from(OFFERS),
+        policy=st.sampled_from(VariantPolicy),
+        shadow_s=st.sampled_from([0, 60]),
+    )
+    def order(self, version: int, offered: tuple[str, ...], policy: VariantPolicy, shadow_s: int) -> None:
         self.orders += 1
-        self.play(Ordered(f"d-{self.orders}", release(version), offered, policy))
+        self.play(Ordered(f"d-{self.orders}", release(version), offered, policy, shadow_s))
 
     @rule()
     def order_again(self) -> None:

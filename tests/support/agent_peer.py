@@ -36,6 +36,7 @@ from fleet.protocol.messages import (
     Hello,
     Incident,
     Record,
+    ShadowReport,
     StateReport,
     TelemetryWindow,
     Want,
@@ -103,6 +104,7 @@ class Peer:
         *orders: tuple[Bundle, str],
         sequence: int | None = None,
         expires_in_s: int = 600,
+        shadow_s: int = 0,
     ) -> Assignment:
         """Return an assignment of bundles with their deployment ids."""
         if sequence is None:
@@ -116,16 +118,21 @@ class Peer:
                 bytes.fromhex(bundle.sha256),
                 bundle.ordered,
                 deployment_id,
+                shadow_s=shadow_s,
             )
             for bundle, deployment_id in orders
         )
         return Assignment(device_id, sequence, now_s, now_s + expires_in_s, models)
 
     def assign(
-        self, device_id: str, *orders: tuple[Bundle, str], key: DirectorKey | None = None
+        self,
+        device_id: str,
+        *orders: tuple[Bundle, str],
+        key: DirectorKey | None = None,
+        shadow_s: int = 0,
     ) -> Assignment:
         """Order bundles, now and after each announcement."""
-        assignment = self.assignment(device_id, *orders)
+        assignment = self.assignment(device_id, *orders, shadow_s=shadow_s)
         message = (key or self.repository.director).sign(assignment)
         self._assignments[device_id] = message
         self.send(device_id, Down.ASSIGNMENT, message)
@@ -163,6 +170,14 @@ class Peer:
                 None,
             )
         )
+
+    def shadows(self, deployment_id: str) -> list[ShadowReport]:
+        """Return what was reported of a shadow."""
+        return [
+            record.body
+            for record in sorted(self.records, key=lambda record: record.number)
+            if isinstance(record.body, ShadowReport) and record.body.deployment_id == deployment_id
+        ]
 
     def windows(self) -> list[TelemetryWindow]:
         """Return the telemetry that has come."""

@@ -9,6 +9,7 @@ import pytest
 from agent.life.diagram import mermaid
 from agent.life.machine import CRASH_LIMIT, Step, advance
 from agent.life.terms import (
+    EXPOSED,
     UPDATING,
     Clean,
     Cleared,
@@ -24,6 +25,7 @@ from agent.life.terms import (
     Report,
     Restarted,
     Serve,
+    ShadowPassed,
     Stopped,
     TestPassed,
     TrialPassed,
@@ -48,14 +50,15 @@ def play(life: Life, *events: Event) -> Step:
     return Step(life, effects)
 
 
-def update(deployment_id: str, release: Release) -> tuple[Event, ...]:
-    """Return the events of an update that goes well."""
+def update(deployment_id: str, release: Release, shadow_s: int = 0) -> tuple[Event, ...]:
+    """Return the events of an update that goes well; one without a shadow ignores that it is over."""
     return (
-        Ordered(deployment_id, release),
+        Ordered(deployment_id, release, shadow_s=shadow_s),
         Fetched(deployment_id),
         Verified(deployment_id),
         Cleared(deployment_id),
         TestPassed(deployment_id),
+        ShadowPassed(deployment_id),
         TrialPassed(deployment_id),
     )
 
@@ -67,7 +70,7 @@ def reports(effects: Effects) -> list[tuple[str, S]]:
 def at(phase: Phase) -> Life:
     """Return a device with version 1 that updates to version 2 and has come to a phase."""
     life = play(Life(), *update("d-1", ONE)).life
-    for event in update("d-2", TWO):
+    for event in update("d-2", TWO, shadow_s=60 if phase is Phase.SHADOW else 0):
         if life.phase is phase:
             return life
         life = advance(life, event).life
@@ -141,7 +144,10 @@ def test_a_version_that_failed_may_be_ordered_anew() -> None:
     assert advance(failed, Ordered("d-3", TWO)).life.phase is Phase.DOWNLOADING
 
 
-@pytest.mark.parametrize(("phase", "end"), [(Phase.TESTING, S.FAILED), (Phase.TRIAL, S.ROLLED_BACK)])
+@pytest.mark.parametrize(
+    ("phase", "end"),
+    [(Phase.TESTING, S.FAILED), (Phase.SHADOW, S.FAILED), (Phase.TRIAL, S.ROLLED_BACK)],
+)
 def test_the_third_crash_gives_up_before_loading(phase: Phase, end: S) -> None:
     life = at(phase)
     for _ in range(CRASH_LIMIT - 1):
@@ -154,11 +160,44 @@ def test_the_third_crash_gives_up_before_loading(phase: Phase, end: S) -> None:
     assert life.candidate is None
 
 
-def test_an_orderly_stop_is_no_crash() -> None:
-    life = at(Phase.TRIAL)
+@pytest.mark.parametrize("phase", EXPOSED)
+def test_an_orderly_stop_is_no_crash(phase: Phase) -> None:
+    life = at(phase)
     for _ in range(5 * CRASH_LIMIT):
         life = play(life, Stopped(), Restarted()).life
-    assert (life.phase, life.crashes) == (Phase.TRIAL, 0)
+    assert (life.phase, life.crashes) == (phase, 0)
+
+
+def test_a_shadow_comes_before_the_trial_and_answers_nothing() -> None:
+    before = play(Life(), *update("d-1", ONE)).life
+    *steps, shadow_passed, trial_passed = update("d-2", TWO, shadow_s=60)
+    life, effects = play(before, *steps)
+    assert (life.phase, life.candidate, life.serving, life.running) == (Phase.SHADOW, TWO, ONE, True)
+    assert reports(effects)[-1] == ("d-2", S.SHADOW)
+    assert not [effect for effect in effects if isinstance(effect, Serve)]
+    life, effects = advance(life, shadow_passed)
+    assert (life.phase, life.serving, reports(effects)) == (Phase.TRIAL, TWO, [("d-2", S.TRIAL)])
+    life = advance(life, trial_passed).life
+    assert (life.phase, life.active, life.shadow_s) == (Phase.COMMITTED, TWO, 0)
+
+
+def test_the_first_version_has_nothing_to_be_compared_with() -> None:
+    life = play(Life(), *update("d-1", ONE, shadow_s=60)[:5]).life
+    assert (life.phase, life.serving) == (Phase.TRIAL, ONE)
+
+
+def test_the_repair_of_a_committed_version_needs_no_shadow() -> None:
+    committed = play(Life(), *update("d-1", ONE), *update("d-2", TWO, shadow_s=60)).life
+    life = advance(committed, Damaged(TWO)).life
+    life = play(life, *update("d-2", TWO)[1:5]).life
+    assert life.phase is Phase.TRIAL
+
+
+def test_the_active_version_may_be_damaged_during_a_shadow() -> None:
+    life, effects = advance(at(Phase.SHADOW), Damaged(ONE))
+    assert (life.phase, life.candidate, life.serving) == (Phase.SHADOW, TWO, None)
+    assert effects == (Serve(None),)
+    assert advance(life, ShadowPassed("d-2")).life.serving == TWO
 
 
 @pytest.mark.parametrize("phase", [Phase.DOWNLOADING, Phase.VERIFYING, Phase.STAGED])

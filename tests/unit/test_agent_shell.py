@@ -92,6 +92,7 @@ class OfflineDevice:
             settings=settings,
             capabilities=lambda: measure(folder),
             on_incident=self._tell,
+            keep=self.outbox.put,
         )
         around = Surroundings(LifeStore(life), slots, host, self.outbox, workshop, lambda: None, self._tell)
         self.models = Models(around, blobs)
