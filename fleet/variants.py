@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from statistics import median
 from typing import NamedTuple
 
 from fleet.protocol.assignment import MAX_ALTERNATIVES, VariantPolicy
@@ -72,6 +73,42 @@ class Offer(NamedTuple):
     variant: str
     alternatives: tuple[str, ...] = ()
     policy: VariantPolicy = VariantPolicy.FIRST
+
+
+class VariantSummary(NamedTuple):
+    """How one variant does on devices of one class.
+
+    Attributes:
+        variant: Its name.
+        size_bytes: Size of the model's file.
+        devices: How many devices tried it.
+        passed: On how many of them it passed the golden inputs.
+        median_us: Median over these of the median durations; None without any.
+        cpu_us: Likewise of the CPU times.
+    """
+
+    variant: str
+    size_bytes: int
+    devices: int
+    passed: int
+    median_us: float | None
+    cpu_us: float | None
+
+
+class ClassSummary(NamedTuple):
+    """What devices of one class measured of a version.
+
+    Attributes:
+        device: The class.
+        devices: How many devices of it measured.
+        variants: Those that were tried, by name.
+        agreed: For each policy that is measured, the variant that is offered alone from now on.
+    """
+
+    device: DeviceClass
+    devices: int
+    variants: tuple[VariantSummary, ...]
+    agreed: dict[VariantPolicy, str | None]
 
 
 def class_of(device: Capabilities | Measurement) -> DeviceClass:
@@ -173,6 +210,41 @@ def agreed(measurements: Iterable[Measurement], policy: VariantPolicy, names: se
         if count >= AGREEING_DEVICES and count >= AGREEING_SHARE * votes.total():
             return name
     return None
+
+
+def summaries(measurements: Iterable[Measurement]) -> list[ClassSummary]:
+    """Return what was measured of one version, class by class.
+
+    Args:
+        measurements: At most one of each device.
+    """
+    by_class: dict[DeviceClass, list[Measurement]] = {}
+    for measured in measurements:
+        by_class.setdefault(class_of(measured), []).append(measured)
+    return [_class_summary(device, of_class) for device, of_class in sorted(by_class.items())]
+
+
+def _class_summary(device: DeviceClass, measurements: list[Measurement]) -> ClassSummary:
+    tried: dict[str, list[Candidate]] = {}
+    for measured in measurements:
+        for candidate in measured.candidates:
+            tried.setdefault(candidate.variant, []).append(candidate)
+    variants = tuple(_variant_summary(name, candidates) for name, candidates in sorted(tried.items()))
+    measured_by = (VariantPolicy.FASTEST, VariantPolicy.COOLEST)
+    votes = {policy: agreed(measurements, policy, set(tried)) for policy in measured_by}
+    return ClassSummary(device, len(measurements), variants, votes)
+
+
+def _variant_summary(name: str, candidates: list[Candidate]) -> VariantSummary:
+    passed = [candidate for candidate in candidates if candidate.cause is None]
+    return VariantSummary(
+        variant=name,
+        size_bytes=max(candidate.size_bytes for candidate in candidates),
+        devices=len(candidates),
+        passed=len(passed),
+        median_us=median(candidate.median_us for candidate in passed) if passed else None,
+        cpu_us=median(candidate.cpu_us for candidate in passed) if passed else None,
+    )
 
 
 def _offer(ranked: Sequence[str], policy: VariantPolicy) -> Offer:

@@ -23,6 +23,7 @@ from fleet.protocol.messages import (
     FetchRequest,
     FileAnswer,
     Hello,
+    Measurement,
     Presence,
     Record,
     StateReport,
@@ -31,6 +32,7 @@ from fleet.protocol.messages import (
 )
 from fleet.protocol.topics import Down, Up
 from fleet.protocol.windows import check_window, contradiction
+from fleet.variants import check_measurement
 from hub.store.protocols import DeviceStore, RecordStore
 from hub.store.rows import DeadLetter, IncomingRecord
 from hub.tasks import TaskSet
@@ -141,10 +143,15 @@ class Ingest:
 
     async def _record(self, device_id: str, payload: bytes) -> None:
         record = messages.decode(payload, Record)
-        window = record.body if isinstance(record.body, TelemetryWindow) else None
+        body = record.body
+        window = body if isinstance(body, TelemetryWindow) else None
         try:
-            if window is not None:
-                check_window(window, *await asyncio.to_thread(self._reference, window.model, window.version))
+            if isinstance(body, TelemetryWindow | Measurement):
+                digest, profile = await asyncio.to_thread(self._reference, body.model, body.version)
+                if isinstance(body, TelemetryWindow):
+                    check_window(body, digest, profile)
+                else:
+                    check_measurement(body, digest)
         except (InvalidMessage, NotFound):
             self._acknowledge(device_id, record)
             raise

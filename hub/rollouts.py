@@ -15,10 +15,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from fleet.protocol.assignment import ModelOrder
+import msgspec
+
+from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Conflict, InvalidPlan, MusterError, VariantUnsupported
-from fleet.protocol.manifest import Manifest, choose_variant
+from fleet.protocol.manifest import Manifest
 from fleet.protocol.messages import DeploymentReport, TelemetryWindow
 from fleet.rollout import engine
 from fleet.rollout.events import (
@@ -34,15 +36,16 @@ from fleet.rollout.events import (
 from fleet.rollout.plan import Plan, default_plan, rollback_plan
 from fleet.rollout.removals import is_removed, open_removals
 from fleet.rollout.state import Kind, Rollout
-from hub.store.protocols import DeviceStore, RecordStore, RolloutStore
+from hub.store.protocols import DeviceStore, MeasurementStore, RecordStore, RolloutStore
 from hub.store.rows import OrderChange, RolloutRow, StoredRecord, Superseded
+from hub.variants import Offers
 
 log = logging.getLogger(__name__)
 
 RECORDS_PER_STEP = 500
 
 
-class RolloutShellStore(RolloutStore, DeviceStore, RecordStore, Protocol):
+class RolloutShellStore(RolloutStore, DeviceStore, RecordStore, MeasurementStore, Protocol):
     """What rollouts need of the store."""
 
 
@@ -69,7 +72,14 @@ class Rollouts:
         self._lock = threading.Lock()
 
     def create(
-        self, model: str, version: int, *, plan: Plan | None, devices: Sequence[str] | None, seed: int
+        self,
+        model: str,
+        version: int,
+        *,
+        plan: Plan | None,
+        devices: Sequence[str] | None,
+        seed: int,
+        variant_policy: VariantPolicy | None = None,
     ) -> RolloutRow:
         """Create a rollout; it moves nothing until it is started.
 
@@ -79,6 +89,7 @@ class Rollouts:
             plan: None for the default plan.
             devices: Whom to reach; None for every device.
             seed: Fixes the order in which devices are reached.
+            variant_policy: In place of the plan's; None for that.
 
         Raises:
             NotFound: There is no such version or device.
@@ -86,11 +97,14 @@ class Rollouts:
             InvalidPlan: The plan cannot be carried out with these devices, or there are none.
         """
         members = [self._store.device(d).device_id for d in devices] if devices is not None else self._all()
+        plan = plan or default_plan(len(members))
+        if variant_policy is not None:
+            plan = msgspec.structs.replace(plan, variant_policy=variant_policy)
         creation = self._creation(
             model,
             version,
             kind=Kind.UPDATE,
-            plan=plan or default_plan(len(members)),
+            plan=plan,
             devices=members,
             seed=seed,
         )
@@ -226,31 +240,22 @@ class Rollouts:
     def _stepped(self, state: Rollout, events: Iterable[Event]) -> tuple[Rollout, list[OrderChange]]:
         """Return the state after the events, and the orders that follow."""
         changes: list[OrderChange] = []
+        offers = Offers(self._store, self._released, state)
         waiting = deque(events)
         while waiting:
             state, commands = engine.step(state, waiting.popleft(), time.time())
             for command in commands:
                 if isinstance(command, Assign):
                     try:
-                        changes.append(self._order(state.model, command))
+                        changes.append(self._order(offers, state.model, command))
                     except VariantUnsupported as error:
                         waiting.appendleft(_refusal(command, error))
                 else:
                     log.info("Rollout %d: %s", state.number, command.text)
         return state, changes
 
-    def _order(self, model: str, command: Assign) -> OrderChange:
-        if command.version is None:
-            return OrderChange(command.device_id, model, None)
-        digest, manifest = self._released(model, command.version)
-        capabilities = self._store.device(command.device_id).capabilities
-        order = ModelOrder(
-            model=model,
-            version=command.version,
-            manifest_sha256=bytes.fromhex(digest),
-            variant=choose_variant(manifest, capabilities).name,
-            deployment_id=command.deployment_id,
-        )
+    def _order(self, offers: Offers, model: str, command: Assign) -> OrderChange:
+        order = None if command.version is None else offers.order(command, command.version)
         return OrderChange(command.device_id, model, order)
 
     def _all(self) -> list[str]:

@@ -7,7 +7,7 @@
                   {"devices": "all", "minimum_bake_s": 600, "maximum_bake_s": 7200} ],
       "gate": { "error_budget": 0.01, "maximum_failed_share": 0.05,
                 "metrics": [ {"metric": "label_errors", "margin": 0.1, "limit": 0.3} ] },
-      "deployment_timeout_s": 3600, "on_inconclusive": "pause" }
+      "deployment_timeout_s": 3600, "on_inconclusive": "pause", "variant_policy": "first" }
 
 ``devices`` is cumulative: how many of the rollout's devices have been sent the version once the stage has
 begun. A share is rounded up to whole devices. Every stage adds at least one device, the last reaches all.
@@ -24,6 +24,7 @@ from enum import StrEnum
 import msgspec
 
 from fleet.drift.features import CONFIDENCE_EDGES
+from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.errors import InvalidPlan
 
 MAX_PLAN_SIZE_BYTES = 64 * 1024
@@ -110,12 +111,14 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         gate: What every stage must pass.
         deployment_timeout_s: A deployment that has not ended this long after its order is TIMED_OUT.
         on_inconclusive: See `OnInconclusive`.
+        variant_policy: Which of the variants that a device can run it runs, see `fleet.variants`.
     """
 
     stages: tuple[Stage, ...]
     gate: Gate
     deployment_timeout_s: float = 3600.0
     on_inconclusive: OnInconclusive = OnInconclusive.PAUSE
+    variant_policy: VariantPolicy = VariantPolicy.FIRST
 
 
 def decode_plan(data: bytes) -> Plan:

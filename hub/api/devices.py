@@ -11,6 +11,7 @@ from msgspec.structs import asdict
 from fleet.health import device_health
 from fleet.protocol.messages import DeploymentReport, Incident
 from hub.api.auth import Viewer
+from hub.api.measurements import MeasurementOut
 from hub.api.paging import Limit, number_in
 from hub.api.schemas import (
     ActionOut,
@@ -77,6 +78,13 @@ def timeline(
     return Page(items=[_entry(record) for record in records], next=following)
 
 
+@router.get("/devices/{device_id}/measurements")
+def measurements(device_id: str, hub: Hub, _: Viewer) -> list[MeasurementOut]:
+    """Return what a device measured to choose among variants, by model and version."""
+    hub.store.device(device_id)
+    return [MeasurementOut.of(row.measurement) for row in hub.store.measurements(device_id=device_id)]
+
+
 def wishes_out(wishes: DeviceWishes) -> WishesOut:
     """Return wishes as the API shows them."""
     held = HoldOut(**asdict(wishes.held)) if wishes.held else None
@@ -93,6 +101,7 @@ def _fields(hub: HubServices, rows: list[DeviceRow]) -> list[dict[str, Any]]:
             "device_id": row.device_id,
             "attributes": row.attributes,
             "architecture": row.capabilities.architecture,
+            "hardware": row.capabilities.hardware,
             "agent_version": row.capabilities.agent_version,
             "runtimes": row.capabilities.runtimes,
             "enrolled_at_s": row.enrolled_at_s,

@@ -6,7 +6,9 @@ import msgspec
 from fastapi import APIRouter, Request, Response, status
 
 from fleet.protocol.errors import InvalidInput
+from fleet.variants import summaries
 from hub.api.auth import Admin, Operator, Viewer
+from hub.api.measurements import ClassOut
 from hub.api.paging import Limit, Number
 from hub.api.schemas import Name, Page, ProgressOut, TrainIn, VersionOut
 from hub.api.services import Hub, HubServices
@@ -62,6 +64,14 @@ async def register(model: Name, request: Request, response: Response, hub: Hub, 
 def show_version(model: str, version: Number, hub: Hub, _: Viewer) -> VersionOut:
     """Show one version."""
     return _out(hub, hub.store.version(model, version))
+
+
+@router.get("/models/{model}/versions/{version}/measurements")
+def measurements(model: str, version: Number, hub: Hub, _: Viewer) -> list[ClassOut]:
+    """Return what devices measured of a version's variants, by class of devices."""
+    digest = hub.store.version(model, version).manifest_sha256
+    rows = hub.store.measurements(manifest_sha256=digest) if digest is not None else []
+    return [ClassOut.of(summary) for summary in summaries(row.measurement for row in rows)]
 
 
 @router.post("/models/{model}/versions/{version}/release")

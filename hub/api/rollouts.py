@@ -38,7 +38,14 @@ router = APIRouter(tags=["rollouts"])
 def create(body: RolloutIn, hub: Hub, _: Operator) -> RolloutDetailOut:
     """Create a rollout; it moves nothing until it is started."""
     plan = decode_plan(msgspec.json.encode(body.plan)) if body.plan is not None else None
-    row = hub.rollouts.create(body.model, body.version, plan=plan, devices=body.devices, seed=body.seed)
+    row = hub.rollouts.create(
+        body.model,
+        body.version,
+        plan=plan,
+        devices=body.devices,
+        seed=body.seed,
+        variant_policy=body.variant_policy,
+    )
     return _detail(row)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.errors import Cause
 from fleet.protocol.names import NAME_PATTERN
 from fleet.protocol.wishes import LogLevel
@@ -140,6 +141,7 @@ class DeviceOut(Schema):
     device_id: str
     attributes: dict[str, str]
     architecture: str
+    hardware: str
     agent_version: str
     runtimes: dict[str, str]
     enrolled_at_s: float
@@ -243,6 +245,7 @@ class RolloutIn(Schema):
     plan: dict[str, Any] | None = None
     devices: list[Name] | None = Field(default=None, description="The devices to reach; null for all.")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    variant_policy: VariantPolicy | None = Field(default=None, description="In place of the plan's.")
 
 
 class RollbackIn(Schema):

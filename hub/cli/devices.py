@@ -8,6 +8,7 @@ import typer
 
 from fleet.protocol.names import checked_name
 from hub.cli.client import client_of
+from hub.cli.measurements import print_device_measurements
 from hub.cli.output import JsonFlag, ago, console, print_table, show
 from hub.cli.remote import print_wishes
 
@@ -54,6 +55,7 @@ def show_device(
     checked_name(device_id, "device id")  # or it would not be one step of the path
     device = client.get(f"/devices/{device_id}")
     device["timeline"] = client.get(f"/devices/{device_id}/timeline", limit=20)["items"]
+    device["measurements"] = client.get(f"/devices/{device_id}/measurements")
     show(device, as_json=as_json, draw=_print)
 
 
@@ -81,6 +83,7 @@ def _print(device: dict[str, Any]) -> None:
     if device["diagnostics"]:
         columns = {"request_id": "request", "received_at_s": "came", "size_bytes": "bytes"}
         print_table(device["diagnostics"], columns, as_json=False, title="diagnostic bundles")
+    print_device_measurements(device["measurements"])
     for entry in device["timeline"]:
         entry["why"] = entry["cause"]["detail"] if entry["cause"] else None
     columns = {

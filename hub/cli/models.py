@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from fleet.protocol.errors import InvalidInput, InvalidModel, error_of
 from fleet.protocol.names import checked_name
 from hub.cli.client import Client, client_of
+from hub.cli.measurements import print_class_measurements
 from hub.cli.output import JsonFlag, console, print_table, progress, show
 
 if TYPE_CHECKING:
@@ -102,8 +103,10 @@ def show_version(
     version: Annotated[int, typer.Argument(min=1)],
     as_json: JsonFlag = False,
 ) -> None:
-    """Show one version."""
-    row = client_of(context).get(f"{_path(model)}/{version}")
+    """Show one version, and what devices measured of its variants."""
+    client = client_of(context)
+    row = client.get(f"{_path(model)}/{version}")
+    row["measurements"] = client.get(f"{_path(model)}/{version}/measurements")
     show(row, as_json=as_json, draw=_print_version)
 
 
@@ -195,3 +198,4 @@ def _print_version(version: dict[str, Any]) -> None:
             "reason": "reason",
         }
         print_table(rows, columns, as_json=False)
+    print_class_measurements(version.get("measurements", []))

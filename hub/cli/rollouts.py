@@ -13,6 +13,7 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
+from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.errors import InvalidPlan
 from fleet.rollout.state import FINAL
 from hub.cli.client import client_of
@@ -37,6 +38,9 @@ def create(
     ] = None,
     device: Annotated[list[str] | None, typer.Option(help="Reach only this device; repeat for more.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Which devices come first.")] = 0,
+    variant_policy: Annotated[
+        VariantPolicy | None, typer.Option(help="Which variant devices run, in place of the plan's choice.")
+    ] = None,
     start: Annotated[bool, typer.Option("--start", help="Start it at once.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -48,6 +52,7 @@ def create(
         "plan": _read_plan(plan),
         "devices": device or None,
         "seed": seed,
+        "variant_policy": variant_policy,
     }
     rollout = client.post("/rollouts", body)
     if start:

@@ -31,6 +31,7 @@ from hub.store.rows import (
     DiagnosticsRow,
     DriftRow,
     IncomingRecord,
+    MeasurementRow,
     NewDevice,
     OrderChange,
     RolloutRow,
@@ -219,6 +220,16 @@ class WishStore(Protocol):
         ...
 
 
+class MeasurementStore(Protocol):
+    """What devices measured of variants: the newest of each device and bundle."""
+
+    def measurements(
+        self, *, manifest_sha256: str | None = None, device_id: str | None = None
+    ) -> list[MeasurementRow]:
+        """Return what was measured of a bundle, by a device, or both, by device and model."""
+        ...
+
+
 class DiagnosticsStore(Protocol):
     """Diagnostic bundles that devices sent: of each device the newest few; `add_records` puts them here."""
 
@@ -365,6 +376,7 @@ class Store(
     WishStore,
     RecordStore,
     DiagnosticsStore,
+    MeasurementStore,
     RolloutStore,
     DriftStore,
     Protocol,

@@ -11,7 +11,14 @@ from fleet.drift.alarms import AlarmState, FeatureDrift
 from fleet.drift.profile import Profile
 from fleet.protocol.assignment import ModelOrder
 from fleet.protocol.errors import Cause
-from fleet.protocol.messages import Capabilities, Record, RecordBody, StateReport, TelemetryWindow
+from fleet.protocol.messages import (
+    Capabilities,
+    Measurement,
+    Record,
+    RecordBody,
+    StateReport,
+    TelemetryWindow,
+)
 from fleet.protocol.wishes import NO_WISHES, LogLevel, Wishes
 from fleet.rollout.state import Rollout
 
@@ -153,6 +160,14 @@ class Action(msgspec.Struct, frozen=True):
     at_s: float
     by: str
     text: str
+
+
+class MeasurementRow(msgspec.Struct, frozen=True):
+    """What one device measured of a version's variants."""
+
+    device_id: str
+    received_at_s: float
+    measurement: Measurement
 
 
 class DiagnosticsRow(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from hub.store.sqlite.database import Database
 from hub.store.sqlite.devices import SqliteDevices
 from hub.store.sqlite.diagnostics import SqliteDiagnostics
 from hub.store.sqlite.drift import SqliteDrift
+from hub.store.sqlite.measurements import SqliteMeasurements
 from hub.store.sqlite.records import SqliteRecords
 from hub.store.sqlite.registry import SqliteRegistry
 from hub.store.sqlite.rollouts import SqliteRollouts
@@ -22,6 +23,7 @@ class SqliteStore(
     SqliteWishes,
     SqliteRecords,
     SqliteDiagnostics,
+    SqliteMeasurements,
     SqliteRollouts,
     SqliteDrift,
 ):

@@ -8,7 +8,7 @@ import msgspec
 import sqlite_utils
 from sqlite_utils.db import NotFoundError
 
-from fleet.protocol.assignment import ModelOrder
+from fleet.protocol.assignment import ModelOrder, VariantPolicy
 from fleet.protocol.errors import Conflict, NotAuthenticated, NotFound
 from fleet.protocol.messages import Capabilities, StateReport
 from hub.store.rows import Desired, DeviceRow, NewDevice
@@ -99,6 +99,7 @@ class SqliteDevices(Part):
         # One statement, so that orders, wishes and sequence number belong together.
         rows = self._database.rows(
             "SELECT d.sequence, o.model, o.version, o.manifest_sha256, o.variant, o.deployment_id,"
+            " o.alternatives, o.policy,"
             " w.log_level, w.held_by, w.held_reason, w.held_at_s, w.diagnostics"
             " FROM devices d LEFT JOIN desired o ON o.device_id = d.device_id"
             " LEFT JOIN wishes w ON w.device_id = d.device_id"
@@ -182,4 +183,6 @@ def _order(row: dict[str, Any]) -> ModelOrder:
         manifest_sha256=bytes.fromhex(row["manifest_sha256"]),
         variant=row["variant"],
         deployment_id=row["deployment_id"],
+        alternatives=tuple(msgspec.json.decode(row["alternatives"], type=list[str])),
+        policy=VariantPolicy(row["policy"]),
     )

@@ -9,11 +9,19 @@ import msgspec
 import sqlite_utils
 
 from fleet.protocol.errors import Cause
-from fleet.protocol.messages import DeploymentReport, Diagnostics, Incident, RecordBody, TelemetryWindow
+from fleet.protocol.messages import (
+    DeploymentReport,
+    Diagnostics,
+    Incident,
+    Measurement,
+    RecordBody,
+    TelemetryWindow,
+)
 from fleet.protocol.windows import contradiction, merge_windows
 from hub.store.rows import DeadLetter, IncomingRecord, StoredRecord, VersionTotals
 from hub.store.sqlite.database import Part
 from hub.store.sqlite.diagnostics import keep_diagnostics
+from hub.store.sqlite.measurements import keep_measurements
 from hub.store.sqlite.migrations import table
 
 _KINDS = {
@@ -21,6 +29,7 @@ _KINDS = {
     Incident: "incident",
     TelemetryWindow: "window",
     Diagnostics: "diagnostics",
+    Measurement: "measurement",
 }
 _INSERT = (
     "INSERT OR IGNORE INTO records (device_id, stream, number, received_at_s, model, kind, body)"
@@ -37,6 +46,7 @@ class SqliteRecords(Part):
             new = [record for record in records if db.execute(_INSERT, _values(record)).rowcount == 1]
             _add_to_totals(db, new)
             keep_diagnostics(db, new)
+            keep_measurements(db, new)
         return len(new)
 
     def add_dead_letter(self, letter: DeadLetter) -> None:

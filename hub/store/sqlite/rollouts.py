@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import sqlite_utils
 
 from fleet.protocol.errors import Conflict, NotFound
@@ -139,6 +140,8 @@ def _change_order(db: sqlite_utils.Database, change: OrderChange) -> None:
             "manifest_sha256": order.manifest_sha256.hex(),
             "variant": order.variant,
             "deployment_id": order.deployment_id,
+            "alternatives": msgspec.json.encode(order.alternatives).decode(),
+            "policy": order.policy.value,
         },
         pk=("device_id", "model"),
     )

@@ -1,0 +1,93 @@
+"""Which variant of a version the hub orders for a device, and what it leaves to the device to choose.
+
+The decision is `fleet.variants.offer`; here is what it asks of the store. A device that goes back to an
+older version gets it by the policy of the rollout that brought that version: so it is offered the very
+variant that it ran then and need not fetch or measure anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from fleet.protocol.assignment import ModelOrder, VariantPolicy
+from fleet.protocol.manifest import Manifest
+from fleet.protocol.messages import Measurement
+from fleet.rollout.events import Assign
+from fleet.rollout.state import Kind, Rollout
+from fleet.variants import offer
+from hub.store.protocols import DeviceStore, MeasurementStore, RolloutStore
+
+ROLLOUTS_LOOKED_AT = 100
+"""The latest of the model; a version that none of them brought is ordered in its first variant."""
+
+
+class OfferStore(DeviceStore, MeasurementStore, RolloutStore, Protocol):
+    """What offers need of the store."""
+
+
+class Offers:
+    """The orders of one step of a rollout. What is the same for all of its devices is read once.
+
+    Args:
+        store: Knows devices and what they measured.
+        released: Returns digest and manifest of a released version.
+        rollout: Gives the orders.
+    """
+
+    def __init__(
+        self, store: OfferStore, released: Callable[[str, int], tuple[str, Manifest]], rollout: Rollout
+    ) -> None:
+        self._store = store
+        self._released = released
+        self._rollout = rollout
+        self._policies: dict[int, VariantPolicy] = {}
+        self._measured: dict[str, dict[str, Measurement]] = {}
+
+    def order(self, command: Assign, version: int) -> ModelOrder:
+        """Return the order that carries out a command.
+
+        Args:
+            command: Names the device and the deployment.
+            version: What the device should run.
+
+        Raises:
+            VariantUnsupported: The device can run none of the version's variants.
+        """
+        digest, manifest = self._released(self._rollout.model, version)
+        policy = self._policy(version)
+        measured = {} if policy is VariantPolicy.FIRST else self._measurements(digest)
+        offered = offer(
+            manifest,
+            self._store.device(command.device_id).capabilities,
+            policy,
+            own=measured.get(command.device_id),
+            others=list(measured.values()),
+        )
+        return ModelOrder(
+            model=self._rollout.model,
+            version=version,
+            manifest_sha256=bytes.fromhex(digest),
+            variant=offered.variant,
+            deployment_id=command.deployment_id,
+            alternatives=offered.alternatives,
+            policy=offered.policy,
+        )
+
+    def _policy(self, version: int) -> VariantPolicy:
+        rollout = self._rollout
+        if rollout.kind is Kind.UPDATE and version == rollout.version:
+            return rollout.plan.variant_policy
+        if version not in self._policies:
+            rows = self._store.rollouts(model=rollout.model, limit=ROLLOUTS_LOOKED_AT)
+            brought = (r.state for r in rows if r.state.kind is Kind.UPDATE and r.state.version == version)
+            self._policies[version] = next(
+                (state.plan.variant_policy for state in brought), VariantPolicy.FIRST
+            )
+        return self._policies[version]
+
+    def _measurements(self, manifest_sha256: str) -> dict[str, Measurement]:
+        if manifest_sha256 not in self._measured:
+            rows = self._store.measurements(manifest_sha256=manifest_sha256)
+            self._measured[manifest_sha256] = {row.device_id: row.measurement for row in rows}
+        return self._measured[manifest_sha256]
