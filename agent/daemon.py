@@ -43,7 +43,7 @@ from agent.life.shell import Surroundings
 from agent.life.slots import Slots
 from agent.life.store import LifeStore
 from agent.life.work import Workshop
-from agent.memory import give_back
+from agent.memory import give_back, measure_memory
 from agent.mqtt import Link
 from agent.notify import Notifier
 from agent.orders import Orders
@@ -80,6 +80,10 @@ LOCK_FILE = "agent.lock"
 FOR_GROUP = 0o660
 GIVE_BACK_DELAY_S = 2.0
 """When what a start or a swap needed for a moment is given back: after what follows at once is done."""
+
+MEMORY_PER_REQUEST = 96
+"""How many times the largest request memory has to hold. The dearest JSON (``[[],[],…``) takes 24 times its size
+while it is read (measured), which may be a quarter of all."""
 
 REPORT_DELAY_S = 0.05
 """Changes of state that come together are told in one heartbeat."""
@@ -169,7 +173,7 @@ class Daemon:
             on_incident=self._on_incident,
             backoff=self._new_backoff(),
         )
-        limit_bytes = settings.request_limit_bytes
+        limit_bytes = min(settings.request_limit_bytes, measure_memory().limit_bytes // MEMORY_PER_REQUEST)
         api = InferenceApi(self._host, self._models.are_ready, self._models.states, limit_bytes)
         self._drain = Drain(api.respond)
         self._server = HttpServer(
