@@ -82,8 +82,8 @@ GIVE_BACK_DELAY_S = 2.0
 """When what a start or a swap needed for a moment is given back: after what follows at once is done."""
 
 MEMORY_PER_REQUEST = 96
-"""How many times the largest request memory has to hold. The dearest JSON (``[[],[],…``) takes 24 times its size
-while it is read (measured), which may be a quarter of all."""
+"""How many times the largest request memory has to hold. The dearest JSON (``[[],[],…``) takes 24 times its
+size while it is read (measured); that may be a quarter of all."""
 
 REPORT_DELAY_S = 0.05
 """Changes of state that come together are told in one heartbeat."""
