@@ -12,9 +12,10 @@ CODE   := fleet converters agent hub tests benchmarks
 # a newer one than Muster does.
 PEER_PYTHON ?= 3.12
 PEERS  := $(addprefix $(VENV)/peers/converters,/.ready -tensorflow/.ready -onnxruntime/.ready -muster/.ready)
+SERVERS := $(patsubst %,$(VENV)/peers/agent-%/.ready,mlserver bentoml litserve fastapi)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-torch demo test fmt lint types imports wheel-check lock check clean bench-converters
+.PHONY: help setup setup-torch demo test fmt lint types imports wheel-check lock check clean bench-converters bench-agent
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +60,7 @@ $(TRITON): requirements/tritonclient.lock $(READY)
 
 # What cannot be installed here is left out, and the benchmark says so.
 $(VENV)/peers/%-muster/.ready $(VENV)/peers/%-onnxruntime/.ready: PEER_PYTHON = $(BIN)/python
+$(VENV)/peers/agent-%/.ready: PEER_PYTHON = $(BIN)/python
 $(VENV)/peers/%/.ready: requirements/peers-%.txt | $(READY)
 	@echo "Installing $(<F) into $(@D) ..."
 	@rm -rf $(@D)
@@ -106,6 +108,9 @@ lock: ## Resolve the dependencies anew, with hashes, for every Python and platfo
 
 bench-converters: $(TORCH) $(PEERS) ## Compare our conversions with others', side by side
 	@$(BIN)/python -m benchmarks.converters $(ARGS)
+
+bench-agent: $(READY) $(SERVERS) ## Compare the agent with other servers of models, side by side
+	@$(BIN)/python -m benchmarks.agent $(ARGS)
 
 clean: ## Remove what was built and installed here
 	@rm -rf $(VENV) build dist *.egg-info .import_linter_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

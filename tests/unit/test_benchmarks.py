@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+import socket
+import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,10 @@ import pytest
 from benchmarks.aims import Aim
 from benchmarks.inference import points
 from benchmarks.measure import median_calls_s, run_program
+from benchmarks.serving import processes
+from benchmarks.serving.footprint import REST, parts
+from benchmarks.serving.load import Unanswered, receive
+from benchmarks.serving.report import MANY, Found, Load, aims, median_load
 from benchmarks.table import WIDTH, table
 
 LINE = re.compile(r"AIM ([a-z0-9-]+) (-|-?[0-9.]+|nan|inf) (<=|>=)([0-9.]+) (OK|MISS)( .+)?")
@@ -102,3 +109,60 @@ def test_points_of_accuracy_and_of_the_area_under_the_curve() -> None:
     assert points("accuracy", answers, samples, labels) == 75.0
     errors = np.array([[1, 1], [2, 2], [1, 1], [1, 1]], np.float32)  # of the anomalies one above, one even
     assert points("auroc", errors, samples, labels) == 75.0
+
+
+def test_a_server_is_measured_with_its_children() -> None:
+    program = (
+        "import subprocess, sys\n"
+        "child = 'x = bytearray(50_000_000); print(sum(range(3_000_000)), flush=True); input()'\n"
+        "subprocess.run([sys.executable, '-c', child])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert len(processes.family(process.pid)) == 2
+        size = processes.memory(process.pid)
+        assert size.rss_bytes >= size.pss_bytes > 50_000_000
+        assert processes.cpu_s(process.pid) > 0.01
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def test_parts_of_memory_sum_to_the_agents() -> None:
+    by_part = parts({"interpreter": 10, "numpy": 25}, processes.Memory(40, 30))
+    assert by_part == {"interpreter": 10, "numpy": 15, REST: 15}
+
+
+def test_what_was_not_measured_of_the_agent_is_missed_with_its_reason() -> None:
+    lines = [str(aim) for aim in aims(Found(failures={"mlserver": "could not be installed"}))]
+    names = [line.split()[1] for line in lines]
+    assert len(set(names)) == len(names) > 10
+    assert all(LINE.fullmatch(line) and " MISS " in line for line in lines)
+    assert "AIM rest-json-to-mlserver-mlp - >=12 MISS could not be installed" in lines
+
+
+def test_the_agents_aims_are_ratios_to_peers_of_the_same_run() -> None:
+    ours, theirs = Load(100_000.0, 10.0, 20.0, 9.0), Load(5_000.0, 150.0, 300.0, 190.0)
+    found = Found(loads={("mlp", MANY): {"muster TCP binary": ours, "mlserver": theirs}})
+    assert "AIM rest-binary-to-mlserver-mlp 20 >=15 OK" in [str(aim) for aim in aims(found)]
+    assert median_load([ours, theirs, theirs]) == theirs
+
+
+def test_a_client_takes_answers_in_parts_and_refuses_errors() -> None:
+    client, server = socket.socketpair()
+    with client, server:
+        server.sendall(b"HTTP/1.1 200 OK\r\nContent-Len")
+        waiting = threading.Thread(target=receive, args=(client,))
+        waiting.start()
+        server.sendall(b"gth: 4\r\n\r\nab")
+        server.sendall(b"cd")
+        waiting.join(10)
+        assert not waiting.is_alive()
+        server.sendall(b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n")
+        with pytest.raises(Unanswered):
+            receive(client)
+        server.shutdown(socket.SHUT_WR)
+        with pytest.raises(Unanswered):
+            receive(client)

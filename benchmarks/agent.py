@@ -1,0 +1,190 @@
+"""Servers of models side by side: ``make bench-agent``; docs/benchmarks.md says what is measured and how.
+
+::
+
+    for each model:  start every server ─► ask each in turns ─► memory ─► stop them
+                     (a group of           (a client process
+                     processes each)       each time)                       ─► tables ─► aims
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.measure import ROOT
+from benchmarks.serving import processes
+from benchmarks.serving.device import TFLITE
+from benchmarks.serving.footprint import parts
+from benchmarks.serving.load import Figures, Order
+from benchmarks.serving.models import MODELS, Model
+from benchmarks.serving.report import LITERT, MANY, RAW, Found, Load, aims, median_load, tables
+from benchmarks.serving.servers import MUSTER, PEERS, NotStarted, Route, Server
+
+CLIENT_TIMEOUT_S = 60.0
+COLD_STARTS = 3
+
+
+def main() -> None:
+    """Run the benchmark as the command line says."""
+    arguments = _arguments()
+    if arguments.quick:
+        arguments.rounds, arguments.seconds = 2, 0.2
+    found = Found()
+    with tempfile.TemporaryDirectory(prefix="bench-agent-") as temporary:
+        folder = Path(temporary)
+        for model in (model for model in MODELS if model.name in arguments.models):
+            _measure(model, folder / model.name, found, arguments)
+        _measure_starts(MODELS[0], folder / "starts", found, 1 if arguments.quick else COLD_STARTS)
+        _measure_litert(MODELS[0], folder / "litert", found)
+    sys.stdout.write("\n\n".join([*tables(found), "\n".join(str(aim) for aim in aims(found))]) + "\n")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks.agent", description="Compare servers of models.")
+    models = [model.name for model in MODELS]
+    parser.add_argument("--models", nargs="+", choices=models, default=models, help="by default all")
+    parser.add_argument("--servers", nargs="+", choices=PEERS, default=PEERS, help="peers, by default all")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each way, by default 5")
+    parser.add_argument("--seconds", type=float, default=0.8, help="of each turn, by default 0.8")
+    parser.add_argument("--quick", action="store_true", help="few and short turns, to try it out")
+    return parser.parse_args()
+
+
+def _measure(model: Model, folder: Path, found: Found, arguments: argparse.Namespace) -> None:
+    with ExitStack() as stack:
+        servers = dict(_started(model, folder, found, [MUSTER, *arguments.servers], stack))
+        raw = _raw(model, folder)
+        turns: dict[tuple[int, str], list[Load]] = {}
+        for number in range(arguments.rounds):
+            sys.stderr.write(f"  {model.name}, round {number + 1}\n")
+            for connections in (1, MANY):
+                if connections == 1:
+                    turns.setdefault((1, RAW), []).append(
+                        _asked(raw, model, 1, folder, seconds=arguments.seconds)
+                    )
+                for server in servers.values():
+                    for route in server.routes:
+                        load = _asked(
+                            route,
+                            model,
+                            connections,
+                            folder,
+                            seconds=arguments.seconds,
+                            server=server.process_id,
+                        )
+                        turns.setdefault((connections, route.name), []).append(load)
+        for (connections, name), loads in turns.items():
+            found.loads.setdefault((model.name, connections), {})[name] = median_load(loads)
+        if model is MODELS[0]:
+            found.memory |= {name: processes.memory(server.process_id) for name, server in servers.items()}
+            if MUSTER in found.memory:
+                found.parts = parts(_steps(folder / "raw.onnx"), found.memory[MUSTER])
+
+
+def _started(
+    model: Model, folder: Path, found: Found, names: list[str], stack: ExitStack
+) -> Iterator[tuple[str, Server]]:
+    for name in names:
+        sys.stderr.write(f"  {model.name}: starting {name}\n")
+        try:
+            server = Server(name, model, folder / name)
+        except NotStarted as error:
+            found.failures[name] = str(error)
+            continue
+        stack.callback(server.close)
+        yield name, server
+
+
+def _raw(model: Model, folder: Path) -> Route:
+    """Return the way that runs the model in the client itself."""
+    path = folder / "raw.onnx"
+    path.write_bytes(model.onnx())
+    return Route(RAW, RAW, str(path), model.samples(1).tobytes())
+
+
+def _asked(
+    route: Route, model: Model, connections: int, folder: Path, *, seconds: float, server: int | None = None
+) -> Load:
+    """Let a client ask; without a server the client's own time is what a request costs."""
+    request = folder / "request.bin"
+    request.write_bytes(route.request)
+    order = Order(
+        way=route.way,
+        address=route.address,
+        request=str(request),
+        name=model.name,
+        shape=[1, *model.shape],
+        connections=connections,
+        seconds=seconds,
+    )
+    before_s = 0.0 if server is None else processes.cpu_s(server)
+    figures = msgspec.convert(_child("benchmarks.serving.load", text=json.dumps(order)), Figures)
+    cpu_s = figures.cpu_s if server is None else processes.cpu_s(server) - before_s
+    return Load(figures.per_s, figures.p50_us, figures.p99_us, cpu_s / figures.requests * 1e6)
+
+
+def _steps(model: Path) -> dict[str, int]:
+    return msgspec.convert(_child("benchmarks.serving.footprint", str(model)), dict[str, int])
+
+
+def _child(module: str, *arguments: str, text: str = "") -> object:
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=CLIENT_TIMEOUT_S,
+        cwd=ROOT,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{module} failed: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
+    answer: object = json.loads(done.stdout)
+    return answer
+
+
+def _measure_starts(model: Model, folder: Path, found: Found, count: int) -> None:
+    """Start each server by itself, in turns; the files are cached by now."""
+    names = [name for name in (MUSTER, *PEERS) if name not in found.failures]
+    seconds: dict[str, list[float]] = {}
+    for number in range(count):
+        for name in names:
+            sys.stderr.write(f"  cold start {number + 1} of {name}\n")
+            server = Server(name, model, folder / f"{name}{number}")
+            server.close()
+            seconds.setdefault(name, []).append(server.first_answer_s)
+    found.first_answer_s |= {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _measure_litert(model: Model, folder: Path, found: Found) -> None:
+    """Measure the memory of an agent that runs the model by LiteRT."""
+    from converters.convert import convert
+
+    folder.mkdir()
+    source = folder / "model.onnx"
+    source.write_bytes(model.onnx())
+    conversion = convert(source, targets=[TFLITE])
+    try:
+        server = Server(MUSTER, model, folder / "server", TFLITE, conversion.models[TFLITE])
+    except NotStarted as error:
+        found.failures[LITERT] = str(error)
+        return
+    with ExitStack() as stack:
+        stack.callback(server.close)
+        _asked(server.routes[0], model, 1, folder, seconds=0.2, server=server.process_id)
+        found.memory[LITERT] = processes.memory(server.process_id)
+        found.first_answer_s[LITERT] = server.first_answer_s
+
+
+if __name__ == "__main__":
+    main()

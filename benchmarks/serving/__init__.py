@@ -1,0 +1,1 @@
+"""What `benchmarks.agent` sets side by side: models, servers, load, and what a server costs."""
