@@ -17,7 +17,8 @@ from typing import NamedTuple
 import h11
 
 from agent import durable
-from agent.serving.listen import check_caller, check_path, loopback_socket
+from agent.serving.admission import ACCEPTED_IN_A_ROW, QUEUE, Admission
+from agent.serving.listen import check_caller, check_path, loopback_socket, unix_socket
 from fleet.protocol.errors import InvalidMessage, MessageTooLarge, MusterError, NotPermitted
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class HttpServer:
         self._port = port
         self._servers: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[None]] = set()
+        self._admission = Admission()
 
     async def start(self) -> None:
         """Listen. A socket file whose process is dead is replaced.
@@ -99,12 +101,15 @@ class HttpServer:
         check_path(self._path)
         bound = loopback_socket(self._port) if self._port else None
         with durable.storage_errors(self._path):
-            self._servers.append(
-                await asyncio.start_unix_server(partial(self._accept, is_tcp=False), str(self._path))
-            )
+            unix = unix_socket(self._path)
             self._path.chmod(durable.PRIVATE)
+        accept = partial(self._accept, is_tcp=False)
+        self._servers.append(await asyncio.start_unix_server(accept, sock=unix, backlog=ACCEPTED_IN_A_ROW))
+        unix.listen(QUEUE)
         if bound is not None:
-            self._servers.append(await asyncio.start_server(partial(self._accept, is_tcp=True), sock=bound))
+            accept = partial(self._accept, is_tcp=True)
+            self._servers.append(await asyncio.start_server(accept, sock=bound, backlog=ACCEPTED_IN_A_ROW))
+            bound.listen(QUEUE)
 
     async def close(self) -> None:
         """Stop listening, end the connections and remove the socket file."""
@@ -122,16 +127,25 @@ class HttpServer:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
+        self._admission.enter(writer.transport)
         try:
             if is_tcp:
                 writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             conversation = _Conversation(reader, writer, self._limit_bytes, is_tcp=is_tcp)
-            await conversation.hold(self._respond, self._refuse)
-        except (OSError, asyncio.CancelledError):
+            await conversation.hold(partial(self._answer, writer.transport), self._refuse)
+        except OSError:
             log.debug("A local connection ended early.")
+            writer.transport.abort()  # closing would wait until the peer has taken what was sent
+        except asyncio.CancelledError:
+            log.debug("A local connection was ended.")
         finally:
+            self._admission.leave(writer.transport)
             self._connections.discard(task)
             writer.close()
+
+    async def _answer(self, connection: asyncio.WriteTransport, request: Request) -> Response:
+        with self._admission.answering(connection):
+            return await self._respond(request)
 
 
 class _Conversation:

@@ -39,9 +39,25 @@ def check_path(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
-        except OSError:  # nobody listens: its process is dead, and asyncio replaces the file
+        except OSError:  # nobody listens: its process is dead
             return
     raise Conflict(f"Another process listens on {path}.", remedy="Stop it, or set another socket_path.")
+
+
+def unix_socket(path: Path) -> socket.socket:
+    """Return a socket bound to a path of the file system, in place of what a dead process left there.
+
+    Args:
+        path: As `check_path` has found it good.
+    """
+    bound = socket.socket(socket.AF_UNIX)
+    try:
+        path.unlink(missing_ok=True)
+        bound.bind(str(path))
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 def loopback_socket(port: int) -> socket.socket:

@@ -40,7 +40,7 @@ FOLDER, STATE = sys.argv[1:3]
 RETRY_S = 0.3
 """How long what cannot be written waits, in place of the agent's seconds."""
 
-_open, _read, _write, _close, _kill = os.open, os.read, os.write, os.close, os.kill
+_open, _write, _kill = os.open, os.write, os.kill
 _SQLITE_CODES = {
     errno.ENOSPC: (sqlite3.SQLITE_FULL, "database or disk is full"),
     errno.EIO: (sqlite3.SQLITE_IOERR, "disk I/O error"),
@@ -48,12 +48,13 @@ _SQLITE_CODES = {
 _CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
+_told = {
+    name: _open(f"{FOLDER}/{name}", os.O_RDONLY) for name in ("plan", "clock")
+}  # at hand when files run out
+
+
 def _text(name: str) -> str:
-    descriptor = _open(f"{FOLDER}/{name}", os.O_RDONLY)
-    try:
-        return _read(descriptor, 200).decode()
-    finally:
-        _close(descriptor)
+    return os.pread(_told[name], 200, 0).decode()
 
 
 class _Machine:

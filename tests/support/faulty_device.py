@@ -59,11 +59,11 @@ class FaultyDevice(Device):
     def plan(self, *words: object) -> None:
         """Say what happens at which operation, from now on; counting begins again."""
         self._plan = next(self._plans)
-        self._replace("plan", " ".join(map(str, (self._plan, *words))))
+        self._tell("plan", " ".join(map(str, (self._plan, *words))))
 
     def set_clock(self, offset_s: float) -> None:
         """Step the wall clock so that it is off by so much."""
-        self._replace("clock", str(offset_s))
+        self._tell("clock", str(offset_s))
 
     def start(self) -> None:
         """Start the agent."""
@@ -103,14 +103,18 @@ class FaultyDevice(Device):
         assert self._process is not None
         resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (limit, limit))
 
+    def open_files(self) -> int:
+        """Return how many files and sockets the running agent has open."""
+        assert self._process is not None
+        return len(list(Path(f"/proc/{self._process.pid}/fd").iterdir()))
+
     def log_text(self) -> str:
         """Return what the agent wrote to standard error since the device was made."""
         return self.state.with_name(f"{self.id}.log").read_text("utf-8")
 
-    def _replace(self, name: str, text: str) -> None:
-        new = self._faults / f".{name}"
-        new.write_text(text, "utf-8")
-        new.replace(self._faults / name)
+    def _tell(self, name: str, text: str) -> None:
+        with (self._faults / name).open("r+b" if (self._faults / name).exists() else "wb", 0) as stream:
+            stream.write(text.ljust(100).encode())  # in place and at once: the agent has the file open
 
 
 def some(cases: list[Any], step: int) -> list[Any]:

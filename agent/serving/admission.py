@@ -1,0 +1,60 @@
+"""How many local connections are held at once, and which one goes when one more comes.
+
+Every connection takes a file descriptor, and an agent without descriptors can neither answer nor write its
+state down. So it holds a quarter of those it may have. When one more comes, the one that has been waited for
+longest is ended: it sent nothing, or not all of a request, or does not take its answer. Nobody whose request
+is being answered is ended, and nobody can keep others out by connecting often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+MOST_CONNECTIONS = 256
+QUEUE = 128
+"""Connections that wait in the system to be accepted. A client that may not wait is turned away then."""
+ACCEPTED_IN_A_ROW = 4
+"""What asyncio shall take the queue's length for: it accepts so many before any of them can be looked at."""
+
+
+def connection_limit() -> int:
+    """Return how many connections may be held, by the limit of open files of this process."""
+    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if open_files == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(1, min(MOST_CONNECTIONS, open_files // 4))
+
+
+class Admission:
+    """The connections that are held. Lives in the event loop."""
+
+    def __init__(self) -> None:
+        self._waited_for: dict[asyncio.WriteTransport, None] = {}  # the longest first
+        self._answered: set[asyncio.WriteTransport] = set()
+
+    def enter(self, connection: asyncio.WriteTransport) -> None:
+        """Hold one more; end the one that was waited for longest if it is one too many."""
+        self._waited_for[connection] = None
+        if len(self._waited_for) + len(self._answered) > connection_limit():
+            longest = next(iter(self._waited_for))
+            del self._waited_for[longest]
+            longest.abort()
+
+    def leave(self, connection: asyncio.WriteTransport) -> None:
+        """Forget one that has ended."""
+        self._waited_for.pop(connection, None)
+        self._answered.discard(connection)
+
+    @contextmanager
+    def answering(self, connection: asyncio.WriteTransport) -> Iterator[None]:
+        """Keep one from being ended while its request is answered."""
+        self._waited_for.pop(connection, None)
+        self._answered.add(connection)
+        try:
+            yield
+        finally:
+            self._answered.discard(connection)
+            self._waited_for[connection] = None

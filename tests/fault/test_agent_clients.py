@@ -1,0 +1,155 @@
+"""Local clients that send garbage, send slowly, never read, or come in crowds: everybody else is served.
+
+While they hold on to their connections, a well-behaved client is answered and an update comes to its end, for
+which the agent needs descriptors of its own.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from itertools import count
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fleet.protocol.deployment import DeploymentState as S
+from tests.support.agent_bundles import build
+from tests.support.agent_device import SAMPLE
+from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures by name
+    mosquitto_fixture,
+    peer_fixture,
+)
+from tests.support.agent_peer import Peer
+from tests.support.faulty_device import FaultyDevice
+from tests.support.waiting import eventually
+
+ONE, TWO, THREE = build(1), build(2), build(3)
+OPEN_FILES = 256
+CROWD = 500
+HEAD = b"POST /v2/models/digits/infer HTTP/1.1\r\nhost: x\r\n"
+SOCKETS: dict[str, Callable[[FaultyDevice], Path]] = {"http": lambda device: device.socket}
+_numbers = count(1)
+
+Client = Callable[[Path, ExitStack], None]
+
+
+@pytest.fixture(name="device")
+def device_fixture(peer: Peer, tmp_path: Path) -> Iterator[FaultyDevice]:
+    """A device that answers with version 1 and may have few files open."""
+    device = FaultyDevice(peer, tmp_path, f"dev-clients-{next(_numbers)}")
+    peer.release(ONE)
+    device.start()
+    peer.assign(device.id, (ONE, "d-1"))
+    peer.wait_report("d-1", S.SUCCEEDED)
+    device.limit_open_files(OPEN_FILES)
+    yield device
+    device.close()
+
+
+def connect(path: Path, number: int, holding: ExitStack) -> list[socket.socket]:
+    """Open so many connections."""
+    held = []
+    for _ in range(number):
+        held.append(holding.enter_context(socket.socket(socket.AF_UNIX)))
+        held[-1].connect(str(path))  # without a time limit, it waits for its turn in a crowd
+        held[-1].settimeout(10)
+    return held
+
+
+def send(client: socket.socket, data: bytes) -> None:
+    """Send what the other side takes; it may have ended the connection, or stopped taking."""
+    client.settimeout(0.2)
+    with suppress(OSError):
+        client.sendall(data)
+
+
+def request(samples: int) -> bytes:
+    """Return a whole request."""
+    tensor = {"name": "pixels", "shape": [samples, 4], "datatype": "FP32", "data": SAMPLE * samples}
+    body = msgspec.json.encode({"inputs": [tensor]})
+    return HEAD + b"content-length: %d\r\n\r\n" % len(body) + body
+
+
+def garbage(path: Path, holding: ExitStack) -> None:
+    rng = random.Random(1)
+    held = connect(path, 50, holding)
+    for client in held:
+        send(client, rng.randbytes(rng.randrange(1, 5000)))
+
+
+def a_huge_header(path: Path, holding: ExitStack) -> None:
+    held = connect(path, 3, holding)
+    for client in held:
+        send(client, HEAD + b"x: " + bytes(16 * 2**20))
+
+
+def slowly(path: Path, holding: ExitStack) -> None:
+    """One byte of a request after the other, of each."""
+    held = connect(path, 100, holding)
+    for position in range(10):
+        for client in held:
+            send(client, HEAD[position : position + 1])
+
+
+def never_reading(path: Path, holding: ExitStack) -> None:
+    """Requests in a row for answers that nobody takes."""
+    held = connect(path, 4, holding)
+    for client in held:
+        send(client, request(3000) * 20)
+
+
+def in_a_crowd(path: Path, holding: ExitStack) -> None:
+    connect(path, CROWD, holding)
+
+
+def half_closed(path: Path, holding: ExitStack) -> None:
+    """Done with sending: in the middle of a request, after a whole one, before any."""
+    held = connect(path, 30, holding)
+    for client, data in zip(held, [request(1)[:100], request(1), b""] * 10, strict=True):
+        send(client, data)
+        with suppress(OSError):
+            client.shutdown(socket.SHUT_WR)
+    assert held[1].recv(100).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("name", SOCKETS)
+@pytest.mark.parametrize(
+    "client",
+    [garbage, a_huge_header, slowly, never_reading, in_a_crowd, half_closed],
+    ids=lambda f: f.__name__,
+)
+def test_bad_clients_harm_nobody_else(peer: Peer, device: FaultyDevice, name: str, client: Client) -> None:
+    before = device.open_files()
+    with ExitStack() as holding:
+        client(SOCKETS[name](device), holding)
+        for _ in range(20):
+            assert device.infer(SAMPLE).status == 200
+        peer.release(TWO)
+        peer.assign(device.id, (TWO, "d-2"))
+        peer.wait_report("d-2", S.SUCCEEDED)
+        device.wait_version(2)
+    eventually(lambda: device.open_files() <= before + 3, "their descriptors are given back")
+    assert "Traceback" not in device.log_text(), device.log_text()[-3000:]
+
+
+def test_the_socket_of_a_killed_process_is_replaced_and_a_file_is_not(
+    peer: Peer, device: FaultyDevice
+) -> None:
+    device.kill()
+    assert device.socket.is_socket()
+    device.start()
+    device.wait_version(1)
+    device.stop()
+    device.socket.write_text("precious", "utf-8")
+    device.start()
+    assert device.end_code() == 1
+    assert device.socket.read_text("utf-8") == "precious"
+    said = device.log_text().splitlines()[-1]
+    assert said.startswith("error: ") and said.endswith("[invalid_configuration]")
+    device.socket.unlink()
+    device.start()
+    device.wait_version(1)
