@@ -8,8 +8,8 @@ must fit three times over; the first two are the owner's, and chosen here where 
     one version     ≤ what is free now
 
 All in memory are really all: the versions that answer, those that a trial may bring back at once, a candidate
-that is tested or measured. So an update needs room for both versions. What was refused was never loaded, and what
-is known to be too large is not even downloaded.
+that is tested or measured. So an update needs room for both versions. What was refused was never loaded, and
+what is known to be too large is not even downloaded.
 
 A version that was committed is loaded whatever is free: it fitted when it was tested, and a device that
 answers nothing because memory is short for a moment would be the worse failure.

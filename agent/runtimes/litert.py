@@ -19,6 +19,7 @@ The interpreter plans its memory for one batch size, and again whenever another 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import stat
 from collections.abc import Mapping
@@ -37,6 +38,9 @@ from fleet.protocol.manifest import Signature
 
 _DEFAULT_SIGNATURE = "serving_default"
 _CPU = "cpu"
+_DELEGATE_FUNCTIONS = ("tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate")
+"""What an external delegate's library exports (TensorFlow Lite, ``external_delegate_interface.h``)."""
+
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _Details = Mapping[str, Any]
 """What the interpreter tells of a tensor."""
@@ -175,7 +179,8 @@ def _checked(library: str) -> str:
     """Return the path of a delegate's library, its links followed, if it may be loaded.
 
     Raises:
-        VariantUnsupported: There is none, or others than root and this account can change it.
+        VariantUnsupported: There is none, it is none, or others than root and this account can change it.
+        OSError: The system cannot load it.
     """
     try:
         path = Path(library).resolve(strict=True)
@@ -189,6 +194,11 @@ def _checked(library: str) -> str:
                 f"The delegate {library:.200} is not loaded: others may change {each}.",
                 remedy="Let root own it, and let nobody else write to it.",
             )
+    code = ctypes.PyDLL(str(path))
+    if not all(hasattr(code, name) for name in _DELEGATE_FUNCTIONS):
+        raise VariantUnsupported(
+            f"{library:.200} is no delegate: it lacks {' or '.join(_DELEGATE_FUNCTIONS)}."
+        )
     return str(path)
 
 
