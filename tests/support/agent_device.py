@@ -105,6 +105,12 @@ class Device:
         command = [*self.prefix, *agent]
         self._process = subprocess.Popen(command, stderr=self._log, env=_environment())
 
+    @property
+    def process_id(self) -> int:
+        """The agent's process."""
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """End the agent as a power cut would."""
         assert self._process is not None
