@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shutil
@@ -10,6 +9,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from agent.memory import measure_memory
 from agent.runtimes.registry import available_runtimes
 from fleet.protocol.messages import Capabilities
 
@@ -26,7 +26,7 @@ def measure(state: Path) -> Capabilities:
         agent_version=agent_version(),
         architecture=platform.machine(),
         runtimes=available_runtimes(),
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory_bytes=measure_memory().limit_bytes,
         free_bytes=shutil.disk_usage(state).free,
         hardware=hardware(),
     )

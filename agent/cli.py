@@ -177,7 +177,8 @@ def _status(given: argparse.Namespace) -> int:
     _print(f"outbox    {status.unacknowledged_records} record(s) that the hub does not have yet")
     for model in status.models:
         version = f"version {model.version} ({model.variant})" if model.version else "no version"
-        _print(f"model     {model.model}: {version}, {model.phase}")
+        by = f" on {status.accelerators[model.model]}" if model.model in status.accelerators else ""
+        _print(f"model     {model.model}: {version}, {model.phase}{by}")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import sqlite3
 from contextlib import closing
@@ -17,6 +18,9 @@ from agent.trust.director import read_sequence
 from fleet.protocol.errors import StorageError
 from fleet.protocol.messages import ModelState
 
+TIMEOUT_S = 2.0
+"""How long a running agent may take to answer."""
+
 
 class Status(msgspec.Struct, frozen=True):
     """The device at a glance.
@@ -29,6 +33,7 @@ class Status(msgspec.Struct, frozen=True):
         socket: Where the local inference API listens.
         models: What it holds of each model.
         unacknowledged_records: Records that the hub does not have yet.
+        accelerators: What computes each model that answers, as the running agent tells.
     """
 
     device_id: str
@@ -38,6 +43,7 @@ class Status(msgspec.Struct, frozen=True):
     socket: str
     models: tuple[ModelState, ...]
     unacknowledged_records: int
+    accelerators: dict[str, str]
 
 
 def read_status(state: Path) -> Status:
@@ -50,6 +56,7 @@ def read_status(state: Path) -> Status:
     identity = read_identity(state)
     socket_path = read_settings(state).socket(state)
     lives, _ = LifeStore(state / "life").load()
+    answers = {model: _accelerator(socket_path, model) for model in sorted(lives)}
     return Status(
         device_id=identity.device_id,
         hub_url=identity.hub_url,
@@ -60,18 +67,35 @@ def read_status(state: Path) -> Status:
             model_state(model, stored.life, stored.life.serving) for model, stored in sorted(lives.items())
         ),
         unacknowledged_records=_waiting_records(state / "outbox.sqlite"),
+        accelerators={model: answer for model, answer in answers.items() if answer},
     )
 
 
 def _accepts(path: Path) -> bool:
     """Tell whether a process listens on a socket."""
     with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(2.0)
+        probe.settimeout(TIMEOUT_S)
         try:
             probe.connect(str(path))
         except OSError:
             return False
         return True
+
+
+def _accelerator(path: Path, model: str) -> str:
+    """Return what computes a model, as the agent's local API says; empty if nobody answers."""
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(TIMEOUT_S)
+    try:
+        connection.sock.connect(str(path))
+        connection.request("GET", f"/v2/models/{model}/config")
+        answer = connection.getresponse()
+        return str(msgspec.json.decode(answer.read())["parameters"]["accelerator"]["string_value"])
+    except (OSError, http.client.HTTPException, msgspec.DecodeError, KeyError, TypeError):
+        return ""
+    finally:
+        connection.close()
 
 
 def _waiting_records(path: Path) -> int:

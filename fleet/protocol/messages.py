@@ -53,7 +53,7 @@ class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True):
         agent_version: Release of the agent.
         architecture: As ``platform.machine()`` names it, such as ``aarch64``.
         runtimes: Inference runtimes and their versions.
-        memory_bytes: Physical memory.
+        memory_bytes: The most that the agent may have: physical memory, or what a control group allows.
         free_bytes: Free space where models are installed.
         hardware: The board, or else the processor, as the system names it; empty from agents that do not
             choose among alternatives.
