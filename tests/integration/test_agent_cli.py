@@ -115,7 +115,7 @@ def test_a_running_device_tells_its_status_and_is_not_run_or_enrolled_twice(
     assert shown["running"]
     assert (shown["device_id"], shown["sequence"]) == (device.id, 1)
     assert [(m["model"], m["version"], m["phase"]) for m in shown["models"]] == [("digits", 1, "COMMITTED")]
-    assert "version 1 (onnx-fp32), COMMITTED" in agent("status", "--state", state).stdout
+    assert "version 1 (onnx-fp32), COMMITTED on cpu" in agent("status", "--state", state).stdout
     refused(agent("run", "--state", state), "conflict")
     again = ("enroll", "--hub", peer.url, "--state", state, "--id", "another")
     refused(agent(*again, token=peer.token), "conflict")
