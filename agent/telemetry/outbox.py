@@ -30,7 +30,14 @@ import msgspec
 
 from agent.telemetry.database import Database
 from fleet.protocol.errors import InvalidMessage, StorageCorrupt, StorageError
-from fleet.protocol.messages import Diagnostics, Record, RecordBody, TelemetryWindow
+from fleet.protocol.messages import (
+    Diagnostics,
+    Record,
+    RecordBody,
+    TelemetryWindow,
+    encode,
+    packed,
+)
 from fleet.protocol.windows import merge_windows
 
 log = logging.getLogger(__name__)
@@ -188,7 +195,7 @@ class Outbox:
         Raises:
             InvalidMessage: Its bytes are damaged.
         """
-        return Record(entry.stream, entry.number, _decode(entry.body))
+        return Record(entry.stream, entry.number, packed(_decode(entry.body)))
 
     def acknowledge(self, stream: str, numbers: tuple[int, ...]) -> None:
         """Forget records that the hub has; those of another stream are not ours.
@@ -206,7 +213,7 @@ class Outbox:
         self._database.close()
 
     def _insert(self, connection: sqlite3.Connection, body: RecordBody) -> None:
-        data = msgspec.msgpack.encode(body)
+        data = encode(packed(body))
         bundle = f"{body.manifest_sha256}.{body.variant}" if isinstance(body, TelemetryWindow) else None
         connection.execute("INSERT INTO record (bundle, body) VALUES (?, ?)", (bundle, data))
         self._size_bytes += len(data)
@@ -241,7 +248,7 @@ class Outbox:
             return False
         (older, left), (newer, right) = rows
         try:
-            merged = msgspec.msgpack.encode(merge_windows(_decode_window(left), _decode_window(right)))
+            merged = encode(packed(merge_windows(_decode_window(left), _decode_window(right))))
         except InvalidMessage as error:  # one of them; the older is the one to give up in any case
             log.warning("Record %d is dropped: %s", older, error)
         else:

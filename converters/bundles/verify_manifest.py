@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
+from math import inf
 from typing import get_args
 
 from converters.source import Precision
 from fleet.drift.features import FEATURES_OF_TASK, OUTPUT_CLASS, OUTPUT_CLUSTER
-from fleet.drift.profile import FeatureReference
-from fleet.protocol.errors import InvalidManifest
+from fleet.drift.profile import FeatureCounts, FeatureReference, check_counts
+from fleet.protocol.errors import InvalidManifest, InvalidMessage
 from fleet.protocol.manifest import Manifest, Provenance, Signature, Variant
 
 NUMBERS = frozenset(
@@ -102,7 +103,13 @@ def _check_shown(where: str, texts: Iterable[str]) -> None:
 def _is_sound(feature: FeatureReference) -> bool:
     """Whether cells and edges fit each other, see `fleet.drift.profile`."""
     cells, edges = feature.cells, feature.edges
-    if feature.missing < 0 or any(count < 0 for count in cells) or sum(cells) == 0:
+    if feature.missing < 0 or any(count < 0 for count in (*cells, *feature.offsets)) or sum(cells) == 0:
+        return False
+    if any(value is not None and not 0.0 <= value < inf for value in (feature.deviation, feature.allowance)):
+        return False
+    try:
+        check_counts(FeatureCounts(list(cells), feature.missing, offsets=list(feature.offsets)))
+    except InvalidMessage:
         return False
     if feature.name in _CATEGORICAL or edges is None:
         return feature.name in _CATEGORICAL and edges is None and len(cells) > 1

@@ -8,10 +8,12 @@ devices can be updated one after the other.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
 
+from fleet.drift.encoding import decode_profile, encode_profile
 from fleet.drift.profile import FeatureCounts
 from fleet.protocol.assignment import MAX_ALTERNATIVES, VariantPolicy
 from fleet.protocol.chunks import MAX_RANGES
@@ -174,6 +176,8 @@ class TelemetryWindow(msgspec.Struct, tag="window"):
         correct: Those of them that were right.
         latency: Duration of the runtime's work, see `fleet.protocol.latency`.
         profile: Counts by feature, see `fleet.drift.profile`.
+        counts: The same as it travels and is kept, see `fleet.drift.encoding`: where it is given, decoding
+            puts what it says into ``profile``, and it is not set any more. Older agents send ``profile``.
     """
 
     started_at_s: UnixTime
@@ -188,6 +192,11 @@ class TelemetryWindow(msgspec.Struct, tag="window"):
     correct: Count = 0
     latency: LatencyCounts = msgspec.field(default_factory=dict)
     profile: dict[Text, FeatureCounts] = msgspec.field(default_factory=dict)
+    counts: bytes | msgspec.UnsetType = msgspec.UNSET
+
+    def __post_init__(self) -> None:
+        if self.counts is not msgspec.UNSET:
+            self.profile, self.counts = decode_profile(self.counts), msgspec.UNSET
 
 
 class Diagnostics(msgspec.Struct, frozen=True, tag="diagnostics"):
@@ -364,6 +373,15 @@ _Message = TypeVar("_Message", bound=msgspec.Struct)
 def encode(message: msgspec.Struct) -> bytes:
     """Return the message's bytes."""
     return msgspec.msgpack.encode(message)
+
+
+def packed(body: RecordBody) -> RecordBody:
+    """Return the form in which a record's body is kept and sent: a window's profile takes its short one."""
+    if not isinstance(body, TelemetryWindow) or not body.profile:
+        return body
+    short = copy(body)  # replacing fields would unpack it again
+    short.profile, short.counts = {}, encode_profile(body.profile)
+    return short
 
 
 def decode(data: bytes, kind: type[_Message]) -> _Message:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.drift.profile import ReferenceProfile, merge_profiles
+from fleet.drift.profile import ReferenceProfile, check_counts, merge_profiles
 from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.latency import merge_latency
 from fleet.protocol.messages import TelemetryWindow
@@ -59,6 +59,7 @@ def check_window(window: TelemetryWindow, manifest_sha256: str, reference: Refer
     for name, counts in window.profile.items():
         if len(counts.cells) != cells.get(name):
             raise InvalidMessage(f"The window has {len(counts.cells)} cells for {name!r:.80}.")
+        check_counts(counts)
 
 
 def contradiction(window: TelemetryWindow) -> str | None:

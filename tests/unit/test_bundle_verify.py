@@ -153,6 +153,10 @@ MEAN = FeatureReference("input.mean", (0, 5, 5, 0), (0.0, 0.5, 1.0))
         pytest.param(_reference(msgspec.structs.replace(MEAN, edges=(0.5, 0.5, 1.0))), id="edges that fall"),
         pytest.param(_reference(msgspec.structs.replace(MEAN, edges=None)), id="numbers without edges"),
         pytest.param(
+            _reference(msgspec.structs.replace(MEAN, offsets=(0, 9**5, 1, 0))), id="offsets too far"
+        ),
+        pytest.param(_reference(msgspec.structs.replace(MEAN, allowance=-1.0)), id="a negative allowance"),
+        pytest.param(
             _reference(msgspec.structs.replace(MEAN, name="output.class")), id="categories with edges"
         ),
         pytest.param(_provenance(seed=2**64), id="a seed that no database holds"),

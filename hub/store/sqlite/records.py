@@ -16,6 +16,8 @@ from fleet.protocol.messages import (
     Measurement,
     RecordBody,
     TelemetryWindow,
+    encode,
+    packed,
 )
 from fleet.protocol.windows import contradiction, merge_windows
 from hub.store.rows import DeadLetter, IncomingRecord, StoredRecord, VersionTotals
@@ -167,7 +169,7 @@ def _values(incoming: IncomingRecord) -> list[Any]:
         incoming.received_at_s,
         None if isinstance(body, Incident | Diagnostics) else body.model,
         _KINDS[type(body)],
-        msgspec.msgpack.encode(body),
+        encode(packed(body)),
     ]
 
 
