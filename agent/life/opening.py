@@ -93,6 +93,19 @@ def needed_bytes(requirement: RuntimeRequirement) -> int:
     return requirement.peak_memory_bytes + requirement.size_bytes
 
 
+def prepacks(setting: str, requirement: RuntimeRequirement, room_bytes: int) -> bool:
+    """Tell whether weights are copied into the kernels' order: if a second copy fits, or as it is set.
+
+    Args:
+        setting: ``auto``, ``always`` or ``never``.
+        requirement: The variant's.
+        room_bytes: What one more version may need.
+    """
+    if setting != "auto":
+        return setting == "always"
+    return needed_bytes(requirement) + requirement.size_bytes <= room_bytes
+
+
 class Opener:
     """Brings models into memory. Any thread may use it.
 
@@ -169,13 +182,10 @@ class Opener:
         return budget(self._settings, self._memory())
 
     def _options(self, requirement: RuntimeRequirement, room_bytes: int) -> RuntimeOptions:
-        """Return how a runtime computes; weights are copied into the kernels' order if a second copy fits."""
+        """Return how a runtime computes."""
         return RuntimeOptions(
             execution_providers=self._settings.execution_providers,
             litert_delegate=self._settings.litert_delegate,
             device_memory_bytes=self._settings.model_memory_limit_bytes,
-            prepacks={"always": True, "never": False}.get(
-                self._settings.onnx_prepacking,
-                needed_bytes(requirement) + requirement.size_bytes <= room_bytes,
-            ),
+            prepacks=prepacks(self._settings.onnx_prepacking, requirement, room_bytes),
         )

@@ -5,20 +5,26 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import helper
 
-from agent.life.opening import Budget, Opener, budget, needed_bytes
+from agent.life.opening import Budget, Opener, budget, needed_bytes, prepacks
 from agent.life.slots import Slot
 from agent.memory import Memory
 from agent.settings import Settings
 from fleet.protocol.errors import AcceleratorFailed, MemoryBudgetExceeded, MusterError, SelfTestFailed
+from fleet.protocol.requirement import RuntimeRequirement, RuntimeVersion
 from tests.support.agent_bundles import TFLITE_VARIANT, Bundle, build, load_bundle, unpack
+from tests.support.onnx_models import model, value
 
+ROOT = Path(__file__).parents[2]
 SAMPLE = {"pixels": np.full((1, 4), 0.5, dtype=np.float32)}
 PLENTY = Memory(2**40, 2**40)
 sizes = st.integers(0, 2**40)
@@ -26,10 +32,10 @@ sizes = st.integers(0, 2**40)
 
 @given(sizes, sizes, sizes, sizes, sizes)
 def test_a_version_fits_exactly_if_every_limit_holds(
-    model: int, total: int, free: int, needed: int, held: int
+    single: int, total: int, free: int, needed: int, held: int
 ) -> None:
-    limits = Budget(model, total, free)
-    fits = needed <= model and held + needed <= total and needed <= free
+    limits = Budget(single, total, free)
+    fits = needed <= single and held + needed <= total and needed <= free
     if fits or needed == 0:
         limits.check(needed, held)
     else:
@@ -88,11 +94,54 @@ def test_a_model_that_cannot_be_opened_counts_no_more(tmp_path: Path) -> None:
 def test_an_accelerator_that_is_not_here_is_passed_over_and_told(tmp_path: Path) -> None:
     told: list[MusterError] = []
     slot = _slot(build(1), tmp_path)
-    model = _opener(told, execution_providers=("cuda", "openvino:GPU")).open(slot, "onnxruntime")
-    assert model.accelerator == "cpu"
+    opened = _opener(told, execution_providers=("cuda", "openvino:GPU")).open(slot, "onnxruntime")
+    assert opened.accelerator == "cpu"
     assert [type(error) for error in told] == [AcceleratorFailed] * 2
     plain = asyncio.run(load_bundle(build(1), tmp_path)).compute(SAMPLE)
-    np.testing.assert_array_equal(model.infer(SAMPLE)["probabilities"], plain["probabilities"])
+    np.testing.assert_array_equal(opened.infer(SAMPLE)["probabilities"], plain["probabilities"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "room_bytes", "expected"),
+    [("auto", 120, True), ("auto", 119, False), ("always", 0, True), ("never", 2**40, False)],
+)
+def test_weights_are_copied_if_a_second_copy_fits(setting: str, room_bytes: int, expected: bool) -> None:
+    requirement = RuntimeRequirement((RuntimeVersion("onnxruntime", "1.16"),), 20, 80)
+    assert prepacks(setting, requirement, room_bytes) is expected
+
+
+OWN_MEMORY = """
+import sys
+from pathlib import Path
+from agent.life.footprint import measure_footprint
+from agent.runtimes.onnx import OnnxRuntime
+from agent.runtimes.options import RuntimeOptions
+from fleet.protocol.manifest import Signature, Tensor
+signature = Signature(
+    (Tensor("pixels", "float32", (-1, 2048)),), (Tensor("probabilities", "float32", (-1, 2048)),)
+)
+before = measure_footprint().own_bytes
+model = OnnxRuntime(RuntimeOptions(prepacks=sys.argv[2] == "True")).load(Path(sys.argv[1]), signature)
+print(measure_footprint().own_bytes - before)
+"""
+
+
+def test_a_copy_of_the_weights_is_what_prepacking_takes(tmp_path: Path) -> None:
+    weights = np.ones((2048, 2048), dtype=np.float32)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    options.optimized_model_filepath = str(tmp_path / "model.ort")
+    given, answered = value("pixels", ["n", 2048]), value("probabilities", ["n", 2048])
+    node = helper.make_node("MatMul", ["pixels", "weights"], ["probabilities"])
+    graph = model([node], [given], [answered], {"weights": weights}).SerializeToString()
+    onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def own_bytes(prepacked: bool) -> int:
+        command = [sys.executable, "-c", OWN_MEMORY, str(tmp_path / "model.ort"), str(prepacked)]
+        return int(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+
+    assert own_bytes(prepacked=True) - own_bytes(prepacked=False) > 0.9 * weights.nbytes
 
 
 DELEGATE = """
@@ -125,8 +174,8 @@ def test_a_delegate_is_used_once_it_passed_the_golden_inputs(tmp_path: Path) -> 
     told: list[MusterError] = []
     library = _delegate(tmp_path)
     slot = _slot(build(1).ordering(TFLITE_VARIANT), tmp_path / "1")
-    model = _opener(told, litert_delegate=str(library)).open(slot, "litert")
-    assert (model.accelerator, told) == ("delegate:lib0.so", [])
+    opened = _opener(told, litert_delegate=str(library)).open(slot, "litert")
+    assert (opened.accelerator, told) == ("delegate:lib0.so", [])
     wrong = _slot(build(1, golden_error=0.5).ordering(TFLITE_VARIANT), tmp_path / "2")
     assert _opener(told, litert_delegate=str(library)).open(wrong, "litert").accelerator == "cpu"
     assert "golden inputs differ" in str(told[0])
@@ -151,9 +200,9 @@ def test_a_delegate_that_must_not_or_cannot_be_loaded_is_passed_over(tmp_path: P
         folder.chmod(0o777)
     told: list[MusterError] = []
     slot = _slot(build(1).ordering(TFLITE_VARIANT), tmp_path / "1")
-    model = _opener(told, litert_delegate=str(library)).open(slot, "litert")
-    assert model.accelerator == "cpu"
-    assert model.infer(SAMPLE)["probabilities"].shape == (1, 3)
+    opened = _opener(told, litert_delegate=str(library)).open(slot, "litert")
+    assert opened.accelerator == "cpu"
+    assert opened.infer(SAMPLE)["probabilities"].shape == (1, 3)
     assert [error.code for error in told] == ["accelerator_failed"]
 
 
