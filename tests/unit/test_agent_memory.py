@@ -76,6 +76,12 @@ def test_memory_is_given_back_and_the_model_still_answers() -> None:
     assert is_same == "True"
 
 
+def test_the_agent_starts_without_what_it_needs_later_or_never() -> None:
+    script = "import sys, agent.daemon; print(*{name.partition('.')[0] for name in sys.modules})"
+    late = {"tuf", "securesystemslib", "urllib3", "onnxruntime", "ai_edge_litert", "tflite_runtime"}
+    assert late.isdisjoint(_run(script))
+
+
 def _limit(group: Path, limit: str, used_bytes: int) -> None:
     (group / "memory.max").write_text(f"{limit}\n")
     (group / "memory.current").write_text(f"{used_bytes}\n")
