@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 MOST_CONNECTIONS = 256
 QUEUE = 128
@@ -48,13 +46,18 @@ class Admission:
         self._waited_for.pop(connection, None)
         self._answered.discard(connection)
 
-    @contextmanager
-    def answering(self, connection: asyncio.WriteTransport) -> Iterator[None]:
-        """Keep one from being ended while its request is answered."""
+    def touch(self, connection: asyncio.WriteTransport) -> None:
+        """Note that one has been answered: what it is waited for begins now."""
+        if connection in self._waited_for:
+            del self._waited_for[connection]
+            self._waited_for[connection] = None
+
+    def begin_answer(self, connection: asyncio.WriteTransport) -> None:
+        """Keep one from being ended until `end_answer`: its request is being answered."""
         self._waited_for.pop(connection, None)
         self._answered.add(connection)
-        try:
-            yield
-        finally:
-            self._answered.discard(connection)
-            self._waited_for[connection] = None
+
+    def end_answer(self, connection: asyncio.WriteTransport) -> None:
+        """Wait for it again."""
+        self._answered.discard(connection)
+        self._waited_for[connection] = None
