@@ -48,6 +48,7 @@ from agent.mqtt import Link
 from agent.notify import Notifier
 from agent.orders import Orders
 from agent.serving.api import InferenceApi
+from agent.serving.fast import FastServer, services_of
 from agent.serving.http import HttpServer
 from agent.settings import read_settings
 from agent.telemetry.incidents import Incidents
@@ -179,6 +180,13 @@ class Daemon:
         self._server = HttpServer(
             settings.socket(state), self._drain.respond, api.refuse, limit_bytes, port=settings.tcp_port
         )
+        self._fast = FastServer(
+            settings.fast_socket(state),
+            services_of(self._host, api, limit_bytes),
+            mode=FOR_GROUP if settings.socket_access == "group" else durable.PRIVATE,
+            connections=settings.fast_connections,
+            timeout_s=settings.inference_timeout_s,
+        )
         self._changed = asyncio.Event()
         self._spare = asyncio.Event()
         self._ended = asyncio.Event()
@@ -257,6 +265,7 @@ class Daemon:
         """Let what is installed answer, then begin to carry out the last assignment."""
         self._tell_damage()
         await self._server.start()
+        await self._fast.start()
         if self._settings.socket_access == "group":
             path = self._settings.socket(self._state)
             with durable.storage_errors(path):
@@ -279,7 +288,7 @@ class Daemon:
         self._notifier.stopping()
         clock = asyncio.get_running_loop().time
         end_s = clock() + STOP_S
-        await self._drain.wait(DRAIN_S)
+        await asyncio.gather(self._drain.wait(DRAIN_S), self._fast.close(DRAIN_S))
         await self._server.close()
         await asyncio.gather(self._models.close(), self._say_goodbye())
         self._keep_windows()

@@ -151,7 +151,7 @@ class Execution:
         self._thread.shutdown(wait=False)
 
     def _take_turn(self) -> None:
-        if not self._lock.acquire(timeout=self._timeout_s):
+        if not self._lock.acquire(blocking=False) and not self._lock.acquire(timeout=self._timeout_s):
             raise self.too_late()
 
     def _timed(self, inputs: Tensors) -> Ran:

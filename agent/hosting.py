@@ -130,7 +130,9 @@ class Hosted:
                 ran = await self._execution.hand_over(inputs)
         except InferenceFailed as error:
             raise self._failed(error) from error
-        return self._answer(inputs, ran, asked_ns)
+        answer = self._checked(inputs, ran, asked_ns)
+        self.count(inputs, answer)
+        return answer
 
     def infer_now(self, inputs: Tensors) -> Answer:
         """Do the same in the calling thread, which is not the event loop's, and wait for it.
@@ -143,6 +145,16 @@ class Hosted:
         Raises:
             InferenceFailed: As for `infer`.
         """
+        answer = self.answer_now(inputs)
+        self.count(inputs, answer)
+        return answer
+
+    def answer_now(self, inputs: Tensors) -> Answer:
+        """Do the same, but leave it to the caller to `count` the answer when it has passed it on.
+
+        Raises:
+            InferenceFailed: As for `infer`.
+        """
         asked_ns = time.perf_counter_ns()
         try:
             ran = self._execution.run(inputs)
@@ -151,7 +163,21 @@ class Hosted:
         if self._execution.is_late(ran):
             late = self._execution.too_late()
             raise late if self._execution.was_given_up(ran) else self._failed(late)
-        return self._answer(inputs, ran, asked_ns)
+        return self._checked(inputs, ran, asked_ns)
+
+    def count(self, inputs: Tensors, answer: Answer) -> None:
+        """Count an answer of `answer_now`, and tell who watches.
+
+        Args:
+            inputs: As they were given; they are not kept.
+            answer: What they were answered with.
+        """
+        values = answer.outputs[self._output]
+        samples = len(values)
+        self.answered += samples
+        self.counter.count(self._profiled(inputs, samples), values, answer.compute_ns / 1000)
+        if self.on_answer is not None:
+            self.on_answer(inputs, answer.outputs, answer.compute_ns)
 
     def tell_late_run(self) -> None:
         """Count a run as failed that a thread began and that has not ended in time; once for each."""
@@ -163,28 +189,27 @@ class Hosted:
         """Whether somebody judges its failures: then nothing may depend on its ending."""
         return self.on_failure is not None
 
-    def _answer(self, inputs: Tensors, ran: Ran, asked_ns: int) -> Answer:
-        """Check what the model gave, and count it."""
+    def _checked(self, inputs: Tensors, ran: Ran, asked_ns: int) -> Answer:
+        """Return what the model gave, if it is an answer."""
         outputs, started_ns, compute_ns = ran
         for value in outputs.values():
             if not is_finite(value):
                 why = "The model answered with values that are not finite."
                 raise self._failed(InferenceNotFinite(why))
-        values, samples = outputs[self._output], len(next(iter(inputs.values())))
-        given, task = self._profiled(inputs, samples), self._task
-        fits = values.size == given.size if task == "reconstruction" else values.size > 0
-        if values.shape[:1] != (samples,) or not fits:
-            why = f"The model answered {samples} sample(s) with the shape {values.shape}."
+        values = outputs[self._output]
+        shape, samples = values.shape, len(next(iter(inputs.values())))
+        if self._task == "reconstruction":
+            fits = values.size == self._profiled(inputs, samples).size
+        else:
+            fits = values.size > 0
+        if shape[:1] != (samples,) or not fits:
+            why = f"The model answered {samples} sample(s) with the shape {shape}."
             raise self._failed(InferenceFailed(why))
-        self.answered += samples
-        self.counter.count(given, values, compute_ns / 1000)
-        if self.on_answer is not None:
-            self.on_answer(inputs, outputs, compute_ns)
+        classes, count = None, 0
+        if self._task == "classification":
+            scores = values if len(shape) == 2 else values.reshape(samples, -1)
+            classes, count = scores.argmax(axis=1), scores.shape[1]
         queue_ns = started_ns - asked_ns
-        if task != "classification":
-            return Answer(outputs, self.release.version, None, 0, self.counter, queue_ns, compute_ns)
-        scores = values.reshape(samples, -1)
-        classes, count = scores.argmax(axis=1), scores.shape[1]
         return Answer(outputs, self.release.version, classes, count, self.counter, queue_ns, compute_ns)
 
     def _profiled(self, inputs: Tensors, samples: int) -> NDArray[Any]:

@@ -67,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     socket_path: str = ""
     socket_access: Literal["account", "group"] = "account"
+    fast_socket_path: str = ""
+    fast_connections: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 16
     tcp_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     request_limit_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**30)] = 4 * 1024**2
 
@@ -82,6 +84,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def socket(self, state: Path) -> Path:
         """Return where the local inference API listens."""
         return Path(self.socket_path) if self.socket_path else state / "agent.sock"
+
+    def fast_socket(self, state: Path) -> Path:
+        """Return where the fast path listens: beside the inference API unless it is set."""
+        beside = self.socket(state)
+        default = beside.with_name(f"{beside.stem}-fast{beside.suffix}")
+        return Path(self.fast_socket_path) if self.fast_socket_path else default
 
 
 def parse_settings(given: dict[str, Any]) -> Settings:

@@ -36,7 +36,7 @@ from agent.log import unexpected_failure
 from agent.serving import describe
 from agent.serving.binary import LENGTH_HEADER
 from agent.serving.body import decode, unpack
-from agent.serving.feedback import Feedback, FeedbackRequest
+from agent.serving.feedback import ID_DIGITS, Feedback, FeedbackRequest
 from agent.serving.http import Request, Response
 from agent.serving.inference import InferResponse, read_request, write_response
 from agent.serving.statistics import Statistics
@@ -93,7 +93,8 @@ class InferenceApi:
         self._is_ready = is_ready
         self._states = states
         self._limit_bytes = limit_bytes
-        self._feedback = Feedback(host)
+        self.feedback = Feedback(host)
+        """The predictions that can be labelled; the fast path has the same."""
         self._statistics: WeakKeyDictionary[Hosted, Statistics] = WeakKeyDictionary()
 
     async def respond(self, request: Request) -> Response:
@@ -125,7 +126,7 @@ class InferenceApi:
                 return self._tell_statistics(self._host.all())
             case ("POST", ["v2", "models", model, "feedback"]):
                 asked = decode(self._body(request), FeedbackRequest)
-                return _json(self._feedback.label(model, asked))
+                return _json(self.feedback.label(model, asked.number, asked.labels))
             case (_, ["v2", "models", model, "versions", version, *rest]):
                 return await self._route_model(request, model, version, rest)
             case (_, ["v2", "models", model, *rest]):
@@ -144,18 +145,18 @@ class InferenceApi:
     ) -> Response:
         match (request.method, rest):
             case ("GET", []):
-                return _json(describe.metadata(self._answering(model, version)))
+                return _json(describe.metadata(self.answering(model, version)))
             case ("GET", ["ready"]):
                 return self._tell_readiness(model, version)
             case ("GET", ["config"]):
-                return _json(describe.configuration(self._answering(model, version)))
+                return _json(describe.configuration(self.answering(model, version)))
             case ("GET", ["stats"]):
-                return self._tell_statistics({model: self._answering(model, version)})
+                return self._tell_statistics({model: self.answering(model, version)})
             case ("POST", ["infer"]):
                 return await self._infer(request, model, version)
         raise _no_such(request)
 
-    def _answering(self, model: str, version: str | None) -> Hosted:
+    def answering(self, model: str, version: str | None) -> Hosted:
         """Return what answers for a model.
 
         Raises:
@@ -177,7 +178,7 @@ class InferenceApi:
 
     def _tell_readiness(self, model: str, version: str | None) -> Response:
         try:
-            self._answering(model, version)
+            self.answering(model, version)
         except Unavailable:
             return _json({"name": model, "ready": False}, 400)  # the protocol wants a 4xx here
         return _json({"name": model, "ready": True})
@@ -195,7 +196,7 @@ class InferenceApi:
 
     async def _infer(self, request: Request, model: str, version: str | None) -> Response:
         started_ns = time.perf_counter_ns()
-        hosted = self._answering(model, version)
+        hosted = self.answering(model, version)
         try:
             return await self._predict(request, model, hosted, started_ns)
         except BaseException:
@@ -210,9 +211,9 @@ class InferenceApi:
         answer = await hosted.infer(inputs)
         answered_ns = time.perf_counter_ns()
         response = InferResponse(model, str(answer.version), id=asked.id)
-        prediction_id = self._feedback.remember(model, answer, signature.classes)
+        prediction_id = self.feedback.remember(model, answer, signature.classes)
         if prediction_id is not None:
-            response.parameters["prediction_id"] = prediction_id
+            response.parameters["prediction_id"] = f"{prediction_id:0{ID_DIGITS}x}"
         written = write_response(response, answer.outputs, outputs)
         ended_ns = time.perf_counter_ns()
         self._counted(hosted).succeeded(

@@ -1,12 +1,14 @@
 """Labels that come later: which predictions can be labelled, and what a label counts as.
 
-Only what classifiers answered: their predictions alone have an id.
+Only what classifiers answered: their predictions alone have an id. Ids count up from a random number, so that
+one from before a restart is not taken for another. Any thread may remember; labels are for the event loop.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import count
 from typing import NamedTuple
 
 import msgspec
@@ -20,12 +22,21 @@ from fleet.protocol.errors import InvalidInput, InvalidMessage, NotFound
 REMEMBERED_PREDICTIONS = 4096
 """How many of the latest answers can still be labelled."""
 
+ID_DIGITS = 16
+"""An id in JSON is text: not every reader of JSON takes numbers of 64 bits."""
+
 
 class FeedbackRequest(msgspec.Struct):
     """What was true: for each sample of a prediction its class, by number or by name."""
 
     id: str
     labels: list[int | str]
+
+    @property
+    def number(self) -> int:
+        """The prediction's id; 0, which none has, if it is not of the form of an id."""
+        is_id = len(self.id) == ID_DIGITS and set(self.id) <= set("0123456789abcdef")
+        return int(self.id, 16) if is_id else 0
 
 
 class FeedbackResponse(msgspec.Struct):
@@ -38,6 +49,7 @@ class FeedbackResponse(msgspec.Struct):
 class _Prediction(NamedTuple):
     """What is remembered of an answer."""
 
+    prediction_id: int
     model: str
     classes: NDArray[np.int64]
     class_count: int
@@ -54,9 +66,10 @@ class Feedback:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._predictions: OrderedDict[str, _Prediction] = OrderedDict()
+        self._predictions: list[_Prediction | None] = [None] * REMEMBERED_PREDICTIONS  # by id, modulo
+        self._ids = count(secrets.randbits(63) + 1)  # fits 64 bits, and is never 0
 
-    def remember(self, model: str, answer: Answer, names: tuple[str, ...]) -> str | None:
+    def remember(self, model: str, answer: Answer, names: tuple[str, ...]) -> int | None:
         """Remember an answer; return the id to label it by, None if it cannot be labelled.
 
         Args:
@@ -66,41 +79,47 @@ class Feedback:
         """
         if answer.classes is None:
             return None
-        prediction_id = secrets.token_hex(8)
-        self._predictions[prediction_id] = _Prediction(
-            model, answer.classes, answer.class_count, names, answer.counter
+        prediction_id = next(self._ids)
+        self._predictions[prediction_id % REMEMBERED_PREDICTIONS] = _Prediction(
+            prediction_id, model, answer.classes, answer.class_count, names, answer.counter
         )
-        if len(self._predictions) > REMEMBERED_PREDICTIONS:
-            self._predictions.popitem(last=False)
         return prediction_id
 
-    def label(self, model: str, request: FeedbackRequest) -> FeedbackResponse:
+    def label(self, model: str | None, prediction_id: int, labels: Sequence[int | str]) -> FeedbackResponse:
         """Count the labels of a prediction, once.
+
+        Args:
+            model: Whose prediction it is; None: of any.
+            prediction_id: As it was answered.
+            labels: For each sample what was true.
 
         Raises:
             InvalidInput: The labels are not of this model's classes, or it has none.
             NotFound: There is no such prediction.
         """
-        prediction = self._predictions.get(request.id)
-        if prediction is None or prediction.model != model:
+        place = prediction_id % REMEMBERED_PREDICTIONS
+        prediction = self._predictions[place]
+        if (
+            prediction is None
+            or prediction.prediction_id != prediction_id
+            or model not in (None, prediction.model)
+        ):
             self._check_classifier(model)
             raise NotFound(
                 "No prediction of this model with that id can be labelled.",
                 remedy=f"Each of the last {REMEMBERED_PREDICTIONS} predictions can be labelled once.",
             )
-        if len(request.labels) != len(prediction.classes):
-            raise InvalidMessage(
-                f"{len(request.labels)} label(s) came for {len(prediction.classes)} sample(s)."
-            )
-        truth = [_class_number(label, prediction) for label in request.labels]
-        del self._predictions[request.id]
+        if len(labels) != len(prediction.classes):
+            raise InvalidMessage(f"{len(labels)} label(s) came for {len(prediction.classes)} sample(s).")
+        truth = [_class_number(label, prediction) for label in labels]
+        self._predictions[place] = None
         correct = sum(int(a == b) for a, b in zip(truth, prediction.classes.tolist(), strict=True))
         self._host.count_labels(prediction.counter, len(truth), correct)
         return FeedbackResponse(len(truth), correct)
 
-    def _check_classifier(self, model: str) -> None:
+    def _check_classifier(self, model: str | None) -> None:
         """Check that a model's answers can be labelled at all."""
-        hosted = self._host.get(model)
+        hosted = None if model is None else self._host.get(model)
         if hosted is not None and hosted.manifest.signature.task != "classification":
             raise InvalidInput(
                 f"Model {model} is for {hosted.manifest.signature.task}; labels are classes.",

@@ -1,7 +1,8 @@
-"""Answers put aside to be counted together: copied into memory that is taken once and used again.
+"""Answers put aside to be counted together.
 
 Counting costs about as much for one answer as for hundreds, and more than a small model's inference. What is
-put aside is copied, because the caller's memory is a buffer that the next request overwrites.
+put aside is bounded by number and by size, and copied: inputs may lie in a buffer that the next request
+overwrites, and outputs are the caller's.
 """
 
 from __future__ import annotations
@@ -18,58 +19,45 @@ MAX_SIZE_BYTES = 128 * 1024  # more would not stay in a processor's cache while 
 
 
 class Block:
-    """Room for the answers of requests whose samples have one shape and type.
+    """The answers to requests whose samples have one shape.
 
     Args:
         reference: What of them is profiled.
-        inputs: Of a first request, shape (N, …): says what the samples are like; not put aside yet.
-        outputs: Its outputs, shape (N, …).
+        input_shape: Of one sample.
+        output_shape: Of one sample.
     """
 
-    def __init__(self, reference: ReferenceProfile, inputs: NDArray[Any], outputs: NDArray[Any]) -> None:
+    def __init__(
+        self, reference: ReferenceProfile, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+    ) -> None:
         self.reference = reference
-        sample_bytes = max(1, (inputs.nbytes + outputs.nbytes) // max(1, len(inputs)))
-        self._room = min(MAX_SAMPLES, max(1, MAX_SIZE_BYTES // sample_bytes))
-        self._input_shape, self._output_shape = inputs.shape[1:], outputs.shape[1:]
-        self._inputs = np.empty((self._room, *self._input_shape), inputs.dtype)
-        self._outputs = np.empty((self._room, *self._output_shape), outputs.dtype)
-        self._durations_us = np.empty(self._room)
+        self.input_shape = input_shape
+        self.output_shape = output_shape
         self._samples = 0
-        self._requests = 0
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is put aside."""
-        return self._requests == 0
-
-    def takes(self, reference: ReferenceProfile, inputs: NDArray[Any], outputs: NDArray[Any]) -> bool:
-        """Whether the samples of a request are like those of the first, and profiled like them."""
-        return (
-            reference is self.reference
-            and inputs.shape[1:] == self._input_shape
-            and outputs.shape[1:] == self._output_shape
-            and inputs.dtype == self._inputs.dtype
-            and outputs.dtype == self._outputs.dtype
-        )
+        self._size_bytes = 0
+        self._inputs: list[NDArray[Any]] = []
+        self._outputs: list[NDArray[Any]] = []
+        self._durations_us: list[float] = []
 
     def add(self, inputs: NDArray[Any], outputs: NDArray[Any], duration_us: float) -> bool:
-        """Put a request aside that the block takes; False if there is no room left."""
-        start = self._samples
-        end = start + len(inputs)
-        if end > self._room:
-            return False
-        self._inputs[start:end] = inputs
-        self._outputs[start:end] = outputs
-        self._durations_us[self._requests] = duration_us
-        self._samples = end
-        self._requests += 1
-        return True
+        """Put a request aside; tell whether the block is full.
+
+        Args:
+            inputs: Shape (N, …).
+            outputs: Shape (N, …).
+            duration_us: What the runtime took.
+        """
+        self._inputs.append(inputs.copy())
+        self._outputs.append(outputs.copy())
+        self._durations_us.append(duration_us)
+        self._samples += len(outputs)
+        self._size_bytes += inputs.nbytes + outputs.nbytes
+        return self._samples >= MAX_SAMPLES or self._size_bytes >= MAX_SIZE_BYTES
 
     def take(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
-        """Empty the block; return what was in it, to be used before anything is put aside again.
+        """Return what was put aside; the block is done with.
 
         Returns:
             Inputs of shape (N, …), outputs of shape (N, …), durations in µs of shape (requests,).
         """
-        samples, requests, self._samples, self._requests = self._samples, self._requests, 0, 0
-        return self._inputs[:samples], self._outputs[:samples], self._durations_us[:requests]
+        return np.concatenate(self._inputs), np.concatenate(self._outputs), np.array(self._durations_us)

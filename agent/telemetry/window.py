@@ -100,14 +100,16 @@ class Counter:
                 self._profile_some(inputs, outputs)
                 reference, inputs = self._of_outputs, np.empty((samples, 0), np.float32)
             block = self._block
-            if block is None or not block.takes(reference, inputs, outputs):
+            if (
+                block is None
+                or block.reference is not reference
+                or block.input_shape != inputs.shape[1:]
+                or block.output_shape != outputs.shape[1:]
+            ):
                 self._count_waiting()
-                block = self._block = Block(reference, inputs, outputs)
+                block = self._block = Block(reference, inputs.shape[1:], outputs.shape[1:])
             if block.add(inputs, outputs, duration_us):
-                return
-            self._count_waiting()
-            if not block.add(inputs, outputs, duration_us):  # more samples than a block has room for
-                self._count(reference, inputs, outputs, np.array([duration_us]))
+                self._count_waiting()
 
     def count_error(self) -> None:
         """Count a request that the runtime failed on."""
@@ -160,16 +162,10 @@ class Counter:
         return self._window
 
     def _count_waiting(self) -> None:
-        if self._block is not None and not self._block.is_empty:
-            self._count(self._block.reference, *self._block.take())
-
-    def _count(
-        self,
-        reference: ReferenceProfile,
-        inputs: NDArray[Any],
-        outputs: NDArray[Any],
-        durations_us: NDArray[np.float64],
-    ) -> None:
+        block, self._block = self._block, None
+        if block is None:
+            return
+        inputs, outputs, durations_us = block.take()
         window = self._current()
         window.predictions += len(outputs)
         counted = count_durations(durations_us)
@@ -178,7 +174,7 @@ class Counter:
             self._recent = self._recent.halved()
         recent = self._recent
         self._recent = Pace(merge_latency(recent.latency, counted), recent.predictions + len(outputs))
-        self._profile(reference, inputs, outputs)
+        self._profile(block.reference, inputs, outputs)
 
     def _profile_some(self, inputs: NDArray[Any], outputs: NDArray[Any]) -> None:
         """Profile those samples of a request with large inputs whose turn it is."""
