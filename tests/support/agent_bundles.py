@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from agent.hosting import Hosted, load
 from agent.life.slots import Slot
 from agent.life.terms import Release
 from fleet.drift.features import build_reference
+from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.manifest import (
     MANIFEST_FORMAT,
     Evaluation,
@@ -37,6 +39,8 @@ from tests.support.agent_tflite import dense_softmax
 MODEL = "digits"
 VARIANT = "onnx-fp32"
 TFLITE_VARIANT = "tflite-fp32"
+WRONG = "onnx-wrong"
+SLOW = "onnx-slow"
 GOLDEN = 8
 
 ONNX_RUNTIMES = (RuntimeVersion("onnxruntime", "1.16"),)
@@ -52,11 +56,15 @@ class Bundle(NamedTuple):
         manifest: The description.
         blobs: The files by digest.
         ordered: The variant that a test's hub orders.
+        alternatives: What it offers besides.
+        policy: How the device is to choose.
     """
 
     manifest: Manifest
     blobs: dict[str, bytes]
     ordered: str = VARIANT
+    alternatives: tuple[str, ...] = ()
+    policy: VariantPolicy = VariantPolicy.FIRST
 
     @property
     def data(self) -> bytes:
@@ -86,6 +94,10 @@ class Bundle(NamedTuple):
     def ordering(self, variant: str) -> Bundle:
         """Return the bundle with another variant ordered."""
         return self._replace(ordered=variant)
+
+    def offering(self, policy: VariantPolicy, *variants: str) -> Bundle:
+        """Return the bundle with a choice of variants ordered."""
+        return self._replace(ordered=variants[0], alternatives=variants[1:], policy=policy)
 
     def requiring(self, **changes: Any) -> Bundle:
         """Return the bundle with another requirement of the ordered variant."""
@@ -119,6 +131,7 @@ def build(
     negative_gives_nan: bool = False,
     golden_error: float = 0.0,
     batch: int | None = None,
+    others: tuple[str, ...] = (),
 ) -> Bundle:
     """Build a version of a classifier of four pixels, for ONNX Runtime and for LiteRT.
 
@@ -129,6 +142,8 @@ def build(
         negative_gives_nan: Let the ONNX model answer NaN to inputs of negative sum; no golden input has one.
         golden_error: Added to the golden outputs, so that the self-test fails.
         batch: The one size of batch that it takes; None: any.
+        others: More variants for ONNX Runtime: `WRONG` answers otherwise than the golden outputs, `SLOW`
+            takes some 10 ms for every answer.
     """
     rng = np.random.default_rng(version)
     weights = rng.normal(size=(PIXELS, CLASSES)).astype(np.float32)
@@ -150,8 +165,47 @@ def build(
         logits / logits.sum(axis=1, keepdims=True),
         Built(VARIANT, "model.onnx", made),
         Built(TFLITE_VARIANT, "model.tflite", dense_softmax(weights), TFLITE_RUNTIMES),
+        *(Built(name, f"{name}.onnx", _OTHERS[name](weights)) for name in others),
         golden_error=golden_error,
     )
+
+
+def build_costly(version: int, *, rounds: int = 0, numbers: int = 0) -> Bundle:
+    """Build the same classifier as `build`, that costs time or memory where a pixel is above 1."""
+    return _build_like(
+        version, models.costly(_weights(version), rounds=rounds, numbers=numbers), "model.onnx"
+    )
+
+
+def build_mapped(version: int, shift: NDArray[np.float32]) -> Bundle:
+    """Build a classifier of which the runtime maps the file: who writes to it changes the model in memory."""
+    made = models.shifted(_weights(version), shift)
+    return _build_like(version, made, "model.ort", shift)
+
+
+def _weights(version: int) -> NDArray[np.float32]:
+    return np.random.default_rng(version).normal(size=(PIXELS, CLASSES)).astype(np.float32)
+
+
+def _build_like(
+    version: int, made: bytes, file_name: str, shift: NDArray[np.float32] | float = 0.0
+) -> Bundle:
+    """Pack a classifier with the signature of `build`."""
+    signature = Signature(
+        inputs=(Tensor("pixels", "float32", (-1, PIXELS)),),
+        outputs=(Tensor("probabilities", "float32", (-1, CLASSES)),),
+        classes=tuple("abc"),
+    )
+    inputs = np.random.default_rng(7).random((GOLDEN, PIXELS)).astype(np.float32)
+    logits = np.exp(inputs @ _weights(version) + shift)
+    outputs = logits / logits.sum(axis=1, keepdims=True)
+    return pack(MODEL, version, signature, {"pixels": inputs}, outputs, Built(VARIANT, file_name, made))
+
+
+_OTHERS: dict[str, Callable[[NDArray[np.float32]], bytes]] = {
+    WRONG: lambda weights: models.linear(weights + 1.0 * np.eye(PIXELS, CLASSES, dtype=np.float32)),
+    SLOW: lambda weights: models.linear(weights, idle_rounds=20_000),
+}
 
 
 def build_tabular(version: int = 1) -> Bundle:

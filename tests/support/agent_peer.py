@@ -35,6 +35,7 @@ from fleet.protocol.messages import (
     FileAnswer,
     Hello,
     Incident,
+    Measurement,
     Record,
     ShadowReport,
     StateReport,
@@ -118,7 +119,9 @@ class Peer:
                 bytes.fromhex(bundle.sha256),
                 bundle.ordered,
                 deployment_id,
-                shadow_s=shadow_s,
+                bundle.alternatives,
+                bundle.policy,
+                shadow_s,
             )
             for bundle, deployment_id in orders
         )
@@ -178,6 +181,11 @@ class Peer:
             for record in sorted(self.records, key=lambda record: record.number)
             if isinstance(record.body, ShadowReport) and record.body.deployment_id == deployment_id
         ]
+
+    def measurements(self, deployment_id: str) -> list[Measurement]:
+        """Return what a device has told of its choice of a variant."""
+        bodies = [record.body for record in self.records]
+        return [b for b in bodies if isinstance(b, Measurement) and b.deployment_id == deployment_id]
 
     def windows(self) -> list[TelemetryWindow]:
         """Return the telemetry that has come."""
