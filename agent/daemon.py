@@ -176,7 +176,7 @@ class Daemon:
         )
         limit_bytes = min(settings.request_limit_bytes, measure_memory().limit_bytes // MEMORY_PER_REQUEST)
         api = InferenceApi(self._host, self._models.are_ready, self._models.states, limit_bytes)
-        self._drain = Drain(api.respond)
+        self._drain = Drain(api.answer)
         self._server = HttpServer(
             settings.socket(state), self._drain.respond, api.refuse, limit_bytes, port=settings.tcp_port
         )

@@ -123,13 +123,36 @@ class Hosted:
             InferenceFailed: The runtime failed, took too long, or gave values that are not finite or not of
                 the shape that its task asks for.
         """
+        answer = self.infer_at_once(inputs)
+        if answer is not None:
+            return answer
         asked_ns = time.perf_counter_ns()
         try:
-            ran = None if self._is_on_trial else self._execution.run_if_quick(inputs)
-            if ran is None:
-                ran = await self._execution.hand_over(inputs)
+            ran = await self._execution.hand_over(inputs)
         except InferenceFailed as error:
             raise self._failed(error) from error
+        answer = self._checked(inputs, ran, asked_ns)
+        self.count(inputs, answer)
+        return answer
+
+    def infer_at_once(self, inputs: Tensors) -> Answer | None:
+        """Do the same in the event loop without waiting; None if that could hold it up.
+
+        Args:
+            inputs: As for `infer`.
+
+        Raises:
+            InferenceFailed: As for `infer`.
+        """
+        if self._is_on_trial:
+            return None
+        asked_ns = time.perf_counter_ns()
+        try:
+            ran = self._execution.run_if_quick(inputs)
+        except InferenceFailed as error:
+            raise self._failed(error) from error
+        if ran is None:
+            return None
         answer = self._checked(inputs, ran, asked_ns)
         self.count(inputs, answer)
         return answer
@@ -183,6 +206,11 @@ class Hosted:
         """Count a run as failed that a thread began and that has not ended in time; once for each."""
         if self._execution.give_up_late_run():
             self._failed(self._execution.too_late())
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an inference is under way."""
+        return self._execution.is_busy
 
     @property
     def _is_on_trial(self) -> bool:

@@ -25,20 +25,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
 import msgspec
+from numpy.typing import NDArray
 
-from agent.hosting import Host, Hosted
+from agent.hosting import Answer, Host, Hosted
 from agent.log import unexpected_failure
 from agent.serving import describe
 from agent.serving.binary import LENGTH_HEADER
 from agent.serving.body import decode, unpack
 from agent.serving.feedback import ID_DIGITS, Feedback, FeedbackRequest
 from agent.serving.http import Request, Response
-from agent.serving.inference import InferResponse, read_request, write_response
+from agent.serving.inference import InferRequest, InferResponse, read_request, write_response
 from agent.serving.statistics import Statistics
 from fleet.protocol.errors import (
     AccessDenied,
@@ -64,6 +66,30 @@ _STATUS: tuple[tuple[type[MusterError], int], ...] = (
     (InferenceFailed, 500),
     (Unavailable, 503),
 )
+
+
+Later = Coroutine[Any, Any, Response]
+"""A response that has to be waited for."""
+
+
+class _Question(NamedTuple):
+    """A request for predictions that was understood.
+
+    Attributes:
+        hosted: The version that answers.
+        asked: The request.
+        inputs: What the model is given.
+        outputs: Names of the outputs that are asked for; True for those that are sent as bytes.
+        started_ns: When it came, and
+        read_ns: when it was understood, by `time.perf_counter_ns`.
+    """
+
+    hosted: Hosted
+    asked: InferRequest
+    inputs: dict[str, NDArray[Any]]
+    outputs: dict[str, bool]
+    started_ns: int
+    read_ns: int
 
 
 class IndexRequest(msgspec.Struct):
@@ -99,20 +125,38 @@ class InferenceApi:
 
     async def respond(self, request: Request) -> Response:
         """Answer one request; every failure is an answer too."""
+        answer = self.answer(request)
+        return answer if isinstance(answer, Response) else await answer
+
+    def answer(self, request: Request) -> Response | Later:
+        """Answer one request at once, or return what will; every failure is an answer too."""
         try:
-            return await self._route(request)
+            answer = self._route(request)
         except MusterError as error:
             return self.refuse(error)
         except Exception:
-            log.exception("A request failed unexpectedly.")
-            return self.refuse(unexpected_failure())
+            return self._fail()
+        return answer if isinstance(answer, Response) else self._wait(answer)
+
+    async def _wait(self, answer: Later) -> Response:
+        try:
+            return await answer
+        except MusterError as error:
+            return self.refuse(error)
+        except Exception:
+            return self._fail()
+
+    def _fail(self) -> Response:
+        """Log the exception that is being handled, and return the answer to what met it."""
+        log.exception("A request failed unexpectedly.")
+        return self.refuse(unexpected_failure())
 
     def refuse(self, error: MusterError) -> Response:
         """Return the answer that tells of an error."""
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
         return _json({"error": str(error), "code": error.code}, status)
 
-    async def _route(self, request: Request) -> Response:
+    def _route(self, request: Request) -> Response | Later:
         path = request.target.partition("?")[0]
         match (request.method, [unquote(part) for part in path.rstrip("/").split("/")[1:]]):
             case ("GET", ["v2"]):
@@ -128,9 +172,9 @@ class InferenceApi:
                 asked = decode(self._body(request), FeedbackRequest)
                 return _json(self.feedback.label(model, asked.number, asked.labels))
             case (_, ["v2", "models", model, "versions", version, *rest]):
-                return await self._route_model(request, model, version, rest)
+                return self._route_model(request, model, version, rest)
             case (_, ["v2", "models", model, *rest]):
-                return await self._route_model(request, model, None, rest)
+                return self._route_model(request, model, None, rest)
             case ("POST", ["v2", "repository", "index"]):
                 return self._index(self._body(request))
             case ("POST", ["v2", "repository", "models", model, "load" | "unload"]):
@@ -140,9 +184,9 @@ class InferenceApi:
                 )
         raise _no_such(request)
 
-    async def _route_model(
+    def _route_model(
         self, request: Request, model: str, version: str | None, rest: list[str]
-    ) -> Response:
+    ) -> Response | Later:
         match (request.method, rest):
             case ("GET", []):
                 return _json(describe.metadata(self.answering(model, version)))
@@ -153,7 +197,7 @@ class InferenceApi:
             case ("GET", ["stats"]):
                 return self._tell_statistics({model: self.answering(model, version)})
             case ("POST", ["infer"]):
-                return await self._infer(request, model, version)
+                return self._infer(request, model, version)
         raise _no_such(request)
 
     def answering(self, model: str, version: str | None) -> Hosted:
@@ -194,44 +238,59 @@ class InferenceApi:
         answering = {model: hosted.release.version for model, hosted in self._host.all().items()}
         return _json(describe.index(self._states(), answering, only_ready=asked.ready))
 
-    async def _infer(self, request: Request, model: str, version: str | None) -> Response:
+    def _infer(self, request: Request, model: str, version: str | None) -> Response | Later:
         started_ns = time.perf_counter_ns()
         hosted = self.answering(model, version)
         try:
-            return await self._predict(request, model, hosted, started_ns)
+            body, length = self._body(request), request.headers.get(LENGTH_HEADER)
+            asked, inputs, outputs = read_request(body, length, hosted.manifest.signature)
+            question = _Question(hosted, asked, inputs, outputs, started_ns, time.perf_counter_ns())
+            answer = hosted.infer_at_once(inputs)
+            return self._infer_later(question) if answer is None else self._predict(question, answer)
         except BaseException:
-            self._counted(hosted).failed(time.time(), time.perf_counter_ns() - started_ns)
+            self._count_failure(hosted, started_ns)
             raise
 
-    async def _predict(self, request: Request, model: str, hosted: Hosted, started_ns: int) -> Response:
-        signature = hosted.manifest.signature
-        body, length = self._body(request), request.headers.get(LENGTH_HEADER)
-        asked, inputs, outputs = read_request(body, length, signature)
-        read_ns = time.perf_counter_ns()
-        answer = await hosted.infer(inputs)
-        answered_ns = time.perf_counter_ns()
-        response = InferResponse(model, str(answer.version), id=asked.id)
-        prediction_id = self.feedback.remember(model, answer, signature.classes)
+    async def _infer_later(self, question: _Question) -> Response:
+        try:
+            return self._predict(question, await question.hosted.infer(question.inputs))
+        except BaseException:
+            self._count_failure(question.hosted, question.started_ns)
+            raise
+
+    def _predict(self, question: _Question, answer: Answer) -> Response:
+        """Return the HTTP response with predictions, and count it."""
+        hosted, answered_ns = question.hosted, time.perf_counter_ns()
+        response = InferResponse(hosted.manifest.model, str(answer.version), id=question.asked.id)
+        prediction_id = self.feedback.remember(
+            hosted.manifest.model, answer, hosted.manifest.signature.classes
+        )
         if prediction_id is not None:
             response.parameters["prediction_id"] = f"{prediction_id:0{ID_DIGITS}x}"
-        written = write_response(response, answer.outputs, outputs)
+        written = write_response(response, answer.outputs, question.outputs)
         ended_ns = time.perf_counter_ns()
         self._counted(hosted).succeeded(
             time.time(),
-            samples=len(next(iter(inputs.values()))),
-            success=ended_ns - started_ns,
+            samples=len(next(iter(question.inputs.values()))),
+            success=ended_ns - question.started_ns,
             queue=answer.queue_ns,
-            compute_input=read_ns - started_ns,
+            compute_input=question.read_ns - question.started_ns,
             compute_infer=answer.compute_ns,
             compute_output=ended_ns - answered_ns,
         )
         return written
 
+    def _count_failure(self, hosted: Hosted, started_ns: int) -> None:
+        self._counted(hosted).failed(time.time(), time.perf_counter_ns() - started_ns)
+
     def _body(self, request: Request) -> bytes:
         return unpack(request.body, request.headers.get("content-encoding", ""), self._limit_bytes)
 
     def _counted(self, hosted: Hosted) -> Statistics:
-        return self._statistics.setdefault(hosted, Statistics())
+        found = self._statistics.get(hosted)
+        if found is None:
+            found = self._statistics[hosted] = Statistics()
+        return found
 
 
 def _no_such(request: Request) -> NotFound:

@@ -23,10 +23,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import lru_cache
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httptools
 
@@ -79,7 +79,7 @@ class Response(NamedTuple):
     headers: tuple[tuple[str, str], ...] = _JSON
 
 
-Respond = Callable[[Request], Response | Awaitable[Response]]
+Respond = Callable[[Request], Response | Coroutine[Any, Any, Response]]
 """Answers a request, at once if it can; it must not raise."""
 
 Refuse = Callable[[MusterError], Response]
