@@ -56,6 +56,11 @@ class Execution:
         self._quick_runs = 0
         self._quick_size = 0
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody computes now."""
+        return self._lock.locked()
+
     def run(self, inputs: Tensors) -> Ran:
         """Compute in the calling thread, in turn; however long it takes.
 

@@ -22,8 +22,6 @@ def is_finite(values: NDArray[Any]) -> bool:
     """
     if values.dtype.kind != "f":
         return True
-    if values.itemsize >= _SUMMED_ITEM_BYTES:
-        row = values.ravel()
-        if math.isfinite(row.dot(row)):
-            return True
+    if values.itemsize >= _SUMMED_ITEM_BYTES and math.isfinite(np.vdot(values, values)):
+        return True  # of all of NumPy's products this one does not warn of an overflow
     return bool(np.isfinite(values).all())

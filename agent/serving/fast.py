@@ -56,6 +56,11 @@ class FastServer:
         self._none_left.set()
         self._check: asyncio.TimerHandle | None = None
 
+    @property
+    def connections(self) -> int:
+        """How many there are now."""
+        return len(self._connections)
+
     async def start(self) -> None:
         """Listen, unless no connections are allowed. A socket file whose process is dead is replaced.
 

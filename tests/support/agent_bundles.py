@@ -255,9 +255,9 @@ def unpack(bundle: Bundle, folder: Path) -> Slot:
     return Slot(release, bundle.manifest, bundle.variant, folder)
 
 
-async def load_bundle(bundle: Bundle, folder: Path) -> Hosted:
+async def load_bundle(bundle: Bundle, folder: Path, *, timeout_s: float = 5.0) -> Hosted:
     """Load a bundle as this device would."""
-    return await load(unpack(bundle, folder), measure(folder), 5.0)
+    return await load(unpack(bundle, folder), measure(folder), timeout_s)
 
 
 def expected_class(version: int, pixels: list[float]) -> int:

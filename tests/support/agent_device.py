@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from agent.enroll import enroll
+from agent.settings import read_given, write_settings
 from tests.support.agent_bundles import MODEL
 from tests.support.waiting import eventually
 
@@ -86,6 +88,7 @@ class Device:
         self.state = folder / device_id
         # A test's folder can have a longer path than a socket may have.
         self.socket = Path(tempfile.mkdtemp(prefix="agent-")) / "s"
+        self.fast_socket = self.socket.with_name("s-fast")
         self._log = (folder / f"{device_id}.log").open("ab")
         self._process: subprocess.Popen[bytes] | None = None
         self.prefix: tuple[str, ...] = ()
@@ -125,6 +128,12 @@ class Device:
         assert self._process.wait(10) == 0
         return time.monotonic() - started_s
 
+    def restart_with(self, **settings: Any) -> None:
+        """Start the agent again with other values of some settings."""
+        self.stop()
+        write_settings(self.state, {**read_given(self.state), **settings})
+        self.start()
+
     def is_running(self) -> bool:
         """Whether the process lives."""
         return self._process is not None and self._process.poll() is None
@@ -134,8 +143,7 @@ class Device:
         if self.is_running():
             self.kill()
         self._log.close()
-        self.socket.unlink(missing_ok=True)
-        self.socket.parent.rmdir()
+        shutil.rmtree(self.socket.parent)
 
     def call(self, method: str, path: str, body: Any = None) -> Reply:
         """Make one request to the local API."""

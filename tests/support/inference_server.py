@@ -13,6 +13,7 @@ import msgspec
 
 from agent.hosting import Host
 from agent.serving.api import InferenceApi
+from agent.serving.fast import FastServer, services_of
 from agent.serving.http import HttpServer
 from fleet.protocol.messages import ModelState
 from tests.support.agent_bundles import (
@@ -25,6 +26,7 @@ from tests.support.agent_bundles import (
 from tests.support.agent_device import SAMPLE, Reply, UnixConnection
 
 LIMIT_BYTES = 20_000
+FAST_LIMIT_BYTES = 200_000
 LOADING = ModelState("later", None, None, None, "DOWNLOADING", None)
 """A model that the device has and that does not answer."""
 
@@ -45,6 +47,7 @@ class Api:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "s"
+        self.fast_path = folder / "f"
         self.host = Host()
         self.ready = True
         self.loop = asyncio.new_event_loop()
@@ -70,6 +73,17 @@ class Api:
         self.respond = api.respond
         self.server = HttpServer(self.path, api.respond, api.refuse, LIMIT_BYTES, port=self.port)
         await self.server.start()
+        self.fast = await self.start_fast()
+
+    async def start_fast(self, *, connections: int = 4, timeout_s: float = 5.0) -> FastServer:
+        """Start a fast path, on the same socket every time."""
+        api = InferenceApi(self.host, lambda: self.ready, lambda: (LOADING,), LIMIT_BYTES)
+        services = services_of(self.host, api, FAST_LIMIT_BYTES)
+        server = FastServer(
+            self.fast_path, services, mode=0o600, connections=connections, timeout_s=timeout_s
+        )
+        await server.start()
+        return server
 
     def run(self, work: Any) -> Any:
         """Run a coroutine in the server's loop and return what it returns."""
@@ -77,6 +91,7 @@ class Api:
 
     def close(self) -> None:
         """End the server."""
+        self.run(self.fast.close(1.0))
         self.run(self.server.close())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
