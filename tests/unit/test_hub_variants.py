@@ -1,0 +1,107 @@
+"""Which variant the hub orders, with a real store: forward, and on the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fleet.protocol.assignment import VariantPolicy as P
+from fleet.protocol.manifest import Manifest
+from fleet.protocol.messages import Capabilities
+from fleet.rollout.engine import create
+from fleet.rollout.events import Assign
+from fleet.rollout.plan import Plan, default_plan, rollback_plan
+from fleet.rollout.state import Kind, Rollout
+from hub.store.sqlite import SqliteStore
+from hub.variants import Offers
+from tests.support.agent_bundles import TFLITE_VARIANT, VARIANT, build
+from tests.support.measurements import HARDWARE, RUNTIMES, candidate, measurement
+from tests.support.stores import add_device, incoming
+
+BUNDLES = {1: build(1), 2: build(2)}
+ABLE = Capabilities("0.1.0", "x86_64", RUNTIMES, 2**32, 2**32, HARDWARE)
+
+
+@pytest.fixture(name="store")
+def store_fixture(tmp_path: Path) -> Iterator[SqliteStore]:
+    """A store with four devices of one class."""
+    store = SqliteStore(tmp_path / "hub.db")
+    for number in range(4):
+        add_device(store, f"cam-{number}")
+        store.hello(f"cam-{number}", ABLE, 0, 1.0)
+    yield store
+    store.close()
+
+
+def released(_model: str, version: int) -> tuple[str, Manifest]:
+    return BUNDLES[version].sha256, BUNDLES[version].manifest
+
+
+def rollout(store: SqliteStore, version: int, plan: Plan, kind: Kind = Kind.UPDATE) -> Rollout:
+    """Store a rollout to all devices and return it."""
+    digest, _ = released("digits", version)
+    devices = {f"cam-{number}": None for number in range(4)}
+    row = store.create_rollout(
+        lambda number: create(
+            number=number,
+            kind=kind,
+            model="digits",
+            version=version,
+            manifest_sha256=digest,
+            plan=plan,
+            seed=0,
+            devices=devices,
+            now_s=1.0,
+        ),
+        1.0,
+    )
+    return row.state
+
+
+def policy(chosen: P) -> Plan:
+    return msgspec.structs.replace(default_plan(4), variant_policy=chosen)
+
+
+def tell_measurement(store: SqliteStore, *numbers: int) -> None:
+    """Let devices have measured that version 1 is faster on LiteRT."""
+    measured = measurement(candidate(VARIANT, 9.0), candidate(TFLITE_VARIANT, 5.0))
+    measured = msgspec.structs.replace(measured, manifest_sha256=BUNDLES[1].sha256)
+    store.add_records([incoming(f"cam-{number}", 1, measured) for number in numbers])
+
+
+def test_a_rollout_offers_by_its_policy_what_is_known(store: SqliteStore) -> None:
+    state = rollout(store, 1, policy(P.FASTEST))
+    order = Offers(store, released, state).order(Assign("cam-3", "r1-3f", 1), 1)
+    assert (order.variant, order.alternatives, order.policy) == (VARIANT, (TFLITE_VARIANT,), P.FASTEST)
+    tell_measurement(store, 0)
+    order = Offers(store, released, state).order(Assign("cam-3", "r1-3f", 1), 1)
+    assert (order.variant, order.alternatives, order.policy) == (TFLITE_VARIANT, (VARIANT,), P.FASTEST)
+    tell_measurement(store, 1, 2)
+    order = Offers(store, released, state).order(Assign("cam-3", "r1-3f", 1), 1)
+    assert (order.variant, order.alternatives, order.policy) == (TFLITE_VARIANT, (), P.FIRST)
+
+
+@pytest.mark.parametrize(("brought_by", "variant"), [(P.FASTEST, TFLITE_VARIANT), (P.FIRST, VARIANT)])
+@pytest.mark.parametrize("way", ["rollback", "restore"])
+def test_a_device_goes_back_to_the_variant_that_it_ran(
+    store: SqliteStore, brought_by: P, variant: str, way: str
+) -> None:
+    rollout(store, 1, policy(brought_by))
+    tell_measurement(store, 0)
+    if way == "rollback":
+        state = rollout(store, 1, rollback_plan(), Kind.ROLLBACK)
+    else:
+        state = rollout(store, 2, policy(P.COOLEST))
+    order = Offers(store, released, state).order(Assign("cam-0", "r2-0b", 1), 1)
+    assert (order.version, order.variant, order.alternatives) == (1, variant, ())
+
+
+def test_a_device_that_measured_is_ordered_what_it_chose(store: SqliteStore) -> None:
+    state = rollout(store, 1, policy(P.FASTEST))
+    tell_measurement(store, 0)
+    offers = Offers(store, released, state)
+    assert offers.order(Assign("cam-0", "r1-0f", 1), 1).alternatives == ()
+    assert offers.order(Assign("cam-1", "r1-1f", 1), 1).alternatives == (VARIANT,)
