@@ -81,15 +81,18 @@ def dial(api: Api) -> socket.socket:
 
 def receive(sock: socket.socket) -> tuple[Header, bytes]:
     """Return an answer's header and data."""
+    header = unpack_header(_exactly(sock, HEADER.size))
+    rest = _exactly(sock, header.head_bytes + header.data_bytes)
+    return header, rest[header.head_bytes :]
+
+
+def _exactly(sock: socket.socket, size_bytes: int) -> bytes:
     data = b""
-    while len(data) < HEADER.size:
-        part = sock.recv(HEADER.size - len(data))
+    while len(data) < size_bytes:
+        part = sock.recv(size_bytes - len(data))
         assert part, "the connection has ended"
         data += part
-    header, rest = unpack_header(data), b""
-    while len(rest) < header.head_bytes + header.data_bytes:
-        rest += sock.recv(65536)
-    return header, rest[header.head_bytes :]
+    return data
 
 
 def ask(sock: socket.socket, kind: int, head: bytes = b"", data: bytes = b"", **fields: int) -> Any:
