@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from fleet.drift.profile import ReferenceProfile
-from fleet.protocol import messages, topics
+from fleet.protocol import messages, shadow, topics
 from fleet.protocol.errors import InvalidMessage, MessageTooLarge, MusterError, NotFound, Unavailable
 from fleet.protocol.messages import (
     Ack,
@@ -26,6 +26,7 @@ from fleet.protocol.messages import (
     Measurement,
     Presence,
     Record,
+    ShadowReport,
     StateReport,
     TelemetryWindow,
     Want,
@@ -144,14 +145,15 @@ class Ingest:
     async def _record(self, device_id: str, payload: bytes) -> None:
         record = messages.decode(payload, Record)
         body = record.body
-        window = body if isinstance(body, TelemetryWindow) else None
         try:
-            if isinstance(body, TelemetryWindow | Measurement):
+            if isinstance(body, TelemetryWindow | Measurement | ShadowReport):
                 digest, profile = await asyncio.to_thread(self._reference, body.model, body.version)
                 if isinstance(body, TelemetryWindow):
                     check_window(body, digest, profile)
-                else:
+                elif isinstance(body, Measurement):
                     check_measurement(body, digest)
+                else:
+                    shadow.check_report(body, digest)
         except (InvalidMessage, NotFound):
             self._acknowledge(device_id, record)
             raise
@@ -161,9 +163,10 @@ class Ingest:
         if not new:
             return
         self._on_records()
-        why = contradiction(window) if window is not None else None
-        if why is not None:  # kept as evidence, counted nowhere, and shown to people
-            raise InvalidMessage(f"The window contradicts itself: {why}.")
+        if isinstance(body, TelemetryWindow):
+            _refuse_contradiction("window", contradiction(body))
+        elif isinstance(body, ShadowReport):
+            _refuse_contradiction("report of a shadow", shadow.contradiction(body))
 
     def _acknowledge(self, device_id: str, record: Record) -> None:
         ack = Ack(record.stream, (record.number,))
@@ -178,3 +181,9 @@ class Ingest:
             await self._publish(topic, payload)
         except Unavailable as error:
             log.warning("Nothing was published on %s: %s", topic, error)
+
+
+def _refuse_contradiction(what: str, why: str | None) -> None:
+    """Refuse what cannot be true: it is kept as evidence, counted nowhere, and shown to people."""
+    if why is not None:
+        raise InvalidMessage(f"The {what} contradicts itself: {why}.")

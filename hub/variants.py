@@ -72,6 +72,7 @@ class Offers:
             deployment_id=command.deployment_id,
             alternatives=offered.alternatives,
             policy=offered.policy,
+            shadow_s=command.shadow_s,
         )
 
     def _policy(self, version: int) -> VariantPolicy:

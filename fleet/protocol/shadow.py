@@ -18,13 +18,15 @@ stay, each with its full count; up to sixteen classes, that is every pair.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import reduce
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from fleet.protocol.errors import InvalidMessage
-from fleet.protocol.latency import merge_latency
+from fleet.protocol.latency import LatencyCounts, merge_latency
 from fleet.protocol.manifest import Signature
 from fleet.protocol.messages import MAX_PAIRS, ClassPairs, ShadowReport
 
@@ -137,6 +139,57 @@ def merge_shadows(left: ShadowReport, right: ShadowReport) -> ShadowReport:
         candidate_latency=merge_latency(left.candidate_latency, right.candidate_latency),
         pairs=lowest_pairs((*left.pairs, *right.pairs)),
     )
+
+
+class ShadowSums(msgspec.Struct, frozen=True):
+    """What many devices reported of one version in the shadow; see `ShadowReport` for the counts.
+
+    Attributes:
+        devices: How many devices compared anything.
+    """
+
+    devices: int = 0
+    compared: int = 0
+    disagreed: int = 0
+    errors: int = 0
+    not_finite: int = 0
+    left_out: int = 0
+    active_latency: LatencyCounts = msgspec.field(default_factory=dict)
+    candidate_latency: LatencyCounts = msgspec.field(default_factory=dict)
+    pairs: ClassPairs = ()
+
+
+def sum_shadows(reports: Mapping[str, Iterable[ShadowReport]]) -> ShadowSums:
+    """Return what devices reported together.
+
+    Args:
+        reports: By device; of one version.
+    """
+    each = [report for of_device in reports.values() for report in of_device]
+    return ShadowSums(
+        devices=sum(any(report.compared for report in of_device) for of_device in reports.values()),
+        compared=sum(report.compared for report in each),
+        disagreed=sum(report.disagreed for report in each),
+        errors=sum(report.errors for report in each),
+        not_finite=sum(report.not_finite for report in each),
+        left_out=sum(report.left_out for report in each),
+        active_latency=reduce(merge_latency, (report.active_latency for report in each), {}),
+        candidate_latency=reduce(merge_latency, (report.candidate_latency for report in each), {}),
+        pairs=lowest_pairs(pair for report in each for pair in report.pairs),
+    )
+
+
+def check_report(report: ShadowReport, manifest_sha256: str) -> None:
+    """Check that a report is about the bundle of the version that it names.
+
+    Raises:
+        InvalidMessage: It is not.
+    """
+    if report.manifest_sha256 != manifest_sha256:
+        raise InvalidMessage(
+            f"The report of a shadow is about bundle {report.manifest_sha256[:12]}…; "
+            f"{report.model} version {report.version} is {manifest_sha256[:12]}…."
+        )
 
 
 def contradiction(report: ShadowReport) -> str | None:

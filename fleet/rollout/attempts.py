@@ -36,7 +36,12 @@ def order_forward(draft: Draft, deployment: Deployment) -> None:
     """Send the rollout's version to a device; its stage counts it as open already."""
     attempt = msgspec.structs.replace(deployment.attempt, ordered_s=draft.now_s, since_s=draft.now_s)
     draft.put(msgspec.structs.replace(deployment, attempt=attempt))
-    draft.assign(deployment.device_id, attempt.deployment_id, draft.rollout.version)
+    draft.assign(
+        deployment.device_id,
+        attempt.deployment_id,
+        draft.rollout.version,
+        shadow_s=draft.rollout.plan.shadow_s,
+    )
 
 
 def order_back(draft: Draft, deployment: Deployment) -> None:
@@ -97,7 +102,8 @@ def expire(draft: Draft) -> None:
     A stage's orders are given together, so one comparison tells whether any of them can be due; devices
     are looked at only then.
     """
-    timeout_s = draft.rollout.plan.deployment_timeout_s
+    restore_s = draft.rollout.plan.deployment_timeout_s
+    timeout_s = restore_s + draft.rollout.plan.shadow_s  # nobody goes back through a shadow
     for number, stage in enumerate(draft.rollout.stages):
         if stage.open > 0 and draft.now_s >= stage.started_s + stage.excused_s + timeout_s:
             end = draft.rollout.cohort_ends[number]
@@ -107,7 +113,7 @@ def expire(draft: Draft) -> None:
                     _end_forward(draft, deployment, DeploymentState.TIMED_OUT, _timeout_cause(timeout_s))
     deadline_s = draft.rollout.restore_deadline_s
     if draft.rollout.open_restores > 0 and deadline_s is not None and draft.now_s >= deadline_s:
-        _expire_restores(draft, timeout_s)
+        _expire_restores(draft, restore_s)
 
 
 def forgive_restores(draft: Draft, duration_s: float) -> None:

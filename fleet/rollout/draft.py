@@ -59,9 +59,9 @@ class Draft:
         stages[number] = msgspec.structs.replace(stages[number], **fields)
         self.change(stages=tuple(stages))
 
-    def assign(self, device_id: str, deployment_id: str, version: int | None) -> None:
+    def assign(self, device_id: str, deployment_id: str, version: int | None, *, shadow_s: int = 0) -> None:
         """Command an order to a device."""
-        self._commands.append(Assign(device_id, deployment_id, version))
+        self._commands.append(Assign(device_id, deployment_id, version, shadow_s))
 
     def announce(self, kind: Happening, text: str) -> None:
         """Tell the operators of something that is not a decision of the rollout as a whole."""

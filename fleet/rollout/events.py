@@ -132,11 +132,13 @@ class Assign(msgspec.Struct, frozen=True):
         device_id: The device.
         deployment_id: The order's id, and the command's idempotency key.
         version: What it should run; None to remove the model.
+        shadow_s: How long it compares that with what it runs before that may answer.
     """
 
     device_id: str
     deployment_id: str
     version: int | None
+    shadow_s: int = 0
 
 
 class Announce(msgspec.Struct, frozen=True):

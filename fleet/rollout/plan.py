@@ -24,7 +24,7 @@ from enum import StrEnum
 import msgspec
 
 from fleet.drift.features import CONFIDENCE_EDGES
-from fleet.protocol.assignment import VariantPolicy
+from fleet.protocol.assignment import MAX_SHADOW_S, VariantPolicy
 from fleet.protocol.errors import InvalidPlan
 
 MAX_PLAN_SIZE_BYTES = 64 * 1024
@@ -112,6 +112,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         deployment_timeout_s: A deployment that has not ended this long after its order is TIMED_OUT.
         on_inconclusive: See `OnInconclusive`.
         variant_policy: Which of the variants that a device can run it runs, see `fleet.variants`.
+        shadow_s: How long each device compares the version with its active one before the version may
+            answer; 0 for not at all. A deployment has so much more time.
     """
 
     stages: tuple[Stage, ...]
@@ -119,6 +121,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deployment_timeout_s: float = 3600.0
     on_inconclusive: OnInconclusive = OnInconclusive.PAUSE
     variant_policy: VariantPolicy = VariantPolicy.FIRST
+    shadow_s: int = 0
 
 
 def decode_plan(data: bytes) -> Plan:
@@ -154,6 +157,7 @@ def check_plan(plan: Plan) -> None:
         _check_stage(f"Stage {number}", stage)
     _check_rising(plan.stages)
     _check_number("deployment_timeout_s", plan.deployment_timeout_s, 1.0, MAX_DURATION_S)
+    _check_number("shadow_s", plan.shadow_s, 0, MAX_SHADOW_S)
     _check_gate(plan.gate)
 
 

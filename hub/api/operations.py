@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -14,6 +14,8 @@ from fleet.health import fleet_health
 from fleet.protocol.errors import StorageError
 from hub.api.services import Hub, HubServices
 from hub.health import fleet_facts
+from hub.shadows import rollout_shadow
+from hub.store.rows import RolloutRow
 
 router = APIRouter(tags=["operations"])
 
@@ -65,7 +67,9 @@ class _HubCollector(Collector):
         yield GaugeMetricFamily(
             "muster_broker_connected", "Whether the hub is connected to the broker.", hub.broker_connected()
         )
-        yield GaugeMetricFamily("muster_rollouts_open", "Rollouts under way.", len(hub.store.open_rollouts()))
+        rollouts = hub.store.open_rollouts()
+        yield GaugeMetricFamily("muster_rollouts_open", "Rollouts under way.", len(rollouts))
+        yield from _shadow_metrics(hub, rollouts)
         counters = hub.delivery
         yield CounterMetricFamily(
             "muster_messages_taken", "Messages of devices that were taken in.", hub.ingest.messages_taken
@@ -85,3 +89,21 @@ class _HubCollector(Collector):
         ):
             chunks.add_metric([outcome], number)
         yield chunks
+
+
+def _shadow_metrics(hub: HubServices, rollouts: Sequence[RolloutRow]) -> Iterable[Metric]:
+    """Yield how the versions of rollouts under way do in the shadow, where their plans ask for it."""
+    labels = ["model", "version"]
+    compared = GaugeMetricFamily(
+        "muster_shadow_compared", "Samples that a rollout's version computed in the shadow.", labels=labels
+    )
+    disagreed = GaugeMetricFamily(
+        "muster_shadow_disagreed", "Those on which it disagrees with what answers.", labels=labels
+    )
+    for row in rollouts:
+        if row.state.plan.shadow_s:
+            sums, version = rollout_shadow(hub.store, row.state), [row.state.model, str(row.state.version)]
+            compared.add_metric(version, sums.compared)
+            disagreed.add_metric(version, sums.disagreed)
+    yield compared
+    yield disagreed

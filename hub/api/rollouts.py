@@ -9,6 +9,7 @@ import msgspec
 from fastapi import APIRouter
 
 from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.latency import quantile_us
 from fleet.rollout.events import Abort, Pause, Promote, Resume, Start
 from fleet.rollout.plan import decode_plan
 from fleet.rollout.state import Rollout
@@ -26,9 +27,12 @@ from hub.api.schemas import (
     RolloutDetailOut,
     RolloutIn,
     RolloutOut,
+    ShadowOut,
+    ShadowPairOut,
     StageOut,
 )
 from hub.api.services import Hub
+from hub.shadows import rollout_shadow
 from hub.store.rows import RolloutRow
 
 router = APIRouter(tags=["rollouts"])
@@ -80,6 +84,29 @@ def history(number: Number, hub: Hub, _: Viewer) -> Page[HistoryOut]:
     """Return every decision about a rollout, oldest first."""
     entries = hub.store.rollout(number).state.history
     return Page(items=[HistoryOut(**msgspec.to_builtins(entry)) for entry in entries])
+
+
+@router.get("/rollouts/{number}/shadow")
+def shadow(number: Number, hub: Hub, _: Viewer) -> ShadowOut:
+    """Return what the devices of a rollout reported of its version in the shadow of their active one."""
+    sums = rollout_shadow(hub.store, hub.store.rollout(number).state)
+    return ShadowOut(
+        devices=sums.devices,
+        compared=sums.compared,
+        disagreed=sums.disagreed,
+        disagreed_share=sums.disagreed / sums.compared if sums.compared else None,
+        errors=sums.errors,
+        not_finite=sums.not_finite,
+        left_out=sums.left_out,
+        active_latency_p50_us=quantile_us(sums.active_latency, 0.5),
+        active_latency_p99_us=quantile_us(sums.active_latency, 0.99),
+        candidate_latency_p50_us=quantile_us(sums.candidate_latency, 0.5),
+        candidate_latency_p99_us=quantile_us(sums.candidate_latency, 0.99),
+        pairs=[
+            ShadowPairOut(active=active, candidate=candidate, samples=samples)
+            for active, candidate, samples in sums.pairs
+        ],
+    )
 
 
 @router.post("/rollouts/{number}/start")

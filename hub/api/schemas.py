@@ -320,6 +320,34 @@ class RolloutDetailOut(RolloutOut):
     deployments: list[DeploymentOut]
 
 
+class ShadowPairOut(Schema):
+    """How often one class of the active version met another of the candidate, by their numbers."""
+
+    active: int
+    candidate: int
+    samples: int
+
+
+class ShadowOut(Schema):
+    """What a rollout's devices reported of its version in the shadow of their active one, added up.
+
+    ``compared`` and ``disagreed`` count samples; ``errors``, ``not_finite`` and ``left_out`` count requests.
+    """
+
+    devices: int
+    compared: int
+    disagreed: int
+    disagreed_share: float | None
+    errors: int
+    not_finite: int
+    left_out: int
+    active_latency_p50_us: float | None
+    active_latency_p99_us: float | None
+    candidate_latency_p50_us: float | None
+    candidate_latency_p99_us: float | None
+    pairs: list[ShadowPairOut]
+
+
 class HistoryOut(Schema):
     """One line of a rollout's history."""
 

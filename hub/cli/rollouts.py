@@ -86,6 +86,7 @@ def status(context: typer.Context, number: Number, as_json: JsonFlag = False) ->
     client = client_of(context)
     rollout = client.get(f"/rollouts/{number}")
     rollout["history"] = client.get(f"/rollouts/{number}/history")["items"]
+    rollout["shadow"] = client.get(f"/rollouts/{number}/shadow") if rollout["plan"]["shadow_s"] else None
     show(rollout, as_json=as_json, draw=_print_status)
 
 
@@ -181,6 +182,8 @@ def _print(rollout: dict[str, Any], *, as_json: bool) -> None:
 
 def _print_status(rollout: dict[str, Any]) -> None:
     console.print(_picture(rollout))
+    if rollout["shadow"] is not None:
+        console.print(_shadow_line(rollout["shadow"]))
     for line in rollout["history"]:
         console.print(f"  {time.strftime('%H:%M:%S', time.localtime(line['at_s']))}  {line['text']}")
 
@@ -205,6 +208,16 @@ def _picture(rollout: dict[str, Any]) -> Table:
             stage["verdict"] or "–",
         )
     return table
+
+
+def _shadow_line(shadow: dict[str, Any]) -> str:
+    """Say how the version did in the shadow of the one that answers."""
+    told = f"  shadow: {shadow['disagreed']} of {shadow['compared']} samples disagree"
+    if shadow["disagreed_share"] is not None:
+        told += f" ({shadow['disagreed_share']:.1%})"
+    told += f" on {shadow['devices']} device(s)"
+    failed = shadow["errors"] + shadow["not_finite"]
+    return told + (f"; {failed} request(s) failed" if failed else "")
 
 
 def _captions(rollout: dict[str, Any]) -> tuple[str | None, ...]:

@@ -35,6 +35,7 @@ from hub.store.rows import (
     NewDevice,
     OrderChange,
     RolloutRow,
+    ShadowTotals,
     StoredRecord,
     Superseded,
     VersionRow,
@@ -230,6 +231,14 @@ class MeasurementStore(Protocol):
         ...
 
 
+class ShadowStore(Protocol):
+    """What devices reported of candidates in the shadow; `add_records` adds it up here."""
+
+    def shadows(self, model: str, version: int) -> list[ShadowTotals]:
+        """Return what was reported of a version in the shadow, by device and deployment."""
+        ...
+
+
 class DiagnosticsStore(Protocol):
     """Diagnostic bundles that devices sent: of each device the newest few; `add_records` puts them here."""
 
@@ -377,6 +386,7 @@ class Store(
     RecordStore,
     DiagnosticsStore,
     MeasurementStore,
+    ShadowStore,
     RolloutStore,
     DriftStore,
     Protocol,

@@ -16,6 +16,7 @@ from fleet.protocol.messages import (
     Measurement,
     Record,
     RecordBody,
+    ShadowReport,
     StateReport,
     TelemetryWindow,
 )
@@ -160,6 +161,13 @@ class Action(msgspec.Struct, frozen=True):
     at_s: float
     by: str
     text: str
+
+
+class ShadowTotals(msgspec.Struct, frozen=True):
+    """Everything one device reported about one version in the shadow of another, added up."""
+
+    device_id: str
+    report: ShadowReport
 
 
 class MeasurementRow(msgspec.Struct, frozen=True):

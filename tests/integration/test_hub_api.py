@@ -91,6 +91,7 @@ def test_health_and_metrics_need_no_token(hub: HubProcess) -> None:
         ("GET", "/devices/nobody/timeline", None),
         ("GET", "/rollouts/99", None),
         ("GET", "/rollouts/99/history", None),
+        ("GET", "/rollouts/99/shadow", None),
         ("POST", "/rollouts/99/start", {}),
         ("POST", "/models/digits/versions/99/release", {}),
         ("POST", "/rollouts", {"model": "digits", "version": 99}),

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import count
 from typing import Any, NamedTuple
 
+import cbor2
 import httpx
 import msgspec
 import pytest
 
 from fleet.protocol import messages, topics
+from fleet.protocol.assignment import decode_assignment
+from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.enrolment import EnrolmentAnswer, EnrolmentRequest, parse_token
-from fleet.protocol.messages import Ack, FetchRequest, FileAnswer, Hello, Record, StateReport
+from fleet.protocol.messages import (
+    Ack,
+    DeploymentReport,
+    FetchRequest,
+    FileAnswer,
+    Hello,
+    Record,
+    ShadowReport,
+    StateReport,
+)
 from fleet.protocol.topics import Down, Up
 from tests.support.hub import HubProcess
 from tests.support.mqtt_client import Client
@@ -135,6 +148,89 @@ def test_a_record_counts_once_and_is_acknowledged_each_time(device: RawDevice) -
         assert messages.decode(device.hear(Down.ACK), Ack) == Ack(STREAM, (1,))
     [total] = device.hub.client.get("/fleet/totals", device_id=device.id)["items"]
     assert total["predictions"] == 10
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": 99},
+        {"manifest_sha256": DIGEST},
+        {"disagreed": 41},
+        {"pairs": ((0, 1, 5),)},
+        {"active_latency": {1: 1}},
+    ],
+)
+def test_a_report_of_a_shadow_that_cannot_be_true_is_refused_and_not_asked_for_again(
+    device: RawDevice, changes: dict[str, Any]
+) -> None:
+    body = msgspec.structs.replace(shadow_report(device, "r1-0f"), **changes)
+    device.say(Up.RECORD, messages.encode(Record(STREAM, 1, body)))
+    assert messages.decode(device.hear(Down.ACK), Ack).numbers == (1,)
+    eventually(lambda: device.refusals() == ["invalid_message"] or device.refusals() == ["not_found"])
+    assert device.is_still_heard()
+
+
+def test_a_rollout_orders_its_shadow_and_shows_what_came_of_it(device: RawDevice) -> None:
+    client = device.hub.client
+    device.say(Up.HELLO, HELLO)
+    plan = {
+        "stages": [{"devices": "all", "minimum_bake_s": 600, "maximum_bake_s": 600}],
+        "gate": {"metrics": [{"metric": "label_errors", "margin": 0.1, "limit": 0.3}]},
+        "shadow_s": 3600,
+    }
+    rollout = client.post(
+        "/rollouts", {"model": "digits", "version": 1, "plan": plan, "devices": [device.id]}
+    )
+    client.post(f"/rollouts/{rollout['number']}/start")
+    order = decode_assignment(cbor2.loads(device.hear(Down.ASSIGNMENT)).value[2]).models[0]
+    assert (order.version, order.shadow_s) == (1, 3600)
+    body = shadow_report(device, order.deployment_id)
+    foreign = msgspec.structs.replace(body, deployment_id="r99999-0f")
+    for number, each in enumerate((body, body, foreign)):
+        device.say(Up.RECORD, messages.encode(Record(STREAM, number, each)))
+    say_state(device, order.deployment_id, DeploymentState.SHADOW)
+    path = f"/rollouts/{rollout['number']}"
+    eventually(lambda: client.get(path)["counts"] == {"SHADOW": 1}, "the device is in the shadow")
+    eventually(lambda: client.get(f"{path}/shadow")["compared"] == 80, "both reports are added up")
+    shadow = client.get(f"{path}/shadow")
+    shown = json.loads(device.hub.muster("rollout", "status", str(rollout["number"]), "--json"))
+    metrics = httpx.get(f"{device.hub.url}/metrics").text
+    client.post(f"{path}/abort", {})
+    say_state(device, order.deployment_id, DeploymentState.REMOVED)
+    assert shown["shadow"] == shadow
+    assert (shadow["devices"], shadow["disagreed"], shadow["disagreed_share"]) == (1, 8, 0.1)
+    assert shadow["pairs"] == [
+        {"active": 0, "candidate": 1, "samples": 6},
+        {"active": 2, "candidate": 1, "samples": 2},
+    ]
+    assert shadow["active_latency_p50_us"] < shadow["candidate_latency_p50_us"]
+    assert 'muster_shadow_disagreed{model="digits",version="1"} 8.0' in metrics
+    eventually(lambda: client.get(path)["status"] == "ABORTED", "the rollout is out of the way")
+
+
+def say_state(device: RawDevice, deployment_id: str, state: DeploymentState) -> None:
+    """Report a state of a deployment of version 1."""
+    told = DeploymentReport(20.0, deployment_id, "digits", 1, state)
+    device.say(Up.RECORD, messages.encode(Record("f" * 16, list(DeploymentState).index(state), told)))
+
+
+def shadow_report(device: RawDevice, deployment_id: str) -> ShadowReport:
+    """Return what a device might report of version 1 in the shadow of another."""
+    return ShadowReport(
+        started_at_s=10.0,
+        ended_at_s=20.0,
+        deployment_id=deployment_id,
+        model="digits",
+        active_version=7,
+        version=1,
+        manifest_sha256=device.hub.client.get("/models/digits/versions/1")["manifest_sha256"],
+        compared=40,
+        disagreed=4,
+        left_out=2,
+        active_latency={20: 40},
+        candidate_latency={24: 40},
+        pairs=((0, 1, 3), (2, 1, 1)),
+    )
 
 
 @pytest.mark.parametrize(

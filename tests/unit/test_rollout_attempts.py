@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause, Conflict
-from fleet.rollout.events import DeploymentReported, Promote, Start, WasAway
+from fleet.rollout.events import Assign, DeploymentReported, Promote, Start, WasAway
 from fleet.rollout.plan import rollback_plan
 from fleet.rollout.state import CauseCode, Kind, Status
 from tests.support.rollouts import DEVICES, Campaign, assigned, plan
@@ -89,6 +90,20 @@ def test_a_silent_device_times_out_and_late_reports_do_no_harm() -> None:
     before = campaign.rollout
     campaign.report(canary, DeploymentState.SUCCEEDED)
     assert campaign.rollout is before
+
+
+def test_a_shadow_is_ordered_on_the_way_forward_alone_and_has_time_of_its_own() -> None:
+    campaign = Campaign(msgspec.structs.replace(plan(), shadow_s=300))
+    canary = campaign.cohort(0)[0]
+    assert [c.shadow_s for c in campaign.commands if isinstance(c, Assign)] == [300]
+    campaign.report(canary, DeploymentState.SHADOW)
+    campaign.wait(399.0)
+    assert campaign.status() is Status.RUNNING
+    campaign.wait(1.0)
+    assert campaign.rollout.deployments[canary.index].attempt.state is DeploymentState.TIMED_OUT
+    assert [c.shadow_s for c in campaign.commands if isinstance(c, Assign)] == [300, 0]
+    campaign.wait(100.0)  # the way back has no more time than without a shadow
+    assert campaign.status() is Status.FAILED
 
 
 def test_a_device_that_does_not_come_back_makes_the_rollout_failed_and_is_named() -> None:

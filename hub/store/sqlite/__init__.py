@@ -12,6 +12,7 @@ from hub.store.sqlite.measurements import SqliteMeasurements
 from hub.store.sqlite.records import SqliteRecords
 from hub.store.sqlite.registry import SqliteRegistry
 from hub.store.sqlite.rollouts import SqliteRollouts
+from hub.store.sqlite.shadows import SqliteShadows
 from hub.store.sqlite.tokens import SqliteTokens
 from hub.store.sqlite.wishes import SqliteWishes
 
@@ -24,6 +25,7 @@ class SqliteStore(
     SqliteRecords,
     SqliteDiagnostics,
     SqliteMeasurements,
+    SqliteShadows,
     SqliteRollouts,
     SqliteDrift,
 ):

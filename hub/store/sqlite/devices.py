@@ -99,7 +99,7 @@ class SqliteDevices(Part):
         # One statement, so that orders, wishes and sequence number belong together.
         rows = self._database.rows(
             "SELECT d.sequence, o.model, o.version, o.manifest_sha256, o.variant, o.deployment_id,"
-            " o.alternatives, o.policy,"
+            " o.alternatives, o.policy, o.shadow_s,"
             " w.log_level, w.held_by, w.held_reason, w.held_at_s, w.diagnostics"
             " FROM devices d LEFT JOIN desired o ON o.device_id = d.device_id"
             " LEFT JOIN wishes w ON w.device_id = d.device_id"
@@ -185,4 +185,5 @@ def _order(row: dict[str, Any]) -> ModelOrder:
         deployment_id=row["deployment_id"],
         alternatives=tuple(msgspec.json.decode(row["alternatives"], type=list[str])),
         policy=VariantPolicy(row["policy"]),
+        shadow_s=row["shadow_s"],
     )

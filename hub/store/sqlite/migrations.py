@@ -93,6 +93,26 @@ def m004_choice_of_variants(db: sqlite_utils.Database) -> None:
     table(db, "measurements").create_index(["manifest_sha256"])
 
 
+@migrations()
+def m005_shadows(db: sqlite_utils.Database) -> None:
+    """How long orders ask for a shadow, and what devices reported of theirs, added up."""
+    table(db, "desired").add_column("shadow_s", int, not_null_default=0)
+    table(db, "shadows").create(
+        {
+            "device_id": str,
+            "deployment_id": str,
+            "manifest_sha256": str,
+            "active_version": int,
+            "model": str,
+            "version": int,
+            "body": bytes,
+        },
+        pk=("device_id", "deployment_id", "manifest_sha256", "active_version"),
+        not_null={"model", "version", "body"},
+    )
+    table(db, "shadows").create_index(["model", "version"])
+
+
 def _create_registry(db: sqlite_utils.Database) -> None:
     table(db, "api_tokens").create(
         {"name": str, "role": str, "secret_sha256": str, "created_at_s": float},

@@ -15,6 +15,7 @@ from fleet.protocol.messages import (
     Incident,
     Measurement,
     RecordBody,
+    ShadowReport,
     TelemetryWindow,
     encode,
     packed,
@@ -25,6 +26,7 @@ from hub.store.sqlite.database import Part
 from hub.store.sqlite.diagnostics import keep_diagnostics
 from hub.store.sqlite.measurements import keep_measurements
 from hub.store.sqlite.migrations import table
+from hub.store.sqlite.shadows import add_shadows
 
 _KINDS = {
     DeploymentReport: "deployment",
@@ -32,6 +34,7 @@ _KINDS = {
     TelemetryWindow: "window",
     Diagnostics: "diagnostics",
     Measurement: "measurement",
+    ShadowReport: "shadow",
 }
 _INSERT = (
     "INSERT OR IGNORE INTO records (device_id, stream, number, received_at_s, model, kind, body)"
@@ -49,6 +52,7 @@ class SqliteRecords(Part):
             _add_to_totals(db, new)
             keep_diagnostics(db, new)
             keep_measurements(db, new)
+            add_shadows(db, new)
         return len(new)
 
     def add_dead_letter(self, letter: DeadLetter) -> None:

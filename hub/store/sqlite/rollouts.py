@@ -142,6 +142,7 @@ def _change_order(db: sqlite_utils.Database, change: OrderChange) -> None:
             "deployment_id": order.deployment_id,
             "alternatives": msgspec.json.encode(order.alternatives).decode(),
             "policy": order.policy.value,
+            "shadow_s": order.shadow_s,
         },
         pk=("device_id", "model"),
     )
