@@ -52,9 +52,8 @@ def succeeded(hub: HubProcess, number: int) -> int:
 
 
 def measurements(hub: HubProcess, device: Device) -> list[dict[str, Any]]:
-    """Return what a device measured, as the command shows it."""
-    shown: dict[str, Any] = json.loads(hub.muster("device", "show", device.id, "--json"))
-    found: list[dict[str, Any]] = shown["measurements"]
+    """Return what a device measured."""
+    found: list[dict[str, Any]] = hub.client.get(f"/devices/{device.id}/measurements")
     return found
 
 
@@ -68,14 +67,14 @@ def test_the_winner_of_three_devices_is_what_the_fourth_is_offered(tmp_path: Pat
                 devices[-1].start()
             eventually(lambda: all(row["hardware"] for row in hub.client.pages("/devices")), "all said hello")
             hub.client.send(f"/models/{MODEL}/versions/bundle", [archive(slow_and_fast())])
-            hub.muster("model", "release", MODEL, "1")
+            hub.client.post(f"/models/{MODEL}/versions/1/release")
             plan = write(tmp_path / "plan.json", json.dumps(PLAN).encode())
             options = ("--plan", str(plan), "--variant-policy", "fastest", "--start", "--json")
             number = json.loads(hub.muster("rollout", "create", MODEL, "1", *options))["number"]
             eventually(lambda: succeeded(hub, number) == 3, "three devices run it", timeout_s=30.0)
             classes = hub.client.get(f"/models/{MODEL}/versions/1/measurements")
             assert [(each["devices"], each["agreed"]["fastest"]) for each in classes] == [(3, TFLITE_VARIANT)]
-            hub.muster("rollout", "promote", str(number), "--reason", "measured")
+            hub.client.post(f"/rollouts/{number}/promote", {"reason": "measured"})
             eventually(lambda: succeeded(hub, number) == 4, "the fourth runs it", timeout_s=30.0)
 
             measured = {device.id: measurements(hub, device) for device in devices}
@@ -89,7 +88,7 @@ def test_the_winner_of_three_devices_is_what_the_fourth_is_offered(tmp_path: Pat
             folder = last.state / "models" / MODEL
             assert [path.name.partition(".")[2] for path in folder.iterdir()] == [TFLITE_VARIANT]
             assert not (last.state / "variants.json").exists()
-            assert TFLITE_VARIANT in hub.muster("model", "show", MODEL, "1")
+            assert f"{TFLITE_VARIANT} │ fastest" in hub.muster("model", "show", MODEL, "1")
             assert hub.client.get("/fleet/dead-letters")["items"] == []
         finally:
             for device in devices:
