@@ -51,6 +51,7 @@ from agent.serving.api import InferenceApi
 from agent.serving.fast import FastServer, services_of
 from agent.serving.http import HttpServer
 from agent.settings import read_settings
+from agent.stall import end_when_stalled
 from agent.telemetry.incidents import Incidents
 from agent.telemetry.outbox import Outbox
 from agent.telemetry.sender import Sender
@@ -220,9 +221,11 @@ class Daemon:
                 self._notifier.keep_telling(self._status),
             )
         ]
+        watch = asyncio.ensure_future(self._lasting(end_when_stalled(self._settings.stall_limit_s)))
         try:
             await self._ended.wait()
         finally:
+            watch.cancel()
             await self._stop(tasks)
         return not self._failed
 

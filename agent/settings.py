@@ -45,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shadow_cpu_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.25
     shadow_memory_limit_bytes: Bytes = 256 * 1024**2
     inference_timeout_s: Seconds = 30.0
+    stall_limit_s: Seconds = 60.0
 
     resend_interval_s: Seconds = 30.0
     resend_limit_s: Seconds = 600.0
