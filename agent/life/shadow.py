@@ -86,7 +86,8 @@ class Shadow:
         self._active: Hosted | None = None
         self._comparison: Comparison | None = None
         self._queue: SimpleQueue[_Request | None] = SimpleQueue()
-        self._lock = Lock()  # of the two numbers below
+        self._counting = Lock()  # so that a request counts once: as compared, or as left out by the end
+        self._lock = Lock()  # of what follows
         self._waiting_requests = 0
         self._waiting_bytes = 0
         self._begun_s: float | None = None
@@ -100,11 +101,14 @@ class Shadow:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take no more requests, and end after the one that is being computed."""
+        """Take no more requests, and end after the one that is being computed; it counts as left out."""
         if self._active is not None:
             self._active.on_answer = None
             self._active = None
-        self._stopped.set()
+        with self._counting, self._lock:
+            if not self._stopped.is_set() and self._comparison is not None:
+                self._comparison.leave_out(self._waiting_requests + (self._begun_s is not None))
+            self._stopped.set()
         self._queue.put(None)
 
     @property
@@ -172,14 +176,13 @@ class Shadow:
             os.setpriority(os.PRIO_PROCESS, get_native_id(), NICE)
         while (request := self._queue.get()) is not None:
             with self._lock:
+                if self._stopped.is_set():
+                    return
                 self._waiting_requests -= 1
                 self._waiting_bytes -= request.size_bytes
-            if self._stopped.is_set():
-                request.comparison.leave_out(1)
-                continue
-            self._begun_s = begun_s = time.monotonic()
+                self._begun_s = begun_s = time.monotonic()
             try:
-                self._compute(request)
+                self._compare(request)
             except ShadowFailed as error:
                 self._failure = error
                 return
@@ -187,22 +190,28 @@ class Shadow:
                 log.exception("Model %s: the shadow failed unexpectedly.", self._candidate.manifest.model)
                 self._failure = ShadowFailed(str(unexpected_failure()))
                 return
-            self._begun_s = None
             self._stopped.wait((time.monotonic() - begun_s) * self._rest_factor)
 
-    def _compute(self, request: _Request) -> None:
+    def _compare(self, request: _Request) -> None:
         """Let the candidate compute a request, and count what came of it.
 
         Raises:
             ShadowFailed: The candidate failed on it.
         """
-        started_ns = time.perf_counter_ns()
+        started_ns, outputs, failure = time.perf_counter_ns(), None, None
         try:
             outputs = self._candidate.compute(request.inputs)
         except InferenceFailed as error:
-            raise request.comparison.failed(str(error)) from error
+            failure = error
         took_us = (time.perf_counter_ns() - started_ns) / 1000
-        request.comparison.count(request.answer, outputs, active_us=request.took_us, candidate_us=took_us)
+        with self._counting:
+            self._begun_s = None
+            if outputs is None:
+                raise request.comparison.failed(str(failure)) from failure
+            if not self._stopped.is_set():
+                request.comparison.count(
+                    request.answer, outputs, active_us=request.took_us, candidate_us=took_us
+                )
 
 
 async def run_shadow(
