@@ -15,7 +15,7 @@ PEERS  := $(addprefix $(VENV)/peers/converters,/.ready -tensorflow/.ready -onnxr
 SERVERS := $(patsubst %,$(VENV)/peers/agent-%/.ready,mlserver bentoml litserve fastapi)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-torch demo test fmt lint types imports wheel-check lock check clean bench-converters bench-agent
+.PHONY: help setup setup-torch demo test test-faults fmt lint types imports wheel-check lock check clean bench-converters bench-agent
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,11 @@ demo: $(READY) ## Run the whole story on an embedded broker, in under two minute
 
 test: $(READY) $(OLD_TFLITE) $(TRITON) ## Run the test suite (and say so if Mosquitto is missing)
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+test-faults: $(READY) ## Try every fault at every place of an update and of a device's state
+	@MUSTER_ALL_FAULTS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist load \
+		tests/fault/test_agent_every_write.py tests/fault/test_agent_damaged_state.py \
+		tests/fault/test_agent_network.py $(ARGS)
 
 fmt: $(READY) ## Format the code
 	@$(BIN)/ruff format $(CODE)

@@ -150,11 +150,11 @@ class BlobStore:
             StorageError: It cannot be read or removed.
         """
         path = self.path(file.sha256)
-        if not path.exists():
-            return False
-        if path.stat().st_size == file.size_bytes and file_sha256(path) == file.sha256:
+        with durable.storage_errors(path):
+            is_here = path.is_file() and path.stat().st_size == file.size_bytes
+        if is_here and file_sha256(path) == file.sha256:
             return True
-        durable.remove_file(path)
+        durable.remove_tree(path)
         return False
 
     def partial(self, file: File) -> Partial:

@@ -207,7 +207,11 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signal_number, self._ended.set)
-        await self._start()
+        try:
+            await self._start()
+        except MusterError:
+            await self._server.close()
+            raise
         tasks = [
             asyncio.ensure_future(self._lasting(task))
             for task in (

@@ -12,6 +12,7 @@ system's errors about storage become ours.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fleet.protocol.errors import NoSpace, StorageError
+
+log = logging.getLogger(__name__)
 
 PRIVATE = 0o600
 PUBLIC = 0o644
@@ -41,7 +44,10 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise NoSpace(f"There is no space left to write {path}.", remedy="Free some space.") from error
-        raise StorageError(f"{path} cannot be used: {error.strerror or error}.") from error
+        raise StorageError(
+            f"{path} cannot be used: {error.strerror or error}.",
+            remedy="Check the disk, and whether it is the agent's own.",
+        ) from error
 
 
 def write_file(path: Path, data: bytes, *, mode: int = PUBLIC) -> None:
@@ -81,7 +87,7 @@ def sync_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder, with its parents, so that it lasts.
+    """Create a folder, with its parents, so that it lasts; what is there and no folder is put aside.
 
     Raises:
         StorageError: It cannot be created.
@@ -90,8 +96,31 @@ def make_folder(path: Path) -> None:
         return
     make_folder(path.parent)
     with storage_errors(path):
+        if not _is_gone(path):
+            put_aside(path)
         path.mkdir(exist_ok=True)
         sync_folder(path.parent)
+
+
+def put_aside(path: Path) -> None:
+    """Give what cannot be used the name ``<name>.damaged``, in place of what had it."""
+    aside = path.with_name(path.name + ".damaged")
+    remove_tree(aside)
+    path.replace(aside)
+    sync_folder(path.parent)
+    log.warning("%s cannot be used and was put aside as %s.", path, aside.name)
+
+
+def _is_gone(path: Path) -> bool:
+    """Tell whether nothing is there; a link to a disk that is not mounted is not to be replaced either."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+    return False
 
 
 def remove_file(path: Path) -> None:
@@ -107,12 +136,16 @@ def remove_file(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder with all it holds, if it is there.
+    """Remove a folder with all it holds, or what is there in its place.
 
     Raises:
         StorageError: It cannot be removed.
     """
     with storage_errors(path):
-        if path.exists():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-            sync_folder(path.parent)
+        elif os.path.lexists(path):
+            path.unlink()
+        else:
+            return
+        sync_folder(path.parent)

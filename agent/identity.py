@@ -66,7 +66,9 @@ def read_identity(state: Path) -> Identity:
             f"{state} is not the state folder of an enrolled device.", remedy="Run `muster-agent enroll`."
         ) from error
     except OSError as error:
-        raise InvalidConfiguration(f"{path} cannot be read: {error.strerror}.") from error
+        raise InvalidConfiguration(
+            f"{path} cannot be read: {error.strerror}.", remedy="Check whether it is the agent's own."
+        ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StorageCorrupt(
             f"{path} is damaged.",

@@ -134,7 +134,9 @@ def read_given(state: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidConfiguration(f"{path} cannot be read: {error}.") from error
+        raise InvalidConfiguration(
+            f"{path} cannot be read: {error}.", remedy="Mend it, or remove it to use the defaults."
+        ) from error
 
 
 def write_settings(state: Path, given: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ between the two loses none.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -41,19 +42,21 @@ class LifeStore:
         self._folder = folder
 
     def load(self) -> tuple[dict[str, Stored], list[StorageCorrupt]]:
-        """Return the state of every model, and what is wrong with files that cannot be understood."""
+        """Return the state of every model, and what is wrong with files that cannot be understood.
+
+        Raises:
+            StorageError: One cannot be read now; it would be wrong to go on as if it were not there.
+        """
         found: dict[str, Stored] = {}
         damaged: list[StorageCorrupt] = []
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
+            model = path.name.removesuffix(SUFFIX)
             try:
                 with durable.storage_errors(path):
-                    found[path.name.removesuffix(SUFFIX)] = msgspec.json.decode(
-                        path.read_bytes(), type=Stored
-                    )
-            except msgspec.DecodeError:
-                damaged.append(
-                    StorageCorrupt(f"The state of model {path.name.removesuffix(SUFFIX)} is damaged.")
-                )
+                    data = path.read_bytes() if path.is_file() else b""
+                found[model] = msgspec.json.decode(data, type=Stored)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                damaged.append(StorageCorrupt(f"The state of model {model} is damaged."))
         return found, damaged
 
     def save(self, model: str, stored: Stored) -> None:
@@ -63,7 +66,11 @@ class LifeStore:
             StorageError: It cannot be written; the state before stands.
         """
         durable.make_folder(self._folder)
-        durable.write_file(self._folder / f"{model}{SUFFIX}", msgspec.json.encode(stored))
+        path = self._folder / f"{model}{SUFFIX}"
+        with durable.storage_errors(path):
+            if os.path.lexists(path) and not path.is_file():
+                durable.put_aside(path)
+        durable.write_file(path, msgspec.json.encode(stored))
 
     def forget(self, model: str) -> None:
         """Remove the state of a model that the device no longer has."""
