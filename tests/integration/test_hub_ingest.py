@@ -28,6 +28,7 @@ from fleet.protocol.messages import (
 )
 from fleet.protocol.topics import Down, Up
 from tests.support.hub import HubProcess
+from tests.support.measurements import candidate, measurement
 from tests.support.mqtt_client import Client
 from tests.support.stores import CAPABILITIES, DIGEST, STREAM, incident, window
 from tests.support.waiting import eventually
@@ -138,6 +139,23 @@ def test_a_window_that_cannot_be_true_is_refused_and_not_asked_for_again(
     eventually(lambda: len(device.refusals()) == 1, "refused")
     assert device.hub.client.get("/fleet/totals", device_id=device.id)["items"] == []
     assert device.is_still_heard()
+
+
+def test_a_measurement_is_kept_and_one_that_contradicts_itself_is_not(device: RawDevice) -> None:
+    digest = device.hub.client.get("/models/digits/versions/1")["manifest_sha256"]
+    measured = measurement(candidate("onnx-fp32", 9.0), candidate("onnx-int8", 5.0))
+    measured = msgspec.structs.replace(measured, manifest_sha256=digest)
+    wrong = (
+        msgspec.structs.replace(measured, chosen="onnx-fp32"),
+        msgspec.structs.replace(measured, manifest_sha256=DIGEST),
+        msgspec.structs.replace(measured, version=99),
+    )
+    for number, body in enumerate((*wrong, measured), start=1):
+        device.say(Up.RECORD, messages.encode(Record(STREAM, number, body)))
+        assert messages.decode(device.hear(Down.ACK), Ack).numbers == (number,)
+    eventually(lambda: len(device.refusals()) == len(wrong), "refused")
+    [kept] = eventually(lambda: device.hub.client.get(f"/devices/{device.id}/measurements"))
+    assert (kept["chosen"], [each["median_us"] for each in kept["candidates"]]) == ("onnx-int8", [9.0, 5.0])
 
 
 def test_a_record_counts_once_and_is_acknowledged_each_time(device: RawDevice) -> None:

@@ -56,7 +56,7 @@ def test_every_kind_of_message_has_a_vector() -> None:
         "Hello", "StateReport", "Presence", "Record", "Ack", "Want", "FetchRequest", "FileAnswer",
     }  # fmt: skip
     bodies = {case["fields"]["body"]["type"] for case in CASES if case["kind"] == "Record"}
-    assert bodies == {"deployment", "incident", "window", "diagnostics", "shadow"}
+    assert bodies == {"deployment", "incident", "window", "diagnostics", "shadow", "measurement"}
 
 
 def test_fields_that_a_release_does_not_know_are_ignored() -> None:
