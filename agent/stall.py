@@ -2,8 +2,8 @@
 
 A quick model computes in the event loop (`agent.execution`). Should one hang there, nobody in Python can end
 it; a thread of ``faulthandler``, written in C, can: unless it is put off in time, it writes every thread's
-stack to the log and ends the process. Whatever supervises the agent starts it again, and the committed version
-is loaded anew. It needs no service manager to notice; under systemd the service's own watchdog does the same.
+stack to the log and ends the process. Whatever supervises the agent starts it again, and the committed
+version is loaded anew. Under systemd the service's own watchdog does the same.
 """
 
 from __future__ import annotations
