@@ -1,0 +1,148 @@
+"""Who computes where: turns at a model, what the event loop does itself, and what it hands over."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agent.execution import PROOF_RUNS, Execution
+from agent.hosting import Host, Hosted
+from fleet.protocol.errors import InferenceFailed, InferenceTimedOut
+from tests.support.agent_bundles import build, build_costly, load_bundle
+from tests.support.agent_models import PIXELS
+from tests.support.waiting import eventually, eventually_async
+
+ONE = {"pixels": np.full((1, PIXELS), 0.5, dtype=np.float32)}
+TWO = {"pixels": np.full((2, PIXELS), 0.5, dtype=np.float32)}
+BRIGHT = {"pixels": np.full((1, PIXELS), 2.0, dtype=np.float32)}
+
+
+def execution(hosted: Hosted) -> Execution:
+    """Return a version's runs."""
+    return hosted._execution
+
+
+async def prove_quick(
+    hosted: Hosted, inputs: dict[str, np.ndarray[tuple[int, int], np.dtype[np.float32]]]
+) -> None:
+    """Ask until the event loop computes itself."""
+    for _ in range(50 * PROOF_RUNS):  # the machine may be slow at times
+        if execution(hosted).run_if_quick(inputs) is not None:
+            return
+        await execution(hosted).hand_over(inputs)
+    raise AssertionError("never quick")
+
+
+def test_the_event_loop_computes_only_what_is_proven_quick(tmp_path: Path) -> None:
+    async def run() -> None:
+        hosted = await load_bundle(build(1), tmp_path)
+        for _ in range(PROOF_RUNS - 1):
+            await execution(hosted).hand_over(ONE)
+        assert execution(hosted).run_if_quick(ONE) is None
+        await prove_quick(hosted, ONE)
+        assert execution(hosted).run_if_quick(TWO) is None, "larger than what was proven"
+
+    asyncio.run(run())
+
+
+def test_a_slow_run_ends_the_proof(tmp_path: Path) -> None:
+    async def run() -> None:
+        hosted = await load_bundle(build_costly(1, rounds=20_000), tmp_path)
+        await prove_quick(hosted, ONE)
+        assert execution(hosted).run_if_quick(BRIGHT) is not None, (
+            "as large, and nobody knows that it is slow"
+        )
+        assert execution(hosted).run_if_quick(ONE) is None
+
+    asyncio.run(run())
+
+
+def test_the_event_loop_waits_for_nobody(tmp_path: Path) -> None:
+    async def run() -> None:
+        hosted = await load_bundle(build_costly(1, rounds=200_000), tmp_path)
+        await prove_quick(hosted, ONE)
+        other = threading.Thread(target=hosted.infer_now, args=(BRIGHT,))
+        other.start()
+        await eventually_async(lambda: hosted.is_busy)
+        assert execution(hosted).run_if_quick(ONE) is None
+        assert (await hosted.infer(ONE)).version == 1  # in its turn
+        other.join()
+
+    asyncio.run(run())
+
+
+def test_nothing_on_trial_computes_in_the_event_loop(tmp_path: Path) -> None:
+    async def run() -> None:
+        hosted = await load_bundle(build(1), tmp_path)
+        await prove_quick(hosted, ONE)
+        assert hosted.infer_at_once(ONE) is not None
+        hosted.on_failure = lambda _error: None
+        assert hosted.infer_at_once(ONE) is None
+
+    asyncio.run(run())
+
+
+def test_a_turn_that_does_not_come_in_time_is_a_failure(tmp_path: Path) -> None:
+    async def run() -> None:
+        hosted = await load_bundle(build_costly(1, rounds=200_000), tmp_path, timeout_s=0.1)
+        told: list[InferenceFailed] = []
+        hosted.on_failure = told.append
+        with ThreadPoolExecutor(2) as threads:
+            first = threads.submit(hosted.infer_now, BRIGHT)
+            await eventually_async(lambda: hosted.is_busy)
+            second = threads.submit(hosted.infer_now, ONE)
+            with pytest.raises(InferenceTimedOut):
+                await asyncio.wrap_future(second)
+            hosted.tell_late_run()
+            hosted.tell_late_run()
+            with pytest.raises(InferenceTimedOut):
+                await asyncio.wrap_future(first)
+        await eventually_async(lambda: len(told) == 2)
+        window = hosted.counter.close(9.0)
+        assert window is not None
+        assert (window.errors, window.predictions) == (2, 0)
+
+    asyncio.run(run())
+
+
+def test_threads_and_event_loop_take_turns_through_swaps(tmp_path: Path) -> None:
+    """Whoever asks meets a version at any moment, and what a former version answers last is counted too."""
+    versions = range(1, 6)
+
+    async def run() -> None:
+        host = Host()
+        for version in versions:
+            (tmp_path / str(version)).mkdir()
+        hosted = [await load_bundle(build(version), tmp_path / str(version)) for version in versions]
+        host.put("digits", hosted[0])
+        enough, answered = threading.Event(), [0, 0, 0]
+
+        def ask(client: int) -> None:
+            while not enough.is_set():
+                host.answering("digits").infer_now(ONE)
+                answered[client] += 1
+
+        threads = [threading.Thread(target=ask, args=(client,)) for client in range(3)]
+        for thread in threads:
+            thread.start()
+        asked = 0
+        for following in [*hosted[1:], *hosted]:
+            before = sum(answered)
+            while sum(answered) < before + 100:
+                await host.answering("digits").infer(ONE)
+                asked += 1
+            host.put("digits", following)
+        enough.set()
+        await asyncio.to_thread(lambda: eventually(lambda: not any(thread.is_alive() for thread in threads)))
+        counted = [*host.close_windows(1.0), *host.close_windows(2.0)]
+        assert sum(window.predictions for window in counted) == sum(answered) + asked
+        assert {window.version for window in counted} == set(versions)
+        for each in hosted:
+            each.close()
+
+    asyncio.run(run())
