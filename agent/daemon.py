@@ -210,7 +210,7 @@ class Daemon:
         try:
             await self._start()
         except MusterError:
-            await self._server.close()
+            await asyncio.gather(self._fast.close(0.0), self._server.close())
             raise
         tasks = [
             asyncio.ensure_future(self._lasting(task))

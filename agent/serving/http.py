@@ -59,7 +59,9 @@ class HttpServer:
             bound.listen(QUEUE)
 
     async def close(self) -> None:
-        """Stop listening, end the connections and remove the socket file."""
+        """Stop listening, end the connections and remove the socket file, if this server made it."""
+        if not self._servers:
+            return
         for server in self._servers:
             server.close()
         connections = list(self._connections)

@@ -12,10 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
+import numpy as np
 import pytest
 
+from agent.serving.fast_frames import MAGIC, Described, Header, Kind, Place, pack_head
+from agent.settings import read_settings
 from fleet.protocol.deployment import DeploymentState as S
 from tests.support.agent_bundles import build
 from tests.support.agent_device import SAMPLE
@@ -30,11 +34,53 @@ from tests.support.waiting import eventually
 ONE, TWO, THREE = build(1), build(2), build(3)
 OPEN_FILES = 256
 CROWD = 500
-HEAD = b"POST /v2/models/digits/infer HTTP/1.1\r\nhost: x\r\n"
-SOCKETS: dict[str, Callable[[FaultyDevice], Path]] = {"http": lambda device: device.socket}
 _numbers = count(1)
 
-Client = Callable[[Path, ExitStack], None]
+
+class Door(NamedTuple):
+    """A way into the agent.
+
+    Attributes:
+        path: Of its socket.
+        request: Returns a whole request for so many samples, which ends with their bytes.
+        answer: How a good answer begins.
+    """
+
+    path: Callable[[FaultyDevice], Path]
+    request: Callable[[int], bytes]
+    answer: bytes
+
+
+def http_request(samples: int) -> bytes:
+    tensor = {"name": "pixels", "shape": [samples, 4], "datatype": "FP32", "data": SAMPLE * samples}
+    body = msgspec.json.encode({"inputs": [tensor]})
+    head = b"POST /v2/models/digits/infer HTTP/1.1\r\nhost: x\r\n"
+    return head + b"content-length: %d\r\n\r\n" % len(body) + body
+
+
+def fast_request(samples: int) -> bytes:
+    """Return the frames that open the model and ask it."""
+    name, data = b"digits", np.array(SAMPLE * samples, dtype="<f4").tobytes()
+    head = pack_head([Described("pixels", "float32", (samples, 4), Place.DATA, 0, 0, len(data))])
+    opening = Header(Kind.OPEN, data_bytes=len(name)).pack() + name
+    return (
+        opening
+        + Header(Kind.INFER, handle=1, head_bytes=len(head), data_bytes=len(data)).pack()
+        + head
+        + data
+    )
+
+
+DOORS = {
+    "http": Door(lambda device: device.socket, http_request, b"HTTP/1.1 200"),
+    "fast": Door(
+        lambda device: read_settings(device.state).fast_socket(device.state),
+        fast_request,
+        MAGIC + b"\x81\x00",
+    ),
+}
+
+Client = Callable[[Path, Door, ExitStack], None]
 
 
 @pytest.fixture(name="device")
@@ -67,72 +113,69 @@ def send(client: socket.socket, data: bytes) -> None:
         client.sendall(data)
 
 
-def request(samples: int) -> bytes:
-    """Return a whole request."""
-    tensor = {"name": "pixels", "shape": [samples, 4], "datatype": "FP32", "data": SAMPLE * samples}
-    body = msgspec.json.encode({"inputs": [tensor]})
-    return HEAD + b"content-length: %d\r\n\r\n" % len(body) + body
-
-
-def garbage(path: Path, holding: ExitStack) -> None:
+def garbage(path: Path, door: Door, holding: ExitStack) -> None:
     rng = random.Random(1)
     held = connect(path, 50, holding)
     for client in held:
         send(client, rng.randbytes(rng.randrange(1, 5000)))
 
 
-def a_huge_header(path: Path, holding: ExitStack) -> None:
+def an_endless_head(path: Path, door: Door, holding: ExitStack) -> None:
     held = connect(path, 3, holding)
     for client in held:
-        send(client, HEAD + b"x: " + bytes(16 * 2**20))
+        send(client, door.request(1)[:40] + bytes(16 * 2**20))
 
 
-def slowly(path: Path, holding: ExitStack) -> None:
+def slowly(path: Path, door: Door, holding: ExitStack) -> None:
     """One byte of a request after the other, of each."""
     held = connect(path, 100, holding)
     for position in range(10):
         for client in held:
-            send(client, HEAD[position : position + 1])
+            send(client, door.request(1)[position : position + 1])
 
 
-def never_reading(path: Path, holding: ExitStack) -> None:
+def never_reading(path: Path, door: Door, holding: ExitStack) -> None:
     """Requests in a row for answers that nobody takes."""
     held = connect(path, 4, holding)
     for client in held:
-        send(client, request(3000) * 20)
+        send(client, door.request(3000) * 20)
 
 
-def in_a_crowd(path: Path, holding: ExitStack) -> None:
+def in_a_crowd(path: Path, door: Door, holding: ExitStack) -> None:
     connect(path, CROWD, holding)
 
 
-def half_closed(path: Path, holding: ExitStack) -> None:
+def half_closed(path: Path, door: Door, holding: ExitStack) -> None:
     """Done with sending: in the middle of a request, after a whole one, before any."""
-    held = connect(path, 30, holding)
-    for client, data in zip(held, [request(1)[:100], request(1), b""] * 10, strict=True):
+    held = connect(path, 15, holding)
+    for client, data in zip(held, [door.request(1)[:-5], door.request(1), b""] * 5, strict=True):
         send(client, data)
         with suppress(OSError):
             client.shutdown(socket.SHUT_WR)
-    assert held[1].recv(100).startswith(b"HTTP/1.1 200")
+    assert held[1].recv(100).startswith(door.answer)
 
 
-@pytest.mark.parametrize("name", SOCKETS)
+@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
 @pytest.mark.parametrize(
     "client",
-    [garbage, a_huge_header, slowly, never_reading, in_a_crowd, half_closed],
+    [garbage, an_endless_head, slowly, never_reading, in_a_crowd, half_closed],
     ids=lambda f: f.__name__,
 )
-def test_bad_clients_harm_nobody_else(peer: Peer, device: FaultyDevice, name: str, client: Client) -> None:
+def test_bad_clients_harm_nobody_else(peer: Peer, device: FaultyDevice, door: Door, client: Client) -> None:
     before = device.open_files()
     with ExitStack() as holding:
-        client(SOCKETS[name](device), holding)
+        client(door.path(device), door, holding)
         for _ in range(20):
             assert device.infer(SAMPLE).status == 200
         peer.release(TWO)
         peer.assign(device.id, (TWO, "d-2"))
         peer.wait_report("d-2", S.SUCCEEDED)
         device.wait_version(2)
-    eventually(lambda: device.open_files() <= before + 3, "their descriptors are given back")
+    eventually(lambda: device.open_files() <= before + 5, "their descriptors are given back")
+    with ExitStack() as holding:
+        (good,) = connect(door.path(device), 1, holding)
+        good.sendall(door.request(1))
+        assert good.recv(100).startswith(door.answer)
     assert "Traceback" not in device.log_text(), device.log_text()[-3000:]
 
 
