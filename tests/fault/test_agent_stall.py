@@ -1,12 +1,17 @@
-"""A model that is proven quick and then hangs in the event loop: the agent ends itself, and serves again."""
+"""Models that hang: in the event loop, where the agent ends itself; on the fast path, during a trial."""
 
 from __future__ import annotations
 
 import threading
 from contextlib import suppress
 
+import numpy as np
+import pytest
+
+import agent.client
 from fleet.protocol.deployment import DeploymentState as S
-from tests.support.agent_bundles import build_costly
+from fleet.protocol.errors import InferenceTimedOut
+from tests.support.agent_bundles import build, build_costly
 from tests.support.agent_device import SAMPLE
 from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures by name
     MakeDevice,
@@ -42,3 +47,30 @@ def test_a_model_that_hangs_in_the_event_loop_ends_the_agent(peer: Peer, make_de
     device.start()
     device.wait_version(1)
     assert peer.reports("d-1")[-1].state is S.SUCCEEDED
+
+
+def test_a_hang_on_the_fast_path_ends_a_trial(peer: Peer, make_device: MakeDevice) -> None:
+    one, two = build(1), build_costly(2, rounds=1_000_000)
+    peer.release(one, two)
+    device = make_device(inference_timeout_s=1.0)
+    device.start()
+    peer.assign(device.id, (one, "d-1"))
+    peer.wait_report("d-1", S.SUCCEEDED)
+    device.restart_with(trial_s=30.0)
+    device.wait_version(1)
+    with (
+        agent.client.connect(device.fast_socket) as client,
+        agent.client.connect(device.fast_socket) as other,
+    ):
+        model, sample = client.model("digits"), np.array([SAMPLE], dtype=np.float32)
+        peer.assign(device.id, (two, "d-2"))
+        peer.wait_report("d-2", S.TRIAL)
+        eventually(lambda: model(sample).version == 2)
+        with pytest.raises(InferenceTimedOut):
+            model(np.array([BRIGHT], dtype=np.float32))
+        end = peer.wait_end("d-2")
+        assert end.state is S.ROLLED_BACK
+        assert end.cause is not None
+        assert end.cause.code == "trial_hung"
+        eventually(lambda: other.model("digits")(sample).version == 1)
+        assert model(sample).version == 1

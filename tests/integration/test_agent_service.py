@@ -207,12 +207,13 @@ def test_it_ends_in_a_second_while_a_download_and_a_trial_run(peer: Peer, make_s
 
 
 @pytest.mark.parametrize(("access", "mode"), [("account", 0o600), ("group", 0o660)])
-def test_the_socket_is_for_the_account_or_for_its_group(
+def test_the_sockets_are_for_the_account_or_for_its_group(
     make_service: MakeService, access: str, mode: int
 ) -> None:
     service = make_service(socket_access=access)
     service.start()
-    eventually(lambda: service.socket.exists() and service.socket.stat().st_mode & 0o777 == mode)
+    for path in (service.socket, service.fast_socket):
+        eventually(lambda path=path: path.exists() and path.stat().st_mode & 0o777 == mode)  # type: ignore[misc]
     assert service.call("GET", "/v2/health/live").status == 200
 
 
