@@ -239,7 +239,7 @@ class Daemon:
         opener = Opener(self._settings, self._on_incident_in_thread)
         chooser = Chooser(
             slots,
-            Measurements(self._state / "variants.json"),
+            Measurements(self._state / "variants.json", self._settings),
             self._outbox,
             opener.open,
             capabilities=able,

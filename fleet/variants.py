@@ -167,6 +167,9 @@ def offer(
 ) -> Offer:
     """Return what to offer a device of a version.
 
+    One that measured the version gets the whole choice again: it remembers and takes what it chose without
+    a download, and if that does not work any more, it can measure anew.
+
     Args:
         manifest: The version's description.
         device: What the device can run.
@@ -187,12 +190,12 @@ def offer(
     names = {variant.name for variant in fitting}
     like = [measured for measured in others if class_of(measured) == class_of(device)]
     if own is not None and class_of(own) == class_of(device):
-        settled = _winner(own, policy, names)
+        votes = _votes([own], policy, names)
     else:
         settled = agreed(like, policy, names)
-    if settled is not None:
-        return Offer(settled)
-    votes = _votes(like, policy, names)
+        if settled is not None:
+            return Offer(settled)
+        votes = _votes(like, policy, names)
     ranked = sorted((variant.name for variant in fitting), key=lambda name: -votes[name])
     return _offer(ranked, policy)
 

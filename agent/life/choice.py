@@ -39,7 +39,7 @@ from fleet.protocol.errors import (
 )
 from fleet.protocol.messages import Candidate, Capabilities, Measurement
 from fleet.protocol.requirement import suitable_runtime
-from fleet.variants import choose, class_of
+from fleet.variants import choose
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +107,11 @@ class Chooser:
             MusterError: None of them passed, for the reason of the first; or files are damaged, or what is
                 under test cannot be written down.
         """
+        assert life.candidate is not None
+        offered = [release.variant for release in life.offered]
+        known = self.known(life.candidate.manifest_sha256, offered, life.policy)
+        if known is not None:  # the process ended between the choice and what follows it
+            return known
         async with self._measuring:
             entry = self._begin(life)
             for release in life.offered:
@@ -123,7 +128,7 @@ class Chooser:
         device, digest = self._capabilities(), life.candidate.manifest_sha256
         entry = self._measurements.find(digest, device)
         if entry is None or entry.complete or entry.deployment_id != life.deployment_id:
-            return Entry(digest, class_of(device), life.deployment_id, crashes=life.crashes)
+            return _replace(self._measurements.new(digest, device, life.deployment_id), crashes=life.crashes)
         if entry.under_test is not None and life.crashes > entry.crashes:
             crash = SelfTestFailed(f"The agent ended while variant {entry.under_test} was tested.")
             entry = self._leave_out(entry, Candidate(entry.under_test, "", "", 0), crash)

@@ -1,6 +1,6 @@
 """What this device measured to choose variants: ``variants.json`` in the state folder.
 
-An entry is about one bundle on this hardware with these versions of the runtimes. It serves two purposes:
+An entry is about one bundle on this hardware with these versions and settings of the runtimes. It is both:
 
 * **cache**: an entry that is complete answers the same question again without a measurement;
 * **journal**: a variant is written down as being under test *before* it is loaded. An entry that is found
@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from agent import durable
+from agent.settings import Settings
 from fleet.protocol.errors import StorageError
 from fleet.protocol.messages import Candidate, Capabilities
 from fleet.protocol.names import Sha256
@@ -35,6 +36,7 @@ class Entry(msgspec.Struct, frozen=True):
     Attributes:
         manifest_sha256: The bundle.
         device: The hardware and runtimes that it was measured on.
+        settings: What the owner's settings say about what computes.
         deployment_id: For which it was measured.
         candidates: What is known of each variant that was tried.
         under_test: The variant that is being tried; None between two.
@@ -45,6 +47,7 @@ class Entry(msgspec.Struct, frozen=True):
 
     manifest_sha256: Sha256
     device: DeviceClass
+    settings: str
     deployment_id: str
     candidates: tuple[Candidate, ...] = ()
     under_test: str | None = None
@@ -66,16 +69,22 @@ class Measurements:
 
     Args:
         path: The file; its folder exists.
+        settings: The owner's settings.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, settings: Settings) -> None:
         self._path = path
+        self._settings = _what_computes(settings)
         self._entries = _read(path)
 
     def find(self, manifest_sha256: str, device: Capabilities) -> Entry | None:
         """Return what is known of a bundle on this device as it is now."""
-        key = (manifest_sha256, class_of(device))
+        key = _key(self.new(manifest_sha256, device, ""))
         return next((entry for entry in self._entries if _key(entry) == key), None)
+
+    def new(self, manifest_sha256: str, device: Capabilities, deployment_id: str) -> Entry:
+        """Return an entry about a bundle of which nothing is known yet."""
+        return Entry(manifest_sha256, class_of(device), self._settings, deployment_id)
 
     def keep(self, entry: Entry) -> None:
         """Keep an entry in place of what was known.
@@ -99,8 +108,13 @@ class Measurements:
         self._entries = kept
 
 
-def _key(entry: Entry) -> tuple[str, DeviceClass]:
-    return entry.manifest_sha256, entry.device
+def _key(entry: Entry) -> tuple[str, DeviceClass, str]:
+    return entry.manifest_sha256, entry.device, entry.settings
+
+
+def _what_computes(settings: Settings) -> str:
+    providers = ",".join(settings.execution_providers)
+    return f"{providers};{settings.litert_delegate};{settings.onnx_prepacking}"
 
 
 def _read(path: Path) -> list[Entry]:

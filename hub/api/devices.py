@@ -50,6 +50,8 @@ def show_device(device_id: str, hub: Hub, _: Viewer) -> DeviceDetailOut:
             model=order.model,
             version=order.version,
             variant=order.variant,
+            alternatives=list(order.alternatives),
+            variant_policy=order.policy,
             deployment_id=order.deployment_id,
         )
         for order in hub.store.desired(device_id).orders

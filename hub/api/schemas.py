@@ -121,6 +121,8 @@ class OrderOut(Schema):
     model: str
     version: int
     variant: str
+    alternatives: list[str]
+    variant_policy: VariantPolicy
     deployment_id: str
 
 
@@ -387,15 +389,25 @@ class HealthOut(Schema):
 
 
 class FeatureDriftOut(Schema):
-    """The last look at one feature."""
+    """The last look at one feature, see the reference page on drift."""
 
     feature: str
     alarm: bool
-    distance: float
-    threshold: float
-    psi: float
-    total_variation: float
     samples: int
+    evidence: float
+    threshold: float
+    split: str
+    share: float
+    expected: float
+    distance: float
+    total_variation: float
+    psi: float
+    jensen_shannon: float
+    anderson_darling: float
+    chi_square: float
+    wasserstein: float | None
+    missing: float
+    outside: float
 
 
 class DriftOut(Schema):

@@ -74,7 +74,14 @@ def _print(device: dict[str, Any]) -> None:
         "waiting_for": "waiting for",
     }
     print_table(device["models"], columns, as_json=False, title="runs")
-    columns = {"model": "model", "version": "version", "variant": "variant", "deployment_id": "deployment"}
+    columns = {
+        "model": "model",
+        "version": "version",
+        "variant": "variant",
+        "alternatives": "or",
+        "variant_policy": "by",
+        "deployment_id": "deployment",
+    }
     print_table(device["desired"], columns, as_json=False, title="should run")
     if device["actions"]:
         print_table(

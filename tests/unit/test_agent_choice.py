@@ -16,6 +16,7 @@ from agent.life.measurements import MAX_ENTRIES, Entry, Measurements
 from agent.runtimes.benchmark import RUNS, TIME_S, WARM_UP_RUNS, WARM_UP_S, Timing, sample_of
 from agent.runtimes.benchmark import measure as measure_model
 from agent.runtimes.protocol import Tensors
+from agent.settings import Settings
 from fleet.protocol.errors import NoSpace
 from fleet.variants import class_of
 from tests.support.agent_bundles import build, build_tabular, unpack
@@ -82,27 +83,30 @@ def test_one_golden_input_is_measured_or_a_whole_batch_where_the_model_takes_not
         assert sample.keys() == {tensor.name for tensor in slot.manifest.signature.inputs}
 
 
-ENTRY = Entry(DIGEST, class_of(CAPABILITIES), "d-1").with_candidate(candidate("onnx-fp32", 5.0))
+SETTINGS = Settings()
+ENTRY = Entry(DIGEST, class_of(CAPABILITIES), ";;auto", "d-1").with_candidate(candidate("onnx-fp32", 5.0))
 
 
 def test_what_was_measured_outlives_the_process_and_is_of_this_device_alone(tmp_path: Path) -> None:
     path = tmp_path / "variants.json"
-    Measurements(path).keep(ENTRY)
-    assert Measurements(path).find(DIGEST, CAPABILITIES) == ENTRY
+    Measurements(path, SETTINGS).keep(ENTRY)
+    assert Measurements(path, SETTINGS).find(DIGEST, CAPABILITIES) == ENTRY
     for changes in (
         {"hardware": "Board 5"},
         {"runtimes": {"onnxruntime": "1.32"}},
         {"architecture": "armv7l"},
     ):
         other = msgspec.structs.replace(CAPABILITIES, **changes)
-        assert Measurements(path).find(DIGEST, other) is None
+        assert Measurements(path, SETTINGS).find(DIGEST, other) is None
     fuller = msgspec.structs.replace(CAPABILITIES, free_bytes=1)
-    assert Measurements(path).find(DIGEST, fuller) == ENTRY
-    assert Measurements(path).find("cd" * 32, CAPABILITIES) is None
+    assert Measurements(path, SETTINGS).find(DIGEST, fuller) == ENTRY
+    assert Measurements(path, SETTINGS).find("cd" * 32, CAPABILITIES) is None
+    processor = msgspec.structs.replace(SETTINGS, execution_providers=("CPUExecutionProvider",))
+    assert Measurements(path, processor).find(DIGEST, CAPABILITIES) is None
 
 
 def test_the_latest_entries_are_kept_each_once(tmp_path: Path) -> None:
-    kept = Measurements(tmp_path / "variants.json")
+    kept = Measurements(tmp_path / "variants.json", SETTINGS)
     digests = [f"{number:064x}" for number in range(MAX_ENTRIES + 2)]
     for digest in digests:
         kept.keep(msgspec.structs.replace(ENTRY, manifest_sha256=digest))
@@ -120,16 +124,16 @@ def test_the_latest_entries_are_kept_each_once(tmp_path: Path) -> None:
 def test_a_damaged_file_is_as_if_it_were_empty(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "variants.json"
     path.write_bytes(data)
-    kept = Measurements(path)
+    kept = Measurements(path, SETTINGS)
     assert kept.find(DIGEST, CAPABILITIES) is None
     kept.keep(ENTRY)
-    assert Measurements(path).find(DIGEST, CAPABILITIES) == ENTRY
+    assert Measurements(path, SETTINGS).find(DIGEST, CAPABILITIES) == ENTRY
 
 
 @on_small_disk
 def test_what_cannot_be_written_is_not_remembered(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 2**16) as disk:
-        kept = Measurements(disk.folder / "variants.json")
+        kept = Measurements(disk.folder / "variants.json", SETTINGS)
         kept.keep(ENTRY)
         disk.fill()
         with pytest.raises(NoSpace):

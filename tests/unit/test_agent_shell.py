@@ -81,7 +81,7 @@ class OfflineDevice:
             host,
             Chooser(
                 slots,
-                Measurements(folder / "variants.json"),
+                Measurements(folder / "variants.json", settings),
                 self.outbox,
                 opener.open,
                 capabilities=lambda: measure(folder),
