@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from agent.hosting import Host, Hosted
-from agent.life.machine import Step, advance
+from agent.life.actions import Step
+from agent.life.machine import advance
 from agent.life.slots import Slots
 from agent.life.store import LifeStore, Stored
 from agent.life.terms import (

@@ -37,6 +37,9 @@ EXPOSED = (Phase.TESTING, Phase.SHADOW, Phase.TRIAL)
 """Phases in which the candidate runs, and may take the process with it."""
 UPDATING = (*PREPARING, *EXPOSED)
 
+CRASH_LIMIT = 3
+"""A candidate during which the process ended this often is given up before it is loaded again."""
+
 
 class Release(msgspec.Struct, frozen=True):
     """One variant of one version: what can be installed.

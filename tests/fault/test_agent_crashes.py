@@ -10,7 +10,7 @@ import shutil
 import time
 from pathlib import Path
 
-from agent.life.machine import CRASH_LIMIT
+from agent.life.terms import CRASH_LIMIT
 from fleet.protocol.chunks import CHUNK_SIZE_BYTES
 from fleet.protocol.deployment import DeploymentState as S
 from fleet.protocol.messages import MAX_MESSAGE_SIZE_BYTES, DeploymentReport

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from agent.life.machine import CRASH_LIMIT
+from agent.life.terms import CRASH_LIMIT
 from fleet.protocol.deployment import DeploymentState as S
 from fleet.protocol.latency import BUCKETS_PER_OCTAVE, upper_bound_us
 from fleet.protocol.messages import ShadowReport

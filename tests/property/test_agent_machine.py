@@ -6,8 +6,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from agent.life.machine import CRASH_LIMIT, advance
+from agent.life.machine import advance
 from agent.life.terms import (
+    CRASH_LIMIT,
     PREPARING,
     UPDATING,
     Cleared,

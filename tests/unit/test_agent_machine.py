@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from agent.life.actions import Step
 from agent.life.diagram import mermaid
-from agent.life.machine import CRASH_LIMIT, Step, advance
+from agent.life.machine import advance
 from agent.life.terms import (
+    CRASH_LIMIT,
     EXPOSED,
     UPDATING,
     Clean,
