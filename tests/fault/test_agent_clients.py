@@ -25,16 +25,15 @@ from tests.support.agent_bundles import build
 from tests.support.agent_device import SAMPLE
 from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures by name
     mosquitto_fixture,
-    peer_fixture,
 )
 from tests.support.agent_peer import Peer
+from tests.support.brokers import RunningBroker
 from tests.support.faulty_device import FaultyDevice
 from tests.support.waiting import eventually
 
-ONE, TWO, THREE = build(1), build(2), build(3)
 OPEN_FILES = 256
 CROWD = 500
-_numbers = count(1)
+_versions = count(1)
 
 
 class Door(NamedTuple):
@@ -83,17 +82,32 @@ DOORS = {
 Client = Callable[[Path, Door, ExitStack], None]
 
 
-@pytest.fixture(name="device")
-def device_fixture(peer: Peer, tmp_path: Path) -> Iterator[FaultyDevice]:
-    """A device that answers with version 1 and may have few files open."""
-    device = FaultyDevice(peer, tmp_path, f"dev-clients-{next(_numbers)}")
-    peer.release(ONE)
+@pytest.fixture(name="peer", scope="module")
+def module_peer_fixture(broker: RunningBroker) -> Iterator[Peer]:
+    peer = Peer(broker)
+    yield peer
+    peer.close()
+
+
+@pytest.fixture(name="device", scope="module")
+def device_fixture(peer: Peer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyDevice]:
+    """A device that may have few files open, for all clients, one kind after the other."""
+    device = FaultyDevice(peer, tmp_path_factory.mktemp("device"), "dev-clients")
     device.start()
-    peer.assign(device.id, (ONE, "d-1"))
-    peer.wait_report("d-1", S.SUCCEEDED)
+    update(peer, device)
     device.limit_open_files(OPEN_FILES)
     yield device
     device.close()
+
+
+def update(peer: Peer, device: FaultyDevice) -> int:
+    """Bring a device to a version that it has never seen; return its number."""
+    version = next(_versions)
+    bundle = build(version)
+    peer.release(bundle)
+    peer.assign(device.id, (bundle, f"d-{version}"))
+    peer.wait_report(f"d-{version}", S.SUCCEEDED)
+    return version
 
 
 def connect(path: Path, number: int, holding: ExitStack) -> list[socket.socket]:
@@ -167,10 +181,7 @@ def test_bad_clients_harm_nobody_else(peer: Peer, device: FaultyDevice, door: Do
         client(door.path(device), door, holding)
         for _ in range(20):
             assert device.infer(SAMPLE).status == 200
-        peer.release(TWO)
-        peer.assign(device.id, (TWO, "d-2"))
-        peer.wait_report("d-2", S.SUCCEEDED)
-        device.wait_version(2)
+        device.wait_version(update(peer, device))
     eventually(lambda: device.open_files() <= before + 5, "their descriptors are given back")
     with ExitStack() as holding:
         (good,) = connect(door.path(device), 1, holding)
@@ -179,13 +190,11 @@ def test_bad_clients_harm_nobody_else(peer: Peer, device: FaultyDevice, door: Do
     assert "Traceback" not in device.log_text(), device.log_text()[-3000:]
 
 
-def test_the_socket_of_a_killed_process_is_replaced_and_a_file_is_not(
-    peer: Peer, device: FaultyDevice
-) -> None:
+def test_the_socket_of_a_killed_process_is_replaced_and_a_file_is_not(device: FaultyDevice) -> None:
     device.kill()
     assert device.socket.is_socket()
     device.start()
-    device.wait_version(1)
+    eventually(device.answering_version)
     device.stop()
     device.socket.write_text("precious", "utf-8")
     device.start()
@@ -195,4 +204,4 @@ def test_the_socket_of_a_killed_process_is_replaced_and_a_file_is_not(
     assert said.startswith("error: ") and said.endswith("[invalid_configuration]")
     device.socket.unlink()
     device.start()
-    device.wait_version(1)
+    eventually(device.answering_version)
