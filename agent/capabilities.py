@@ -29,6 +29,7 @@ def measure(state: Path) -> Capabilities:
         memory_bytes=measure_memory().limit_bytes,
         free_bytes=shutil.disk_usage(state).free,
         hardware=hardware(),
+        obeys_wishes=True,
     )
 
 

@@ -78,8 +78,26 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--state", required=True, type=Path, metavar="FOLDER", help="the state folder")
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(command=_status)
+    _add_remote_commands(commands)
     _add_service_commands(commands)
     return parser
+
+
+def _add_remote_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    hold = commands.add_parser("hold", help="swap in no version until this is released")
+    hold.add_argument("--reason", default="", metavar="TEXT", help="why; shown here and at the hub")
+    hold.set_defaults(command=_hold)
+    release = commands.add_parser("release", help="let versions be swapped in again")
+    release.set_defaults(command=_release)
+    diagnose = commands.add_parser(
+        "diagnose",
+        help="write a diagnostic bundle, as the hub can ask for it",
+        description="What only a running agent knows, such as the last of its log, is not in it.",
+    )
+    diagnose.add_argument("--out", type=Path, metavar="FILE", help="DEVICE.jsonl.gz here by default")
+    diagnose.set_defaults(command=_diagnose)
+    for command in (hold, release, diagnose):
+        command.add_argument("--state", required=True, type=Path, metavar="FOLDER", help="the state folder")
 
 
 def _add_service_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -175,10 +193,47 @@ def _status(given: argparse.Namespace) -> int:
     _print(f"agent     {'running' if status.running else 'not running'}, local API at {status.socket}")
     _print(f"orders    assignment {status.sequence} accepted" if status.sequence else "orders    none yet")
     _print(f"outbox    {status.unacknowledged_records} record(s) that the hub does not have yet")
+    if status.held:
+        _print(f"updates   {status.held}")
     for model in status.models:
         version = f"version {model.version} ({model.variant})" if model.version else "no version"
         by = f" on {status.accelerators[model.model]}" if model.model in status.accelerators else ""
         _print(f"model     {model.model}: {version}, {model.phase}{by}")
+        if model.waiting_for:
+            _print(f"          waiting: {model.waiting_for}")
+    return 0
+
+
+def _hold(given: argparse.Namespace) -> int:
+    from agent.identity import read_identity
+    from agent.life.hold import hold
+
+    read_identity(given.state)  # before anything is written to a folder that is none
+    hold(given.state, given.reason)
+    _print("Updates are held on this device until they are released; one that is being tried goes on.")
+    return 0
+
+
+def _release(given: argparse.Namespace) -> int:
+    from agent.identity import read_identity
+    from agent.life.hold import release
+
+    read_identity(given.state)
+    release(given.state)
+    _print("Updates are no longer held on this device.")
+    return 0
+
+
+def _diagnose(given: argparse.Namespace) -> int:
+    from agent import durable
+    from agent.diagnostics import collect
+    from agent.identity import read_identity
+
+    data = collect(given.state)
+    path: Path = given.out or Path(f"{read_identity(given.state).device_id}.jsonl.gz")
+    with durable.storage_errors(path):
+        path.write_bytes(data)
+    _print(f"The bundle is in {path}.")
     return 0
 
 

@@ -24,6 +24,7 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -36,6 +37,7 @@ from agent.drain import Drain
 from agent.hosting import Host
 from agent.identity import read_identity
 from agent.life.choice import Chooser
+from agent.life.gate import Gate
 from agent.life.measurements import Measurements
 from agent.life.models import Models
 from agent.life.opening import Opener
@@ -43,10 +45,12 @@ from agent.life.shell import Surroundings
 from agent.life.slots import Slots
 from agent.life.store import LifeStore
 from agent.life.work import Workshop
+from agent.log import recent_lines
 from agent.memory import give_back, measure_memory
 from agent.mqtt import Link
 from agent.notify import Notifier
 from agent.orders import Orders
+from agent.remote import Remote
 from agent.serving.api import InferenceApi
 from agent.serving.fast import FastServer, services_of
 from agent.serving.http import HttpServer
@@ -58,6 +62,7 @@ from agent.telemetry.sender import Sender
 from agent.trust.director import Director
 from agent.trust.fetcher import FileClient
 from agent.trust.image_repository import ImageRepository
+from fleet.protocol.assignment import Assignment
 from fleet.protocol.errors import (
     BrokerUnavailable,
     Conflict,
@@ -75,6 +80,9 @@ from fleet.protocol.messages import (
     encode,
 )
 from fleet.protocol.topics import Down, Up, device_subscription, down, parse_chunk, up
+
+if TYPE_CHECKING:
+    from agent.diagnostics import Live
 
 log = logging.getLogger(__name__)
 
@@ -165,13 +173,23 @@ class Daemon:
             on_incident=self._on_incident,
             backoff=self._new_backoff,
         )
+        self._gate = Gate(state, settings, self._on_change)
         self._models = self._build_models()
+        self._remote = Remote(
+            state,
+            settings,
+            self._gate,
+            self._outbox,
+            live=self._live,
+            on_answer=self._sender.wake,
+            on_incident=self._on_incident,
+        )
         self._director = Director(state / "trust", device_id)
         self._orders = Orders(
             self._director,
             self._repository,
             refresh_interval_s=settings.trust_refresh_interval_s,
-            apply=self._models.apply,
+            apply=self._apply,
             on_incident=self._on_incident,
             backoff=self._new_backoff(),
         )
@@ -258,6 +276,7 @@ class Daemon:
                 self._host,
                 chooser,
                 opener=opener,
+                gate=self._gate,
                 settings=self._settings,
                 capabilities=able,
                 on_incident=self._on_incident,
@@ -278,7 +297,8 @@ class Daemon:
             with durable.storage_errors(path):
                 path.chmod(FOR_GROUP)
         self._models.start()
-        self._orders.start()
+        if self._orders.start() and self._director.sequence == 0:
+            self._gate.hear_hub(held=False)  # it has never said anything
         self._notifier.ready(self._status())
         log.info("The agent of %s started.", self._identity.device_id)
 
@@ -297,6 +317,7 @@ class Daemon:
         end_s = clock() + STOP_S
         await asyncio.gather(self._drain.wait(DRAIN_S), self._fast.close(DRAIN_S))
         await self._server.close()
+        self._remote.close()
         await asyncio.gather(self._models.close(), self._say_goodbye())
         self._keep_windows()
         for task in tasks:
@@ -431,6 +452,23 @@ class Daemon:
         except StorageError as error:
             log.warning("A report of a shadow is lost: %s", error)
         self._sender.wake()
+
+    def _apply(self, assignment: Assignment) -> None:
+        """Carry out an accepted assignment: what is wished first, for it may hold back what is ordered."""
+        self._remote.apply(assignment.wishes)
+        self._models.apply(assignment)
+
+    def _live(self) -> Live:
+        """Return what only the running agent knows, for a diagnostic bundle."""
+        from agent.diagnostics import Live
+
+        try:
+            counts = self._outbox.counts()
+        except StorageError as error:
+            log.warning("%s", error)
+            counts = None
+        incidents = tuple(self._incidents.recent)
+        return Live(self._models.states(), counts, self._link.is_connected, incidents, recent_lines())
 
     def _on_change(self) -> None:
         self._spare.set()

@@ -60,16 +60,21 @@ class Orders:
         self._due_s: float | None = None  # when to refresh; at the first occasion if None
         self._is_verified = True  # whether the assignment found at the start verified
 
-    def start(self) -> None:
-        """Go on with the last accepted assignment, verified again."""
+    def start(self) -> bool:
+        """Go on with the last accepted assignment, verified again.
+
+        Returns:
+            Whether it is known what was ordered last; not if the assignment cannot be verified now.
+        """
         try:
             assignment = self._director.load()
         except MusterError as error:
             self._is_verified = False
             self._on_incident(error)
-            return
+            return False
         if assignment is not None:
             self._apply(assignment)
+        return True
 
     def on_connected(self) -> None:
         """See whether the director's keys are due to be refreshed."""

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from agent import durable
+from agent.life.maintenance import parse_windows
 from agent.runtimes.providers import check_providers
 from fleet.protocol.errors import InvalidConfiguration
 
@@ -24,6 +25,8 @@ _HEADER = (
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=7 * 86400)]
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**50)]
 Number = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+Line = Annotated[str, msgspec.Meta(min_length=1, max_length=4096, pattern=r"^[^\x00]*\Z")]
+"""Text that can be an argument of a command."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,6 +82,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model_memory_limit_bytes: Bytes = 0
     models_memory_limit_bytes: Bytes = 0
 
+    maintenance_windows: Annotated[tuple[Line, ...], msgspec.Meta(max_length=64)] = ()
+    readiness_command: Annotated[tuple[Line, ...], msgspec.Meta(max_length=64)] = ()
+    readiness_timeout_s: Seconds = 10.0
+    readiness_interval_s: Seconds = 30.0
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "text"] = "auto"
 
@@ -110,6 +118,7 @@ def parse_settings(given: dict[str, Any]) -> Settings:
         raise InvalidConfiguration("litert_delegate is no absolute path.")
     if settings.backoff_maximum_s < settings.backoff_minimum_s:
         raise InvalidConfiguration("backoff_maximum_s is below backoff_minimum_s.")
+    parse_windows(settings.maintenance_windows)
     return settings
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import msgspec
 
 from agent.identity import read_identity
+from agent.life.gate import read_waiting
+from agent.life.hold import held
 from agent.life.store import LifeStore
 from agent.life.terms import model_state
 from agent.settings import read_settings
@@ -34,6 +36,7 @@ class Status(msgspec.Struct, frozen=True):
         models: What it holds of each model.
         unacknowledged_records: Records that the hub does not have yet.
         accelerators: What computes each model that answers, as the running agent tells.
+        held: That updates are held on the device, a sentence; None if they are not.
     """
 
     device_id: str
@@ -44,6 +47,7 @@ class Status(msgspec.Struct, frozen=True):
     models: tuple[ModelState, ...]
     unacknowledged_records: int
     accelerators: dict[str, str]
+    held: str | None = None
 
 
 def read_status(state: Path) -> Status:
@@ -57,17 +61,21 @@ def read_status(state: Path) -> Status:
     socket_path = read_settings(state).socket(state)
     lives, _ = LifeStore(state / "life").load()
     answers = {model: _accelerator(socket_path, model) for model in sorted(lives)}
+    running = _accepts(socket_path)
+    waiting = read_waiting(state) if running else {}
     return Status(
         device_id=identity.device_id,
         hub_url=identity.hub_url,
-        running=_accepts(socket_path),
+        running=running,
         sequence=read_sequence(state / "trust"),
         socket=str(socket_path),
         models=tuple(
-            model_state(model, stored.life, stored.life.serving) for model, stored in sorted(lives.items())
+            model_state(model, stored.life, stored.life.serving, waiting.get(model))
+            for model, stored in sorted(lives.items())
         ),
         unacknowledged_records=_waiting_records(state / "outbox.sqlite"),
         accelerators={model: answer for model, answer in answers.items() if answer},
+        held=held(state),
     )
 
 

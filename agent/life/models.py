@@ -49,8 +49,9 @@ class Models:
 
     def states(self) -> tuple[ModelState, ...]:
         """Return what the device holds of each model."""
+        waiting_for = self._around.workshop.gate.waiting_for
         return tuple(
-            model_state(model, shell.life, self._answering(model))
+            model_state(model, shell.life, self._answering(model), waiting_for(model))
             for model, shell in sorted(self._shells.items())
         )
 

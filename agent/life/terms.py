@@ -108,13 +108,16 @@ class Life(msgspec.Struct, frozen=True):
         return frozenset(r for r in (self.active, self.previous, *self.prepared) if r is not None)
 
 
-def model_state(model: str, life: Life, answering: Release | None) -> ModelState:
+def model_state(
+    model: str, life: Life, answering: Release | None, waiting_for: str | None = None
+) -> ModelState:
     """Return what a device tells of a model.
 
     Args:
         model: Its name.
         life: Its state.
         answering: The version that answers; None if none does.
+        waiting_for: What stands against swapping the candidate in, see `agent.life.gate`.
     """
     return ModelState(
         model=model,
@@ -123,6 +126,7 @@ def model_state(model: str, life: Life, answering: Release | None) -> ModelState
         variant=answering.variant if answering else None,
         phase=life.phase.value,
         deployment_id=life.deployment_id or None,
+        waiting_for=waiting_for,
     )
 
 

@@ -11,6 +11,7 @@ from agent.delivery import Delivery
 from agent.hosting import Host, Hosted, load
 from agent.life.choice import Chooser
 from agent.life.footprint import measure_footprint
+from agent.life.gate import Gate
 from agent.life.opening import Opener
 from agent.life.shadow import run_shadow
 from agent.life.slots import Slots
@@ -56,6 +57,7 @@ class Workshop:
         host: The versions that answer.
         chooser: Chooses among variants.
         opener: Brings models into memory.
+        gate: Keeps staged versions waiting until they may be swapped in.
         settings: The agent's settings.
         capabilities: Tells what the device can run.
         on_incident: Told of what a person may have to know.
@@ -71,6 +73,7 @@ class Workshop:
         chooser: Chooser,
         *,
         opener: Opener,
+        gate: Gate,
         settings: Settings,
         capabilities: Callable[[], Capabilities],
         on_incident: Callable[[MusterError], None],
@@ -82,6 +85,7 @@ class Workshop:
         self._host = host
         self._chooser = chooser
         self._opener = opener
+        self.gate = gate
         self._settings = settings
         self._capabilities = capabilities
         self._on_incident = on_incident
@@ -111,6 +115,7 @@ class Workshop:
                     await run_to_end(partial(self._slots.install, model, prepared))
                 return Verified(deployment_id)
             case Phase.STAGED:
+                await self.gate.wait(model)
                 return Cleared(deployment_id)
             case Phase.TESTING:
                 chosen = await self._chosen(model, life)
@@ -121,6 +126,7 @@ class Workshop:
                 if release not in ready:
                     ready[release] = await self.load(model, release, must_fit=True)
                 await self._shadow(ready[release], life)
+                await self.gate.wait(model)  # a shadow takes long: what was agreed before may hold no longer
                 return ShadowPassed(deployment_id)
             case Phase.TRIAL:
                 hosted = self._host.get(model)

@@ -7,7 +7,7 @@ kept a minute, and the next one says how many were left out.
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 
 from agent.telemetry.outbox import Outbox
@@ -17,6 +17,7 @@ from fleet.protocol.messages import Incident
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 60.0
+RECENT = 16
 MAX_DETAIL_LENGTH = 1000
 
 
@@ -33,6 +34,8 @@ class Incidents:
         self._clock = clock
         self._last_s: dict[str, float] = {}
         self._left_out: Counter[str] = Counter()
+        self.recent: deque[Incident] = deque(maxlen=RECENT)
+        """The last of them, also of those that could not be kept."""
 
     def report(self, error: MusterError) -> None:
         """Keep an incident about an error; never raises, for it is called while handling one."""
@@ -43,8 +46,10 @@ class Incidents:
             return
         left_out = self._left_out.pop(code, 0)
         detail = str(error)[:MAX_DETAIL_LENGTH] + (f" ({left_out} more like it before.)" if left_out else "")
+        incident = Incident(now_s, Cause(code, detail))
+        self.recent.append(incident)
         try:
-            self._outbox.put(Incident(now_s, Cause(code, detail)))
+            self._outbox.put(incident)
         except StorageError as full:
             self._left_out[code] = left_out + 1
             log.warning("The incident could not be kept: %s", full)

@@ -45,6 +45,7 @@ from fleet.protocol.messages import (
     encode,
 )
 from fleet.protocol.topics import HUB_ACCOUNT, HUB_SUBSCRIPTION, Down, Up, chunk, down, parse_up
+from fleet.protocol.wishes import NO_WISHES, Wishes
 from tests.support.agent_broker import AnyBroker
 from tests.support.agent_bundles import Bundle
 from tests.support.agent_repository import DirectorKey, Repository
@@ -133,9 +134,12 @@ class Peer:
         *orders: tuple[Bundle, str],
         key: DirectorKey | None = None,
         shadow_s: int = 0,
+        wishes: Wishes = NO_WISHES,
     ) -> Assignment:
         """Order bundles, now and after each announcement."""
-        assignment = self.assignment(device_id, *orders, shadow_s=shadow_s)
+        assignment = msgspec.structs.replace(
+            self.assignment(device_id, *orders, shadow_s=shadow_s), wishes=wishes
+        )
         message = (key or self.repository.director).sign(assignment)
         self._assignments[device_id] = message
         self.send(device_id, Down.ASSIGNMENT, message)

@@ -15,6 +15,7 @@ from agent.delivery import Delivery
 from agent.hosting import Host
 from agent.life import shell
 from agent.life.choice import Chooser
+from agent.life.gate import Gate
 from agent.life.measurements import Measurements
 from agent.life.models import Models
 from agent.life.opening import Opener
@@ -74,6 +75,8 @@ class OfflineDevice:
         delivery = Delivery("dev-1", link, blobs, settings, on_incident=self._tell, backoff=_backoff)
         self.outbox = Outbox(folder / "outbox.sqlite", 10**6)
         opener = Opener(settings, self._tell)
+        gate = Gate(folder, settings, lambda: None)
+        gate.hear_hub(held=False)
         workshop = Workshop(
             repository,
             delivery,
@@ -89,6 +92,7 @@ class OfflineDevice:
                 on_incident=self._tell,
             ),
             opener=opener,
+            gate=gate,
             settings=settings,
             capabilities=lambda: measure(folder),
             on_incident=self._tell,

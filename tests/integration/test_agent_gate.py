@@ -1,0 +1,200 @@
+"""When a version may be swapped in, with real agents: hub, people, windows and a program have their say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from agent.life.maintenance import DAYS
+from agent.status import read_status
+from fleet.protocol.deployment import DeploymentState as S
+from fleet.protocol.wishes import Wishes
+from tests.support.agent_bundles import build
+from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures by name
+    MakeDevice,
+    make_device_fixture,
+    mosquitto_fixture,
+    peer_fixture,
+)
+from tests.support.agent_peer import Peer
+from tests.support.processes import is_alive
+from tests.support.waiting import eventually
+
+ONE, TWO, THREE = build(1), build(2), build(3)
+HELD = Wishes(updates_held=True)
+
+
+def agent(*arguments: str) -> str:
+    """Run a ``muster-agent`` command and return what it printed."""
+    command = [sys.executable, "-m", "agent", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+
+
+def wait_reason(peer: Peer, beginning: str) -> str:
+    """Return why the device's staged version waits, when the hub is told a reason that begins so."""
+
+    def told() -> str | None:
+        reasons = [m.waiting_for for m in peer.states[-1].models] if peer.states else []
+        return next((reason for reason in reasons if reason and reason.startswith(beginning)), None)
+
+    return eventually(told, f"the hub is told: {beginning}")
+
+
+def script(folder: Path, text: str) -> list[str]:
+    """Write a program of the device's and return its command."""
+    path = folder / "ready.sh"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o700)
+    return [str(path)]
+
+
+def states(peer: Peer, deployment_id: str) -> list[S]:
+    """Return the states that a deployment reached, in their order."""
+    return [report.state for report in peer.reports(deployment_id)]
+
+
+def test_the_first_version_waits_for_a_program_that_says_no_and_then_yes(
+    peer: Peer, make_device: MakeDevice, tmp_path: Path
+) -> None:
+    parked = tmp_path / "parked"
+    command = script(tmp_path, f'[ -e {parked} ] && exit 0\necho "The vehicle moves."\necho secret; exit 3')
+    device = make_device(readiness_command=command, readiness_interval_s=0.2)
+    peer.release(ONE)
+    device.start()
+    peer.assign(device.id, (ONE, "d-1"))
+    assert wait_reason(peer, "The vehicle") == "The vehicle moves."
+    assert states(peer, "d-1") == [S.DOWNLOADING, S.VERIFYING, S.STAGED]
+    (model,) = read_status(device.state).models
+    assert (model.phase, model.waiting_for) == ("STAGED", "The vehicle moves.")
+    assert "waiting: The vehicle moves." in agent("status", "--state", str(device.state))
+    parked.touch()
+    peer.wait_report("d-1", S.SUCCEEDED)
+    eventually(lambda: peer.states[-1].models[0].waiting_for is None)
+    assert read_status(device.state).models[0].waiting_for is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("exit 7", "The readiness command ended with exit code 7."),
+        ("kill -9 $$", "The readiness command ended with exit code -9."),
+        ("sleep 600 & echo $! > child; wait", "The readiness command did not end within 0.5 s."),
+        ("yes | head -c 1000000; exit 0", "The readiness command did not end within 0.5 s."),
+    ],
+)
+def test_whatever_is_no_clear_yes_is_no_and_leaves_no_process(
+    peer: Peer, make_device: MakeDevice, tmp_path: Path, text: str, reason: str
+) -> None:
+    command = script(tmp_path, f"cd {tmp_path}\n{text}")
+    device = make_device(readiness_command=command, readiness_interval_s=0.2, readiness_timeout_s=0.5)
+    peer.release(ONE)
+    device.start()
+    peer.assign(device.id, (ONE, "d-1"))
+    assert wait_reason(peer, "The readiness command") == reason
+    if "child" in text:
+        assert not is_alive(int((tmp_path / "child").read_text()))
+    assert S.TRIAL not in states(peer, "d-1")
+
+
+def test_a_program_that_is_not_there_is_no(peer: Peer, make_device: MakeDevice) -> None:
+    device = make_device(readiness_command=["/no/such/program"], readiness_interval_s=0.2)
+    peer.release(ONE)
+    device.start()
+    peer.assign(device.id, (ONE, "d-1"))
+    assert "/no/such/program" in wait_reason(peer, "The readiness command")
+
+
+def test_what_a_program_leaves_behind_is_ended_and_the_version_swapped_in(
+    peer: Peer, make_device: MakeDevice, tmp_path: Path
+) -> None:
+    child = tmp_path / "child"
+    command = script(tmp_path, f"sleep 600 & echo $! > {child}; exit 0")
+    device = make_device(readiness_command=command)
+    peer.release(ONE)
+    device.start()
+    peer.assign(device.id, (ONE, "d-1"))
+    peer.wait_report("d-1", S.SUCCEEDED)
+    eventually(lambda: not is_alive(int(child.read_text())), "what it left behind is ended")
+
+
+def test_the_hubs_hold_outlives_crashes_and_ends_by_its_release(peer: Peer, make_device: MakeDevice) -> None:
+    device = make_device()
+    peer.release(ONE, TWO)
+    device.start()
+    peer.assign(device.id, (ONE, "d-1"))
+    peer.wait_report("d-1", S.SUCCEEDED)
+    peer.assign(device.id, (TWO, "d-2"), wishes=HELD)
+    wait_reason(peer, "Updates are held by the hub.")
+    for _ in range(4):  # one more than a trial outlives
+        device.kill()
+        peer.states.clear()
+        device.start()
+        wait_reason(peer, "Updates are held by the hub.")
+    assert device.answering_version() == "1"
+    peer.assign(device.id, (TWO, "d-2"))
+    peer.wait_report("d-2", S.SUCCEEDED)
+    assert states(peer, "d-2") == [S.DOWNLOADING, S.VERIFYING, S.STAGED, S.TRIAL, S.SUCCEEDED]
+
+
+def test_a_hold_at_the_device_outlives_a_crash_and_a_newer_order_takes_its_place(
+    peer: Peer, make_device: MakeDevice
+) -> None:
+    device = make_device()
+    peer.release(ONE, TWO, THREE)
+    device.start()
+    peer.assign(device.id, (ONE, "d-1"))
+    peer.wait_report("d-1", S.SUCCEEDED)
+    agent("hold", "--state", str(device.state), "--reason", "on the road")
+    peer.assign(device.id, (TWO, "d-2"))
+    assert wait_reason(peer, "Updates are held") == "Updates are held on the device: on the road."
+    device.kill()
+    peer.states.clear()
+    device.start()
+    wait_reason(peer, "Updates are held on the device")
+    peer.assign(device.id, (THREE, "d-3"))
+    assert peer.wait_end("d-2").state is S.CANCELED
+    peer.wait_report("d-3", S.STAGED)
+    assert read_status(device.state).held == "Updates are held on the device: on the road."
+    agent("release", "--state", str(device.state))
+    peer.wait_report("d-3", S.SUCCEEDED)
+    assert device.answering_version() == "3"
+
+
+def test_outside_every_maintenance_window_a_version_waits(peer: Peer, make_device: MakeDevice) -> None:
+    tomorrow = datetime.now() + timedelta(days=1)  # noqa: DTZ005 - the clock on the wall
+    device = make_device(maintenance_windows=[f"{DAYS[tomorrow.weekday()]} 12:00-12:30"])
+    peer.release(ONE)
+    device.start()
+    peer.assign(device.id, (ONE, "d-1"))
+    assert f"{tomorrow:%Y-%m-%d} at 12:00" in wait_reason(peer, "The next maintenance window opens on")
+    device.stop()
+    settings = device.state / "agent.toml"
+    settings.write_text(settings.read_text().replace('["', '["mon-sun 00:00-24:00", "'))
+    device.start()
+    peer.wait_report("d-1", S.SUCCEEDED)
+
+
+def test_while_the_last_assignment_cannot_be_verified_nothing_is_swapped_in(
+    peer: Peer, make_device: MakeDevice
+) -> None:
+    device = make_device()
+    peer.release(ONE)
+    device.start()
+    peer.assign(device.id, (ONE, "d-1"), wishes=HELD)
+    wait_reason(peer, "Updates are held by the hub.")
+    device.stop()
+    (device.state / "trust" / "assignment.accepted").write_bytes(b"damaged")
+    peer.states.clear()
+    device.start()
+    wait_reason(peer, "The last assignment could not be verified")
+
+
+def test_holding_needs_an_enrolled_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "agent", "hold", "--state", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, list(tmp_path.iterdir())) == (1, [])
+    assert "invalid_configuration" in done.stderr
