@@ -17,6 +17,7 @@ answers nothing because memory is short for a moment would be the worse failure.
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from typing import NamedTuple
@@ -132,11 +133,15 @@ class Opener:
     def held_bytes(self) -> int:
         """What the models that are in memory, or on their way there, need."""
         with self._lock:
-            return self._coming_bytes + sum(self._held.values())
+            return self._count()
 
     def fits(self, requirement: RuntimeRequirement) -> bool:
         """Tell whether a variant would fit beside the models in memory."""
-        return needed_bytes(requirement) <= self._budget().room_bytes(self.held_bytes)
+        try:
+            self.check(requirement)
+        except MemoryBudgetExceeded:
+            return False
+        return True
 
     def check(self, requirement: RuntimeRequirement) -> None:
         """Check that a variant would fit beside the models in memory.
@@ -144,7 +149,8 @@ class Opener:
         Raises:
             MemoryBudgetExceeded: It would not.
         """
-        self._budget().check(needed_bytes(requirement), self.held_bytes)
+        with self._lock:
+            self._check(needed_bytes(requirement), self._budget())
 
     def open(self, slot: Slot, name: str, *, must_fit: bool = True) -> LoadedModel:
         """Load a version into memory.
@@ -161,13 +167,13 @@ class Opener:
         requirement = slot.variant.requirement
         needed = needed_bytes(requirement)
         with self._lock:
-            held = self._coming_bytes + sum(self._held.values())
             limits = self._budget()
             if must_fit:
-                limits.check(needed, held)
+                self._check(needed, limits)
+            room_bytes = limits.room_bytes(self._count())
             self._coming_bytes += needed
         try:
-            adapter = runtime(name, self._options(requirement, limits.room_bytes(held)))
+            adapter = runtime(name, self._options(requirement, room_bytes))
             model, passed_over = load_best(adapter, slot.manifest, slot.variant, slot.folder)
             with self._lock:
                 self._held[model] = needed
@@ -177,6 +183,14 @@ class Opener:
         for error in passed_over:
             self._on_passed_over(error)
         return model
+
+    def _count(self) -> int:
+        return self._coming_bytes + sum(self._held.values())
+
+    def _check(self, needed: int, limits: Budget) -> None:
+        if needed > limits.room_bytes(self._count()):
+            gc.collect()  # a version that was let go of may still wait to be collected
+        limits.check(needed, self._count())
 
     def _budget(self) -> Budget:
         return budget(self._settings, self._memory())

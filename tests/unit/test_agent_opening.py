@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,20 @@ def test_a_model_counts_as_long_as_it_is_in_memory(tmp_path: Path) -> None:
     del first
     assert opener.held_bytes == 0
     opener.check(two.variant.requirement)
+
+
+def test_a_model_that_waits_to_be_collected_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    slot = _slot(build(1), tmp_path)
+    opener = _opener([], models_memory_limit_bytes=needed_bytes(slot.variant.requirement))
+    gc.disable()
+    try:
+        cycle: list[object] = [opener.open(slot, "onnxruntime")]
+        cycle.append(cycle)
+        del cycle
+        assert opener.held_bytes > 0
+        opener.open(slot, "onnxruntime")
+    finally:
+        gc.enable()
 
 
 def test_a_model_that_cannot_be_opened_counts_no_more(tmp_path: Path) -> None:
