@@ -5,8 +5,8 @@
     python -m benchmarks.serving.footprint MODEL.onnx      bytes after each step, JSON
 
 The steps are those of an agent's start: the interpreter, NumPy, ONNX Runtime, a session that has answered,
-everything else that the agent imports, and then, less than nothing, what it gives back. What a real agent holds more is its work: sockets, threads,
-buffers.
+everything else that the agent imports, and then, less than nothing, what it gives back. What a real agent
+holds more is its work: sockets, threads, buffers.
 """
 
 from __future__ import annotations
