@@ -77,6 +77,24 @@ def test_the_first_version_waits_for_a_program_that_says_no_and_then_yes(
     assert read_status(device.state).models[0].waiting_for is None
 
 
+def test_after_a_shadow_all_are_asked_once_more(peer: Peer, make_device: MakeDevice, tmp_path: Path) -> None:
+    parked = tmp_path / "parked"
+    command = script(tmp_path, f'[ -e {parked} ] && exit 0\necho "The vehicle moves."\nexit 3')
+    device = make_device(readiness_command=command, readiness_interval_s=0.2)
+    parked.touch()
+    peer.release(ONE, TWO)
+    device.start()
+    peer.assign(device.id, (ONE, "d-1"))
+    peer.wait_report("d-1", S.SUCCEEDED)
+    peer.assign(device.id, (TWO, "d-2"), shadow_s=1)
+    peer.wait_report("d-2", S.SHADOW)
+    parked.unlink()
+    wait_reason(peer, "The vehicle moves.")
+    assert (peer.states[-1].models[0].phase, device.answering_version()) == ("SHADOW", "1")
+    parked.touch()
+    peer.wait_report("d-2", S.SUCCEEDED)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -147,9 +147,6 @@ def test_a_viewer_reads_what_is_wished_and_neither_wishes_nor_downloads(
 def test_wishes_that_cannot_be_are_refused(hub: HubProcess) -> None:
     for arguments in (
         ("hold", "nobody"),
-        ("release", "nobody"),
-        ("diagnose", "nobody"),
-        ("log-level", "nobody", "debug"),
         ("log-level", "nobody", "loud"),
         ("diagnose", "nobody", "--request", "d-1", "--out", "/no/such/folder/file"),
     ):
