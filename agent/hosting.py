@@ -96,7 +96,7 @@ class Hosted:
         self._loop = asyncio.get_running_loop()
         self._task = slot.manifest.signature.task
         signature = slot.manifest.signature
-        self._output = signature.outputs[0].name
+        self._input, self._output = signature.inputs[0].name, signature.outputs[0].name
         self._numbers = next((tensor.name for tensor in signature.inputs if tensor.dtype != TEXT), None)
 
     async def self_test(self) -> None:
@@ -225,7 +225,7 @@ class Hosted:
                 why = "The model answered with values that are not finite."
                 raise self._failed(InferenceNotFinite(why))
         values = outputs[self._output]
-        shape, samples = values.shape, len(next(iter(inputs.values())))
+        shape, samples = values.shape, len(inputs[self._input])
         if self._task == "reconstruction":
             fits = values.size == self._profiled(inputs, samples).size
         else:

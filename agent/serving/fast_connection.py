@@ -27,6 +27,7 @@ from agent.serving.fast_frames import (
     ERROR,
     GOOD,
     HEADER,
+    MAGIC,
     MAX_HEAD_BYTES,
     Described,
     Header,
@@ -364,18 +365,27 @@ class Connection:
         prediction_id: int = 0,
     ) -> None:
         """Send the answer to a request."""
-        kind, number = header.kind & ~ANSWER | ANSWER, header.request_id
-        answer = Header(kind, status, handle, number, version, len(head), data_bytes, prediction_id)
+        answer = HEADER.pack(
+            MAGIC,
+            header.kind | ANSWER,
+            status,
+            handle,
+            header.request_id,
+            version,
+            len(head),
+            data_bytes,
+            prediction_id,
+        )
         with self._sending:
             if self._is_given_up:
                 raise _Ended("The request was given up.")
             size_bytes = HEADER.size + len(head) + data_bytes
             if data_bytes <= COPIED_BYTES:
-                data = b"".join((answer.pack(), head, *parts))
+                data = b"".join((answer, head, *parts))
                 if (sent := self._sock.send(data)) < size_bytes:
                     self._send_rest(data, sent)
                 return
-            parts = [answer.pack() + head, *parts]
+            parts = [answer + head, *parts]
             if (sent := self._sock.sendmsg(parts)) < size_bytes:
                 self._send_rest(b"".join(parts), sent)
 

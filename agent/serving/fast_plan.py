@@ -51,6 +51,7 @@ class Source(NamedTuple):
         size_bytes: How long it is.
         region: The region; None if it is in the data.
         may_miss: Whether values may be missing (NaN).
+        is_plain: Whether the model takes the bytes as they are.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Source(NamedTuple):
     size_bytes: int
     region: mmap.mmap | None
     may_miss: bool
+    is_plain: bool
 
     def bind(self, buffer: bytearray, data_start: int) -> NDArray[Any]:
         """Return an array that is the input, as it lies there; of text and flags, its bytes.
@@ -83,6 +85,8 @@ class Source(NamedTuple):
         Raises:
             InvalidMessage: A value may not be.
         """
+        if self.is_plain and is_finite(bound):
+            return bound
         if self.dtype is None:
             return decode_text(bound.tobytes(), self.shape)
         if self.dtype.kind == "b":
@@ -126,7 +130,7 @@ class Plan:
         self.data_bytes = data_bytes
         self._sources = tuple(sources)
         self._targets = tuple(targets)
-        self._bound: tuple[bytearray, tuple[NDArray[Any], ...]] | None = None
+        self._bound: tuple[bytearray, list[tuple[Source, NDArray[Any]]]] | None = None
         self._heads: dict[tuple[Any, ...], bytes] = {}
 
     def read(self, buffer: bytearray, data_start: int) -> dict[str, NDArray[Any]]:
@@ -140,9 +144,11 @@ class Plan:
             InvalidMessage: A value may not be.
         """
         if self._bound is None or self._bound[0] is not buffer:
-            self._bound = buffer, tuple(source.bind(buffer, data_start) for source in self._sources)
-        pairs = zip(self._sources, self._bound[1], strict=True)
-        return {source.name: source.read(bound) for source, bound in pairs}
+            self._bound = buffer, [(each, each.bind(buffer, data_start)) for each in self._sources]
+        inputs = {}
+        for source, bound in self._bound[1]:
+            inputs[source.name] = source.read(bound)
+        return inputs
 
     def write(self, outputs: Mapping[str, NDArray[Any]]) -> tuple[bytes, list[Part], int]:
         """Return an answer's head, the parts of its data and their size; fill the regions.
@@ -258,7 +264,8 @@ def _source(given: Described, wanted: Tensor, regions: Regions) -> Source:
     region = None
     if given.place is Place.REGION:
         region = regions.part(given.region, given.offset, given.size_bytes)
-    return Source(wanted.name, dtype, given.shape, given.offset, expected, region, wanted.missing)
+    is_plain = dtype is not None and dtype.isnative and dtype.kind != "b"
+    return Source(wanted.name, dtype, given.shape, given.offset, expected, region, wanted.missing, is_plain)
 
 
 def _target(asked: Described, regions: Regions) -> Target:

@@ -12,8 +12,6 @@ from itertools import count
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from agent.hosting import Answer, Host
 from agent.telemetry.window import Counter
@@ -47,11 +45,11 @@ class FeedbackResponse(msgspec.Struct):
 
 
 class _Prediction(NamedTuple):
-    """What is remembered of an answer."""
+    """What is remembered of an answer; small, because there are many."""
 
     prediction_id: int
     model: str
-    classes: NDArray[np.int64]
+    classes: list[int]
     class_count: int
     names: tuple[str, ...]
     counter: Counter
@@ -81,7 +79,7 @@ class Feedback:
             return None
         prediction_id = next(self._ids)
         self._predictions[prediction_id % REMEMBERED_PREDICTIONS] = _Prediction(
-            prediction_id, model, answer.classes, answer.class_count, names, answer.counter
+            prediction_id, model, answer.classes.tolist(), answer.class_count, names, answer.counter
         )
         return prediction_id
 
@@ -113,7 +111,7 @@ class Feedback:
             raise InvalidMessage(f"{len(labels)} label(s) came for {len(prediction.classes)} sample(s).")
         truth = [_class_number(label, prediction) for label in labels]
         self._predictions[place] = None
-        correct = sum(int(a == b) for a, b in zip(truth, prediction.classes.tolist(), strict=True))
+        correct = sum(int(a == b) for a, b in zip(truth, prediction.classes, strict=True))
         self._host.count_labels(prediction.counter, len(truth), correct)
         return FeedbackResponse(len(truth), correct)
 

@@ -1,8 +1,8 @@
-"""Answers put aside to be counted together.
+"""Answers put aside to be counted together: copied into memory that is taken once and used again.
 
 Counting costs about as much for one answer as for hundreds, and more than a small model's inference. What is
-put aside is bounded by number and by size, and copied: inputs may lie in a buffer that the next request
-overwrites, and outputs are the caller's.
+put aside is copied, because the caller's memory is a buffer that the next request overwrites; and always to
+the same place, because memory that was just used is what a processor is quick with.
 """
 
 from __future__ import annotations
@@ -19,45 +19,59 @@ MAX_SIZE_BYTES = 128 * 1024  # more would not stay in a processor's cache while 
 
 
 class Block:
-    """The answers to requests whose samples have one shape.
+    """Room for the answers to requests whose samples have one shape and type.
 
     Args:
         reference: What of them is profiled.
-        input_shape: Of one sample.
-        output_shape: Of one sample.
+        inputs: Of a first request, shape (N, …): says what samples are like; it is not put aside yet.
+        outputs: Its outputs, shape (N, …).
     """
 
-    def __init__(
-        self, reference: ReferenceProfile, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
-    ) -> None:
+    def __init__(self, reference: ReferenceProfile, inputs: NDArray[Any], outputs: NDArray[Any]) -> None:
+        samples = len(outputs)
+        sample_bytes = max(1, (inputs.nbytes + outputs.nbytes) // samples)
+        room = max(samples, min(MAX_SAMPLES, MAX_SIZE_BYTES // sample_bytes))
         self.reference = reference
-        self.input_shape = input_shape
-        self.output_shape = output_shape
-        self._samples = 0
-        self._size_bytes = 0
-        self._inputs: list[NDArray[Any]] = []
-        self._outputs: list[NDArray[Any]] = []
+        self.input_shape = inputs.shape[1:]
+        self.output_shape = outputs.shape[1:]
+        self.is_lasting = sample_bytes * room <= MAX_SIZE_BYTES
+        """Whether it is worth keeping when it is empty."""
+        self._room = room
+        self._inputs = np.empty((room, *self.input_shape), inputs.dtype)
+        self._outputs = np.empty((room, *self.output_shape), outputs.dtype)
         self._durations_us: list[float] = []
+        self._samples = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is put aside."""
+        return self._samples == 0
 
     def add(self, inputs: NDArray[Any], outputs: NDArray[Any], duration_us: float) -> bool:
-        """Put a request aside; tell whether the block is full.
+        """Put a request aside, if there is room for it; tell whether there was.
 
         Args:
-            inputs: Shape (N, …).
-            outputs: Shape (N, …).
+            inputs: Shape (N, …), the samples like the first's.
+            outputs: Shape (N, …), likewise.
             duration_us: What the runtime took.
         """
-        self._inputs.append(inputs.copy())
-        self._outputs.append(outputs.copy())
+        start, samples = self._samples, len(outputs)
+        end = start + samples
+        if end > self._room:
+            return False
+        place = start if samples == 1 else slice(start, end)
+        self._inputs[place] = inputs
+        self._outputs[place] = outputs
         self._durations_us.append(duration_us)
-        self._samples += len(outputs)
-        self._size_bytes += inputs.nbytes + outputs.nbytes
-        return self._samples >= MAX_SAMPLES or self._size_bytes >= MAX_SIZE_BYTES
+        self._samples = end
+        return True
 
     def take(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
-        """Return what was put aside; the block is done with.
+        """Empty the block; return what was in it, to be used before anything is put aside again.
 
         Returns:
             Inputs of shape (N, …), outputs of shape (N, …), durations in µs of shape (requests,).
         """
-        return np.concatenate(self._inputs), np.concatenate(self._outputs), np.array(self._durations_us)
+        samples, self._samples = self._samples, 0
+        durations_us, self._durations_us = np.array(self._durations_us), []
+        return self._inputs[:samples], self._outputs[:samples], durations_us

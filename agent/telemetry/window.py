@@ -107,9 +107,15 @@ class Counter:
                 or block.output_shape != outputs.shape[1:]
             ):
                 self._count_waiting()
-                block = self._block = Block(reference, inputs.shape[1:], outputs.shape[1:])
-            if block.add(inputs, outputs, duration_us):
+                block = self._block = Block(reference, inputs, outputs)
+            if not block.add(inputs, outputs, duration_us):
                 self._count_waiting()
+                if not block.add(inputs, outputs, duration_us):
+                    block = self._block = Block(reference, inputs, outputs)
+                    block.add(inputs, outputs, duration_us)
+            if not block.is_lasting:
+                self._count_waiting()
+                self._block = None
 
     def count_error(self) -> None:
         """Count a request that the runtime failed on."""
@@ -162,8 +168,8 @@ class Counter:
         return self._window
 
     def _count_waiting(self) -> None:
-        block, self._block = self._block, None
-        if block is None:
+        block = self._block
+        if block is None or block.is_empty:
             return
         inputs, outputs, durations_us = block.take()
         window = self._current()
