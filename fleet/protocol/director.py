@@ -34,6 +34,10 @@ class DirectorKeys(msgspec.Struct, frozen=True):
         return {key_id(key): key for key in raw}
 
 
+# Made here, once: msgspec learns a type at its first use, and crashes if two threads use it first at once.
+_DECODER = msgspec.json.Decoder(DirectorKeys)
+
+
 def encode_director_keys(keys: DirectorKeys) -> bytes:
     """Return the target's bytes."""
     return msgspec.json.encode(keys, order="deterministic")
@@ -46,6 +50,6 @@ def decode_director_keys(data: bytes) -> DirectorKeys:
         MetadataRejected: The target does not hold director keys.
     """
     try:
-        return msgspec.json.decode(data, type=DirectorKeys)
+        return _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MetadataRejected(f"The director's keys cannot be understood: {error}.") from error

@@ -219,6 +219,10 @@ def encode_manifest(manifest: Manifest) -> bytes:
     return msgspec.json.encode(manifest, order="deterministic")
 
 
+# Made here, once: msgspec learns a type at its first use, and crashes if two threads use it first at once.
+_DECODER = msgspec.json.Decoder(Manifest)
+
+
 def decode_manifest(data: bytes) -> Manifest:
     """Return the manifest in bytes **that were verified against trusted metadata**.
 
@@ -228,7 +232,7 @@ def decode_manifest(data: bytes) -> Manifest:
     if len(data) > MAX_MANIFEST_SIZE_BYTES:
         raise InvalidManifest(f"The manifest has {len(data)} bytes; {MAX_MANIFEST_SIZE_BYTES} are allowed.")
     try:
-        manifest = msgspec.json.decode(data, type=Manifest)
+        manifest = _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidManifest(f"The manifest cannot be understood: {error}.") from error
     if manifest.format != MANIFEST_FORMAT:
