@@ -120,6 +120,7 @@ class Chooser:
             passed = [release for release in life.offered if _has_passed(entry, release.variant)]
             for release in reversed(passed) if len(passed) > 1 else ():
                 entry = await self._try(model, release, entry)
+            self._measurements.keep(entry)  # nothing is under test any more
         return self._decide(model, life, entry)
 
     def _begin(self, life: Life) -> Entry:
