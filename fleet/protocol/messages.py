@@ -403,3 +403,8 @@ def decode(data: bytes, kind: type[_Message]) -> _Message:
         return msgspec.msgpack.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidMessage(f"A {kind.__name__} cannot be understood: {error}.") from error
+
+
+# msgspec learns a type at its first use, and crashes if two threads use it first at once: so it learns here.
+for _kind in (Hello, StateReport, Presence, Record, Want, FetchRequest, FileAnswer, Ack):
+    msgspec.msgpack.Decoder(_kind)

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from fleet.protocol.director import DirectorKeys, encode_director_keys
+from fleet.protocol.errors import Cause
+from fleet.protocol.messages import Incident, Record, encode
 from tests.support.agent_bundles import build
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +23,10 @@ PROGRAM = f"""
 import os, sys, threading
 from fleet.protocol.director import decode_director_keys
 from fleet.protocol.manifest import decode_manifest
+from fleet.protocol.messages import Record, decode as decode_message
+
+def decode_record(data):
+    return decode_message(data, Record)
 
 decode, data = globals()[sys.argv[1]], sys.stdin.buffer.read()
 sys.setswitchinterval(1e-6)
@@ -45,10 +51,14 @@ for _ in range({PROCESSES}):
 """Forks before the first use, so that each of its processes has one of its own."""
 
 MANIFEST = build(1).data
+RECORD = encode(Record("0" * 16, 1, Incident(1.0, Cause("storage_error", "Full."))))
 KEYS = encode_director_keys(DirectorKeys(("00" * 32,)))
 
 
-@pytest.mark.parametrize(("decode", "data"), [("decode_manifest", MANIFEST), ("decode_director_keys", KEYS)])
+@pytest.mark.parametrize(
+    ("decode", "data"),
+    [("decode_manifest", MANIFEST), ("decode_director_keys", KEYS), ("decode_record", RECORD)],
+)
 def test_a_first_use_by_several_threads_is_no_crash(decode: str, data: bytes) -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM, decode], input=data, cwd=ROOT, check=False)
     assert done.returncode == 0
