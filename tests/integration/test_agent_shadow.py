@@ -23,10 +23,12 @@ from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures
 from tests.support.agent_peer import Peer
 from tests.support.waiting import eventually
 
+MIB = 1024**2
 ONE, TWO = build(1), build(2)
 NAN = build(2, negative_gives_nan=True)
 SLOW = build_costly(2, rounds=2_000)
 HANGING = build_costly(2, rounds=1_000_000)
+LARGE = build_costly(2, rounds=1_000, numbers=MIB // 4)  # a MiB for each unit of brightness above 1
 NEGATIVE = [-1.0, -1.0, -1.0, -1.0]
 LONG_S = 40
 """Longer than the tests take; a hundredth of it is the least time between two reports."""
@@ -106,13 +108,17 @@ def test_after_the_shadow_comes_the_trial(peer: Peer, make_device: MakeDevice) -
 
 @pytest.mark.parametrize(
     ("bundle", "sample", "counted"),
-    [(NAN, NEGATIVE, "not_finite"), (HANGING, [1e6, 0.0, 0.0, 0.0], None)],
-    ids=["not finite", "hanging"],
+    [
+        (NAN, NEGATIVE, "not_finite"),
+        (HANGING, [1e6, 0.0, 0.0, 0.0], None),
+        (LARGE, [65.0, 0.0, 0.0, 0.0], None),
+    ],
+    ids=["not finite", "hanging", "large"],
 )
 def test_a_candidate_that_fails_in_the_shadow_never_answers(
     peer: Peer, make_device: MakeDevice, bundle: Bundle, sample: list[float], counted: str | None
 ) -> None:
-    device = make_device(inference_timeout_s=1.0)
+    device = make_device(inference_timeout_s=1.0, shadow_memory_limit_bytes=32 * MIB)
     in_shadow(peer, device, bundle)
     replies = [device.infer(given) for given in (SAMPLE, sample)]
     while not any(report.state.is_terminal for report in peer.reports("d-2")):
@@ -168,7 +174,7 @@ def test_an_orderly_stop_in_the_shadow_is_no_crash_and_keeps_what_was_counted(
 ) -> None:
     device = make_device()
     in_shadow(peer, device, TWO)
-    for stops in range(CRASH_LIMIT + 1):
+    for stops in range(CRASH_LIMIT):
         assert device.infer(SAMPLE, SAMPLE).body["model_version"] == "1"
         assert device.stop() < 1.0
         device.start()
