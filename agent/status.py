@@ -111,6 +111,9 @@ def _waiting_records(path: Path) -> int:
         return 0
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            tables = database.execute("SELECT name FROM sqlite_master").fetchall()
+            if ("record",) not in tables:
+                return 0  # an agent that starts for the first time is just making it
             count: int = database.execute("SELECT count(*) FROM record").fetchone()[0]
             return count
     except sqlite3.Error as error:

@@ -109,7 +109,7 @@ def test_operators_steer_one_device_by_commands(hub: HubProcess, tmp_path: Path)
         (sent,) = hub.client.get(f"/devices/{device.id}")["diagnostics"]
         hub.muster("device", "diagnose", device.id, "--request", sent["request_id"], "--out", str(again))
         assert again.read_bytes() == out.read_bytes()
-        wishes = json.loads(hub.muster("device", "log-level", device.id, "default", "--json"))
+        wishes = hub.client.post(f"/devices/{device.id}/log-level", {"level": None})
         assert (wishes["log_level"], wishes["held"]) == (None, None)
 
         done = [action["text"] for action in hub.client.get(f"/devices/{device.id}")["actions"]]
