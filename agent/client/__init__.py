@@ -235,6 +235,7 @@ class Model:
         self.inputs = tuple(tensor for place, tensor in tensors if place is Place.DATA)
         self.outputs = tuple(tensor for place, tensor in tensors if place is not Place.DATA)
         self._client = client
+        self._only = self.inputs[0].name if len(self.inputs) == 1 else None
 
     def __call__(
         self,
@@ -257,6 +258,8 @@ class Model:
             InferenceFailed: The model failed.
             Unavailable: The model does not answer yet, or no agent does.
         """
+        if isinstance(inputs, np.ndarray) and self._only is not None:  # mostly
+            return self._client.infer(self.name, {self._only: inputs}, version, _wanted(outputs))
         if not isinstance(inputs, Mapping):
             if len(self.inputs) != 1:
                 raise InvalidInput(f"Model {self.name} takes {len(self.inputs)} inputs: give them by name.")
@@ -265,8 +268,7 @@ class Model:
             name: value if isinstance(value, np.ndarray) else self._array(name, value)
             for name, value in inputs.items()
         }
-        wanted = outputs if isinstance(outputs, Mapping) else dict.fromkeys(outputs)
-        return self._client.infer(self.name, arrays, version, wanted)
+        return self._client.infer(self.name, arrays, version, _wanted(outputs))
 
     def _array(self, name: str, value: ArrayLike) -> Array:
         kind = next((each.element_type for each in self.inputs if each.name == name), None)
@@ -274,6 +276,10 @@ class Model:
             return np.asarray(value, dtype=object if kind == TEXT else kind)
         except (ValueError, TypeError, OverflowError) as error:
             raise InvalidInput(f"Input {name} is no array of {kind}: {error}.") from error
+
+
+def _wanted(outputs: Sequence[str] | Mapping[str, Array | None]) -> Mapping[str, Array | None]:
+    return outputs if isinstance(outputs, Mapping) else dict.fromkeys(outputs)
 
 
 def connect(path: str | Path, *, timeout_s: float = TIMEOUT_S) -> Client:

@@ -15,6 +15,7 @@ from agent.serving.fast_frames import (
     ANSWER,
     ERROR,
     HEADER,
+    MAGIC,
     Header,
     Kind,
     unpack_error,
@@ -93,9 +94,11 @@ class FastLink:
             MusterError: What the agent answered.
         """
         self._request_id = request_id = (self._request_id + 1) & 0xFFFFFFFF
-        header = Header(kind, 0, handle, request_id, version, len(head), data_bytes, prediction_id)
+        header = HEADER.pack(
+            MAGIC, kind, 0, handle, request_id, version, len(head), data_bytes, prediction_id
+        )
         try:
-            self._send(header.pack() + head, parts, data_bytes)
+            self._send(header + head, parts, data_bytes)
             answer, frame = self._receive()
         except BlockingIOError as error:
             self.close()
