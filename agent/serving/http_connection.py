@@ -240,7 +240,9 @@ class Connection(asyncio.Protocol):
         elif version == "1.1" and "host" not in headers:
             self._refuse(InvalidMessage("The request is not HTTP/1.1: it has no header Host."))
         elif coding is not None and (version == "1.0" or coding.strip().lower() != "chunked"):
-            self._refuse(InvalidMessage("Only HTTP/1.1 has a transfer coding, and it is chunked."), 501)
+            self._refuse(
+                InvalidMessage("No transfer coding but chunked is known here, and none before HTTP/1.1."), 501
+            )
         else:
             self._is_last = not self._parser.should_keep_alive()
             self._missing_bytes = int(headers.get("content-length", "0"))
