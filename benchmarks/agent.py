@@ -74,6 +74,8 @@ def _measure(model: Model, folder: Path, found: Found, arguments: argparse.Names
                     )
                 for server in servers.values():
                     for route in server.routes:
+                        if connections > 1 and route.way != "http":
+                            continue  # its client blocks: many would be many processes
                         load = _asked(
                             route,
                             model,

@@ -126,8 +126,8 @@ MANY = 16
 
 def aims(found: Found) -> Iterator[Aim]:
     """Return all aims: those of issue 4, and how the peers do beside them."""
+    yield from _fast(found)
     yield from _throughput(found)
-    yield from _heavy(found)
     for name, limit_mb in ((MUSTER, 70.0), (LITERT, 55.0)):
         size = found.memory.get(name)
         runtime = "ort" if name == MUSTER else "litert"
@@ -146,11 +146,22 @@ def _throughput(found: Found) -> Iterator[Aim]:
             yield _ratio(found, name, loads, ours=f"{MUSTER} TCP {limits.form}", theirs=MLSERVER, limit=limit)
 
 
-def _heavy(found: Found) -> Iterator[Aim]:
-    loads = found.loads.get(("heavy", 1), {})
-    ours, raw = loads.get(f"{MUSTER} Unix binary"), loads.get(RAW)
-    measured = None if ours is None or raw is None else ours.cpu_us / raw.cpu_us
-    yield Aim("rest-binary-cpu-to-raw-heavy", measured, "<=", 1.05, _why(found, MUSTER, measured))
+def _fast(found: Found) -> Iterator[Aim]:
+    """What the fast path adds to the model, in time and in the server's processor time."""
+    ways = {"fast": f"{MUSTER} fast", "shared": f"{MUSTER} fast, shared"}
+    mlp, raw = found.loads.get(("mlp", 1), {}).get(ways["fast"]), found.loads.get(("mlp", 1), {}).get(RAW)
+    added = None if mlp is None or raw is None else mlp.p50_us - raw.p50_us
+    yield Aim("fast-added-p50-us-mlp", added, "<=", 15.0, _why(found, MUSTER, added))
+    cpu_us = None if mlp is None else mlp.cpu_us
+    yield Aim("fast-cpu-us-mlp", cpu_us, "<=", 12.0, _why(found, MUSTER, cpu_us))
+    for way, limit in (("fast", 1.30), ("shared", 1.20)):
+        loads = found.loads.get(("cnn", 1), {})
+        measured = loads[ways[way]].p50_us / loads[RAW].p50_us if ways[way] in loads else None
+        yield Aim(f"{way}-p50-to-raw-cnn", measured, "<=", limit, _why(found, MUSTER, measured))
+    for name, way in (("fast", ways["fast"]), ("rest-binary", f"{MUSTER} Unix binary")):
+        loads = found.loads.get(("heavy", 1), {})
+        measured = loads[way].cpu_us / loads[RAW].cpu_us if way in loads else None
+        yield Aim(f"{name}-cpu-to-raw-heavy", measured, "<=", 1.05, _why(found, MUSTER, measured))
 
 
 def _lighter_than_peers(found: Found) -> Iterator[Aim]:

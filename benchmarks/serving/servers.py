@@ -3,7 +3,8 @@
 ==========  ====================  =======================================================================
 server      environment           ways to ask it
 ==========  ====================  =======================================================================
-muster      .venv                 Open Inference Protocol, JSON or binary tensors, Unix socket or TCP
+muster      .venv                 Open Inference Protocol, JSON or binary tensors, Unix socket or TCP;
+                                  the fast path, tensors through the socket or in shared memory
 mlserver    peers/agent-mlserver  Open Inference Protocol, JSON, TCP; it refuses binary tensors over HTTP
 bentoml     peers/agent-bentoml   JSON, TCP
 litserve    peers/agent-litserve  JSON, TCP
@@ -160,6 +161,7 @@ def _agent(model: Model, folder: Path, port: int, variant: str, built: bytes) ->
         built,
         tcp_port=port,
         socket_path=str(folder / "s"),
+        fast_socket_path=str(folder / "f"),
         log_level="error",
     )
     return [str(ROOT / ".venv" / "bin" / "muster-agent"), "run", "--state", str(folder / "state")]
@@ -168,11 +170,17 @@ def _agent(model: Model, folder: Path, port: int, variant: str, built: bytes) ->
 def _agent_routes(model: Model, folder: Path, port: int) -> tuple[Route, ...]:
     path = "/v2/models/{}/infer"
     in_json, in_bytes = _post(path, model, _json(model)), _binary(path, model)
+    fast, sample = str(folder / "f"), model.samples(1).tobytes()
     sockets = {"Unix": str(folder / "s"), "TCP": f"127.0.0.1:{port}"}
-    return tuple(
+    over_http = tuple(
         Route(f"{MUSTER} {kind} {form}", "http", address, request)
         for form, request in (("JSON", in_json), ("binary", in_bytes))
         for kind, address in sockets.items()
+    )
+    return (
+        *over_http,
+        Route(f"{MUSTER} fast", "fast", fast, sample),
+        Route(f"{MUSTER} fast, shared", "shared", fast, sample),
     )
 
 
