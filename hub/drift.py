@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from fleet.drift.alarms import AlarmChange, FeatureDrift, advance_alarm, judge_drift
+from fleet.drift.alarms import LEAST_THRESHOLD, AlarmChange, FeatureDrift, advance_alarm, judge_drift
 from fleet.drift.profile import ReferenceProfile, merge_profiles
 from fleet.protocol.errors import MusterError
 from fleet.protocol.messages import TelemetryWindow
@@ -29,6 +29,39 @@ _Key = tuple[str, str, int]
 
 class DriftWatchStore(DriftStore, RecordStore, DeviceStore, Protocol):
     """What drift needs of the store."""
+
+
+class _Watched:
+    """Evidence of everything that is watched: of every device, the versions that it is to run."""
+
+    def __init__(self, store: DriftWatchStore, known: dict[_Key, DriftRow]) -> None:
+        self._store = store
+        self._desired: dict[str, dict[str, int]] = {}
+        self._strong: dict[_Key, list[float]] = {}
+        for row in known.values():
+            self.keep(row)
+
+    def keep(self, row: DriftRow) -> None:
+        """Take in what is known of a device and version now; weak evidence cannot matter to others."""
+        strong = [value for value in row.alarm.evidence.values() if value >= LEAST_THRESHOLD]
+        if strong and self._versions(row.model).get(row.device_id) == row.version:
+            self._strong[row.device_id, row.model, row.version] = strong
+        else:
+            self._strong.pop((row.device_id, row.model, row.version), None)
+
+    def beside(self, row: DriftRow) -> list[float]:
+        """Return the evidence of all others."""
+        own = (row.device_id, row.model, row.version)
+        return [value for key, values in self._strong.items() if key != own for value in values]
+
+    def devices(self, model: str) -> int:
+        """Return how many devices are to run the model."""
+        return len(self._versions(model))
+
+    def _versions(self, model: str) -> dict[str, int]:
+        if model not in self._desired:
+            self._desired[model] = self._store.desired_versions(model)
+        return self._desired[model]
 
 
 class DriftWatch:
@@ -59,10 +92,15 @@ class DriftWatch:
             if not records:
                 return
             known = {(row.device_id, row.model, row.version): row for row in self._store.drift()}
+            watched = _Watched(self._store, known)
             changed = self._counted(records, known)
-            self._store.save_drift(records[-1].position, [self._looked_at(row) for row in changed])
+            for key, row in changed.items():
+                if row.predictions >= self._block_predictions:
+                    changed[key] = self._looked_at(row, watched)
+                    watched.keep(changed[key])
+            self._store.save_drift(records[-1].position, list(changed.values()))
 
-    def _counted(self, records: Iterable[StoredRecord], known: dict[_Key, DriftRow]) -> list[DriftRow]:
+    def _counted(self, records: Iterable[StoredRecord], known: dict[_Key, DriftRow]) -> dict[_Key, DriftRow]:
         changed: dict[_Key, DriftRow] = {}
         for record in records:
             window = record.body
@@ -75,18 +113,17 @@ class DriftWatch:
                 block=merge_profiles(row.block, window.profile),
                 predictions=row.predictions + window.predictions,
             )
-        return list(changed.values())
+        return changed
 
-    def _looked_at(self, row: DriftRow) -> DriftRow:
-        if row.predictions < self._block_predictions:
-            return row
+    def _looked_at(self, row: DriftRow, watched: _Watched) -> DriftRow:
         try:
             _, reference = self._reference(row.model, row.version)
             judged = judge_drift(
                 reference,
                 row.block,
-                look=row.alarm.looks + 1,
-                devices=len(self._store.desired_versions(row.model)),
+                row.alarm,
+                others=watched.beside(row),
+                watched=len(reference.features) * watched.devices(row.model),
             )
         except MusterError as error:
             log.error("Drift of %s was not judged: %s", row.device_id, error)

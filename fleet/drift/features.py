@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from fleet.drift.allowance import calibrated
 from fleet.drift.profile import (
     FeatureReference,
     Profile,
@@ -103,7 +104,10 @@ def build_reference(
     categories = int(np.prod(outputs.shape[1:]))
     values = extract(names, inputs, outputs)
     present = {name: column for name, column in values.items() if not np.isnan(column.astype(float)).all()}
-    return ReferenceProfile(tuple(_reference(name, column, categories) for name, column in present.items()))
+    profile = ReferenceProfile(
+        tuple(_reference(name, column, categories) for name, column in present.items())
+    )
+    return calibrated(profile)
 
 
 def count_block(

@@ -42,20 +42,29 @@ def _print_health(answer: dict[str, Any]) -> None:
 
 def _print_drift(rows: list[dict[str, Any]]) -> None:
     flat = [
-        {"device_id": row["device_id"], "model": row["model"], "version": row["version"], **feature}
+        {
+            "device": row["device_id"],
+            "runs": f"{row['model']} {row['version']}",
+            "most": f"{feature['share']:.1%} {feature['split']}, not {feature['expected']:.1%}",
+            "moved": "" if feature["wasserstein"] is None else f"{feature['wasserstein']:.2f} σ",
+            **feature,
+        }
         for row in rows
         for feature in row["features"]
     ]
     columns = {
-        "device_id": "device",
-        "model": "model",
-        "version": "version",
+        "device": "device",
+        "runs": "runs",
         "feature": "feature",
         "alarm": "alarm",
-        "distance": "KS distance",
+        "evidence": "evidence",
         "threshold": "threshold",
+        "most": "where most",
+        "distance": "KS",
         "psi": "PSI",
-        "total_variation": "total variation",
+        "moved": "moved",
+        "missing": "missing",
+        "outside": "outside",
         "samples": "samples",
     }
     print_table(flat, columns, as_json=False)

@@ -229,7 +229,7 @@ class Story:
     async def _alarmed(self) -> dict[str, str]:
         return {
             row["device_id"]: "; ".join(
-                f"{f['feature']} at distance {f['distance']:.2f} (threshold {f['threshold']:.2f})"
+                f"{f['feature']}: {f['share']:.0%} of values {f['split']}, not {f['expected']:.0%}"
                 for f in row["features"]
                 if f["alarm"]
             )

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy import stats
-from scipy.spatial.distance import jensenshannon
+from numpy.typing import NDArray
+from scipy import stats  # type: ignore[import-untyped]
+from scipy.spatial.distance import jensenshannon  # type: ignore[import-untyped]
 
 from fleet.drift.metrics import (
     anderson_darling,
@@ -113,10 +114,10 @@ def test_from_counts_the_distance_is_nearly_that_of_the_values() -> None:
     """The aim: a mean error of 0.002 standard deviations; and Kolmogorov-Smirnov within 1 of the bins."""
     rng = np.random.default_rng(11)
     errors = []
-    for draw in (rng.normal, lambda size: rng.gamma(2.0, size=size), rng.uniform):
+    for name in ("normal", "standard_exponential", "uniform"):
         for shift, scale in [(0.0, 1.0), (0.1, 1.0), (0.5, 1.0), (0.0, 1.3), (0.0, 0.7), (2.0, 1.0)]:
-            sample = draw(size=5000)
-            values = draw(size=1000) * scale + shift * sample.std()
+            sample: NDArray[np.float64] = getattr(rng, name)(size=5000)
+            values = getattr(rng, name)(size=1000) * scale + shift * sample.std()
             reference = numeric_reference("x", sample)
             counts = count(reference, values)
             exact = stats.wasserstein_distance(sample, values) / sample.std()
