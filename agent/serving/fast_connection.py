@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from agent.hosting import Answer, Host, Hosted
 from agent.log import unexpected_failure
+from agent.runtimes.protocol import Tensors
 from agent.serving.fast_frames import (
     ANSWER,
     ERROR,
@@ -296,7 +297,7 @@ class Connection:
                 header, head, parts, data_bytes=size_bytes, version=answer.version, prediction_id=number
             )
         finally:
-            hosted.count(inputs, answer)  # the client need not wait for it
+            _count(hosted, inputs, answer)  # the client need not wait for it
 
     def _open(self, header: Header) -> None:
         try:
@@ -396,6 +397,14 @@ class Connection:
             if time.monotonic() > end_s:
                 raise _Ended("The client does not take its answer.")
             sent += self._sock.send(memoryview(data)[sent:])
+
+
+def _count(hosted: Hosted, inputs: Tensors, answer: Answer) -> None:
+    """Count an answer; a fault in that is no second answer to the client."""
+    try:
+        hosted.count(inputs, answer)
+    except Exception:
+        log.exception("An answer could not be counted.")
 
 
 def _describe(signature: Signature) -> bytes:

@@ -443,3 +443,18 @@ def test_a_model_that_hangs_is_given_up_and_counted_once(tmp_path: Path) -> None
             assert time.monotonic() - started_s < 1.0
             eventually(lambda: not hosted.is_busy)  # the process must not end around a runtime at work
             api.close()
+
+
+def test_a_fault_in_counting_is_no_second_answer(api: Api, client: agent.client.Client) -> None:
+    hosted = api.host.answering("digits")
+    model = client.model("digits")
+
+    def fail(*_: Any) -> None:
+        raise KeyError
+
+    hosted.on_answer = fail
+    try:
+        assert [model(X).version for _ in range(3)] == [1, 1, 1]
+    finally:
+        hosted.on_answer = None
+    assert model(X).version == 1

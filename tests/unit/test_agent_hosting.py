@@ -309,7 +309,7 @@ TRIAL = Settings(trial_s=0.3, trial_maximum_errors=2, trial_limit_s=0.6)
 def test_a_trial_passes_with_bounded_errors(tmp_path: Path) -> None:
     async def run() -> None:
         hosted = await loaded(tmp_path)
-        trial = asyncio.create_task(run_trial(hosted, TRIAL))
+        trial = asyncio.create_task(run_trial(hosted, None, TRIAL))
         await asyncio.sleep(0)
         for _ in range(2):
             with pytest.raises(InferenceFailed):
@@ -322,7 +322,7 @@ def test_a_trial_passes_with_bounded_errors(tmp_path: Path) -> None:
 def test_a_trial_fails_on_one_error_more(tmp_path: Path) -> None:
     async def run() -> None:
         hosted = await loaded(tmp_path)
-        trial = asyncio.create_task(run_trial(hosted, TRIAL))
+        trial = asyncio.create_task(run_trial(hosted, None, TRIAL))
         await asyncio.sleep(0)
         for _ in range(3):
             with pytest.raises(InferenceFailed):
@@ -337,7 +337,7 @@ def test_a_trial_fails_on_one_answer_that_is_not_finite(tmp_path: Path) -> None:
     async def run() -> None:
         hosted = await loaded(tmp_path, negative_gives_nan=True)
         await hosted.self_test()
-        trial = asyncio.create_task(run_trial(hosted, TRIAL))
+        trial = asyncio.create_task(run_trial(hosted, None, TRIAL))
         await asyncio.sleep(0)
         assert await _infer(hosted, GOOD) == 1
         with pytest.raises(InferenceFailed):
@@ -352,12 +352,12 @@ def test_a_trial_that_lacks_evidence_fails(tmp_path: Path) -> None:
     async def run() -> None:
         hosted = await loaded(tmp_path)
         demanding = Settings(trial_s=0.1, trial_limit_s=0.3, trial_minimum_predictions=5)
-        trial = asyncio.create_task(run_trial(hosted, demanding))
+        trial = asyncio.create_task(run_trial(hosted, None, demanding))
         await asyncio.sleep(0)
         await hosted.infer({"pixels": np.repeat(GOOD, 4, axis=0)})
         with pytest.raises(TrialFailed, match="Only 4"):
             await trial
-        trial = asyncio.create_task(run_trial(hosted, demanding))
+        trial = asyncio.create_task(run_trial(hosted, None, demanding))
         await asyncio.sleep(0)
         await hosted.infer({"pixels": np.repeat(GOOD, 5, axis=0)})
         await trial
