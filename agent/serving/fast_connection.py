@@ -1,8 +1,6 @@
 """One connection of the fast path: a thread that reads a request, has it answered, writes the answer.
 
-Everything blocks, so that nothing stands between a request and its answer: no event loop, no hand-over. One
-system call reads a small request, one writes its answer. How long the peer may keep the thread waiting is a
-property of the socket (``SO_RCVTIMEO``, ``SO_SNDTIMEO``), which costs no further call.
+Everything blocks, so that nothing stands between a request and its answer: no event loop, no hand-over.
 
 A request in a frame that can be told from the next is answered with an error, and the conversation goes on.
 Where it cannot be told what comes next, the connection ends after the error.
@@ -14,9 +12,8 @@ import logging
 import os
 import socket
 import struct
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -24,36 +21,25 @@ from agent.hosting import Answer, Host, Hosted
 from agent.log import unexpected_failure
 from agent.runtimes.protocol import Tensors
 from agent.serving.fast_frames import (
-    ANSWER,
-    ERROR,
-    GOOD,
     HEADER,
-    MAGIC,
-    MAX_HEAD_BYTES,
     Described,
     Header,
     Kind,
     Place,
-    pack_error,
     pack_head,
-    unpack_header,
 )
-from agent.serving.fast_plan import COPIED_BYTES, Part, Plan, plan_request, read_labels
+from agent.serving.fast_plan import Plan, plan_request, read_labels
 from agent.serving.fast_regions import Regions
+from agent.serving.fast_stream import Ended, FrameStream
 from fleet.protocol.errors import InferenceTimedOut, InvalidMessage, MessageTooLarge, MusterError, NotFound
 from fleet.protocol.manifest import Signature
 
 log = logging.getLogger(__name__)
 
-BUFFER_BYTES = 64 * 1024
-"""What a connection has at first, and again when its client has been quiet for a while."""
-STALL_S = 10.0
-"""How long a peer may neither send the rest of a frame nor take an answer."""
 MAX_OPENED = 256
 MAX_PLANS = 64
 _LABELLED = struct.Struct("<II")
 _REGION_SIZE = struct.Struct("<Q")
-_TIMEVAL = struct.Struct("@ll")
 
 
 class Services(NamedTuple):
@@ -113,10 +99,6 @@ class _Opened:
         self._last = None
 
 
-class _Ended(Exception):
-    """The peer is gone, or nobody can tell where its next frame begins."""
-
-
 class Connection:
     """One client.
 
@@ -126,27 +108,21 @@ class Connection:
     """
 
     def __init__(self, sock: socket.socket, services: Services) -> None:
-        sock.settimeout(None)
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            sock.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(int(STALL_S), 0))
         self._sock = sock
         self._services = services
-        self._buffer = bytearray(BUFFER_BYTES)
-        self._filled = 0
+        self._stream = FrameStream(sock, services.limit_bytes, self._forget_plans)
         self._opened: list[_Opened] = []
         self._regions = Regions(services.limit_bytes)
-        self._sending = threading.Lock()
-        self._is_given_up = False
         self._asked: tuple[float, Hosted, Header] | None = None  # since when who computes what
 
     def serve(self) -> None:
         """Answer requests until either side ends the connection."""
         try:
             while True:
-                header = self._next_frame()
+                header = self._stream.next_frame()
                 self._respond(header)
-                self._drop(HEADER.size + header.head_bytes + header.data_bytes)
-        except (_Ended, OSError) as error:
+                self._stream.drop(HEADER.size + header.head_bytes + header.data_bytes)
+        except (Ended, OSError) as error:
             log.debug("A connection of the fast path ended: %s", error)
         finally:
             self._regions.clear()
@@ -175,81 +151,16 @@ class Connection:
             return
         since_s, hosted, header = asked
         hosted.tell_late_run()
-        if time.monotonic() - since_s > limit_s and self._sending.acquire(blocking=False):
-            self._is_given_up = True
-            late = pack_error(InferenceTimedOut("The model did not answer in time."))
-            answer = header._replace(
-                kind=header.kind | ANSWER, status=ERROR, head_bytes=0, data_bytes=len(late)
-            )
-            with suppress(OSError):
-                self._sock.send(answer.pack() + late, socket.MSG_DONTWAIT)
-            self.cut()
-
-    # Reading -----------------------------------------------------------------
-
-    def _next_frame(self) -> Header:
-        """Return the next frame's header when all of the frame is at the beginning of the buffer."""
-        self._fill(HEADER.size)
-        try:
-            header = unpack_header(self._buffer)
-            size_bytes = HEADER.size + header.head_bytes + header.data_bytes
-            if header.head_bytes > MAX_HEAD_BYTES or header.data_bytes > self._services.limit_bytes:
-                raise MessageTooLarge(
-                    f"The request has {header.head_bytes} and {header.data_bytes} bytes; "
-                    f"{MAX_HEAD_BYTES} and {self._services.limit_bytes} are the most."
-                )
-        except MusterError as error:
-            self._send_error(Header(0), error)
-            raise _Ended(str(error)) from error
-        if size_bytes > self._filled:
-            if size_bytes > len(self._buffer):
-                self._resize(size_bytes)
-            self._fill(size_bytes)
-        return header
-
-    def _fill(self, wanted_bytes: int) -> None:
-        """Read until the buffer has so many bytes; more if they are there already."""
-        while self._filled == 0:
-            try:
-                self._filled = self._sock.recv_into(self._buffer)
-            except BlockingIOError:  # a quiet client
-                if len(self._buffer) > BUFFER_BYTES:
-                    self._resize(BUFFER_BYTES)
-                continue
-            if self._filled == 0:
-                raise _Ended("The client has closed it.")
-        stalled_s = None
-        while self._filled < wanted_bytes:
-            rest = memoryview(self._buffer)[self._filled : wanted_bytes]
-            got = self._sock.recv_into(rest, 0, socket.MSG_WAITALL)  # a stall raises BlockingIOError
-            if got == 0:
-                raise _Ended("The client has closed it within a frame.")
-            self._filled += got
-            stalled_s = stalled_s or time.monotonic() + STALL_S
-            if self._filled < wanted_bytes and time.monotonic() > stalled_s:
-                raise _Ended("The client sends too slowly.")
-
-    def _resize(self, size_bytes: int) -> None:
-        buffer = bytearray(size_bytes)
-        buffer[: self._filled] = memoryview(self._buffer)[: self._filled]
-        self._buffer = buffer
-        self._forget_plans()  # they would keep the old one
-
-    def _drop(self, size_bytes: int) -> None:
-        """Forget a frame; what a client has sent already after it comes to the beginning."""
-        rest = self._filled - size_bytes
-        if rest:
-            self._buffer[:rest] = self._buffer[size_bytes : self._filled]
-        self._filled = rest
+        if time.monotonic() - since_s > limit_s:
+            late = InferenceTimedOut("The model did not answer in time.")
+            self._stream.give_up(header, late, lambda: self._asked is asked)
 
     def _data(self, header: Header) -> bytes:
         start = HEADER.size + header.head_bytes
-        return bytes(memoryview(self._buffer)[start : start + header.data_bytes])
+        return bytes(memoryview(self._stream.buffer)[start : start + header.data_bytes])
 
     def _head(self, header: Header) -> bytes:
-        return bytes(memoryview(self._buffer)[HEADER.size : HEADER.size + header.head_bytes])
-
-    # Answering ---------------------------------------------------------------
+        return bytes(memoryview(self._stream.buffer)[HEADER.size : HEADER.size + header.head_bytes])
 
     def _respond(self, header: Header) -> None:
         """Answer a request; every failure is an answer too."""
@@ -266,16 +177,16 @@ class Connection:
                 case Kind.UNSHARE:
                     self._regions.give_back(header.handle)
                     self._forget_plans()
-                    self._send(header)
+                    self._stream.send(header)
                 case unknown:
-                    self._send_error(header, InvalidMessage(f"There is no request of kind {unknown}."))
+                    self._stream.send_error(header, InvalidMessage(f"There is no request of kind {unknown}."))
         except MusterError as error:
-            self._send_error(header, error)
-        except (_Ended, OSError):
+            self._stream.send_error(header, error)
+        except (Ended, OSError):
             raise
         except Exception:
             log.exception("A request on the fast path failed unexpectedly.")
-            self._send_error(header, unexpected_failure())
+            self._stream.send_error(header, unexpected_failure())
 
     def _infer(self, header: Header) -> None:
         opened = self._model(header.handle)
@@ -283,8 +194,8 @@ class Connection:
         hosted = services.host.get(opened.model)
         if hosted is None or (header.version and header.version != hosted.release.version):
             hosted = services.answering(opened.model, header.version)
-        plan = opened.plan(hosted, header, self._buffer, self._regions)
-        inputs = plan.read(self._buffer, HEADER.size + header.head_bytes)
+        plan = opened.plan(hosted, header, self._stream.buffer, self._regions)
+        inputs = plan.read(self._stream.buffer, HEADER.size + header.head_bytes)
         self._asked = (time.monotonic(), hosted, header)
         try:
             answer = hosted.answer_now(inputs)
@@ -293,7 +204,7 @@ class Connection:
         try:
             head, parts, size_bytes = plan.write(answer.outputs)
             number = services.remember(opened.model, answer, hosted.manifest.signature.classes) or 0
-            self._send(
+            self._stream.send(
                 header, head, parts, data_bytes=size_bytes, version=answer.version, prediction_id=number
             )
         finally:
@@ -312,23 +223,23 @@ class Connection:
             number = len(self._opened)
             self._opened.append(_Opened(model))
         head = _describe(hosted.manifest.signature)
-        self._send(header, head, version=hosted.release.version, handle=number + 1)
+        self._stream.send(header, head, version=hosted.release.version, handle=number + 1)
 
     def _label(self, header: Header) -> None:
         model = self._model(header.handle).model if header.handle else None
         labels = read_labels(self._head(header), self._data(header))
         counted = self._services.label(model, header.prediction_id, labels)
-        self._send(header, parts=[_LABELLED.pack(*counted)], data_bytes=_LABELLED.size)
+        self._stream.send(header, parts=[_LABELLED.pack(*counted)], data_bytes=_LABELLED.size)
 
     def _share(self, header: Header) -> None:
         """Say that a descriptor may come, take it with the one byte that carries it, map it."""
-        if self._filled > HEADER.size + header.head_bytes + header.data_bytes:
+        if self._stream.has_more_than(HEADER.size + header.head_bytes + header.data_bytes):
             raise InvalidMessage("Wait for the answer before you pass the descriptor.")
-        self._send(header)
+        self._stream.send(header)
         data, descriptors, _, _ = socket.recv_fds(self._sock, 1, 1, socket.MSG_CMSG_CLOEXEC)
         try:
             if not data:
-                raise _Ended("The client has closed it.")
+                raise Ended("The client has closed it.")
             if not descriptors:
                 raise InvalidMessage("No descriptor was passed.")
             number, size_bytes = self._regions.map(descriptors[0])
@@ -336,7 +247,9 @@ class Connection:
             for descriptor in descriptors:
                 os.close(descriptor)
         self._forget_plans()
-        self._send(header, parts=[_REGION_SIZE.pack(size_bytes)], data_bytes=_REGION_SIZE.size, handle=number)
+        self._stream.send(
+            header, parts=[_REGION_SIZE.pack(size_bytes)], data_bytes=_REGION_SIZE.size, handle=number
+        )
 
     def _model(self, handle: int) -> _Opened:
         if not 0 < handle <= len(self._opened):
@@ -346,57 +259,6 @@ class Connection:
     def _forget_plans(self) -> None:
         for opened in self._opened:
             opened.forget_plans()
-
-    # Writing -----------------------------------------------------------------
-
-    def _send_error(self, header: Header, error: MusterError) -> None:
-        data = pack_error(error)
-        self._send(header, parts=[data], data_bytes=len(data), status=ERROR)
-
-    def _send(
-        self,
-        header: Header,
-        head: bytes = b"",
-        parts: Iterable[Part] = (),
-        *,
-        data_bytes: int = 0,
-        status: int = GOOD,
-        handle: int = 0,
-        version: int = 0,
-        prediction_id: int = 0,
-    ) -> None:
-        """Send the answer to a request."""
-        answer = HEADER.pack(
-            MAGIC,
-            header.kind | ANSWER,
-            status,
-            handle,
-            header.request_id,
-            version,
-            len(head),
-            data_bytes,
-            prediction_id,
-        )
-        with self._sending:
-            if self._is_given_up:
-                raise _Ended("The request was given up.")
-            size_bytes = HEADER.size + len(head) + data_bytes
-            if data_bytes <= COPIED_BYTES:
-                data = b"".join((answer, head, *parts))
-                if (sent := self._sock.send(data)) < size_bytes:
-                    self._send_rest(data, sent)
-                return
-            parts = [answer + head, *parts]
-            if (sent := self._sock.sendmsg(parts)) < size_bytes:
-                self._send_rest(b"".join(parts), sent)
-
-    def _send_rest(self, data: bytes, sent: int) -> None:
-        """Go on where a signal, or a client that does not read, has ended the sending."""
-        end_s = time.monotonic() + STALL_S
-        while sent < len(data):
-            if time.monotonic() > end_s:
-                raise _Ended("The client does not take its answer.")
-            sent += self._sock.send(memoryview(data)[sent:])
 
 
 def _count(hosted: Hosted, inputs: Tensors, answer: Answer) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import agent.client
-from agent.serving import fast_connection
+from agent.serving import fast_stream
 from agent.serving.fast_frames import (
     ANSWER,
     ERROR,
@@ -335,7 +335,7 @@ def test_too_many_clients_are_told_so(api: Api) -> None:
 def test_clients_that_stall_are_cut_and_hold_nobody_up(
     api: Api, client: agent.client.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fast_connection, "STALL_S", 1)
+    monkeypatch.setattr(fast_stream, "STALL_S", 1)
     model = client.model("digits")
     with dial(api) as halfway, dial(api) as deaf:
         halfway.sendall(Header(Kind.INFER, data_bytes=1000).pack() + b"\0" * 10)
@@ -442,6 +442,7 @@ def test_a_model_that_hangs_is_given_up_and_counted_once(tmp_path: Path) -> None
             api.run(api.fast.close(0.2))
             assert time.monotonic() - started_s < 1.0
             eventually(lambda: not hosted.is_busy)  # the process must not end around a runtime at work
+            wait_no_clients(api)  # the thread that was held up has ended too
             api.close()
 
 
