@@ -30,7 +30,7 @@ from benchmarks.serving.models import MODELS, Model
 from benchmarks.serving.report import LITERT, MANY, RAW, Found, Load, aims, median_load, tables
 from benchmarks.serving.servers import MUSTER, PEERS, NotStarted, Route, Server
 
-CLIENT_TIMEOUT_S = 60.0
+STEPS_TIMEOUT_S = 60.0
 COLD_STARTS = 3
 
 
@@ -130,29 +130,33 @@ def _asked(
         seconds=seconds,
     )
     before_s = 0.0 if server is None else processes.cpu_s(server)
-    figures = msgspec.convert(_child("benchmarks.serving.load", text=json.dumps(order)), Figures)
-    cpu_s = figures.cpu_s if server is None else processes.cpu_s(server) - before_s
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.serving.load"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    ) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        client.stdin.write(json.dumps(order).encode() + b"\n")
+        client.stdin.flush()
+        answer = client.stdout.readline()
+        if not answer:
+            raise SystemExit(f"The client of {route.name} failed; it says why above.")
+        figures = msgspec.json.decode(answer, type=Figures)
+        cpu_s = figures.cpu_s if server is None else processes.cpu_s(server) - before_s
     return Load(figures.per_s, figures.p50_us, figures.p99_us, cpu_s / figures.requests * 1e6)
 
 
 def _steps(model: Path) -> dict[str, int]:
-    return msgspec.convert(_child("benchmarks.serving.footprint", str(model)), dict[str, int])
-
-
-def _child(module: str, *arguments: str, text: str = "") -> object:
     done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=CLIENT_TIMEOUT_S,
+        [sys.executable, "-m", "benchmarks.serving.footprint", str(model)],
+        stdout=subprocess.PIPE,
+        timeout=STEPS_TIMEOUT_S,
         cwd=ROOT,
-        check=False,
+        check=True,
     )
-    if done.returncode:
-        raise SystemExit(f"{module} failed: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
-    answer: object = json.loads(done.stdout)
-    return answer
+    return msgspec.json.decode(done.stdout, type=dict[str, int])
 
 
 def _measure_starts(model: Model, folder: Path, found: Found, count: int) -> None:

@@ -78,17 +78,25 @@ class Unanswered(Exception):
 
 
 def main() -> None:
-    """Do what the order says."""
-    order: Order = json.load(sys.stdin)
-    sys.stdout.write(json.dumps(measured(order)))
+    """Do what the order says, and stay connected until the input ends.
+
+    A server may have a thread for each connection, whose time can be read only while it lives.
+    """
+    order: Order = json.loads(sys.stdin.readline())
+    figures, connections = measured(order)
+    sys.stdout.write(json.dumps(figures) + "\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+    del connections
 
 
-def measured(order: Order) -> Figures:
-    """Do what the order says and return the figures."""
+def measured(order: Order) -> tuple[Figures, Iterator[int]]:
+    """Do what the order says and return the figures, and what keeps the connections."""
     if order["connections"] > 1 and order["way"] == "http":
-        return _figures(order, _many(order))
-    ask = {"http": _http, "raw": _raw, "fast": _fast, "shared": _fast}[order["way"]](order)
-    return _figures(order, _one(ask))
+        took_ns = _many(order)
+    else:
+        took_ns = _one({"http": _http, "raw": _raw, "fast": _fast, "shared": _fast}[order["way"]](order))
+    return _figures(order, took_ns), took_ns
 
 
 def _figures(order: Order, took_ns: Iterator[int]) -> Figures:
