@@ -70,6 +70,8 @@ def write_file(path: Path, data: bytes, *, mode: int = PUBLIC) -> None:
                 stream.write(data)
                 stream.flush()
                 os.fsync(descriptor)
+            if path.is_dir():
+                put_aside(path)
             temporary.replace(path)
             sync_folder(path.parent)
         except OSError:

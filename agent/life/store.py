@@ -7,7 +7,6 @@ between the two loses none.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
@@ -67,9 +66,6 @@ class LifeStore:
         """
         durable.make_folder(self._folder)
         path = self._folder / f"{model}{SUFFIX}"
-        with durable.storage_errors(path):
-            if os.path.lexists(path) and not path.is_file():
-                durable.put_aside(path)
         durable.write_file(path, msgspec.json.encode(stored))
 
     def forget(self, model: str) -> None:

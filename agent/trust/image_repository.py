@@ -50,6 +50,8 @@ class ImageRepository:
         self._client: TufClient | None = None
         durable.make_folder(folder / "root_history")
         durable.remove_tree(folder / DOWNLOADS_FOLDER)  # of a process that was killed
+        if (folder / "root.json").is_dir():  # else it is a link, which python-tuf replaces
+            durable.remove_tree(folder / "root.json")
 
     async def director_keys(self) -> DirectorKeys:
         """Refresh the metadata and return the keys that may sign assignments.
