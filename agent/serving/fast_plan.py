@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.finite import is_finite
+from agent.serving.checks import check_batches, check_names, check_shape, check_values
 from agent.serving.fast_frames import (
     ALIGNMENT_BYTES,
     CODES,
@@ -44,23 +45,21 @@ class Source(NamedTuple):
     """Where an input is.
 
     Attributes:
-        name: Of the input.
+        wanted: What the model takes there.
         dtype: Of its elements; None for text.
         shape: Of the array.
         offset: From the beginning of the data, or of the region.
         size_bytes: How long it is.
         region: The region; None if it is in the data.
-        may_miss: Whether values may be missing (NaN).
         is_plain: Whether the model takes the bytes as they are.
     """
 
-    name: str
+    wanted: Tensor
     dtype: np.dtype[Any] | None
     shape: tuple[int, ...]
     offset: int
     size_bytes: int
     region: mmap.mmap | None
-    may_miss: bool
     is_plain: bool
 
     def bind(self, buffer: bytearray, data_start: int) -> NDArray[Any]:
@@ -92,10 +91,9 @@ class Source(NamedTuple):
         if self.dtype.kind == "b":
             flags = bound.copy()  # nobody changes the copy
             if flags.max() > 1:
-                raise InvalidMessage(f"Input {self.name} has bytes that are no bool, 0 or 1.")
+                raise InvalidMessage(f"Input {self.wanted.name} has bytes that are no bool, 0 or 1.")
             return flags.view(np.bool_)
-        if not is_finite(bound) and not (self.may_miss and not np.isinf(bound).any()):
-            raise InvalidMessage(f"Input {self.name} has values that are not finite.")
+        check_values(bound, self.wanted)
         return bound if self.dtype.isnative else bound.astype(self.dtype.newbyteorder("="))
 
 
@@ -130,7 +128,7 @@ class Plan:
         self.data_bytes = data_bytes
         self._sources = tuple(sources)
         self._targets = tuple(targets)
-        self._bound: tuple[bytearray, list[tuple[Source, NDArray[Any]]]] | None = None
+        self._bound: tuple[bytearray, list[tuple[str, Source, NDArray[Any]]]] | None = None
         self._heads: dict[tuple[Any, ...], bytes] = {}
 
     def read(self, buffer: bytearray, data_start: int) -> dict[str, NDArray[Any]]:
@@ -144,10 +142,11 @@ class Plan:
             InvalidMessage: A value may not be.
         """
         if self._bound is None or self._bound[0] is not buffer:
-            self._bound = buffer, [(each, each.bind(buffer, data_start)) for each in self._sources]
+            bound = [(each.wanted.name, each, each.bind(buffer, data_start)) for each in self._sources]
+            self._bound = buffer, bound
         inputs = {}
-        for source, bound in self._bound[1]:
-            inputs[source.name] = source.read(bound)
+        for name, source, array in self._bound[1]:
+            inputs[name] = source.read(array)
         return inputs
 
     def write(self, outputs: Mapping[str, NDArray[Any]]) -> tuple[bytes, list[Part], int]:
@@ -211,11 +210,10 @@ def plan_request(head: bytes, data_bytes: int, signature: Signature, regions: Re
     described = unpack_head(head)
     given = [each for each in described if each.place in (Place.DATA, Place.REGION)]
     asked = [each for each in described if each.place not in (Place.DATA, Place.REGION)]
-    _check_names(given, signature.inputs, "takes the inputs")
+    check_names([each.name for each in given], signature.inputs, "takes the inputs")
     by_name = {each.name: each for each in given}
     sources = [_source(by_name[wanted.name], wanted, regions) for wanted in signature.inputs]
-    if len({source.shape[0] for source in sources if source.shape}) > 1:
-        raise InvalidMessage("The inputs have batches of different sizes.")
+    check_batches([source.shape[0] for source in sources if source.shape])
     in_data = [each for each in given if each.place is Place.DATA]
     offsets, end = follow([each.size_bytes for each in in_data])
     if offsets != [each.offset for each in in_data]:
@@ -225,33 +223,17 @@ def plan_request(head: bytes, data_bytes: int, signature: Signature, regions: Re
     if not asked:
         return Plan(sources, [Target(output.name) for output in signature.outputs], data_bytes)
     if not {each.name for each in asked} <= {output.name for output in signature.outputs}:
-        _check_names(asked, signature.outputs, "gives the outputs")
+        check_names([each.name for each in asked], signature.outputs, "gives the outputs")
     if len({each.name for each in asked}) != len(asked):
         raise InvalidMessage("An output is asked for twice.")
     return Plan(sources, [_target(each, regions) for each in asked], data_bytes)
-
-
-def _check_names(found: Sequence[Described], wanted: Sequence[Tensor], does: str) -> None:
-    names = sorted(each.name for each in found)
-    if names != sorted(each.name for each in wanted):
-        raise InvalidMessage(
-            f"The model {does} {', '.join(sorted(each.name for each in wanted))}; "
-            f"{', '.join(names) or 'none':.200} came."
-        )
 
 
 def _source(given: Described, wanted: Tensor, regions: Regions) -> Source:
     if given.element_type != wanted.dtype:
         found = given.element_type or "an unknown type"
         raise InvalidMessage(f"Input {wanted.name} has elements of {wanted.dtype}, not of {found}.")
-    if (
-        len(given.shape) != len(wanted.shape)
-        or any(size < 1 for size in given.shape)
-        or any(want not in (-1, size) for size, want in zip(given.shape, wanted.shape, strict=True))
-    ):
-        raise InvalidMessage(
-            f"Input {wanted.name} has the shape {list(wanted.shape)}, not {list(given.shape)!r:.80}."
-        )
+    check_shape(given.shape, wanted)
     dtype = None if wanted.dtype == TEXT else np.dtype(wanted.dtype).newbyteorder("<")
     expected = given.size_bytes if dtype is None else math.prod(given.shape) * dtype.itemsize
     if given.size_bytes != expected:
@@ -265,7 +247,7 @@ def _source(given: Described, wanted: Tensor, regions: Regions) -> Source:
     if given.place is Place.REGION:
         region = regions.part(given.region, given.offset, given.size_bytes)
     is_plain = dtype is not None and dtype.isnative and dtype.kind != "b"
-    return Source(wanted.name, dtype, given.shape, given.offset, expected, region, wanted.missing, is_plain)
+    return Source(wanted, dtype, given.shape, given.offset, expected, region, is_plain)
 
 
 def _target(asked: Described, regions: Regions) -> Target:

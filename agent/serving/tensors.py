@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.serving.binary import SIZE_PARAMETER, Parameter, decode_tensor
+from agent.serving.checks import check_batches, check_names, check_shape
 from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.manifest import Signature, Tensor
 
@@ -98,14 +99,9 @@ def read_inputs(
     """
     sent = {tensor.name: tensor for tensor in tensors}
     wanted = {tensor.name: tensor for tensor in signature.inputs}
-    if sent.keys() != wanted.keys() or len(sent) != len(tensors):
-        raise InvalidMessage(
-            f"The model takes the inputs {', '.join(sorted(wanted))}; "
-            f"{', '.join(sorted(sent)) or 'none':.200} came."
-        )
+    check_names([tensor.name for tensor in tensors], signature.inputs, "takes the inputs")
     arrays = {name: _read(sent[name], wanted[name], binary.get(name)) for name in wanted}
-    if len({len(array) for array in arrays.values()}) != 1:
-        raise InvalidMessage("The inputs have batches of different sizes.")
+    check_batches([len(array) for array in arrays.values()])
     return arrays
 
 
@@ -127,14 +123,7 @@ def _read(sent: RequestTensor, wanted: Tensor, binary: memoryview | None) -> NDA
     expected = DATATYPES.get(wanted.dtype)
     if sent.datatype != expected:
         raise InvalidMessage(f"Input {wanted.name} has the datatype {expected}, not {sent.datatype!r:.40}.")
-    if (
-        len(sent.shape) != len(wanted.shape)
-        or any(size < 1 for size in sent.shape)
-        or any(want not in (-1, size) for size, want in zip(sent.shape, wanted.shape, strict=True))
-    ):
-        raise InvalidMessage(
-            f"Input {wanted.name} has the shape {list(wanted.shape)}, not {sent.shape!r:.80}."
-        )
+    check_shape(sent.shape, wanted)
     if (binary is None) == (sent.data is None):
         raise InvalidMessage(
             f"Input {wanted.name} has {'no data' if binary is None else 'data twice'}.",
