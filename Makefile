@@ -14,8 +14,10 @@ PEER_PYTHON ?= 3.12
 PEERS  := $(addprefix $(VENV)/peers/converters,/.ready -tensorflow/.ready -onnxruntime/.ready -muster/.ready)
 SERVERS := $(patsubst %,$(VENV)/peers/agent-%/.ready,mlserver bentoml litserve fastapi)
 
+DRIFT_PEERS := $(addprefix $(VENV)/peers/drift-,$(addsuffix /.ready,whylogs datasketches evidently nannyml))
+
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-torch demo test test-faults fmt lint types imports wheel-check lock check clean bench-converters bench-agent
+.PHONY: help setup setup-torch demo test test-faults fmt lint types imports wheel-check lock check clean bench-converters bench-agent bench-drift
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +61,7 @@ $(TRITON): requirements/tritonclient.lock $(READY)
 	@touch $@
 
 # What cannot be installed here is left out, and the benchmark says so.
+$(VENV)/peers/drift-%/.ready: PEER_PYTHON = $(BIN)/python
 $(VENV)/peers/%-muster/.ready $(VENV)/peers/%-onnxruntime/.ready: PEER_PYTHON = $(BIN)/python
 $(VENV)/peers/agent-%/.ready: PEER_PYTHON = $(BIN)/python
 $(VENV)/peers/%/.ready: requirements/peers-%.txt | $(READY)
@@ -116,6 +119,9 @@ bench-converters: $(TORCH) $(PEERS) ## Compare our conversions with others', sid
 
 bench-agent: $(READY) $(SERVERS) ## Compare the agent with other servers of models, side by side
 	@$(BIN)/python -m benchmarks.agent $(ARGS)
+
+bench-drift: $(READY) $(DRIFT_PEERS) ## Compare drift profiles and alarms with others', side by side
+	@$(BIN)/python -m benchmarks.drift $(ARGS)
 
 clean: ## Remove what was built and installed here
 	@rm -rf $(VENV) build dist *.egg-info .import_linter_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
