@@ -8,6 +8,7 @@ from fastapi import APIRouter
 
 from fleet.health import fleet_health
 from fleet.protocol.latency import quantile_us
+from fleet.rollout.confidence import proportion_interval
 from hub.api.auth import Viewer
 from hub.api.paging import Limit
 from hub.api.schemas import (
@@ -26,6 +27,9 @@ from hub.health import fleet_facts
 from hub.store.rows import DriftRow, VersionTotals
 
 router = APIRouter(tags=["fleet"])
+
+_MISSED_RATE = 0.05
+"""How probable it is that an interval ever leaves out the truth."""
 
 
 @router.get("/fleet/health")
@@ -95,9 +99,14 @@ def _totals(row: VersionTotals) -> TotalsOut:
         labelled=total.labelled,
         correct=total.correct,
         accuracy=total.correct / total.labelled if total.labelled else None,
+        accuracy_interval=_accuracy_interval(total.correct, total.labelled),
         latency_p50_us=quantile_us(total.latency, 0.5),
         latency_p99_us=quantile_us(total.latency, 0.99),
     )
+
+
+def _accuracy_interval(correct: int, labelled: int) -> tuple[float, float] | None:
+    return proportion_interval(min(correct, labelled), labelled, _MISSED_RATE) if labelled else None
 
 
 def _drift(row: DriftRow) -> DriftOut:

@@ -225,7 +225,10 @@ class TimelineEntryOut(Schema):
 
 
 class TotalsOut(Schema):
-    """What one device did with one version, added up."""
+    """What one device did with one version, added up.
+
+    The interval of the accuracy holds the truth with probability 95 %, however often one looks.
+    """
 
     device_id: str
     model: str
@@ -235,6 +238,7 @@ class TotalsOut(Schema):
     labelled: int
     correct: int
     accuracy: float | None
+    accuracy_interval: tuple[float, float] | None
     latency_p50_us: float | None
     latency_p99_us: float | None
 

@@ -160,12 +160,14 @@ def test_a_measurement_is_kept_and_one_that_contradicts_itself_is_not(device: Ra
 
 def test_a_record_counts_once_and_is_acknowledged_each_time(device: RawDevice) -> None:
     digest = device.hub.client.get("/models/digits/versions/1")["manifest_sha256"]
-    body = msgspec.structs.replace(window(predictions=10), manifest_sha256=digest)
+    body = msgspec.structs.replace(window(predictions=10), manifest_sha256=digest, labelled=8, correct=6)
     for _ in range(3):
         device.say(Up.RECORD, messages.encode(Record(STREAM, 1, body)))
         assert messages.decode(device.hear(Down.ACK), Ack) == Ack(STREAM, (1,))
     [total] = device.hub.client.get("/fleet/totals", device_id=device.id)["items"]
-    assert total["predictions"] == 10
+    assert (total["predictions"], total["accuracy"]) == (10, 0.75)
+    lower, upper = total["accuracy_interval"]
+    assert 0.2 < lower < 0.75 < upper < 1.0
 
 
 @pytest.mark.parametrize(
