@@ -58,6 +58,7 @@ from agent.settings import read_settings
 from agent.stall import end_when_stalled
 from agent.telemetry.incidents import Incidents
 from agent.telemetry.outbox import Outbox
+from agent.telemetry.reception import Reception
 from agent.telemetry.sender import Sender
 from agent.trust.director import Director
 from agent.trust.fetcher import FileClient
@@ -174,7 +175,8 @@ class Daemon:
             backoff=self._new_backoff,
         )
         self._gate = Gate(state, settings, self._on_change)
-        self._models = self._build_models()
+        slots = Slots(state / "models", self._blobs)
+        self._models = self._build_models(slots)
         self._remote = Remote(
             state,
             settings,
@@ -199,9 +201,10 @@ class Daemon:
         self._server = HttpServer(
             settings.socket(state), self._drain.respond, api.refuse, limit_bytes, port=settings.tcp_port
         )
+        reception = Reception(self._models, slots, self._outbox, self._sender.wake)
         self._fast = FastServer(
             settings.fast_socket(state),
-            services_of(self._host, api, limit_bytes),
+            services_of(self._host, api, reception.take, limit_bytes),
             mode=FOR_GROUP if settings.socket_access == "group" else durable.PRIVATE,
             connections=settings.fast_connections,
             timeout_s=settings.inference_timeout_s,
@@ -251,8 +254,7 @@ class Daemon:
             await self._stop(tasks)
         return not self._failed
 
-    def _build_models(self) -> Models:
-        slots = Slots(self._state / "models", self._blobs)
+    def _build_models(self, slots: Slots) -> Models:
         able = partial(capabilities.measure, self._state)
         opener = Opener(self._settings, self._on_incident_in_thread)
         chooser = Chooser(

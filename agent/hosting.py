@@ -72,9 +72,17 @@ class Hosted:
         model: The variant, loaded.
         thread: The version's own thread.
         timeout_s: How long one inference may take.
+        loop: Where somebody may judge its failures; None where nobody does.
     """
 
-    def __init__(self, slot: Slot, model: LoadedModel, thread: ThreadPoolExecutor, timeout_s: float) -> None:
+    def __init__(
+        self,
+        slot: Slot,
+        model: LoadedModel,
+        thread: ThreadPoolExecutor,
+        timeout_s: float,
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> None:
         self.release: Release = slot.release
         self.manifest: Manifest = slot.manifest
         self.platform = model.platform
@@ -93,7 +101,7 @@ class Hosted:
         self._slot = slot
         self._model = model
         self._execution = Execution(model, thread, timeout_s)
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._task = slot.manifest.signature.task
         signature = slot.manifest.signature
         self._input, self._output = signature.inputs[0].name, signature.outputs[0].name
@@ -247,7 +255,7 @@ class Hosted:
     def _failed(self, error: InferenceFailed) -> InferenceFailed:
         """Count a failed inference, in whichever thread it failed, and tell the trial of it."""
         self.counter.count_error()
-        if self.on_failure is not None:
+        if self.on_failure is not None and self._loop is not None:
             self._loop.call_soon_threadsafe(self._tell_failure, error)
         return error
 
@@ -298,12 +306,13 @@ async def load(
     """
     name = suitable_runtime(slot.variant.requirement, device)
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"model-{slot.manifest.model}")
+    loop = asyncio.get_running_loop()
     try:
-        model = await asyncio.get_running_loop().run_in_executor(thread, open_model, slot, name)
+        model = await loop.run_in_executor(thread, open_model, slot, name)
     except BaseException:
         thread.shutdown(wait=False)
         raise
-    return Hosted(slot, model, thread, timeout_s)
+    return Hosted(slot, model, thread, timeout_s, loop)
 
 
 class Host:

@@ -33,8 +33,9 @@ from typing import Any, NamedTuple, Self, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from agent.client.inputs import TEXT, Array, named_arrays
 from agent.client.link import FastLink, LinkClosed
-from agent.client.session import TEXT, Answer, Array, Session, Shared, as_part
+from agent.client.session import Answer, Session, Shared, as_part
 from agent.serving.fast_frames import CODES, HEADER, Described, Kind, Place, pack_head
 from fleet.protocol.errors import InvalidInput, Unavailable
 
@@ -235,6 +236,7 @@ class Model:
         self.inputs = tuple(tensor for place, tensor in tensors if place is Place.DATA)
         self.outputs = tuple(tensor for place, tensor in tensors if place is not Place.DATA)
         self._client = client
+        self._element_types = {tensor.name: tensor.element_type for tensor in self.inputs}
         self._only = self.inputs[0].name if len(self.inputs) == 1 else None
 
     def __call__(
@@ -260,22 +262,8 @@ class Model:
         """
         if isinstance(inputs, np.ndarray) and self._only is not None:  # mostly
             return self._client.infer(self.name, {self._only: inputs}, version, _wanted(outputs))
-        if not isinstance(inputs, Mapping):
-            if len(self.inputs) != 1:
-                raise InvalidInput(f"Model {self.name} takes {len(self.inputs)} inputs: give them by name.")
-            inputs = {self.inputs[0].name: inputs}
-        arrays = {
-            name: value if isinstance(value, np.ndarray) else self._array(name, value)
-            for name, value in inputs.items()
-        }
+        arrays = named_arrays(inputs, self._element_types, self.name)
         return self._client.infer(self.name, arrays, version, _wanted(outputs))
-
-    def _array(self, name: str, value: ArrayLike) -> Array:
-        kind = next((each.element_type for each in self.inputs if each.name == name), None)
-        try:
-            return np.asarray(value, dtype=object if kind == TEXT else kind)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise InvalidInput(f"Input {name} is no array of {kind}: {error}.") from error
 
 
 def _wanted(outputs: Sequence[str] | Mapping[str, Array | None]) -> Mapping[str, Array | None]:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from agent.client.inputs import TEXT, Array
 from agent.client.link import COPIED_BYTES, FastLink, Part
 from agent.serving.fast_frames import (
     ALIGNMENT_BYTES,
@@ -29,9 +29,6 @@ from fleet.protocol.errors import InvalidInput
 from fleet.protocol.text import decode_text, encode_text
 
 MAX_HEADS = 64
-TEXT = "str"
-
-Array = NDArray[Any]
 
 
 class Answer(NamedTuple):

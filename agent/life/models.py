@@ -55,6 +55,11 @@ class Models:
             for model, shell in sorted(self._shells.items())
         )
 
+    def installed(self, model: str) -> frozenset[Release]:
+        """Return the versions of a model that are kept on the device."""
+        shell = self._shells.get(model)
+        return frozenset() if shell is None else shell.life.installed
+
     def are_ready(self) -> bool:
         """Tell whether every model that has a version to answer with answers."""
         return all(

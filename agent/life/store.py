@@ -30,6 +30,9 @@ class Stored(msgspec.Struct, frozen=True):
     reports: tuple[Report, ...] = ()
 
 
+_DECODER = msgspec.json.Decoder(Stored)  # made once: two threads that were the first to use a type crash
+
+
 class LifeStore:
     """The folder of state files.
 
@@ -51,12 +54,39 @@ class LifeStore:
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
             model = path.name.removesuffix(SUFFIX)
             try:
-                with durable.storage_errors(path):
-                    data = path.read_bytes() if path.is_file() else b""
-                found[model] = msgspec.json.decode(data, type=Stored)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                damaged.append(StorageCorrupt(f"The state of model {model} is damaged."))
+                found[model] = self.read(model)
+            except StorageCorrupt as error:
+                damaged.append(error)
         return found, damaged
+
+    def read(self, model: str) -> Stored:
+        """Return the state of a model that has one.
+
+        Raises:
+            StorageCorrupt: It cannot be understood.
+            StorageError: It cannot be read.
+        """
+        path = self._path(model)
+        with durable.storage_errors(path):
+            data = path.read_bytes() if path.is_file() else b""
+        try:
+            return _DECODER.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise StorageCorrupt(f"The state of model {model} is damaged.") from error
+
+    def stamp(self, model: str) -> tuple[int, int] | None:
+        """Return what is another after the state of a model was written; None if the device has none.
+
+        Raises:
+            StorageError: The file cannot be looked at.
+        """
+        path = self._path(model)
+        with durable.storage_errors(path):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                return None
+        return status.st_ino, status.st_mtime_ns
 
     def save(self, model: str, stored: Stored) -> None:
         """Write the state of a model; from then on it is the state.
@@ -70,4 +100,7 @@ class LifeStore:
 
     def forget(self, model: str) -> None:
         """Remove the state of a model that the device no longer has."""
-        durable.remove_file(self._folder / f"{model}{SUFFIX}")
+        durable.remove_file(self._path(model))
+
+    def _path(self, model: str) -> Path:
+        return self._folder / f"{model}{SUFFIX}"

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -173,12 +174,15 @@ class FastServer:
             self._check_later()
 
 
-def services_of(host: Host, api: InferenceApi, limit_bytes: int) -> Services:
+def services_of(
+    host: Host, api: InferenceApi, take_window: Callable[[bytes], None], limit_bytes: int
+) -> Services:
     """Return what the fast path shares with the local API; to be called in the event loop.
 
     Args:
         host: The models that answer.
         api: Knows why a model does not answer, and the predictions that can be labelled.
+        take_window: Keeps what another process counted; called in a connection's thread.
         limit_bytes: Largest data of a request.
     """
     loop = asyncio.get_running_loop()
@@ -191,7 +195,7 @@ def services_of(host: Host, api: InferenceApi, limit_bytes: int) -> Services:
         counted = call_in_loop(loop, lambda: api.feedback.label(model, prediction_id, labels), LOOP_TIMEOUT_S)
         return counted.labelled, counted.correct
 
-    return Services(host, answering, api.feedback.remember, label, limit_bytes)
+    return Services(host, answering, api.feedback.remember, label, take_window, limit_bytes)
 
 
 def _refuse(sock: socket.socket, why: str) -> None:

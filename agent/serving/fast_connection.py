@@ -51,6 +51,7 @@ class Services(NamedTuple):
         remember: Remembers an answer; returns the id to label it by, None if it cannot be labelled.
         label: Counts the labels of a prediction of a model (None: of any); returns how many were counted and
             how many of them agree.
+        take_window: Keeps for the hub what another process counted: the data of a request of `Kind.WINDOW`.
         limit_bytes: Largest data of a request, and largest region.
     """
 
@@ -58,6 +59,7 @@ class Services(NamedTuple):
     answering: Callable[[str, int], Hosted]
     remember: Callable[[str, Answer, tuple[str, ...]], int | None]
     label: Callable[[str | None, int, list[int | str]], tuple[int, int]]
+    take_window: Callable[[bytes], None]
     limit_bytes: int
 
 
@@ -177,6 +179,9 @@ class Connection:
                 case Kind.UNSHARE:
                     self._regions.give_back(header.handle)
                     self._forget_plans()
+                    self._stream.send(header)
+                case Kind.WINDOW:
+                    self._services.take_window(self._data(header))
                     self._stream.send(header)
                 case unknown:
                     self._stream.send_error(header, InvalidMessage(f"There is no request of kind {unknown}."))

@@ -78,6 +78,7 @@ class Kind(IntEnum):
     FEEDBACK = 3
     SHARE = 4
     UNSHARE = 5
+    WINDOW = 6
 
 
 class Place(IntEnum):

@@ -52,7 +52,14 @@ CREATE TABLE IF NOT EXISTS record (
 );
 CREATE INDEX IF NOT EXISTS urgent ON record (number) WHERE bundle IS NULL;
 CREATE TABLE IF NOT EXISTS answered (request_id TEXT NOT NULL);  -- the last diagnostic request; one row
+CREATE TABLE IF NOT EXISTS taken (     -- windows that other processes on this device handed over
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id BLOB NOT NULL UNIQUE
+);
 """
+
+KEPT_IDS = 4096
+"""Of how many windows of other processes it is known that they were taken."""
 
 
 class Entry(NamedTuple):
@@ -125,6 +132,26 @@ class Outbox:
         with self._transaction() as connection:
             for body in bodies:
                 self._insert(connection, body)
+            if self._size_bytes > self._budget_bytes:
+                self._shrink(connection)
+
+    def put_once(self, window_id: bytes, window: TelemetryWindow) -> None:
+        """Keep a window of another process, unless it was taken before, also before a restart.
+
+        Args:
+            window_id: Drawn by that process, for this window alone.
+            window: What it counted.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        with self._transaction() as connection:
+            taken = "INSERT OR IGNORE INTO taken (id) VALUES (?) RETURNING number"
+            row = connection.execute(taken, (window_id,)).fetchone()
+            if row is None:
+                return
+            connection.execute("DELETE FROM taken WHERE number <= ?", (row[0] - KEPT_IDS,))
+            self._insert(connection, window)
             if self._size_bytes > self._budget_bytes:
                 self._shrink(connection)
 

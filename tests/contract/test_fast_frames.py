@@ -27,7 +27,9 @@ from agent.serving.fast_frames import (
 )
 from agent.serving.fast_plan import plan_request
 from agent.serving.fast_regions import Regions
+from agent.telemetry.reception import pack_window
 from fleet.protocol.manifest import Signature, Tensor
+from fleet.protocol.messages import TelemetryWindow
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "fast_frames.json"
 CASES: dict[str, dict[str, Any]] = {
@@ -102,6 +104,13 @@ def test_the_client_speaks_as_the_vectors_say() -> None:
     assert got.outputs["probabilities"].tolist() == [[0.25, 0.5, 0.25]]
 
 
+def test_a_window_is_handed_over_as_the_vectors_say() -> None:
+    window = TelemetryWindow(
+        1000.0, 1060.0, "digits", 3, "ab" * 32, "onnx-fp32", predictions=2, labelled=1, correct=1
+    )
+    assert pack_window(bytes(range(16)), window).hex() == CASES["window"]["data"]
+
+
 def test_kinds_keep_their_numbers() -> None:
     assert {kind.name: kind.value for kind in Kind} == {
         "OPEN": 1,
@@ -109,4 +118,5 @@ def test_kinds_keep_their_numbers() -> None:
         "FEEDBACK": 3,
         "SHARE": 4,
         "UNSHARE": 5,
+        "WINDOW": 6,
     }

@@ -50,6 +50,8 @@ class Api:
         self.fast_path = folder / "f"
         self.host = Host()
         self.ready = True
+        self.windows: list[bytes] = []
+        """What other processes handed over."""
         self.loop = asyncio.new_event_loop()
         self.faults: list[dict[str, Any]] = []
         """What nobody caught in the server."""
@@ -78,7 +80,7 @@ class Api:
     async def start_fast(self, *, connections: int = 4, timeout_s: float = 5.0) -> FastServer:
         """Start a fast path, on the same socket every time."""
         api = InferenceApi(self.host, lambda: self.ready, lambda: (LOADING,), LIMIT_BYTES)
-        services = services_of(self.host, api, FAST_LIMIT_BYTES)
+        services = services_of(self.host, api, self.windows.append, FAST_LIMIT_BYTES)
         server = FastServer(
             self.fast_path, services, mode=0o600, connections=connections, timeout_s=timeout_s
         )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+import agent.telemetry.outbox
 from agent.telemetry.incidents import INTERVAL_S, Incidents
 from agent.telemetry.outbox import Outbox
 from fleet.protocol.deployment import DeploymentState
@@ -162,4 +165,28 @@ def test_incidents_are_rate_limited_by_code(tmp_path: Path) -> None:
     assert [body.cause.code for body in kept] == ["signature_invalid", "no_space", "signature_invalid"]
     assert kept[0].cause == Cause("signature_invalid", "No.")
     assert "4 more" in kept[2].cause.detail
+    outbox.close()
+
+
+def test_a_window_of_another_process_is_taken_once_also_over_a_restart(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "o", PLENTY)
+    outbox.put_once(b"a" * 16, window(1))
+    outbox.put_once(b"a" * 16, window(1))
+    outbox.close()
+    again = Outbox(tmp_path / "o", PLENTY)
+    again.put_once(b"a" * 16, window(1))
+    again.put_once(b"b" * 16, window(2))
+    assert bodies(again) == [window(1), window(2)]
+    again.close()
+
+
+def test_ids_of_taken_windows_are_forgotten_at_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent.telemetry.outbox, "KEPT_IDS", 2)
+    outbox = Outbox(tmp_path / "o", PLENTY)
+    for letter in "abc":
+        outbox.put_once(letter.encode() * 16, window())
+    outbox.put_once(b"b" * 16, window())
+    assert len(outbox) == 3
+    outbox.put_once(b"a" * 16, window())
+    assert len(outbox) == 4
     outbox.close()
