@@ -11,8 +11,10 @@ the event loop        the event loop, if the model is proven quick and its lock 
                       (`Execution.run_if_quick`): handing over costs more than a small model computes
 ====================  ==================================================================================
 
-A model is proven quick for requests of a size by its last `PROOF_RUNS` runs in its own thread, none of which
-took longer than `QUICK_NS` and one of which was at least of that size. ``docs/adr`` tells why.
+A model is proven quick for requests of a size by `PROOF_RUNS` runs of at most `QUICK_NS` in its own thread,
+one of which was at least of that size. A slow run takes away as many as prove it. So one alone, which on a
+busy device means that the thread was held up, does not cost a proof of long standing, and two soon after one
+another do. ``docs/adr`` tells why.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from fleet.protocol.errors import InferenceTimedOut
 
 QUICK_NS = 1_000_000
 PROOF_RUNS = 32
+_KEPT_RUNS = 2 * PROOF_RUNS
 
 Ran = tuple[dict[str, NDArray[Any]], int, int]
 """Outputs by name, when the runtime began, and how long it took, in nanoseconds of `time.perf_counter_ns`."""
@@ -109,8 +112,7 @@ class Execution:
             ran = self._timed(inputs)
         finally:
             self._lock.release()
-        if ran[2] > QUICK_NS:
-            self._quick_runs = 0
+        self._judge(ran[2], _size(inputs))
         return ran
 
     async def hand_over(self, inputs: Tensors) -> Ran:
@@ -120,11 +122,7 @@ class Execution:
             InferenceFailed: The runtime failed, or did not answer in time.
         """
         ran: Ran = await self.call(lambda: self._timed(inputs))
-        if ran[2] > QUICK_NS:
-            self._quick_runs = self._quick_size = 0
-        else:
-            self._quick_runs += 1
-            self._quick_size = max(self._quick_size, _size(inputs))
+        self._judge(ran[2], _size(inputs))
         return ran
 
     async def call(self, work: Callable[[], Any]) -> Any:
@@ -158,6 +156,16 @@ class Execution:
     def _take_turn(self) -> None:
         if not self._lock.acquire(blocking=False) and not self._lock.acquire(timeout=self._timeout_s):
             raise self.too_late()
+
+    def _judge(self, compute_ns: int, size: int) -> None:
+        """Learn from a run whether the model is quick; one of a size that was never quick says nothing."""
+        if compute_ns <= QUICK_NS:
+            self._quick_runs = min(self._quick_runs + 1, _KEPT_RUNS)
+            self._quick_size = max(self._quick_size, size)
+        elif size <= self._quick_size:
+            self._quick_runs -= PROOF_RUNS
+            if self._quick_runs < PROOF_RUNS:
+                self._quick_runs = self._quick_size = 0
 
     def _timed(self, inputs: Tensors) -> Ran:
         started_ns = time.perf_counter_ns()

@@ -50,14 +50,31 @@ def test_the_event_loop_computes_only_what_is_proven_quick(tmp_path: Path) -> No
     asyncio.run(run())
 
 
-def test_a_slow_run_ends_the_proof(tmp_path: Path) -> None:
+def test_two_slow_runs_end_the_proof(tmp_path: Path) -> None:
     async def run() -> None:
         hosted = await load_bundle(build_costly(1, rounds=20_000), tmp_path)
         await prove_quick(hosted, ONE)
-        assert execution(hosted).run_if_quick(BRIGHT) is not None, (
-            "as large, and nobody knows that it is slow"
-        )
+        slow = 0
+        while execution(hosted).run_if_quick(BRIGHT) is not None:  # as large, nobody knows that it is slow
+            slow += 1
+        assert 1 <= slow <= 2
         assert execution(hosted).run_if_quick(ONE) is None
+
+    asyncio.run(run())
+
+
+def test_one_slow_run_does_not_end_a_proof_of_long_standing(tmp_path: Path) -> None:
+    async def run() -> None:
+        hosted = await load_bundle(build_costly(1, rounds=20_000), tmp_path)
+
+        async def is_kept() -> bool:
+            await prove_quick(hosted, ONE)
+            for _ in range(2 * PROOF_RUNS):
+                execution(hosted).run_if_quick(ONE)
+            execution(hosted).run_if_quick(BRIGHT)
+            return execution(hosted).run_if_quick(ONE) is not None
+
+        assert any([await is_kept() for _ in range(5)])  # the machine may be slow at times, too
 
     asyncio.run(run())
 
