@@ -51,7 +51,7 @@ Ask = Callable[[], Seen]
 
 
 class Load:
-    """Clients that ask without a pause, each in a thread."""
+    """Clients that ask again and again, each in a thread."""
 
     def __init__(self) -> None:
         self.answers: list[list[Seen]] = []
@@ -59,8 +59,8 @@ class Load:
         self._enough = threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def add(self, connected: AbstractContextManager[Ask]) -> None:
-        """Start a client."""
+    def add(self, connected: AbstractContextManager[Ask], *, pause_s: float = 0.0) -> None:
+        """Start a client that pauses after each answer."""
         answers: list[Seen] = []
         self.answers.append(answers)
 
@@ -69,6 +69,8 @@ class Load:
                 with connected as ask:
                     while not self._enough.is_set():
                         answers.append(ask())
+                        if pause_s:
+                            self._enough.wait(pause_s)
             except BaseException as error:
                 self.failures.append(error)
 
@@ -159,7 +161,7 @@ def test_twenty_swaps_under_load(peer: Peer, make_device: MakeDevice) -> None:
     load.add(over_fast_path(device, shared=False))
     load.add(over_fast_path(device, shared=True))
     inside = Load()  # counted by itself: it needs no agent, so its answers say nothing about the agent's load
-    inside.add(in_process(device))
+    inside.add(in_process(device), pause_s=0.001)
     sizes = []
     try:
         for swap, bundle in enumerate(bundles[1:], start=1):
