@@ -93,6 +93,8 @@ class Source(NamedTuple):
             if flags.max() > 1:
                 raise InvalidMessage(f"Input {self.wanted.name} has bytes that are no bool, 0 or 1.")
             return flags.view(np.bool_)
+        if not self.is_plain and self.dtype.isnative:
+            return bound.copy()  # whole numbers in a region, see `_is_plain`
         check_values(bound, self.wanted)
         return bound if self.dtype.isnative else bound.astype(self.dtype.newbyteorder("="))
 
@@ -246,8 +248,20 @@ def _source(given: Described, wanted: Tensor, regions: Regions) -> Source:
     region = None
     if given.place is Place.REGION:
         region = regions.part(given.region, given.offset, given.size_bytes)
-    is_plain = dtype is not None and dtype.isnative and dtype.kind != "b"
+    is_plain = _is_plain(dtype, is_in_region=region is not None)
     return Source(wanted, dtype, given.shape, given.offset, expected, region, is_plain)
+
+
+def _is_plain(dtype: np.dtype[Any] | None, *, is_in_region: bool) -> bool:
+    """Tell whether the model may take elements where they are.
+
+    A client can change a region while the runtime reads it. Whole numbers may be indices: ONNX Runtime checks
+    that they are in range, then reads them again to fetch what they point at, so they have to be a copy. What
+    has one byte is converted before it can be an index.
+    """
+    if dtype is None or not dtype.isnative or dtype.kind == "b":
+        return False
+    return dtype.kind == "f" or dtype.itemsize == 1 or not is_in_region
 
 
 def _target(asked: Described, regions: Regions) -> Target:
