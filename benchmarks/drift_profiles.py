@@ -1,7 +1,7 @@
 """What profiles cost, and how near distances from counts are to those of the values: for the drift benchmark.
 
-Ways of counting that are not used stand here to be measured beside the one that is: sorting a block first,
-and a table of a fine even grid that says where in the edges to begin.
+Other ways of counting stand here to be measured beside the one of `fleet.drift.cells`: binary search alone,
+and sorting a block first.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]
 
+from fleet.drift.cells import cell_of, layout_of
 from fleet.drift.encoding import encode_profile
 from fleet.drift.metrics import ks_distance
 from fleet.drift.profile import FeatureReference, Profile, count, numeric_reference
@@ -24,7 +25,6 @@ REFERENCE_ROWS = 100_000
 BLOCK_ROWS = 8192
 DEVICE_ROWS = 512
 """A block of the agent, see `agent.telemetry.block`."""
-GRID = 4096
 Column = NDArray[np.float64]
 
 
@@ -75,7 +75,7 @@ def counting_ns(feature: FeatureReference, values: Column, rows: int) -> dict[st
     ways: dict[str, Callable[[Column], object]] = {
         "binary search": lambda block: tallied(np.searchsorted(edges, block, side="right"), edges),
         "sorting": lambda block: np.diff(np.searchsorted(np.sort(block), edges)),
-        "grid": grid_way(edges),
+        "grid": lambda block: tallied(cell_of(block, layout_of(tuple(feature.edges or ()))), edges),
     }
     return {name: _ns_per_value(way, values, rows) for name, way in ways.items()}
 
@@ -83,21 +83,6 @@ def counting_ns(feature: FeatureReference, values: Column, rows: int) -> dict[st
 def tallied(cells: NDArray[np.integer], edges: Column) -> NDArray[np.integer]:
     """Return how many values each cell has."""
     return np.bincount(cells, minlength=len(edges) + 1)
-
-
-def grid_way(edges: Column) -> Callable[[Column], NDArray[np.integer]]:
-    """Return counting by a table of where in the edges to begin."""
-    scale = GRID / (edges[-1] - edges[0])
-    first = np.searchsorted(edges, edges[0] + (np.arange(GRID + 2) - 1) / scale, side="right")
-    after = np.append(edges, np.inf)
-
-    def way(block: Column) -> NDArray[np.integer]:
-        cells = first[(np.clip((block - edges[0]) * scale, -1.0, GRID)).astype(np.int64) + 1]
-        while (further := block >= after[cells]).any():
-            cells = cells + further
-        return tallied(cells, edges)
-
-    return way
 
 
 def _ns_per_value(way: Callable[[Column], object], values: Column, rows: int) -> float:

@@ -42,7 +42,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet.drift.profile import MAX_COUNT, MAX_OFFSET, FeatureCounts, Profile, check_counts
+from fleet.drift.cells import MAX_OFFSET
+from fleet.drift.profile import MAX_COUNT, FeatureCounts, Profile, check_counts
 from fleet.protocol.errors import InvalidMessage
 
 VERSION = 1

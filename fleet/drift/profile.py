@@ -23,30 +23,22 @@ the distance from the outermost edge in 256ths of the range of all edges, at mos
 a cell is known to 1/256 of its width, which makes the Wasserstein distance nearly exact. As the sums are
 whole numbers, merging is exact in any order, and no value, however large, spoils a sum. Counts of older
 agents have no offsets; merged with any, they stay without.
-
-Counting is a binary search for each value (`numpy.searchsorted`). Sorting a block first, or a table of where
-to begin, is faster only on blocks larger than a device has; `make bench-drift` measures all of them.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
 from itertools import pairwise
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, Self
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fleet.drift.cells import MAX_OFFSET, OFFSET_UNITS, cell_of, layout_of
 from fleet.protocol.errors import InvalidMessage
 
 MAX_COUNT = 2**53
-OFFSET_UNITS = 256
-"""An offset of so many is the width of the bin."""
-MAX_OFFSET = 2**20
-"""Most that one value outside the edges adds: 4,096 times the range of the edges."""
 DEFAULT_BINS = 64
-_MAX_LAYOUTS = 512
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 
@@ -214,46 +206,24 @@ def count(reference: FeatureReference, values: NDArray[np.generic]) -> FeatureCo
         numbers = np.where((numbers < 0) | (numbers >= unseen), unseen, numbers)
         return FeatureCounts(cells=np.bincount(numbers, minlength=unseen + 1).tolist())
     numeric = np.asarray(values, dtype=np.float64)
-    present = numeric if not np.isnan(numeric).any() else numeric[~np.isnan(numeric)]
+    present = numeric[~np.isnan(numeric)] if numeric.size and np.isnan(numeric.min()) else numeric
     if present.size == 0:
         return msgspec.structs.replace(FeatureCounts.empty(reference), missing=numeric.size)
-    layout = _layout(reference.edges)
-    cell = np.searchsorted(layout.edges, present, side="right")
-    if (at_the_end := present == layout.edges[-1]).any():
-        cell[at_the_end] = len(layout.edges) - 1
+    layout = layout_of(reference.edges)
+    cell = cell_of(present, layout)
+    counts = np.bincount(cell, minlength=len(layout.base))
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite counts as far as can be
-        into = np.floor((present - layout.base[cell]) * layout.scale[cell])
-    into = np.fmin(into, layout.most[cell])
-    cells = len(layout.edges) + 1
+        into = present - layout.base[cell]
+        into *= layout.scale[cell]
+    np.floor(into, out=into)
+    is_inside = counts[0] == 0 and counts[-1] == 0
+    np.fmin(into, OFFSET_UNITS - 1.0 if is_inside else layout.most[cell], out=into)
     return FeatureCounts(
-        cells=np.bincount(cell, minlength=cells).tolist(),
+        cells=counts.tolist(),
         missing=numeric.size - present.size,
         minimum=float(present.min()),
         maximum=float(present.max()),
-        offsets=np.bincount(cell, weights=into, minlength=cells).astype(np.int64).tolist(),
-    )
-
-
-class _Layout(NamedTuple):
-    """Edges, and for each cell from where its offsets are measured, units to the number, and the most."""
-
-    edges: NDArray[np.float64]
-    base: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    most: NDArray[np.float64]
-
-
-@lru_cache(maxsize=_MAX_LAYOUTS)
-def _layout(edges: tuple[float, ...]) -> _Layout:
-    at = np.asarray(edges)
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        outside = OFFSET_UNITS / (at[-1] - at[0])
-        inside = OFFSET_UNITS / np.diff(at)
-    return _Layout(
-        edges=at,
-        base=np.concatenate([at[:1], at]),
-        scale=np.concatenate([[-outside], inside, [outside]]),
-        most=np.concatenate([[MAX_OFFSET], np.full(len(inside), OFFSET_UNITS - 1.0), [MAX_OFFSET]]),
+        offsets=np.bincount(cell, weights=into, minlength=len(counts)).astype(np.int64).tolist(),
     )
 
 

@@ -21,7 +21,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet.drift.profile import OFFSET_UNITS, FeatureCounts, FeatureReference
+from fleet.drift.cells import OFFSET_UNITS
+from fleet.drift.profile import FeatureCounts, FeatureReference
 
 Side = FeatureReference | FeatureCounts
 

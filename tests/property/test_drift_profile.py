@@ -7,6 +7,7 @@ from functools import reduce
 from random import Random
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +48,28 @@ def test_cells_are_those_of_the_layout(edges: tuple[float, ...], values: list[fl
         cell = sum(value >= edge for edge in edges)
         expected[len(edges) - 1 if value == edges[-1] else cell] += 1
     assert count(_reference(edges), np.array(values)).cells == expected
+
+
+@given(EDGES, VALUES)
+def test_many_values_are_counted_as_few_are(edges: tuple[float, ...], values: list[float]) -> None:
+    """Another way of finding the cell, see `fleet.drift.cells`; edges among the values."""
+    few = np.array([*values, *edges, *np.nextafter(edges, np.inf), *np.nextafter(edges, -np.inf)])
+    once, times = count(_reference(edges), few), 600 // len(few) + 1
+    many = count(_reference(edges), np.tile(few, times))
+    assert many.cells == [times * cell for cell in once.cells]
+    assert many.offsets == [times * offset for offset in once.offsets]
+    assert (many.missing, many.minimum, many.maximum) == (times * once.missing, once.minimum, once.maximum)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**-20, 2.0**-22, 1e300, 5e-324])
+def test_a_grid_finer_than_numbers_are_does_no_harm(scale: float) -> None:
+    start = 1.7e9 if scale < 1.0 and scale > 1e-300 else 0.0
+    values = start + np.arange(1000.0) * scale
+    reference = numeric_reference("x", values)
+    assert reference.edges is not None
+    edges = np.array(reference.edges)
+    cells = np.minimum(np.searchsorted(edges, values, side="right"), len(edges) - 1)
+    assert count(reference, values).cells == np.bincount(cells, minlength=len(edges) + 1).tolist()
 
 
 @given(EDGES, st.lists(VALUES, min_size=1, max_size=5), st.randoms(use_true_random=False))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fleet.drift.cells import MAX_OFFSET, OFFSET_UNITS
 from fleet.drift.encoding import encode_profile
 from fleet.drift.features import (
     CONFIDENCE_EDGES,
@@ -22,8 +23,6 @@ from fleet.drift.features import (
 )
 from fleet.drift.profile import (
     DEFAULT_BINS,
-    MAX_OFFSET,
-    OFFSET_UNITS,
     FeatureCounts,
     FeatureReference,
     categorical_reference,
