@@ -54,6 +54,7 @@ from agent.remote import Remote
 from agent.serving.api import InferenceApi
 from agent.serving.fast import FastServer, services_of
 from agent.serving.http import HttpServer
+from agent.serving.shared_memory import SharedMemory
 from agent.settings import read_settings
 from agent.stall import end_when_stalled
 from agent.telemetry.incidents import Incidents
@@ -196,7 +197,8 @@ class Daemon:
             backoff=self._new_backoff(),
         )
         limit_bytes = min(settings.request_limit_bytes, measure_memory().limit_bytes // MEMORY_PER_REQUEST)
-        api = InferenceApi(self._host, self._models.are_ready, self._models.states, limit_bytes)
+        shared = SharedMemory(limit_bytes) if settings.shared_memory else None
+        api = InferenceApi(self._host, self._models.are_ready, self._models.states, limit_bytes, shared)
         self._drain = Drain(api.answer)
         self._server = HttpServer(
             settings.socket(state), self._drain.respond, api.refuse, limit_bytes, port=settings.tcp_port

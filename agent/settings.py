@@ -75,6 +75,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fast_connections: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 16
     tcp_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     request_limit_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**30)] = 4 * 1024**2
+    shared_memory: bool = False
 
     execution_providers: tuple[str, ...] = ()
     litert_delegate: str = ""

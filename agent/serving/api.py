@@ -15,6 +15,7 @@ POST        {model}/infer                         predictions
 POST        /v2/models/{name}/feedback            counts labels for an earlier prediction (ours)
 POST        /v2/repository/index                  the models on the device and what they are doing
 POST        /v2/repository/models/{name}/load     403: the hub decides what runs; so for ``unload``
+any         /v2/systemsharedmemory/…              regions of shared memory: `agent.serving.shared_memory`
 ==========  ====================================  =========================================================
 
 ``{model}`` is ``/v2/models/{name}`` or, for that version or none, ``/v2/models/{name}/versions/{version}``.
@@ -41,6 +42,8 @@ from agent.serving.body import decode, unpack
 from agent.serving.feedback import ID_DIGITS, Feedback, FeedbackRequest
 from agent.serving.http import Request, Response
 from agent.serving.inference import InferRequest, InferResponse, read_request, write_response
+from agent.serving.shared_memory import CallersMemory, SharedMemory
+from agent.serving.shared_region import Part
 from agent.serving.statistics import Statistics
 from fleet.protocol.errors import (
     AccessDenied,
@@ -79,7 +82,7 @@ class _Question(NamedTuple):
         hosted: The version that answers.
         asked: The request.
         inputs: What the model is given.
-        outputs: Names of the outputs that are asked for; True for those that are sent as bytes.
+        outputs: Names of the outputs that are asked for, and where they go, as `read_request` returned them.
         started_ns: When it came, and
         read_ns: when it was understood, by `time.perf_counter_ns`.
     """
@@ -87,7 +90,7 @@ class _Question(NamedTuple):
     hosted: Hosted
     asked: InferRequest
     inputs: dict[str, NDArray[Any]]
-    outputs: dict[str, bool]
+    outputs: dict[str, bool | Part]
     started_ns: int
     read_ns: int
 
@@ -106,6 +109,7 @@ class InferenceApi:
         is_ready: Tells whether every model on the device answers.
         states: Tells what the device holds of each model.
         limit_bytes: Largest request, once it is unpacked.
+        shared_memory: What clients share; None if that is not offered.
     """
 
     def __init__(
@@ -114,11 +118,13 @@ class InferenceApi:
         is_ready: Callable[[], bool],
         states: Callable[[], tuple[ModelState, ...]],
         limit_bytes: int,
+        shared_memory: SharedMemory | None = None,
     ) -> None:
         self._host = host
         self._is_ready = is_ready
         self._states = states
         self._limit_bytes = limit_bytes
+        self._shared_memory = shared_memory
         self.feedback = Feedback(host)
         """The predictions that can be labelled; the fast path has the same."""
         self._statistics: WeakKeyDictionary[Hosted, Statistics] = WeakKeyDictionary()
@@ -160,7 +166,7 @@ class InferenceApi:
         path = request.target.partition("?")[0]
         match (request.method, [unquote(part) for part in path.rstrip("/").split("/")[1:]]):
             case ("GET", ["v2"]):
-                return _json(describe.server())
+                return _json(describe.server(shared_memory=self._shared_memory is not None))
             case ("GET", ["v2", "health", "live"]):
                 return _json({"live": True})
             case ("GET", ["v2", "health", "ready"]):
@@ -182,7 +188,24 @@ class InferenceApi:
                     f"The hub decides whether model {model!r:.80} runs on this device.",
                     remedy="Assign or withdraw it there.",
                 )
+            case (_, ["v2", "systemsharedmemory", *rest]):
+                return self._answer_of_memory(request, rest)
         raise _no_such(request)
+
+    def _answer_of_memory(self, request: Request, path: list[str]) -> Response:
+        shared = self._shared_by(request)
+        if shared is None:
+            raise NotFound("Shared memory is not offered here.", remedy="shared_memory is the setting.")
+        answer = shared.memory.answer(request.method, path, self._body(request), shared.caller)
+        if answer is None:
+            raise _no_such(request)
+        return _json(answer)
+
+    def _shared_by(self, request: Request) -> CallersMemory | None:
+        """Return what a caller shares; None if nobody can."""
+        if self._shared_memory is None or request.caller is None:
+            return None
+        return CallersMemory(self._shared_memory, request.caller)
 
     def _route_model(
         self, request: Request, model: str, version: str | None, rest: list[str]
@@ -243,7 +266,8 @@ class InferenceApi:
         hosted = self.answering(model, version)
         try:
             body, length = self._body(request), request.headers.get(LENGTH_HEADER)
-            asked, inputs, outputs = read_request(body, length, hosted.manifest.signature)
+            signature, shared = hosted.manifest.signature, self._shared_by(request)
+            asked, inputs, outputs = read_request(body, length, signature, shared)
             question = _Question(hosted, asked, inputs, outputs, started_ns, time.perf_counter_ns())
             answer = hosted.infer_at_once(inputs)
             return self._infer_later(question) if answer is None else self._predict(question, answer)

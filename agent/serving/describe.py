@@ -27,9 +27,14 @@ from fleet.protocol.messages import ModelState
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics", "feedback")
 
 
-def server() -> dict[str, Any]:
-    """Return the server's metadata."""
-    return {"name": "muster-agent", "version": agent_version(), "extensions": EXTENSIONS}
+def server(*, shared_memory: bool) -> dict[str, Any]:
+    """Return the server's metadata.
+
+    Args:
+        shared_memory: Whether that extension is offered too.
+    """
+    extensions = (*EXTENSIONS, "system_shared_memory") if shared_memory else EXTENSIONS
+    return {"name": "muster-agent", "version": agent_version(), "extensions": extensions}
 
 
 def metadata(hosted: Hosted) -> dict[str, Any]:

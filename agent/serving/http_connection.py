@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import httptools
 
 from agent.serving.admission import Admission
+from agent.serving.caller import Caller
 from agent.serving.listen import check_caller
 from fleet.protocol.errors import InvalidMessage, MessageTooLarge, MusterError, NotPermitted
 
@@ -57,12 +58,14 @@ class Request(NamedTuple):
         target: Path and query, as sent.
         headers: Values by name in lower case; of several of a name the last.
         body: As sent, without its transfer coding.
+        caller: Who asks; None if it came over no connection.
     """
 
     method: str
     target: str
     headers: dict[str, str]
     body: bytes
+    caller: Caller | None = None
 
 
 class Response(NamedTuple):
@@ -151,6 +154,7 @@ class Connection(asyncio.Protocol):
         """Begin."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._caller = Caller(transport.get_extra_info("socket"))
         self._around.connections.add(self)
         self._around.admission.enter(transport)
         self._timer = self._loop.call_later(IDLE_TIMEOUT_S, self._check_idle)
@@ -279,7 +283,7 @@ class Connection(asyncio.Protocol):
         self._is_refused = self._is_last
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         method = self._parser.get_method().decode("latin-1")
-        request = Request(method, self._target.decode("latin-1"), self._headers, body)
+        request = Request(method, self._target.decode("latin-1"), self._headers, body, self._caller)
         self._queue.append(_Asked(request, None, self._is_last))
 
     # In between --------------------------------------------------------------

@@ -9,28 +9,31 @@ output
 ``binary_data_output``      the same for every output that does not say it itself
 ``id``                      echoed
 any other parameter         nothing: they are hints to schedulers that are not here
-shared memory or            refused: these are extensions that are not offered, and without them the
-classification              answer would be another one than was asked for
+shared memory               `agent.serving.shared_memory`; refused where it is not offered
+``classification``          refused: it is not offered, and without it the answer would be another one than
+                            was asked for
 ==========================  ===========================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 from numpy.typing import NDArray
 
-from agent.serving.binary import LENGTH_HEADER, Parameter, assign, encode_tensor, split
+from agent.serving.binary import LENGTH_HEADER, SIZE_PARAMETER, Parameter, assign, encode_tensor, split
 from agent.serving.body import decode
 from agent.serving.http import Response
+from agent.serving.shared_memory import OFFSET, REGION, SIZE, CallersMemory
+from agent.serving.shared_region import Part
 from agent.serving.tensors import FlatTensor, RequestTensor, ResponseTensor, read_inputs, write_output
-from fleet.protocol.errors import InvalidMessage
+from fleet.protocol.errors import InvalidMessage, MessageTooLarge
 from fleet.protocol.manifest import Signature
 
-_NOT_OFFERED = ("shared_memory_region", "classification")
+_CLASSIFICATION = "classification"
 
 
 class RequestedOutput(msgspec.Struct):
@@ -66,41 +69,56 @@ class InferResponse(msgspec.Struct, omit_defaults=True):
 
 
 def read_request(
-    body: bytes, length: str | None, signature: Signature
-) -> tuple[InferRequest, dict[str, NDArray[Any]], dict[str, bool]]:
-    """Return a request, its inputs, and the names of the outputs that are asked for: True for those as bytes.
+    body: bytes, length: str | None, signature: Signature, shared: CallersMemory | None
+) -> tuple[InferRequest, dict[str, NDArray[Any]], dict[str, bool | Part]]:
+    """Return a request, its inputs, and by name where the outputs go that are asked for.
+
+    An output goes into the JSON (False), among the bytes behind it (True), or into shared memory.
 
     Args:
         body: Of the HTTP request.
         length: Its header ``Inference-Header-Content-Length``, None without it.
         signature: What the model takes and gives.
+        shared: What the caller shares; None if that is not offered.
 
     Raises:
         InvalidMessage: It is no request, or not for this model.
+        MessageTooLarge: Its inputs in shared memory are too large.
+        NotFound: There is no such shared memory.
+        NotPermitted: It cannot be told whose shared memory is meant.
     """
     text, data = split(body, length)
     request = _decode(text, signature)
-    _check_offered({tensor.name: tensor.parameters for tensor in request.inputs})
-    _check_offered({output.name: output.parameters for output in request.outputs})
-    inputs = read_inputs(request.inputs, signature, assign(request.inputs, data))
-    return request, inputs, _asked(request, signature)
+    refused = (_CLASSIFICATION,) if shared is not None else (REGION, _CLASSIFICATION)
+    _check_offered({tensor.name: tensor.parameters for tensor in request.inputs}, refused)
+    _check_offered({output.name: output.parameters for output in request.outputs}, refused)
+    given = assign(request.inputs, data)
+    if shared is not None:
+        given.update(shared.read(request.inputs))
+    return request, read_inputs(request.inputs, signature, given), _asked(request, signature, shared)
 
 
 def write_response(
-    response: InferResponse, outputs: Mapping[str, NDArray[Any]], asked: Mapping[str, bool]
+    response: InferResponse, outputs: Mapping[str, NDArray[Any]], asked: Mapping[str, bool | Part]
 ) -> Response:
-    """Return the HTTP response with predictions.
+    """Return the HTTP response with predictions; fill shared memory.
 
     Args:
         response: All but the outputs.
         outputs: What the model answered, by name.
         asked: As `read_request` returned it.
+
+    Raises:
+        InvalidMessage: Shared memory cannot be written any more.
+        MessageTooLarge: An output does not fit there.
     """
     parts = []
-    for name, is_binary in asked.items():
-        if is_binary:
+    for name, place in asked.items():
+        if isinstance(place, Part):
+            tensor = _share(name, outputs[name], place)
+        elif place:
             parts.append(encode_tensor(outputs[name]))
-            tensor = write_output(name, outputs[name], size_bytes=len(parts[-1]))
+            tensor = write_output(name, outputs[name], elsewhere={SIZE_PARAMETER: len(parts[-1])})
         else:
             tensor = write_output(name, outputs[name])
         response.outputs.append(tensor)
@@ -119,15 +137,25 @@ def _decode(text: memoryview, signature: Signature) -> InferRequest:
     return decode(text, InferRequest)
 
 
-def _asked(request: InferRequest, signature: Signature) -> dict[str, bool]:
-    """Return the names of the outputs that are asked for; True for those that are to come as bytes."""
+def _share(name: str, value: NDArray[Any], place: Part) -> ResponseTensor:
+    """Put an output into shared memory; return what the answer says of it."""
+    data = encode_tensor(value)
+    if len(data) > place.size_bytes:
+        raise MessageTooLarge(f"Output {name} has {len(data)} bytes; there is room for {place.size_bytes}.")
+    place.write(data)
+    where: dict[str, Parameter] = {REGION: place.region.name, SIZE: len(data), OFFSET: place.offset}
+    return write_output(name, value, elsewhere=where)
+
+
+def _asked(
+    request: InferRequest, signature: Signature, shared: CallersMemory | None
+) -> dict[str, bool | Part]:
+    """Return the names of the outputs that are asked for, and where they go."""
     names = [tensor.name for tensor in signature.outputs]
     by_default = _flag(request.parameters, "binary_data_output", default=False)
     if not request.outputs:
         return dict.fromkeys(names, by_default)
-    asked = {
-        output.name: _flag(output.parameters, "binary_data", default=by_default) for output in request.outputs
-    }
+    asked = {output.name: _place(output, shared, by_default=by_default) for output in request.outputs}
     if not asked.keys() <= set(names) or len(asked) != len(request.outputs):
         raise InvalidMessage(
             f"The model gives the outputs {', '.join(sorted(names))}, each once; "
@@ -136,10 +164,20 @@ def _asked(request: InferRequest, signature: Signature) -> dict[str, bool]:
     return asked
 
 
-def _check_offered(asked: Mapping[str, Mapping[str, Parameter]]) -> None:
+def _place(output: RequestedOutput, shared: CallersMemory | None, *, by_default: bool) -> bool | Part:
+    """Return where an output goes."""
+    part = None if shared is None else shared.part(output)
+    if part is None:
+        return _flag(output.parameters, "binary_data", default=by_default)
+    if _flag(output.parameters, "binary_data", default=False):
+        raise InvalidMessage(f"{output.name!r:.80} cannot go both into shared memory and behind the JSON.")
+    return part
+
+
+def _check_offered(asked: Mapping[str, Mapping[str, Parameter]], refused: Sequence[str]) -> None:
     """Refuse parameters, by tensor, without which the answer would be another one than was asked for."""
     for name, parameters in asked.items():
-        for parameter in _NOT_OFFERED:
+        for parameter in refused:
             if parameter in parameters:
                 raise InvalidMessage(f"{name!r:.80} asks for {parameter}, which is not offered here.")
 

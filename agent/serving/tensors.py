@@ -105,18 +105,20 @@ def read_inputs(
     return arrays
 
 
-def write_output(name: str, value: NDArray[Any], *, size_bytes: int | None = None) -> ResponseTensor:
+def write_output(
+    name: str, value: NDArray[Any], *, elsewhere: dict[str, Parameter] | None = None
+) -> ResponseTensor:
     """Return an array in the form that is answered.
 
     Args:
         name: Of the output.
         value: The array.
-        size_bytes: Its size among the bytes that follow the JSON; None if the JSON holds it.
+        elsewhere: Parameters that say where its data are; None if the JSON holds them.
     """
     datatype = DATATYPES.get(value.dtype.name, DATATYPES["str"])
-    if size_bytes is None:
+    if elsewhere is None:
         return ResponseTensor(name, value.shape, datatype, value.ravel().tolist())
-    return ResponseTensor(name, value.shape, datatype, parameters={SIZE_PARAMETER: size_bytes})
+    return ResponseTensor(name, value.shape, datatype, parameters=elsewhere)
 
 
 def _read(sent: RequestTensor, wanted: Tensor, binary: memoryview | None) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from agent.hosting import Host
 from agent.serving.api import InferenceApi
 from agent.serving.fast import FastServer, services_of
 from agent.serving.http import HttpServer
+from agent.serving.shared_memory import SharedMemory
 from fleet.protocol.messages import ModelState
 from tests.support.agent_bundles import (
     TFLITE_VARIANT,
@@ -43,9 +44,15 @@ def tensor(**changes: Any) -> dict[str, Any]:
 
 
 class Api:
-    """A server with some models, in a thread of its own."""
+    """A server with some models, in a thread of its own.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Where its sockets and models go.
+        shared_memory: Whether clients may share memory.
+    """
+
+    def __init__(self, folder: Path, *, shared_memory: bool = False) -> None:
+        self._shared = SharedMemory(LIMIT_BYTES) if shared_memory else None
         self.path = folder / "s"
         self.fast_path = folder / "f"
         self.host = Host()
@@ -71,7 +78,7 @@ class Api:
             name = bundle.manifest.model
             (folder / name).mkdir()
             self.host.put(name, await load_bundle(bundle, folder / name))
-        api = InferenceApi(self.host, lambda: self.ready, lambda: (LOADING,), LIMIT_BYTES)
+        api = InferenceApi(self.host, lambda: self.ready, lambda: (LOADING,), LIMIT_BYTES, self._shared)
         self.respond = api.respond
         self.server = HttpServer(self.path, api.respond, api.refuse, LIMIT_BYTES, port=self.port)
         await self.server.start()

@@ -27,7 +27,9 @@ def test_every_setting_is_documented_with_its_default() -> None:
     defaults = {field.name: field.default for field in msgspec.structs.fields(Settings)}
     assert rows.keys() == defaults.keys()
     for name, default in defaults.items():
-        if isinstance(default, int | float):
+        if isinstance(default, bool):
+            assert rows[name] == str(default).lower(), name
+        elif isinstance(default, int | float):
             assert float(rows[name]) == default, name
 
 
