@@ -141,9 +141,17 @@ class Execution:
 
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await asyncio.get_running_loop().run_in_executor(self._thread, in_turn)
+                return await self._submit(in_turn)
         except TimeoutError as error:
+            work = _nothing  # if a model hangs, what waits for it may wait for ever, but holds no inputs
             raise self.too_late() from error
+
+    def _submit(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
+        loop = asyncio.get_running_loop()
+        try:
+            return loop.run_in_executor(self._thread, work)
+        except RuntimeError:  # closed after the request was taken, which is answered all the same
+            return loop.run_in_executor(None, work)
 
     def too_late(self) -> InferenceTimedOut:
         """Return the error of an inference that took too long."""
@@ -171,6 +179,10 @@ class Execution:
         started_ns = time.perf_counter_ns()
         outputs = self._model.infer(inputs)
         return outputs, started_ns, time.perf_counter_ns() - started_ns
+
+
+def _nothing() -> None:
+    pass
 
 
 def _size(inputs: Tensors) -> int:

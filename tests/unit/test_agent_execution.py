@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -161,5 +163,34 @@ def test_threads_and_event_loop_take_turns_through_swaps(tmp_path: Path) -> None
         assert {window.version for window in counted} == set(versions)
         for each in hosted:
             each.close()
+
+    asyncio.run(run())
+
+
+def test_a_request_that_was_taken_before_the_version_closed_is_answered(tmp_path: Path) -> None:
+    async def run() -> None:
+        hosted = await load_bundle(build(1), tmp_path)
+        asked = asyncio.ensure_future(hosted.infer(ONE))  # begins with the next turn of the event loop
+        hosted.close()
+        assert (await asked).version == 1
+
+    asyncio.run(run())
+
+
+def test_requests_that_wait_for_a_model_that_hangs_do_not_fill_the_memory(tmp_path: Path) -> None:
+    async def run() -> None:
+        hosted = await load_bundle(build_costly(1, rounds=200_000), tmp_path, timeout_s=0.1)
+        hanging = asyncio.ensure_future(hosted.infer(BRIGHT))
+        await eventually_async(lambda: hosted.is_busy)
+        pixels = ONE["pixels"].copy()
+        given = weakref.ref(pixels)
+        with pytest.raises(InferenceTimedOut):
+            await hosted.infer({"pixels": pixels})
+        del pixels
+        gc.collect()
+        assert given() is None
+        assert hosted.is_busy, "it still hangs"
+        with pytest.raises(InferenceTimedOut):
+            await hanging
 
     asyncio.run(run())
