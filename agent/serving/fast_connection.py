@@ -206,6 +206,8 @@ class Connection:
             answer = hosted.answer_now(inputs)
         finally:
             self._asked = None
+        if plan.reads_regions:  # once the client has its answer, and where an output lies, they are others
+            _count(hosted, inputs, answer)
         try:
             head, parts, size_bytes = plan.write(answer.outputs)
             number = services.remember(opened.model, answer, hosted.manifest.signature.classes) or 0
@@ -213,7 +215,8 @@ class Connection:
                 header, head, parts, data_bytes=size_bytes, version=answer.version, prediction_id=number
             )
         finally:
-            _count(hosted, inputs, answer)  # the client need not wait for it
+            if not plan.reads_regions:
+                _count(hosted, inputs, answer)  # the client need not wait for it
 
     def _open(self, header: Header) -> None:
         try:

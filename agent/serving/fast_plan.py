@@ -128,6 +128,8 @@ class Plan:
 
     def __init__(self, sources: Sequence[Source], targets: Sequence[Target], data_bytes: int) -> None:
         self.data_bytes = data_bytes
+        self.reads_regions = any(source.region is not None for source in sources)
+        """Whether inputs lie where the client may write."""
         self._sources = tuple(sources)
         self._targets = tuple(targets)
         self._bound: tuple[bytearray, list[tuple[str, Source, NDArray[Any]]]] | None = None

@@ -155,6 +155,24 @@ def test_shared_memory_holds_inputs_and_outputs(client: agent.client.Client) -> 
         model(given, outputs={"probabilities": given.copy()})
 
 
+def test_shared_inputs_are_counted_before_anybody_overwrites_them(
+    api: Api, client: agent.client.Client
+) -> None:
+    hosted, counted = api.host.get("digits"), []
+    assert hosted is not None
+    given = client.shared_array((1, 4), np.float32)
+    given[:] = X
+    hosted.on_answer = lambda inputs, outputs, _: counted.append(
+        (inputs["pixels"].tolist(), outputs["probabilities"].tolist())
+    )
+    try:
+        client.model("digits")(given, outputs={"probabilities": given})  # in the place of the input
+    finally:
+        hosted.on_answer = None
+    assert [inputs for inputs, _ in counted] == [X.tolist()]
+    assert given[0, :3].tolist() == counted[0][1][0]
+
+
 def test_feedback_reaches_the_prediction_from_either_path(api: Api, client: agent.client.Client) -> None:
     model = client.model("digits")
     first = model(np.repeat(X, 2, axis=0)).prediction_id
