@@ -29,6 +29,7 @@ from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.latency import LatencyCounts, merge_latency
 from fleet.protocol.manifest import Signature
 from fleet.protocol.messages import MAX_PAIRS, ClassPairs, ShadowReport
+from fleet.protocol.windows import MAX_REQUESTS, impossible
 
 TOLERANCE = 0.05
 """Between versions of a model, not of one model on two runtimes: those differ by far less."""
@@ -118,10 +119,13 @@ def merge_shadows(left: ShadowReport, right: ShadowReport) -> ShadowReport:
     """Return the report that covers both.
 
     Raises:
-        InvalidMessage: They are not about the same two versions.
+        InvalidMessage: They are not about the same two versions, or the sum is more than any device can have
+            done.
     """
     if not same_comparison(left, right):
         raise InvalidMessage("Reports about different shadows cannot be added.")
+    if _requests(left) + _requests(right) > MAX_REQUESTS:
+        raise InvalidMessage(f"Reports of more than {MAX_REQUESTS} requests cannot be added.")
     return ShadowReport(
         started_at_s=min(left.started_at_s, right.started_at_s),
         ended_at_s=max(left.ended_at_s, right.ended_at_s),
@@ -196,6 +200,9 @@ def contradiction(report: ShadowReport) -> str | None:
     """Return why a report cannot be true; None if it can. Such a report counts for nothing."""
     if report.ended_at_s < report.started_at_s:
         return "it ends before it starts"
+    why = impossible(_requests(report), report.ended_at_s - report.started_at_s)
+    if why is not None:
+        return why
     if report.disagreed > report.compared:
         return f"{report.disagreed} of {report.compared} compared samples disagree"
     paired = sum(number for _, _, number in report.pairs)
@@ -206,3 +213,9 @@ def contradiction(report: ShadowReport) -> str | None:
     if sum(report.active_latency.values()) != sum(report.candidate_latency.values()):
         return "it has more durations of one version than of the other"
     return None
+
+
+def _requests(report: ShadowReport) -> int:
+    """Return everything that was counted, for its bound: samples, requests and durations alike."""
+    durations = sum(report.active_latency.values())
+    return max(report.compared, durations) + report.errors + report.not_finite + report.left_out

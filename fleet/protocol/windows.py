@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fleet.drift.encoding import MAX_SENT_COUNT
 from fleet.drift.profile import ReferenceProfile, check_counts, merge_profiles
 from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.latency import merge_latency
@@ -9,6 +10,9 @@ from fleet.protocol.messages import TelemetryWindow
 
 MAX_REQUESTS_PER_S = 1e6
 """More cannot be: a device that claims more would outweigh all others in a comparison."""
+MAX_REQUESTS = MAX_SENT_COUNT
+"""Most in one window, whatever time it claims to cover, and in a sum of windows: a year at the rate above. A
+sum that is too large to be read again would keep people from everything that is stored with it."""
 
 
 def merge_windows(left: TelemetryWindow, right: TelemetryWindow) -> TelemetryWindow:
@@ -19,10 +23,13 @@ def merge_windows(left: TelemetryWindow, right: TelemetryWindow) -> TelemetryWin
         right: Another of the same bundle; where they differ in the variant, this one's is kept.
 
     Raises:
-        InvalidMessage: They are of different bundles, or their counts have different layouts.
+        InvalidMessage: They are of different bundles, their counts have different layouts, or the sum is more
+            than any device can have done.
     """
     if left.manifest_sha256 != right.manifest_sha256:
         raise InvalidMessage("Telemetry windows of different bundles cannot be added.")
+    if max(_requests(left) + _requests(right), left.labelled + right.labelled) > MAX_REQUESTS:
+        raise InvalidMessage(f"Telemetry windows of more than {MAX_REQUESTS} requests cannot be added.")
     return TelemetryWindow(
         started_at_s=min(left.started_at_s, right.started_at_s),
         ended_at_s=max(left.ended_at_s, right.ended_at_s),
@@ -72,9 +79,10 @@ def contradiction(window: TelemetryWindow) -> str | None:
         return "it ends before it starts"
     if window.correct > window.labelled:  # labels may come in a later window than their answers
         return f"{window.correct} of {window.labelled} labelled answers are correct"
-    durations, requests = sum(window.latency.values()), window.predictions + window.errors
-    if requests > MAX_REQUESTS_PER_S * (1.0 + window.ended_at_s - window.started_at_s):
-        return f"{requests} requests in {window.ended_at_s - window.started_at_s:.1f} s"
+    durations, requests = sum(window.latency.values()), _requests(window)
+    why = impossible(max(requests, window.labelled), window.ended_at_s - window.started_at_s)
+    if why is not None:
+        return why
     if durations > requests:
         return f"{durations} durations for {requests} requests"
     for name, counts in window.profile.items():
@@ -82,3 +90,14 @@ def contradiction(window: TelemetryWindow) -> str | None:
         if counted > window.predictions:
             return f"{counted} values of {name!r:.80} for {window.predictions} answers"
     return None
+
+
+def impossible(requests: int, duration_s: float) -> str | None:
+    """Return why there cannot have been so many requests, or labels, in a time; None if there can."""
+    if requests > min(MAX_REQUESTS, MAX_REQUESTS_PER_S * (1.0 + duration_s)):
+        return f"{requests} requests in {duration_s:.1f} s"
+    return None
+
+
+def _requests(window: TelemetryWindow) -> int:
+    return window.predictions + window.errors

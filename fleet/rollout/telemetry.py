@@ -7,7 +7,8 @@ canary   of the rollout's bundle, from a device that was sent it and is in TRIAL
          the device reported so, by the device's own clock: what it did under an earlier rollout of the
          same bundle is not evidence of this one
 control  of another bundle, from a device that ran a version before and was not sent the new one yet;
-         ended after the stage began, as far as clocks agree: an old spool is not a concurrent control
+         ended after the stage began and not in the future, as far as clocks agree: an old spool is not a
+         concurrent control, nor is one of a device whose clock is ahead
 =======  ===========================================================================================
 """
 
@@ -67,7 +68,7 @@ def _is_control(draft: Draft, deployment: Deployment, window: TelemetryWindow) -
         window.manifest_sha256 != draft.rollout.manifest_sha256
         and deployment.attempt.ordered_s is None
         and deployment.previous_version is not None
-        and window.ended_at_s >= draft.stage.started_s - CLOCK_TOLERANCE_S
+        and draft.stage.started_s - CLOCK_TOLERANCE_S <= window.ended_at_s <= draft.now_s + CLOCK_TOLERANCE_S
     )
 
 

@@ -7,6 +7,7 @@ from fleet.drift.profile import FeatureCounts
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
 from fleet.protocol.messages import RecordBody
+from fleet.protocol.windows import MAX_REQUESTS
 from hub.store.protocols import Store
 from hub.store.rows import DeadLetter, DriftRow
 from tests.support.stores import add_device, incident, incoming, report, window
@@ -25,6 +26,18 @@ def test_a_record_that_comes_twice_in_one_batch_counts_once(store: Store) -> Non
     add_device(store, "cam-1")
     assert store.add_records([incoming("cam-1", 1, window())] * 2) == 1
     assert store.totals()[0].totals.predictions == 10
+
+
+def test_totals_stay_readable_whatever_a_device_claims(store: Store) -> None:
+    add_device(store, "cam-1")
+    claim = window()
+    claim.ended_at_s, claim.predictions = 2.0**39, MAX_REQUESTS
+    beyond = window()
+    beyond.ended_at_s, beyond.predictions = 2.0**39, 2**53
+    bodies: list[RecordBody] = [claim, claim, beyond]
+    assert store.add_records([incoming("cam-1", number, body) for number, body in enumerate(bodies)]) == 3
+    [total] = store.totals()
+    assert total.totals.predictions == MAX_REQUESTS
 
 
 def test_equal_numbers_of_two_devices_are_two_records(store: Store) -> None:

@@ -6,6 +6,7 @@ import msgspec
 
 from fleet.protocol.messages import ShadowReport
 from fleet.protocol.shadow import merge_shadows
+from fleet.protocol.windows import MAX_REQUESTS
 from hub.store.protocols import Store
 from hub.store.rows import OrderChange, ShadowTotals
 from tests.support.stores import DIGEST, add_device, incoming, new_rollout, order
@@ -59,6 +60,28 @@ def test_a_report_that_contradicts_itself_counts_nowhere(store: Store) -> None:
     odd = msgspec.structs.replace(REPORT, disagreed=11)
     assert store.add_records([incoming("cam-1", 1, odd), incoming("cam-1", 2, REPORT)]) == 2
     assert store.shadows("digits", 2) == [ShadowTotals("cam-1", REPORT)]
+
+
+def test_sums_stay_readable_whatever_a_device_claims(store: Store) -> None:
+    add_device(store, "cam-1")
+    add_device(store, "cam-2")
+    most = msgspec.structs.replace(REPORT, started_at_s=0.0, ended_at_s=2.0**39, left_out=MAX_REQUESTS - 10)
+    claims = [incoming("cam-1", number, most) for number in range(3)]
+    beyond = msgspec.structs.replace(most, left_out=2**53)
+    assert store.add_records([*claims, incoming("cam-1", 3, beyond), incoming("cam-2", 1, REPORT)]) == 5
+    assert store.shadows("digits", 2) == [ShadowTotals("cam-1", most), ShadowTotals("cam-2", REPORT)]
+
+
+def test_a_device_cannot_invent_shadows_without_end(store: Store) -> None:
+    add_device(store, "cam-1")
+    add_device(store, "cam-2")
+    invented = [msgspec.structs.replace(REPORT, deployment_id=f"r1-{number}") for number in range(100)]
+    store.add_records([incoming("cam-2", 1, REPORT)])
+    store.add_records([incoming("cam-1", number, body) for number, body in enumerate(invented)])
+    kept = [row.report for row in store.shadows("digits", 2) if row.device_id == "cam-1"]
+    assert 8 <= len(kept) <= 64
+    assert invented[-1] in kept
+    assert ShadowTotals("cam-2", REPORT) in store.shadows("digits", 2)
 
 
 def test_an_order_keeps_its_shadow(store: Store) -> None:

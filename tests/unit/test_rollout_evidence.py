@@ -52,10 +52,16 @@ def test_a_window_without_confidences_says_nothing_about_them() -> None:
     assert tally(window(NEW, 0.0), gate) == Tally(0, 0)
 
 
+def _claim_millennia(window: TelemetryWindow) -> None:
+    window.ended_at_s, window.predictions = 2.0**39, 2**46
+
+
 CONTRADICTIONS: dict[str, Callable[[TelemetryWindow], None]] = {
     "more correct than labelled": lambda w: setattr(w, "correct", w.labelled + 1),
     "backwards": lambda w: setattr(w, "ended_at_s", w.started_at_s - 1.0),
     "more durations than requests": lambda w: w.latency.update({3: 201}),
+    "more labels than there is time for": lambda w: setattr(w, "labelled", 2**53),
+    "more requests than any time is long enough for": _claim_millennia,
     "too few cells": lambda w: w.profile.update({OUTPUT_CONFIDENCE: FeatureCounts(cells=[1])}),
     "no cells": lambda w: w.profile.update({OUTPUT_CONFIDENCE: FeatureCounts(cells=[])}),
     "more confidences than answers": lambda w: w.profile.update(
@@ -107,6 +113,7 @@ def test_windows_that_are_evidence_of_nothing_change_nothing() -> None:
         ("stranger", window(NEW, now)),
         (control.device_id, other_model),
         (control.device_id, window(OLD, now - CLOCK_TOLERANCE_S - 2.1)),  # an old spool
+        (control.device_id, window(OLD, now + CLOCK_TOLERANCE_S)),  # perhaps one, by a clock that is ahead
     ]
     before = campaign.rollout
     campaign.do(EvidenceObserved(tuple(nothing)))

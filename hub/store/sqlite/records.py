@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 import sqlite_utils
 
-from fleet.protocol.errors import Cause
+from fleet.protocol.errors import Cause, InvalidMessage
 from fleet.protocol.messages import (
     DeploymentReport,
     Diagnostics,
@@ -27,6 +28,8 @@ from hub.store.sqlite.diagnostics import keep_diagnostics
 from hub.store.sqlite.measurements import keep_measurements
 from hub.store.sqlite.migrations import table
 from hub.store.sqlite.shadows import add_shadows
+
+log = logging.getLogger(__name__)
 
 _KINDS = {
     DeploymentReport: "deployment",
@@ -145,7 +148,10 @@ def _add_to_totals(db: sqlite_utils.Database, records: Iterable[IncomingRecord])
         if isinstance(window, TelemetryWindow) and contradiction(window) is None:
             key = (incoming.device_id, window.model, window.version)
             known = sums.get(key) or _total(db, key)
-            sums[key] = merge_windows(known, window) if known else window
+            try:
+                sums[key] = merge_windows(known, window) if known else window
+            except InvalidMessage as error:
+                log.warning("A telemetry window of %s is not added up: %s", incoming.device_id, error)
     for (device_id, model, version), window in sums.items():
         db.execute(
             "INSERT INTO totals (device_id, model, version, body) VALUES (?, ?, ?, ?)"

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 import msgspec
 import sqlite_utils
 
+from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.messages import ShadowReport
 from fleet.protocol.shadow import contradiction, merge_shadows
 from hub.store.rows import IncomingRecord, ShadowTotals
 from hub.store.sqlite.database import Part
+
+log = logging.getLogger(__name__)
+
+KEPT_FOR_EACH_VERSION = 32
+"""Of each device, the newest: it names deployments and active versions itself, so it could invent them."""
 
 
 class SqliteShadows(Part):
@@ -38,7 +45,11 @@ def add_shadows(db: sqlite_utils.Database, records: Iterable[IncomingRecord]) ->
             " AND active_version = ?",
             key,
         ).fetchone()
-        total = merge_shadows(_report(known[0]), report) if known else report
+        try:
+            total = merge_shadows(_report(known[0]), report) if known else report
+        except InvalidMessage as error:
+            log.warning("A report of a shadow from %s is not added up: %s", incoming.device_id, error)
+            continue
         db.execute(
             "INSERT INTO shadows"
             " (device_id, deployment_id, manifest_sha256, active_version, model, version, body)"
@@ -46,6 +57,13 @@ def add_shadows(db: sqlite_utils.Database, records: Iterable[IncomingRecord]) ->
             " ON CONFLICT (device_id, deployment_id, manifest_sha256, active_version)"
             " DO UPDATE SET body = excluded.body",
             [*key, report.model, report.version, msgspec.msgpack.encode(total)],
+        )
+        of_version = [incoming.device_id, report.model, report.version]
+        db.execute(
+            "DELETE FROM shadows WHERE device_id = ? AND model = ? AND version = ? AND rowid NOT IN"
+            " (SELECT rowid FROM shadows WHERE device_id = ? AND model = ? AND version = ?"
+            " ORDER BY rowid DESC LIMIT ?)",
+            [*of_version, *of_version, KEPT_FOR_EACH_VERSION],
         )
 
 
