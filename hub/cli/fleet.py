@@ -45,7 +45,8 @@ def _print_drift(rows: list[dict[str, Any]]) -> None:
         {
             "device": row["device_id"],
             "runs": f"{row['model']} {row['version']}",
-            "most": f"{feature['share']:.1%} {feature['split']}, not {feature['expected']:.1%}",
+            "strength": f"{feature['evidence']:.1f} / {feature['threshold']:.1f}",
+            "most": f"{feature['share']:.0%} {feature['split']}, not {feature['expected']:.0%}",
             "moved": "" if feature["wasserstein"] is None else f"{feature['wasserstein']:.2f} σ",
             **feature,
         }
@@ -57,14 +58,10 @@ def _print_drift(rows: list[dict[str, Any]]) -> None:
         "runs": "runs",
         "feature": "feature",
         "alarm": "alarm",
-        "evidence": "evidence",
-        "threshold": "threshold",
-        "most": "where most",
+        "strength": "evidence / needed",
+        "most": "most of it",
         "distance": "KS",
-        "psi": "PSI",
         "moved": "moved",
-        "missing": "missing",
-        "outside": "outside",
-        "samples": "samples",
+        "samples": "values",
     }
     print_table(flat, columns, as_json=False)
