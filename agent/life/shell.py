@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import NamedTuple
 
 from agent.hosting import Host, Hosted
@@ -202,6 +202,7 @@ class ModelShell:
                 self._work = asyncio.ensure_future(self._do_work(self.life))
             case Rest():
                 self._stop_work()
+                self._let_go(but=(self.life.active, self.life.previous))
             case Clean():
                 self._clean()
             case Report():
@@ -262,7 +263,7 @@ class ModelShell:
             hosted.counter.begin(time.time())
         if before is None:
             return
-        if before.release in self.life.installed:  # a trial may bring it back at once
+        if before.release in (self.life.active, self.life.previous):  # a trial may bring it back at once
             self._ready[before.release] = before
             self._flush(before)
         else:
@@ -270,12 +271,16 @@ class ModelShell:
 
     def _clean(self) -> None:
         """Let go of versions in memory that do not answer, then of what is on disk."""
-        for release in list(self._ready):
-            self._retire(self._ready.pop(release))
+        self._let_go()
         try:
             self._clean_disk(self._model)
         except StorageError as error:
             self._around.on_incident(error)
+
+    def _let_go(self, but: Container[Release | None] = ()) -> None:
+        """Let go of versions in memory that do not answer: others may need the room."""
+        for release in [release for release in self._ready if release not in but]:
+            self._retire(self._ready.pop(release))
 
     def _retire(self, hosted: Hosted) -> None:
         self._flush(hosted)

@@ -1,8 +1,9 @@
-"""The shell around the update machine while states cannot be written: what waits, and in which order."""
+"""The shell around the update machine: what waits while states cannot be written, what stays in memory."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from agent.life.choice import Chooser
 from agent.life.gate import Gate
 from agent.life.measurements import Measurements
 from agent.life.models import Models
-from agent.life.opening import Opener
+from agent.life.opening import Opener, needed_bytes
 from agent.life.shell import Surroundings
 from agent.life.slots import Slots
-from agent.life.store import LifeStore
+from agent.life.store import LifeStore, Stored
+from agent.life.terms import Life, Phase, Release
 from agent.life.work import Workshop
 from agent.mqtt import Link
 from agent.settings import Settings
@@ -33,6 +35,7 @@ from fleet.protocol.deployment import DeploymentState as S
 from fleet.protocol.enrolment import BrokerAccess
 from fleet.protocol.errors import MusterError, NoSpace
 from fleet.protocol.messages import DeploymentReport
+from tests.support.agent_bundles import VARIANT, build
 from tests.support.agent_repository import Repository
 from tests.support.small_disk import SmallDisk, on_small_disk, small_disk
 from tests.support.waiting import eventually_async
@@ -74,7 +77,7 @@ class OfflineDevice:
         slots, host = Slots(folder / "models", blobs), Host()
         delivery = Delivery("dev-1", link, blobs, settings, on_incident=self._tell, backoff=_backoff)
         self.outbox = Outbox(folder / "outbox.sqlite", 10**6)
-        opener = Opener(settings, self._tell)
+        self.opener = opener = Opener(settings, self._tell)
         gate = Gate(folder, settings, lambda: None)
         gate.hear_hub(held=False)
         workshop = Workshop(
@@ -119,6 +122,10 @@ class OfflineDevice:
             for deployment_id, version in orders
         )
         self.models.apply(Assignment("dev-1", 1, 0, 1, models))
+
+    def answering(self) -> int | None:
+        """Return the version that answers."""
+        return next((state.version for state in self.models.states()), None)
 
     def deployment(self) -> str | None:
         """Return the deployment that the device works on."""
@@ -217,3 +224,34 @@ def test_an_order_taken_back_while_it_waited_leaves_nothing(tmp_path: Path) -> N
         assert device.reports() == []
 
     play(tmp_path, story)
+
+
+def test_a_candidate_whose_order_is_superseded_in_the_shadow_leaves_the_memory(tmp_path: Path) -> None:
+    folder, life = tmp_path / "state", tmp_path / "life"
+    blobs = BlobStore(folder / "blobs")
+    slots = Slots(folder / "models", blobs)
+    releases = []
+    for bundle in (build(1), build(2)):
+        release = Release(bundle.manifest.version, bundle.sha256, VARIANT)
+        slots.stage("digits", release, bundle.data)
+        for file in bundle.files:
+            blobs.path(file.sha256).write_bytes(bundle.blobs[file.sha256])
+        slots.install("digits", release)
+        releases.append(release)
+    active, candidate = releases
+    shadowed = Life(Phase.SHADOW, "d-2", active, None, candidate, ordered=candidate, shadow_s=3600)
+    LifeStore(life).save("digits", Stored(shadowed))
+
+    async def run() -> None:
+        device = OfflineDevice(folder, life)
+        try:
+            await eventually_async(lambda: device.answering() == 1)
+            alone_bytes = needed_bytes(build(1).variant.requirement)
+            await eventually_async(lambda: device.opener.held_bytes > alone_bytes)
+            device.order(("d-3", 3))
+            await eventually_async(lambda: gc.collect() >= 0 and device.opener.held_bytes == alone_bytes)
+            assert device.answering() == 1
+        finally:
+            await device.close()
+
+    asyncio.run(run())
