@@ -2,9 +2,11 @@
 
 The client makes a file in memory (``memfd_create``) and passes its descriptor; it has no name that another
 process could guess or leave behind. It has to be sealed against shrinking: reading a page that its owner has
-taken away again would end the agent by SIGBUS. Each is mapped once.
+taken away again would end the agent by SIGBUS. So would reading a huge page that was punched out of the file
+when there is none left, and a file that can be written can be punched; so huge pages are refused. Each is
+mapped once.
 
-Source: memfd_create(2), fcntl(2) "File Sealing".
+Source: memfd_create(2), fcntl(2) "File Sealing", fallocate(2), hugetlbpage.rst of the Linux kernel.
 """
 
 from __future__ import annotations
@@ -45,10 +47,13 @@ class Regions:
         try:
             seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
             size_bytes = os.fstat(descriptor).st_size
+            page_bytes = os.fstatvfs(descriptor).f_bsize
         except OSError as error:
             raise InvalidMessage("What was passed is no file in memory: see memfd_create(2).") from error
         if not seals & fcntl.F_SEAL_SHRINK:
             raise InvalidMessage("The file in memory has to be sealed against shrinking (F_SEAL_SHRINK).")
+        if page_bytes != mmap.PAGESIZE:
+            raise InvalidMessage("The file in memory has huge pages (MFD_HUGETLB).")
         if size_bytes > self._limit_bytes:
             raise MessageTooLarge(
                 f"The region has {size_bytes} bytes; {self._limit_bytes} are the most.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import tempfile
@@ -313,9 +314,12 @@ def test_memory_that_could_go_away_is_not_mapped(api: Api) -> None:
     with dial(api) as sock:
         unsealed = os.memfd_create("test", os.MFD_ALLOW_SEALING)
         os.ftruncate(unsealed, 4096)
+        huge = os.memfd_create("test", os.MFD_ALLOW_SEALING | os.MFD_HUGETLB)
+        fcntl.fcntl(huge, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         with tempfile.TemporaryFile() as file:
             for descriptors, why in (
                 ([unsealed], "sealed"),
+                ([huge], "huge pages"),
                 ([file.fileno()], "no file in memory"),
                 ([], "No descriptor"),
             ):
@@ -325,6 +329,7 @@ def test_memory_that_could_go_away_is_not_mapped(api: Api) -> None:
                 assert answer.status == ERROR
                 assert why in str(unpack_error(data))
         os.close(unsealed)
+        os.close(huge)
         assert ask(sock, Kind.OPEN, data=b"digits").handle == 1
 
 

@@ -29,7 +29,7 @@ def device_fixture(
     broker: RunningBroker, tmp_path_factory: pytest.TempPathFactory, port: int
 ) -> Iterator[Device]:
     peer = Peer(broker)
-    device = Device(peer, tmp_path_factory.mktemp("device"), "triton", tcp_port=port)
+    device = Device(peer, tmp_path_factory.mktemp("device"), "triton", tcp_port=port, shared_memory=True)
     try:
         bundles = build(1), build_tabular()
         peer.release(*bundles)
@@ -118,6 +118,17 @@ def test_text_goes_in_and_comes_out_either_way(calls: dict[str, Any]) -> None:
     assert len(calls["one_output"]["document"]["outputs"]) == 1
 
 
+def test_tensors_go_through_shared_memory(calls: dict[str, Any]) -> None:
+    got = calls["in_shared_memory"]
+    assert "error" not in got, got
+    assert got["arrays"] == calls["text_as_bytes"]["arrays"]
+    assert ["data" in output for output in got["document"]["outputs"]] == [False, False]
+    numbers = {"name": "numbers", "key": got["key"], "offset": 0, "byte_size": 1024}
+    text = {"name": "text", "key": got["key"], "offset": 1024, "byte_size": 3072}
+    assert got["statuses"] == [[numbers, text], [text], [text], []]
+    assert "system_shared_memory" in calls["server_metadata"]["extensions"]
+
+
 def test_requests_made_at_once_are_each_answered(calls: dict[str, Any]) -> None:
     for scale, array in enumerate(calls["at_once"], start=1):
         assert array["data"] == pytest.approx(expected(scale), abs=1e-5)
@@ -147,8 +158,9 @@ def test_the_client_for_asyncio_works_too(calls: dict[str, Any]) -> None:
         ("wrong_output", "400", "gives the outputs probabilities"),
         ("missing_input", "400", "takes the inputs city, numbers; numbers came"),
         ("not_finite", "400", "not finite"),
-        ("shared_memory", "400", "shared_memory_region"),
-        ("register_shared_memory", "404", "systemsharedmemory"),
+        ("unknown_region", "404", "'region'"),
+        ("unknown_memory", "404", "muster-test-nobody"),
+        ("cuda_memory", "404", "cudasharedmemory"),
         ("trace_settings", "404", "trace"),
     ],
 )

@@ -10,14 +10,16 @@ import asyncio
 import http.client
 import json
 import sys
+import uuid
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 import tritonclient.http as triton  # type: ignore[import-not-found] # it is not in .venv
+import tritonclient.utils.shared_memory as shm  # type: ignore[import-not-found] # as above
 from tritonclient.http import aio
-from tritonclient.utils import InferenceServerException  # type: ignore[import-not-found] # as above
+from tritonclient.utils import InferenceServerException
 
 ADDRESS = sys.argv[1]
 SAMPLE = np.array([[0.9, 0.1, 0.4, 0.2]], dtype=np.float32)
@@ -94,6 +96,40 @@ def shrunk(client: Any) -> dict[str, Any]:
     return infer(client, given=[pixels().set_shape([2, 4])])
 
 
+def in_shared_memory(client: Any) -> dict[str, Any]:
+    """Pass numbers in and scores out by shared memory, text in and out by another region of it."""
+    name = f"muster-test-{uuid.uuid4().hex}"
+    memory = shm.create_shared_memory_region("numbers", f"/{name}", 4096, create_only=True)
+    inputs = visit(binary=True)
+    numbers, text = (each._get_binary_data() for each in inputs)  # as the client would send them
+    shm.set_shared_memory_region(memory, [np.frombuffer(numbers, np.uint8)])
+    shm.set_shared_memory_region(memory, [np.frombuffer(text, np.uint8)], offset=1024)
+    try:
+        client.register_system_shared_memory("numbers", f"/{name}", 1024)
+        client.register_system_shared_memory("text", f"/{name}", 3072, offset=1024)
+        told = client.get_system_shared_memory_status(), client.get_system_shared_memory_status("text")
+        inputs[0].set_shared_memory("numbers", len(numbers))
+        inputs[1].set_shared_memory("text", len(text))
+        scores, label = (triton.InferRequestedOutput(each) for each in BOTH)
+        scores.set_shared_memory("numbers", 64, offset=512)
+        label.set_shared_memory("text", 64, offset=1024)
+        result = client.infer("visits", inputs, outputs=[scores, label])
+        found = {
+            "document": result.get_response(),
+            "arrays": {
+                "probabilities": plain(shm.get_contents_as_numpy(memory, np.float32, [2, 2], 512)),
+                "label": plain(shm.get_contents_as_numpy(memory, np.object_, [2], 2048)),
+            },
+        }
+        client.unregister_system_shared_memory("numbers")
+        left = client.get_system_shared_memory_status()
+        client.unregister_system_shared_memory()
+        gone = client.get_system_shared_memory_status()
+    finally:
+        shm.destroy_shared_memory_region(memory)
+    return {**found, "statuses": [*told, left, gone], "key": f"/{name}"}
+
+
 def in_asyncio(_client: Any) -> dict[str, Any]:
     """Make some of the calls with the client for asyncio."""
 
@@ -165,10 +201,14 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "wrong_output": partial(infer, asked=asking("other", binary=True)),
     "missing_input": partial(infer, model="visits", given=visit(binary=True)[:1]),
     "not_finite": partial(infer, given=[pixels(SAMPLE * np.float32(np.nan))]),
-    "shared_memory": partial(
+    "in_shared_memory": in_shared_memory,
+    "unknown_region": partial(
         infer, given=[triton.InferInput("pixels", [1, 4], "FP32").set_shared_memory("region", 16)]
     ),
-    "register_shared_memory": lambda client: client.register_system_shared_memory("region", "/region", 16),
+    "unknown_memory": lambda client: client.register_system_shared_memory(
+        "region", "/muster-test-nobody", 16
+    ),
+    "cuda_memory": lambda client: client.register_cuda_shared_memory("region", b"handle", 0, 16),
     "trace_settings": Client.get_trace_settings,
     "statistics": lambda client: client.get_inference_statistics("digits"),
     "version_statistics": lambda client: client.get_inference_statistics("digits", "1"),
