@@ -15,20 +15,25 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from agent.hosting import Answer, Host, Hosted
 from agent.log import unexpected_failure
 from agent.runtimes.protocol import Tensors
+from agent.serving.fast_form import Form, Opened
 from agent.serving.fast_frames import (
+    ANSWER,
+    GOOD,
     HEADER,
+    MAGIC,
     Described,
     Header,
     Kind,
     Place,
     pack_head,
+    unpack_header,
 )
-from agent.serving.fast_plan import Plan, plan_request, read_labels
+from agent.serving.fast_plan import read_labels
 from agent.serving.fast_regions import Regions
 from agent.serving.fast_stream import Ended, FrameStream
 from fleet.protocol.errors import InferenceTimedOut, InvalidMessage, MessageTooLarge, MusterError, NotFound
@@ -37,9 +42,12 @@ from fleet.protocol.manifest import Signature
 log = logging.getLogger(__name__)
 
 MAX_OPENED = 256
-MAX_PLANS = 64
+_INFERRED = Kind.INFER | ANSWER
 _LABELLED = struct.Struct("<II")
 _REGION_SIZE = struct.Struct("<Q")
+
+
+_T = TypeVar("_T")
 
 
 class Services(NamedTuple):
@@ -63,44 +71,6 @@ class Services(NamedTuple):
     limit_bytes: int
 
 
-class _Opened:
-    """A model that a client has opened, and the plans of its requests to the version that answers."""
-
-    def __init__(self, model: str) -> None:
-        self.model = model
-        self._plans: dict[bytes, Plan] = {}
-        self._release: object = None
-        self._last: tuple[bytes, Plan] | None = None
-
-    def plan(self, hosted: Hosted, header: Header, buffer: bytearray, regions: Regions) -> Plan:
-        """Return the plan of a request: that of the last one, if it looks the same."""
-        if self._release is not hosted.release:  # another version, perhaps with another signature
-            self.forget_plans()
-            self._release = hosted.release
-        if self._last is not None:
-            head, plan = self._last
-            if (
-                len(head) == header.head_bytes
-                and plan.data_bytes == header.data_bytes
-                and buffer.startswith(head, HEADER.size)
-            ):
-                return plan
-        head = bytes(memoryview(buffer)[HEADER.size : HEADER.size + header.head_bytes])
-        found = self._plans.get(head)
-        if found is None or found.data_bytes != header.data_bytes:
-            found = plan_request(head, header.data_bytes, hosted.manifest.signature, regions)
-            if len(self._plans) >= MAX_PLANS:  # of shapes that change all the time
-                self._plans.clear()
-            self._plans[head] = found
-        self._last = (head, found)
-        return found
-
-    def forget_plans(self) -> None:
-        """Forget them: they may be of another version, or of regions that are no more."""
-        self._plans.clear()
-        self._last = None
-
-
 class Connection:
     """One client.
 
@@ -113,16 +83,23 @@ class Connection:
         self._sock = sock
         self._services = services
         self._stream = FrameStream(sock, services.limit_bytes, self._forget_plans)
-        self._opened: list[_Opened] = []
+        self._opened: list[Opened] = []
         self._regions = Regions(services.limit_bytes)
-        self._asked: tuple[float, Hosted, Header] | None = None  # since when who computes what
+        self._asked: tuple[float, Hosted, int] | None = None  # since when who computes what
+        self._form: Form | None = None  # of the last request to infer
 
     def serve(self) -> None:
         """Answer requests until either side ends the connection."""
         try:
             while True:
+                self._stream.receive()
+                repeated = self._repeated()
+                if repeated is not None:
+                    self._respond(self._compute, repeated)
+                    self._stream.drop(repeated[0].size_bytes)
+                    continue
                 header = self._stream.next_frame()
-                self._respond(header)
+                self._respond(self._answer, header)
                 self._stream.drop(HEADER.size + header.head_bytes + header.data_bytes)
         except (Ended, OSError) as error:
             log.debug("A connection of the fast path ended: %s", error)
@@ -151,11 +128,13 @@ class Connection:
         asked = self._asked
         if asked is None:
             return
-        since_s, hosted, header = asked
+        since_s, hosted, request_id = asked
         hosted.tell_late_run()
         if time.monotonic() - since_s > limit_s:
             late = InferenceTimedOut("The model did not answer in time.")
-            self._stream.give_up(header, late, lambda: self._asked is asked)
+            self._stream.give_up(
+                Header(Kind.INFER, request_id=request_id), late, lambda: self._asked is asked
+            )
 
     def _data(self, header: Header) -> bytes:
         start = HEADER.size + header.head_bytes
@@ -164,34 +143,37 @@ class Connection:
     def _head(self, header: Header) -> bytes:
         return bytes(memoryview(self._stream.buffer)[HEADER.size : HEADER.size + header.head_bytes])
 
-    def _respond(self, header: Header) -> None:
+    def _respond(self, answer: Callable[[_T], None], asked: _T) -> None:
         """Answer a request; every failure is an answer too."""
         try:
-            match header.kind:
-                case Kind.INFER:
-                    self._infer(header)
-                case Kind.OPEN:
-                    self._open(header)
-                case Kind.FEEDBACK:
-                    self._label(header)
-                case Kind.SHARE:
-                    self._share(header)
-                case Kind.UNSHARE:
-                    self._regions.give_back(header.handle)
-                    self._forget_plans()
-                    self._stream.send(header)
-                case Kind.WINDOW:
-                    self._services.take_window(self._data(header))
-                    self._stream.send(header)
-                case unknown:
-                    self._stream.send_error(header, InvalidMessage(f"There is no request of kind {unknown}."))
+            answer(asked)
         except MusterError as error:
-            self._stream.send_error(header, error)
+            self._stream.send_error(unpack_header(self._stream.buffer), error)
         except (Ended, OSError):
             raise
         except Exception:
             log.exception("A request on the fast path failed unexpectedly.")
-            self._stream.send_error(header, unexpected_failure())
+            self._stream.send_error(unpack_header(self._stream.buffer), unexpected_failure())
+
+    def _answer(self, header: Header) -> None:
+        match header.kind:
+            case Kind.INFER:
+                self._infer(header)
+            case Kind.OPEN:
+                self._open(header)
+            case Kind.FEEDBACK:
+                self._label(header)
+            case Kind.SHARE:
+                self._share(header)
+            case Kind.UNSHARE:
+                self._regions.give_back(header.handle)
+                self._forget_plans()
+                self._stream.send(header)
+            case Kind.WINDOW:
+                self._services.take_window(self._data(header))
+                self._stream.send(header)
+            case unknown:
+                raise InvalidMessage(f"There is no request of kind {unknown}.")
 
     def _infer(self, header: Header) -> None:
         opened = self._model(header.handle)
@@ -200,8 +182,28 @@ class Connection:
         if hosted is None or (header.version and header.version != hosted.release.version):
             hosted = services.answering(opened.model, header.version)
         plan = opened.plan(hosted, header, self._stream.buffer, self._regions)
-        inputs = plan.read(self._stream.buffer, HEADER.size + header.head_bytes)
-        self._asked = (time.monotonic(), hosted, header)
+        form = self._form = Form(opened.model, hosted, plan, header, self._stream.buffer)
+        self._compute((form, hosted))
+
+    def _repeated(self) -> tuple[Form, Hosted] | None:
+        """Return the form of the last request, and who answers, if the present one has it."""
+        form, stream = self._form, self._stream
+        if form is None or not form.begins(stream.buffer, stream.filled):
+            return None
+        hosted = self._services.host.get(form.model)
+        if hosted is None or hosted.release is not form.release:
+            return None
+        if stream.filled < form.size_bytes:
+            stream.fill(form.size_bytes)
+        return form, hosted
+
+    def _compute(self, asked: tuple[Form, Hosted]) -> None:
+        """Answer the request in the buffer, which is of a form."""
+        form, hosted = asked
+        stream, services, plan = self._stream, self._services, form.plan
+        inputs = plan.read(stream.buffer, form.data_start)
+        request_id = form.request_id(stream.buffer)
+        self._asked = (time.monotonic(), hosted, request_id)
         try:
             answer = hosted.answer_now(inputs)
         finally:
@@ -210,10 +212,11 @@ class Connection:
             _count(hosted, inputs, answer)
         try:
             head, parts, size_bytes = plan.write(answer.outputs)
-            number = services.remember(opened.model, answer, hosted.manifest.signature.classes) or 0
-            self._stream.send(
-                header, head, parts, data_bytes=size_bytes, version=answer.version, prediction_id=number
+            prediction_id = services.remember(form.model, answer, form.classes) or 0
+            header = HEADER.pack(
+                MAGIC, _INFERRED, GOOD, 0, request_id, answer.version, len(head), size_bytes, prediction_id
             )
+            stream.send_frame((header, head, *parts), size_bytes)
         finally:
             if not plan.reads_regions:
                 _count(hosted, inputs, answer)  # the client need not wait for it
@@ -229,7 +232,7 @@ class Connection:
             if len(self._opened) >= MAX_OPENED:
                 raise MessageTooLarge(f"A connection may open {MAX_OPENED} models.")
             number = len(self._opened)
-            self._opened.append(_Opened(model))
+            self._opened.append(Opened(model))
         head = _describe(hosted.manifest.signature)
         self._stream.send(header, head, version=hosted.release.version, handle=number + 1)
 
@@ -241,7 +244,7 @@ class Connection:
 
     def _share(self, header: Header) -> None:
         """Say that a descriptor may come, take it with the one byte that carries it, map it."""
-        if self._stream.has_more_than(HEADER.size + header.head_bytes + header.data_bytes):
+        if self._stream.filled > HEADER.size + header.head_bytes + header.data_bytes:
             raise InvalidMessage("Wait for the answer before you pass the descriptor.")
         self._stream.send(header)
         data, descriptors, _, _ = socket.recv_fds(self._sock, 1, 1, socket.MSG_CMSG_CLOEXEC)
@@ -259,12 +262,13 @@ class Connection:
             header, parts=[_REGION_SIZE.pack(size_bytes)], data_bytes=_REGION_SIZE.size, handle=number
         )
 
-    def _model(self, handle: int) -> _Opened:
+    def _model(self, handle: int) -> Opened:
         if not 0 < handle <= len(self._opened):
             raise NotFound(f"No model was opened as {handle}.")
         return self._opened[handle - 1]
 
     def _forget_plans(self) -> None:
+        self._form = None
         for opened in self._opened:
             opened.forget_plans()
 

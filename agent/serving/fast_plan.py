@@ -133,10 +133,12 @@ class Plan:
         self._sources = tuple(sources)
         self._targets = tuple(targets)
         self._bound: tuple[bytearray, list[tuple[str, Source, NDArray[Any]]]] | None = None
+        self._only: tuple[bytearray, dict[str, NDArray[Any]], NDArray[Any]] | None = None
+        self._last: tuple[str, tuple[int, ...], np.dtype[Any], bytes] | None = None
         self._heads: dict[tuple[Any, ...], bytes] = {}
 
     def read(self, buffer: bytearray, data_start: int) -> dict[str, NDArray[Any]]:
-        """Return the inputs of a request, by name.
+        """Return the inputs of a request, by name; the dictionary is used again for the next.
 
         Args:
             buffer: Where it was received; mostly the same as the last time.
@@ -145,12 +147,16 @@ class Plan:
         Raises:
             InvalidMessage: A value may not be.
         """
+        if self._only is not None and self._only[0] is buffer and is_finite(self._only[2]):
+            return self._only[1]
         if self._bound is None or self._bound[0] is not buffer:
             bound = [(each.wanted.name, each, each.bind(buffer, data_start)) for each in self._sources]
             self._bound = buffer, bound
         inputs = {}
         for name, source, array in self._bound[1]:
             inputs[name] = source.read(array)
+        if len(self._sources) == 1 and self._sources[0].is_plain:
+            self._only = buffer, inputs, array
         return inputs
 
     def write(self, outputs: Mapping[str, NDArray[Any]]) -> tuple[bytes, list[Part], int]:
@@ -162,6 +168,12 @@ class Plan:
         Raises:
             MessageTooLarge: An output does not fit where it is to go.
         """
+        if self._last is not None:  # one output, into the answer's data
+            name, shape, dtype, head = self._last
+            array = outputs[name]
+            if array.shape == shape and array.dtype is dtype:
+                data = _as_bytes(array)
+                return head, [data], len(data)
         parts: list[Part] = []
         layout: list[Any] = []
         end = 0
@@ -177,12 +189,14 @@ class Plan:
                 _put(target, data)
             layout.append((array.shape, array.dtype, len(data)))
         key = tuple(layout)
-        head = self._heads.get(key)
-        if head is None:
+        found = self._heads.get(key)
+        if found is None:
             if len(self._heads) >= MAX_ANSWER_HEADS:  # of shapes that change all the time
                 self._heads.clear()
-            head = self._heads[key] = self._describe(outputs, [each[2] for each in layout])
-        return head, parts, end
+            found = self._heads[key] = self._describe(outputs, [each[2] for each in layout])
+        if len(self._targets) == 1 and target.region is None and array.dtype.name in CODES:
+            self._last = target.name, array.shape, array.dtype, found
+        return found, parts, end
 
     def _describe(self, outputs: Mapping[str, NDArray[Any]], sizes_bytes: list[int]) -> bytes:
         in_data = [size for size, target in zip(sizes_bytes, self._targets, strict=True) if not target.region]

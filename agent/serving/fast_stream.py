@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from agent.serving.fast_frames import (
@@ -53,16 +53,13 @@ class FrameStream:
             sock.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(int(STALL_S), 0))
         self.buffer = bytearray(BUFFER_BYTES)
         """Where requests are read; the present one is at its beginning."""
-        self._filled = 0
+        self.filled = 0
+        """How much of the buffer has been received."""
         self._sock = sock
         self._limit_bytes = limit_bytes
         self._on_other_buffer = on_other_buffer
         self._sending = threading.Lock()
         self._is_given_up = False
-
-    def has_more_than(self, size_bytes: int) -> bool:
-        """Whether more than that has been read."""
-        return self._filled > size_bytes
 
     def give_up(self, header: Header, error: MusterError, is_held_up: Callable[[], bool]) -> None:
         """Answer a request for the thread that it holds up, and cut the connection. For other threads.
@@ -88,7 +85,7 @@ class FrameStream:
 
     def next_frame(self) -> Header:
         """Return the next frame's header when all of the frame is at the beginning of the buffer."""
-        self._fill(HEADER.size)
+        self.fill(HEADER.size)
         try:
             header = unpack_header(self.buffer)
             size_bytes = HEADER.size + header.head_bytes + header.data_bytes
@@ -100,46 +97,50 @@ class FrameStream:
         except MusterError as error:
             self.send_error(Header(0), error)
             raise Ended(str(error)) from error
-        if size_bytes > self._filled:
+        if size_bytes > self.filled:
             if size_bytes > len(self.buffer):
                 self._resize(size_bytes)
-            self._fill(size_bytes)
+            self.fill(size_bytes)
         return header
 
-    def _fill(self, wanted_bytes: int) -> None:
-        """Read until the buffer has so many bytes; more if they are there already."""
-        while self._filled == 0:
+    def receive(self) -> None:
+        """Wait until something is in the buffer."""
+        while self.filled == 0:
             try:
-                self._filled = self._sock.recv_into(self.buffer)
+                self.filled = self._sock.recv_into(self.buffer)
             except BlockingIOError:  # a quiet client
                 if len(self.buffer) > BUFFER_BYTES:
                     self._resize(BUFFER_BYTES)
                 continue
-            if self._filled == 0:
+            if self.filled == 0:
                 raise Ended("The client has closed it.")
+
+    def fill(self, wanted_bytes: int) -> None:
+        """Read until the buffer has so many bytes; more if they are there already."""
+        self.receive()
         stalled_s = None
-        while self._filled < wanted_bytes:
-            rest = memoryview(self.buffer)[self._filled : wanted_bytes]
+        while self.filled < wanted_bytes:
+            rest = memoryview(self.buffer)[self.filled : wanted_bytes]
             got = self._sock.recv_into(rest, 0, socket.MSG_WAITALL)  # a stall raises BlockingIOError
             if got == 0:
                 raise Ended("The client has closed it within a frame.")
-            self._filled += got
+            self.filled += got
             stalled_s = stalled_s or time.monotonic() + STALL_S
-            if self._filled < wanted_bytes and time.monotonic() > stalled_s:
+            if self.filled < wanted_bytes and time.monotonic() > stalled_s:
                 raise Ended("The client sends too slowly.")
 
     def _resize(self, size_bytes: int) -> None:
         buffer = bytearray(size_bytes)
-        buffer[: self._filled] = memoryview(self.buffer)[: self._filled]
+        buffer[: self.filled] = memoryview(self.buffer)[: self.filled]
         self.buffer = buffer
         self._on_other_buffer()
 
     def drop(self, size_bytes: int) -> None:
         """Forget a frame; what a client has sent already after it comes to the beginning."""
-        rest = self._filled - size_bytes
+        rest = self.filled - size_bytes
         if rest:
-            self.buffer[:rest] = self.buffer[size_bytes : self._filled]
-        self._filled = rest
+            self.buffer[:rest] = self.buffer[size_bytes : self.filled]
+        self.filled = rest
 
     def send_error(self, header: Header, error: MusterError) -> None:
         """Answer a request with an error."""
@@ -170,17 +171,23 @@ class FrameStream:
             data_bytes,
             prediction_id,
         )
+        self.send_frame((answer, head, *parts), data_bytes)
+
+    def send_frame(self, parts: Sequence[Part], data_bytes: int) -> None:
+        """Send an answer.
+
+        Args:
+            parts: The whole frame.
+            data_bytes: Size of its data.
+        """
         with self._sending:
             if self._is_given_up:
                 raise Ended("The request was given up.")
-            size_bytes = HEADER.size + len(head) + data_bytes
             if data_bytes <= COPIED_BYTES:
-                data = b"".join((answer, head, *parts))
-                if (sent := self._sock.send(data)) < size_bytes:
+                data = b"".join(parts)
+                if (sent := self._sock.send(data)) < len(data):
                     self._send_rest(data, sent)
-                return
-            parts = [answer + head, *parts]
-            if (sent := self._sock.sendmsg(parts)) < size_bytes:
+            elif (sent := self._sock.sendmsg(parts)) < sum(map(len, parts)):
                 self._send_rest(b"".join(parts), sent)
 
     def _send_rest(self, data: bytes, sent: int) -> None:

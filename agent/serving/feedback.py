@@ -7,8 +7,9 @@ one from before a restart is not taken for another. Any thread may remember; lab
 from __future__ import annotations
 
 import secrets
+from array import array
 from collections.abc import Sequence
-from itertools import count
+from threading import Lock
 from typing import NamedTuple
 
 import msgspec
@@ -44,12 +45,10 @@ class FeedbackResponse(msgspec.Struct):
     correct: int
 
 
-class _Prediction(NamedTuple):
-    """What is remembered of an answer; small, because there are many."""
+class _Answerer(NamedTuple):
+    """What the predictions of a version have in common."""
 
-    prediction_id: int
     model: str
-    classes: list[int]
     class_count: int
     names: tuple[str, ...]
     counter: Counter
@@ -64,8 +63,14 @@ class Feedback:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._predictions: list[_Prediction | None] = [None] * REMEMBERED_PREDICTIONS  # by id, modulo
-        self._ids = count(secrets.randbits(63) + 1)  # fits 64 bits, and is never 0
+        self._next_id = secrets.randbits(63) + 1  # fits 64 bits, and is never 0
+        self._lock = Lock()
+        # By id, modulo. Nothing is made for an answer: thousands of objects would be in the processor's and
+        # the garbage collector's way.
+        self._ids = array("Q", bytes(8 * REMEMBERED_PREDICTIONS))
+        self._classes: list[int | list[int]] = [0] * REMEMBERED_PREDICTIONS
+        self._answerers: list[_Answerer | None] = [None] * REMEMBERED_PREDICTIONS
+        self._last: _Answerer | None = None
 
     def remember(self, model: str, answer: Answer, names: tuple[str, ...]) -> int | None:
         """Remember an answer; return the id to label it by, None if it cannot be labelled.
@@ -77,10 +82,21 @@ class Feedback:
         """
         if answer.classes is None:
             return None
-        prediction_id = next(self._ids)
-        self._predictions[prediction_id % REMEMBERED_PREDICTIONS] = _Prediction(
-            prediction_id, model, answer.classes.tolist(), answer.class_count, names, answer.counter
-        )
+        classes = answer.classes.tolist()
+        with self._lock:
+            answerer = self._last
+            if (
+                answerer is None
+                or answerer.counter is not answer.counter
+                or answerer.class_count != answer.class_count
+            ):
+                answerer = self._last = _Answerer(model, answer.class_count, names, answer.counter)
+            prediction_id = self._next_id
+            self._next_id += 1
+            place = prediction_id % REMEMBERED_PREDICTIONS
+            self._ids[place] = prediction_id
+            self._classes[place] = classes[0] if len(classes) == 1 else classes
+            self._answerers[place] = answerer
         return prediction_id
 
     def label(self, model: str | None, prediction_id: int, labels: Sequence[int | str]) -> FeedbackResponse:
@@ -96,23 +112,24 @@ class Feedback:
             NotFound: There is no such prediction.
         """
         place = prediction_id % REMEMBERED_PREDICTIONS
-        prediction = self._predictions[place]
-        if (
-            prediction is None
-            or prediction.prediction_id != prediction_id
-            or model not in (None, prediction.model)
-        ):
+        with self._lock:
+            answerer = self._answerers[place] if self._ids[place] == prediction_id else None
+            found = self._classes[place]
+        if answerer is None or model not in (None, answerer.model):
             self._check_classifier(model)
             raise NotFound(
                 "No prediction of this model with that id can be labelled.",
                 remedy=f"Each of the last {REMEMBERED_PREDICTIONS} predictions can be labelled once.",
             )
-        if len(labels) != len(prediction.classes):
-            raise InvalidMessage(f"{len(labels)} label(s) came for {len(prediction.classes)} sample(s).")
-        truth = [_class_number(label, prediction) for label in labels]
-        self._predictions[place] = None
-        correct = sum(int(a == b) for a, b in zip(truth, prediction.classes, strict=True))
-        self._host.count_labels(prediction.counter, len(truth), correct)
+        classes = [found] if isinstance(found, int) else found
+        if len(labels) != len(classes):
+            raise InvalidMessage(f"{len(labels)} label(s) came for {len(classes)} sample(s).")
+        truth = [_class_number(label, answerer) for label in labels]
+        with self._lock:
+            if self._ids[place] == prediction_id:
+                self._answerers[place] = None
+        correct = sum(int(a == b) for a, b in zip(truth, classes, strict=True))
+        self._host.count_labels(answerer.counter, len(truth), correct)
         return FeedbackResponse(len(truth), correct)
 
     def _check_classifier(self, model: str | None) -> None:
@@ -125,9 +142,9 @@ class Feedback:
             )
 
 
-def _class_number(label: int | str, prediction: _Prediction) -> int:
-    names = prediction.names
+def _class_number(label: int | str, answerer: _Answerer) -> int:
+    names = answerer.names
     number = names.index(label) if isinstance(label, str) and label in names else label
-    if isinstance(number, str) or not 0 <= number < prediction.class_count:
+    if isinstance(number, str) or not 0 <= number < answerer.class_count:
         raise InvalidMessage(f"{label!r:.40} is not a class of this model.")
     return number
