@@ -369,3 +369,20 @@ def test_a_client_that_never_reads_holds_up_nobody(api: Api) -> None:
             while sent < 100_000_000:
                 sent += sock.send(request)
         assert api.call("POST", INFER, {"inputs": [tensor()]}).status == 200
+
+
+def test_shared_memory_is_off_by_default(api: Api) -> None:
+    assert "system_shared_memory" not in api.call("GET", "/v2").body["extensions"]
+    route = "/v2/systemsharedmemory"
+    for method, path in (("GET", "/status"), ("POST", "/region/a/register"), ("POST", "/unregister")):
+        reply = api.call(method, route + path, {"key": "/a", "byte_size": 1} if "register" in path else None)
+        assert (reply.status, reply.body["code"]) == (404, "not_found")
+        assert "not offered" in reply.body["error"]
+    place = {"shared_memory_region": "a", "shared_memory_byte_size": 16}
+    for request in (
+        {"inputs": [{**binary_tensor(), "parameters": place}]},
+        {"inputs": [tensor()], "outputs": [{"name": "probabilities", "parameters": place}]},
+    ):
+        status, reply, _ = infer(api, request)
+        assert status == 400
+        assert "shared_memory_region" in reply["error"]

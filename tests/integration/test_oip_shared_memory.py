@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,27 @@ def test_each_request_sees_what_the_memory_holds_then(api: Api, file: SharedFile
     first = infer(api, shared_tensor()).body["outputs"][0]["data"]
     file.write(np.array([[5.0, -5.0, 0.0, 1.0]], dtype="<f4").tobytes())
     assert infer(api, shared_tensor()).body["outputs"][0]["data"] != first
+
+
+def test_values_that_change_meanwhile_are_checked_as_they_are_used(api: Api, file: SharedFile) -> None:
+    register(api, "in", file.key, SIZE_BYTES)
+    good, bad = PIXELS, np.array([[np.nan, np.inf, 0, 0]], dtype="<f4").tobytes()
+    ended = threading.Event()
+
+    def keep_changing() -> None:
+        with file.path.open("r+b") as held, mmap.mmap(held.fileno(), SIZE_BYTES) as memory:
+            while not ended.is_set():
+                memory[: len(bad)] = bad
+                memory[: len(good)] = good
+
+    thread = threading.Thread(target=keep_changing)
+    thread.start()
+    try:
+        statuses = {infer(api, shared_tensor()).status for _ in range(200)}
+    finally:
+        ended.set()
+        thread.join()
+    assert statuses <= {200, 400}
 
 
 def test_text_and_bytes_and_json_mix(api: Api) -> None:
