@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from agent.hosting import Hosted
 from fleet.protocol.errors import ShadowFailed
 from fleet.protocol.latency import bucket
-from fleet.protocol.messages import ShadowReport
+from fleet.protocol.messages import MAX_PAIRS, ShadowReport
 from fleet.protocol.shadow import (
     disagreeing_classes,
     disagreeing_values,
@@ -21,6 +21,9 @@ from fleet.protocol.shadow import (
     numbers_of_classes,
     why_incomparable,
 )
+
+PAIRS_IN_MEMORY = 16 * MAX_PAIRS
+"""A thousand classes have a million pairs."""
 
 
 class Comparison:
@@ -97,6 +100,11 @@ class Comparison:
             self._active_latency[bucket(active_us)] += 1
             self._candidate_latency[bucket(candidate_us)] += 1
             self._pairs.update(pairs)
+            if (
+                len(self._pairs) > PAIRS_IN_MEMORY
+            ):  # those that cannot be among the lowest are not told anyway
+                lowest = lowest_pairs((*pair, number) for pair, number in self._pairs.items())
+                self._pairs = Counter({(active, ours): number for active, ours, number in lowest})
 
     def failed(self, why: str, *, finite: bool = True) -> ShadowFailed:
         """Count a request on which the candidate failed, and return what to raise.

@@ -54,7 +54,7 @@ async def _answer(process: asyncio.subprocess.Process, read_end: int, timeout_s:
     except TimeoutError:
         return f"The readiness command did not end within {timeout_s:g} s."
     finally:
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):  # it has ended, or is another account's
             os.killpg(process.pid, signal.SIGKILL)
     if code == 0:
         return None

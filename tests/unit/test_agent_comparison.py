@@ -11,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from agent.hosting import Hosted
-from agent.life.comparison import Comparison
+from agent.life.comparison import PAIRS_IN_MEMORY, Comparison
 from fleet.protocol.errors import ShadowFailed
+from fleet.protocol.messages import MAX_PAIRS
 from fleet.protocol.shadow import contradiction
 from tests.support.agent_bundles import (
     Bundle,
@@ -86,3 +87,22 @@ def test_what_is_no_answer_fails_and_is_counted(
     assert report is not None
     assert (report.errors, report.not_finite) == counted
     assert (report.compared, report.active_latency) == (0, {})
+
+
+def test_however_many_pairs_of_classes_there_are_the_lowest_are_told_whole(tmp_path: Path) -> None:
+    classes = 100
+    compared = comparison(build(1), build(2), tmp_path)
+    one_hot = np.eye(classes, dtype=np.float32)
+    for _ in range(2):
+        for shift in range(1, classes):
+            given = {"probabilities": np.roll(one_hot, shift, axis=1)}
+            compared.count(one_hot, given, active_us=1.0, candidate_us=1.0)
+    held = compared._pairs
+    assert len(held) <= PAIRS_IN_MEMORY < classes * (classes - 1)
+    report = compared.take_report()
+    assert report is not None
+    assert report.disagreed == 2 * classes * (classes - 1)
+    lowest = [
+        (active, candidate, 2) for active in range(4) for candidate in range(classes) if active != candidate
+    ]
+    assert list(report.pairs) == lowest[:MAX_PAIRS]
