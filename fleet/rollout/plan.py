@@ -124,6 +124,9 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shadow_s: int = 0
 
 
+_DECODER = msgspec.json.Decoder(Plan)  # made once: two threads that were the first to use a type crash
+
+
 def decode_plan(data: bytes) -> Plan:
     """Return the plan in JSON bytes, checked.
 
@@ -133,7 +136,7 @@ def decode_plan(data: bytes) -> Plan:
     if len(data) > MAX_PLAN_SIZE_BYTES:
         raise InvalidPlan(f"The plan has {len(data)} bytes; {MAX_PLAN_SIZE_BYTES} are allowed.")
     try:
-        plan = msgspec.json.decode(data, type=Plan)
+        plan = _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidPlan(f"The plan cannot be understood: {error}.") from error
     check_plan(plan)

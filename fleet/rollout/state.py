@@ -185,6 +185,9 @@ class Rollout(msgspec.Struct, frozen=True):
         return len(self.stages) - 1
 
 
+_DECODER = msgspec.json.Decoder(Rollout)  # made once: two threads that were the first to use a type crash
+
+
 def encode_rollout(rollout: Rollout) -> bytes:
     """Return the rollout as JSON, without loss."""
     return msgspec.json.encode(rollout)
@@ -197,6 +200,6 @@ def decode_rollout(data: bytes) -> Rollout:
         StorageCorrupt: The bytes are not a stored rollout.
     """
     try:
-        return msgspec.json.decode(data, type=Rollout)
+        return _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StorageCorrupt(f"A stored rollout cannot be read: {error}.") from error

@@ -10,6 +10,7 @@ from hub.store.rows import DriftRow
 from hub.store.sqlite.database import Part
 
 _READER = "drift"
+_DECODER = msgspec.msgpack.Decoder(DriftRow)  # made once: two threads that were the first to use a type crash
 
 
 class SqliteDrift(Part):
@@ -41,4 +42,4 @@ class SqliteDrift(Part):
             " ORDER BY device_id, model, version",
             (model, model, device_id, device_id),
         )
-        return [msgspec.msgpack.decode(row["body"], type=DriftRow) for row in rows]
+        return [_DECODER.decode(row["body"]) for row in rows]
