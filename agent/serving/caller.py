@@ -24,7 +24,9 @@ from pathlib import Path
 from fleet.protocol.errors import NotPermitted
 
 _CREDENTIALS = struct.Struct("iII")  # process, account, group: struct ucred
-_CONNECTIONS = Path("/proc/net/tcp")
+_MAPPED = f"{0:016X}{struct.unpack('=I', bytes((0, 0, 255, 255)))[0]:08X}"  # ::ffff:, of RFC 4291, 2.5.5.2
+_CONNECTIONS = ((Path("/proc/net/tcp"), ""), (Path("/proc/net/tcp6"), _MAPPED))
+"""The tables, and what stands before an IPv4 address there: an IPv6 socket can connect to one, too."""
 _ESTABLISHED = "01"
 _NOT_MAPPED = 65534
 """How every account looks that is not in this process's user namespace (user_namespaces(7))."""
@@ -48,7 +50,11 @@ class Caller:
             NotPermitted: It cannot be told.
         """
         if self._account is None:
-            found = _of_unix(self._sock) if self._sock.family == socket.AF_UNIX else _of_tcp(self._sock)
+            try:
+                is_unix = self._sock.family == socket.AF_UNIX
+                found = _of_unix(self._sock) if is_unix else _of_tcp(self._sock)
+            except OSError:  # the connection has ended, or there are no tables
+                found = None
             if found is None or found == _NOT_MAPPED:
                 raise NotPermitted("It cannot be told which account asks.")
             self._account = found
@@ -62,12 +68,13 @@ def _of_unix(sock: socket.socket | TransportSocket) -> int:
 
 
 def _of_tcp(sock: socket.socket | TransportSocket) -> int | None:
-    try:
-        theirs, ours = _in_table(sock.getpeername()), _in_table(sock.getsockname())
-        found = _owner(_CONNECTIONS.read_text("ascii"), theirs, ours)
-        return found if _owner(_CONNECTIONS.read_text("ascii"), theirs, ours) is not None else None
-    except OSError:  # it has ended, or there is no such table
-        return None
+    theirs, ours = _in_table(sock.getpeername()), _in_table(sock.getsockname())
+    for path, prefix in _CONNECTIONS:
+        ends = prefix + theirs, prefix + ours
+        found = _owner(path, *ends)
+        if found is not None:
+            return found if _owner(path, *ends) is not None else None
+    return None
 
 
 def _in_table(address: tuple[str, int]) -> str:
@@ -76,9 +83,11 @@ def _in_table(address: tuple[str, int]) -> str:
     return f"{number:08X}:{address[1]:04X}"
 
 
-def _owner(table: str, local: str, remote: str) -> int | None:
+def _owner(table: Path, local: str, remote: str) -> int | None:
     """Return the account that owns an established connection's socket; None if there is none such."""
-    for line in table.splitlines()[1:]:
+    if not table.exists():  # no IPv6
+        return None
+    for line in table.read_text("ascii").splitlines()[1:]:
         fields = line.split()
         if fields[1:4] == [local, remote, _ESTABLISHED]:
             return int(fields[7])

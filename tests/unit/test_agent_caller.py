@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +37,17 @@ def test_loopback_tells_its_peer(listener: socket.socket) -> None:
             assert caller.account() == os.geteuid()
             theirs.close()
             assert caller.account() == os.geteuid()  # it was told while the connection was there
+
+
+def test_loopback_tells_a_peer_with_a_socket_for_both_versions(listener: socket.socket) -> None:
+    with socket.socket(socket.AF_INET6) as theirs:
+        try:
+            theirs.connect(("::ffff:127.0.0.1", listener.getsockname()[1]))
+        except OSError:
+            pytest.skip("There is no IPv6 here.")
+        ours, _ = listener.accept()
+        with ours:
+            assert Caller(ours).account() == os.geteuid()
 
 
 def test_a_peer_that_has_gone_is_nobody_and_not_root(listener: socket.socket) -> None:
@@ -78,13 +90,16 @@ def test_another_account_is_told_either_way(listener: socket.socket) -> None:
                 child.communicate()
 
 
-def test_only_an_established_connection_counts() -> None:
+def test_only_an_established_connection_counts(tmp_path: Path) -> None:
     rows = (
         "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
         "   0: 0100007F:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 17 1\n"
         "   1: 0100007F:88A0 0100007F:1F40 06 00000000:00000000 03:00001099 00000000     0        0 0 3\n"
         "   2: 0100007F:88A1 0100007F:1F40 01 00000000:00000000 00:00000000 00000000  1001        0 18 1\n"
     )
-    assert _owner(rows, "0100007F:88A0", "0100007F:1F40") is None
-    assert _owner(rows, "0100007F:88A1", "0100007F:1F40") == 1001
-    assert _owner(rows, "0100007F:1F40", "0100007F:88A1") is None
+    table = tmp_path / "tcp"
+    assert _owner(table, "0100007F:88A1", "0100007F:1F40") is None
+    table.write_text(rows, "ascii")
+    assert _owner(table, "0100007F:88A0", "0100007F:1F40") is None
+    assert _owner(table, "0100007F:88A1", "0100007F:1F40") == 1001
+    assert _owner(table, "0100007F:1F40", "0100007F:88A1") is None
