@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from fleet.protocol.assignment import ModelOrder, VariantPolicy
+from fleet.protocol.errors import VariantUnsupported
 from fleet.protocol.manifest import Manifest
 from fleet.protocol.messages import Measurement
 from fleet.rollout.events import Assign
@@ -52,14 +53,20 @@ class Offers:
             version: What the device should run.
 
         Raises:
-            VariantUnsupported: The device can run none of the version's variants.
+            VariantUnsupported: The device can run none of the version's variants, or not as it is asked to.
         """
         digest, manifest = self._released(self._rollout.model, version)
+        device = self._store.device(command.device_id).capabilities
+        if command.shadow_s > 0 and not device.obeys_wishes:  # it came with the same release
+            raise VariantUnsupported(
+                f"The agent of {command.device_id} is of a release that knows no shadow.",
+                remedy="Update it first, or leave the device to a rollout without a shadow.",
+            )
         policy = self._policy(version)
         measured = {} if policy is VariantPolicy.FIRST else self._measurements(digest)
         offered = offer(
             manifest,
-            self._store.device(command.device_id).capabilities,
+            device,
             policy,
             own=measured.get(command.device_id),
             others=list(measured.values()),

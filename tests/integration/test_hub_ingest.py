@@ -192,7 +192,8 @@ def test_a_report_of_a_shadow_that_cannot_be_true_is_refused_and_not_asked_for_a
 
 def test_a_rollout_orders_its_shadow_and_shows_what_came_of_it(device: RawDevice) -> None:
     client = device.hub.client
-    device.say(Up.HELLO, HELLO)
+    knows_shadows = msgspec.structs.replace(CAPABILITIES, obeys_wishes=True)
+    device.say(Up.HELLO, messages.encode(Hello(messages.PROTOCOL_VERSION, 0, knows_shadows)))
     plan = {
         "stages": [{"devices": "all", "minimum_bake_s": 600, "maximum_bake_s": 600}],
         "gate": {"metrics": [{"metric": "label_errors", "margin": 0.1, "limit": 0.3}]},

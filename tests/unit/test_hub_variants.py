@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from fleet.protocol.assignment import VariantPolicy as P
+from fleet.protocol.errors import VariantUnsupported
 from fleet.protocol.manifest import Manifest
 from fleet.protocol.messages import Capabilities
 from fleet.rollout.engine import create
@@ -97,3 +98,11 @@ def test_a_device_goes_back_to_the_variant_that_it_ran(
         state = rollout(store, 2, policy(P.COOLEST))
     order = Offers(store, released, state).order(Assign("cam-0", "r2-0b", 1), 1)
     assert (order.version, order.variant, order.policy) == (1, variant, brought_by)
+
+
+def test_an_agent_that_would_refuse_a_shadow_is_sent_none(store: SqliteStore) -> None:
+    state = rollout(store, 1, default_plan(4))
+    with pytest.raises(VariantUnsupported, match="knows no shadow"):
+        Offers(store, released, state).order(Assign("cam-0", "r1-0f", 1, 60), 1)
+    store.hello("cam-0", msgspec.structs.replace(ABLE, obeys_wishes=True), 0, 2.0)
+    assert Offers(store, released, state).order(Assign("cam-0", "r1-0f", 1, 60), 1).shadow_s == 60
