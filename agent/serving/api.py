@@ -41,10 +41,17 @@ from agent.serving.binary import LENGTH_HEADER
 from agent.serving.body import decode, unpack
 from agent.serving.feedback import ID_DIGITS, Feedback, FeedbackRequest
 from agent.serving.http import Request, Response
-from agent.serving.inference import InferRequest, InferResponse, read_request, write_response
+from agent.serving.inference import (
+    PREDICTION_ID,
+    InferResponse,
+    keep_answer,
+    read_request,
+    write_known,
+    write_response,
+)
 from agent.serving.shared_memory import CallersMemory, SharedMemory
-from agent.serving.shared_region import Part
 from agent.serving.statistics import Statistics
+from agent.serving.understood import KnownRequests, Understood
 from fleet.protocol.errors import (
     AccessDenied,
     Conflict,
@@ -71,6 +78,9 @@ _STATUS: tuple[tuple[type[MusterError], int], ...] = (
 )
 
 
+MAX_PATHS = 64
+"""How many paths of inference requests are kept as they were read."""
+
 Later = Coroutine[Any, Any, Response]
 """A response that has to be waited for."""
 
@@ -80,17 +90,15 @@ class _Question(NamedTuple):
 
     Attributes:
         hosted: The version that answers.
-        asked: The request.
+        understood: What it asks for.
         inputs: What the model is given.
-        outputs: Names of the outputs that are asked for, and where they go, as `read_request` returned them.
         started_ns: When it came, and
         read_ns: when it was understood, by `time.perf_counter_ns`.
     """
 
     hosted: Hosted
-    asked: InferRequest
+    understood: Understood
     inputs: dict[str, NDArray[Any]]
-    outputs: dict[str, bool | Part]
     started_ns: int
     read_ns: int
 
@@ -128,6 +136,8 @@ class InferenceApi:
         self.feedback = Feedback(host)
         """The predictions that can be labelled; the fast path has the same."""
         self._statistics: WeakKeyDictionary[Hosted, Statistics] = WeakKeyDictionary()
+        self._requests: WeakKeyDictionary[Hosted, KnownRequests] = WeakKeyDictionary()
+        self._asked_by: dict[str, tuple[str, str | None]] = {}
 
     async def respond(self, request: Request) -> Response:
         """Answer one request; every failure is an answer too."""
@@ -163,6 +173,9 @@ class InferenceApi:
         return _json({"error": str(error), "code": error.code}, status)
 
     def _route(self, request: Request) -> Response | Later:
+        asked_by = self._asked_by.get(request.target)
+        if asked_by is not None and request.method == "POST":
+            return self._infer(request, *asked_by)
         path = request.target.partition("?")[0]
         match (request.method, [unquote(part) for part in path.rstrip("/").split("/")[1:]]):
             case ("GET", ["v2"]):
@@ -220,7 +233,11 @@ class InferenceApi:
             case ("GET", ["stats"]):
                 return self._tell_statistics({model: self.answering(model, version)})
             case ("POST", ["infer"]):
-                return self._infer(request, model, version)
+                answer = self._infer(request, model, version)
+                if len(self._asked_by) >= MAX_PATHS:
+                    self._asked_by.clear()
+                self._asked_by[request.target] = model, version
+                return answer
         raise _no_such(request)
 
     def answering(self, model: str, version: str | None) -> Hosted:
@@ -267,8 +284,8 @@ class InferenceApi:
         try:
             body, length = self._body(request), request.headers.get(LENGTH_HEADER)
             signature, shared = hosted.manifest.signature, self._shared_by(request)
-            asked, inputs, outputs = read_request(body, length, signature, shared)
-            question = _Question(hosted, asked, inputs, outputs, started_ns, time.perf_counter_ns())
+            understood, inputs = read_request(body, length, signature, shared, self._known(hosted))
+            question = _Question(hosted, understood, inputs, started_ns, time.perf_counter_ns())
             answer = hosted.infer_at_once(inputs)
             return self._infer_later(question) if answer is None else self._predict(question, answer)
         except BaseException:
@@ -285,13 +302,18 @@ class InferenceApi:
     def _predict(self, question: _Question, answer: Answer) -> Response:
         """Return the HTTP response with predictions, and count it."""
         hosted, answered_ns = question.hosted, time.perf_counter_ns()
-        response = InferResponse(hosted.manifest.model, str(answer.version), id=question.asked.id)
-        prediction_id = self.feedback.remember(
-            hosted.manifest.model, answer, hosted.manifest.signature.classes
-        )
-        if prediction_id is not None:
-            response.parameters["prediction_id"] = f"{prediction_id:0{ID_DIGITS}x}"
-        written = write_response(response, answer.outputs, question.outputs)
+        signature, outputs = hosted.manifest.signature, answer.outputs
+        prediction_id = self.feedback.remember(hosted.manifest.model, answer, signature.classes)
+        written = write_known(prediction_id, outputs, question.understood)
+        if written is None:
+            response = InferResponse(
+                hosted.manifest.model, str(answer.version), id=question.understood.request_id
+            )
+            if prediction_id is not None:
+                response.parameters[PREDICTION_ID] = f"{prediction_id:0{ID_DIGITS}x}"
+            written = write_response(response, outputs, question.understood)
+            if prediction_id is not None:
+                keep_answer(response, written, outputs, question.understood)
         ended_ns = time.perf_counter_ns()
         self._counted(hosted).succeeded(
             time.time(),
@@ -309,6 +331,12 @@ class InferenceApi:
 
     def _body(self, request: Request) -> bytes:
         return unpack(request.body, request.headers.get("content-encoding", ""), self._limit_bytes)
+
+    def _known(self, hosted: Hosted) -> KnownRequests:
+        found = self._requests.get(hosted)
+        if found is None:
+            found = self._requests[hosted] = KnownRequests()
+        return found
 
     def _counted(self, hosted: Hosted) -> Statistics:
         found = self._statistics.get(hosted)

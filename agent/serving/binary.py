@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.serving.checks import check_values
 from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.manifest import Tensor
 from fleet.protocol.text import decode_text, encode_text
@@ -95,7 +96,7 @@ def assign(tensors: Sequence[_Sent], data: memoryview) -> dict[str, memoryview]:
 
 
 def decode_tensor(data: memoryview, wanted: Tensor, shape: Sequence[int]) -> NDArray[Any]:
-    """Return the array in a tensor's bytes: a copy, aligned, that does not keep the request alive.
+    """Return the array in a tensor's bytes: these, or a copy if they are not aligned.
 
     Args:
         data: The bytes.
@@ -118,9 +119,10 @@ def decode_tensor(data: memoryview, wanted: Tensor, shape: Sequence[int]) -> NDA
         if flags.max(initial=0) > 1:
             raise InvalidMessage(f"Input {wanted.name} has bytes that are no BOOL, 0 or 1.")
         return flags.astype(np.bool_).reshape(shape)
-    array = np.frombuffer(data, dtype=dtype.newbyteorder("<")).astype(dtype).reshape(shape)
-    if dtype.kind == "f" and not _is_usable(array, may_miss=wanted.missing):
-        raise InvalidMessage(f"Input {wanted.name} has values that are not finite.")
+    array = np.ndarray(shape, dtype.newbyteorder("<"), data)
+    if not (array.flags.aligned and array.dtype.isnative):
+        array = array.astype(dtype)
+    check_values(array, wanted)
     return array
 
 
@@ -131,9 +133,3 @@ def encode_tensor(array: NDArray[Any]) -> bytes:
     if sys.byteorder == "big":
         array = array.astype(array.dtype.newbyteorder("<"))
     return array.tobytes()
-
-
-def _is_usable(array: NDArray[Any], *, may_miss: bool) -> bool:
-    """Tell whether all values are finite, or missing (NaN) where they may be."""
-    finite = np.isfinite(array)
-    return bool(finite.all() or (may_miss and (finite | np.isnan(array)).all()))

@@ -6,6 +6,9 @@
                 │                  │
                 └ held back while ─┘ an answer is waited for, or the peer does not take what was written
 
+Clients repeat the heads of their requests byte for byte. One that is the same as the last, where a request
+begins, is not parsed again: the parser would find the same in it. Its body is taken by its length.
+
 An answer that is there at once is written before the call returns that brought the request: no task, no turn
 of the event loop. Answers leave in the order of the requests.
 
@@ -46,6 +49,8 @@ HEAD_LIMIT_BYTES = 16 * 1024
 SLICE_BYTES = 4096
 """How much the parser is fed at a time, where requests may end in it."""
 _NO_HEADER_TWICE = frozenset({"host", "transfer-encoding"})
+_NOT_PLAIN = frozenset({"transfer-encoding", "expect", "upgrade"})
+_HEAD_END = b"\r\n\r\n"
 _JSON = (("content-type", "application/json"),)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -107,6 +112,22 @@ class Surroundings(NamedTuple):
     connections: set[Connection]
 
 
+class _Known(NamedTuple):
+    """The head of a request that came before, and what the parser made of it.
+
+    Only heads of requests that the connection goes on after, with a body whose length they say.
+
+    Attributes:
+        head: Its bytes.
+        request: The request, without its body.
+        body_bytes: How long the body is.
+    """
+
+    head: bytes
+    request: Request
+    body_bytes: int
+
+
 class _Asked(NamedTuple):
     """A request in the queue, or what it is refused with.
 
@@ -141,6 +162,9 @@ class Connection(asyncio.Protocol):
         self._is_refused = False  # nothing of what comes is a request any more
         self._has_ended = False  # the peer sends no more
         self._is_closing = False  # the last answer is written
+        self._known: _Known | None = None
+        self._body_of: _Known | None = None  # whose body is read past the parser
+        self._messages = 0
         self._bare_bytes = 0
         self._active_s = self._loop.time()
         self.ended: asyncio.Future[None] = self._loop.create_future()
@@ -218,6 +242,7 @@ class Connection(asyncio.Protocol):
         self._is_awaited = False
         self._is_head_read = False
         self._is_reading = True
+        self._messages += 1
 
     def on_url(self, part: bytes) -> None:
         """Gather the target."""
@@ -293,12 +318,16 @@ class Connection(asyncio.Protocol):
         while self._answering is None and self._is_writable and not self._is_closing:
             if self._queue:
                 self._answer(self._queue.popleft())
-            elif self._held and not self._is_refused:
+            elif not self._held or self._is_refused:
+                break
+            elif self._body_of is not None:
+                self._take_body(self._body_of)
+            elif self._known is not None and not self._is_reading and self._held.startswith(self._known.head):
+                self._begin_body(self._known)
+            else:
                 size = max(SLICE_BYTES, self._missing_bytes)
                 data, self._held = self._held[:size], self._held[size:]
                 self._feed(data)
-            else:
-                break
         else:
             if not self._is_refused:
                 self._transport.pause_reading()
@@ -314,7 +343,39 @@ class Connection(asyncio.Protocol):
         elif self._has_ended:
             self._end()
 
+    def _begin_body(self, known: _Known) -> None:
+        """Read a request whose head came before without the parser, which would find the same in it."""
+        end = len(known.head) + known.body_bytes
+        if len(self._held) == end:  # mostly
+            body, self._held = self._held[len(known.head) :], b""
+            self._queue.append(_Asked(known.request._replace(body=body), None, False))
+            return
+        self._held = self._held[len(known.head) :]
+        self._body_of, self._body, self._body_bytes = known, [], 0
+        self._is_reading = True
+
+    def _take_body(self, known: _Known) -> None:
+        missing_bytes = known.body_bytes - self._body_bytes
+        part, self._held = self._held[:missing_bytes], self._held[missing_bytes:]
+        self._body.append(part)
+        self._body_bytes += len(part)
+        if self._body_bytes == known.body_bytes:
+            self._body_of, self._is_reading = None, False
+            body = b"".join(self._body)
+            self._body = []
+            self._queue.append(_Asked(known.request._replace(body=body), None, False))
+
+    def _know(self, data: bytes, headers: dict[str, str]) -> None:
+        """Keep the head of a request that has begun, alone, with the bytes that the parser was just fed."""
+        end = data.find(_HEAD_END) + len(_HEAD_END)
+        is_plain = "content-length" in headers and not headers.keys() & _NOT_PLAIN
+        if is_plain and not self._is_last and end == len(data) - self._body_bytes:
+            method, target = self._parser.get_method().decode("latin-1"), self._target.decode("latin-1")
+            request = Request(method, target, headers, b"", self._caller)
+            self._known = _Known(data[:end], request, int(headers["content-length"]))
+
     def _feed(self, data: bytes) -> None:
+        messages, is_fresh = self._messages, not self._is_reading
         self._bare_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -323,6 +384,8 @@ class Connection(asyncio.Protocol):
             self._is_refused = True
         except httptools.HttpParserError as error:
             self._refuse(InvalidMessage(f"The request is not HTTP/1.1: {error}."))
+        if is_fresh and self._messages == messages + 1 and self._is_head_read and not self._is_refused:
+            self._know(data, self._headers)
         if self._bare_bytes > HEAD_LIMIT_BYTES:
             self._refuse(InvalidMessage(f"The request's head is larger than {HEAD_LIMIT_BYTES} bytes."), 431)
 
