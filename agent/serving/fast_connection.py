@@ -20,6 +20,7 @@ from typing import NamedTuple, TypeVar
 from agent.hosting import Answer, Host, Hosted
 from agent.log import unexpected_failure
 from agent.runtimes.protocol import Tensors
+from agent.serving.caller import Caller
 from agent.serving.fast_form import Form, Opened
 from agent.serving.fast_frames import (
     ANSWER,
@@ -36,7 +37,14 @@ from agent.serving.fast_frames import (
 from agent.serving.fast_plan import read_labels
 from agent.serving.fast_regions import Regions
 from agent.serving.fast_stream import Ended, FrameStream
-from fleet.protocol.errors import InferenceTimedOut, InvalidMessage, MessageTooLarge, MusterError, NotFound
+from fleet.protocol.errors import (
+    InferenceTimedOut,
+    InvalidMessage,
+    MessageTooLarge,
+    MusterError,
+    NotFound,
+    NotPermitted,
+)
 from fleet.protocol.manifest import Signature
 
 log = logging.getLogger(__name__)
@@ -84,7 +92,7 @@ class Connection:
         self._services = services
         self._stream = FrameStream(sock, services.limit_bytes, self._forget_plans)
         self._opened: list[Opened] = []
-        self._regions = Regions(services.limit_bytes)
+        self._regions = Regions(services.limit_bytes, are_trusted=_is_own(sock))
         self._asked: tuple[float, Hosted, int] | None = None  # since when who computes what
         self._form: Form | None = None  # of the last request to infer
 
@@ -271,6 +279,14 @@ class Connection:
         self._form = None
         for opened in self._opened:
             opened.forget_plans()
+
+
+def _is_own(sock: socket.socket) -> bool:
+    """Tell whether the client's account could end the agent in any case: it is the agent's own, or root."""
+    try:
+        return Caller(sock).account() in {0, os.geteuid()}
+    except NotPermitted:  # it cannot be told
+        return False
 
 
 def _count(hosted: Hosted, inputs: Tensors, answer: Answer) -> None:

@@ -94,7 +94,7 @@ class Source(NamedTuple):
                 raise InvalidMessage(f"Input {self.wanted.name} has bytes that are no bool, 0 or 1.")
             return flags.view(np.bool_)
         if not self.is_plain and self.dtype.isnative:
-            return bound.copy()  # whole numbers in a region, see `_is_plain`
+            bound = bound.copy()  # nobody changes the copy, see `_is_plain`
         check_values(bound, self.wanted)
         return bound if self.dtype.isnative else bound.astype(self.dtype.newbyteorder("="))
 
@@ -264,20 +264,21 @@ def _source(given: Described, wanted: Tensor, regions: Regions) -> Source:
     region = None
     if given.place is Place.REGION:
         region = regions.part(given.region, given.offset, given.size_bytes)
-    is_plain = _is_plain(dtype, is_in_region=region is not None)
+    is_plain = _is_plain(dtype, None if region is None else regions)
     return Source(wanted, dtype, given.shape, given.offset, expected, region, is_plain)
 
 
-def _is_plain(dtype: np.dtype[Any] | None, *, is_in_region: bool) -> bool:
-    """Tell whether the model may take elements where they are.
+def _is_plain(dtype: np.dtype[Any] | None, regions: Regions | None) -> bool:
+    """Tell whether the model may take elements where they are: in the data, or in one of a client's regions.
 
-    A client can change a region while the runtime reads it. Whole numbers may be indices: ONNX Runtime checks
-    that they are in range, then reads them again to fetch what they point at, so they have to be a copy. What
-    has one byte is converted before it can be an index.
+    A client can change a region while the runtime reads it, and that runtimes do not endure: ONNX Runtime
+    checks that indices are in range, then reads them again to fetch what they point at, and sorts by numbers
+    that it trusts to stay (TopK). So another account's are copied. One that could end the agent anyway is
+    believed that it does not, but for what may be an index: whole numbers of more than one byte.
     """
     if dtype is None or not dtype.isnative or dtype.kind == "b":
         return False
-    return dtype.kind == "f" or dtype.itemsize == 1 or not is_in_region
+    return regions is None or (regions.are_trusted and (dtype.kind == "f" or dtype.itemsize == 1))
 
 
 def _target(asked: Described, regions: Regions) -> Target:
@@ -322,7 +323,7 @@ def read_labels(head: bytes, data: bytes) -> list[int | str]:
         raise InvalidMessage("Feedback is one tensor, labels, of one dimension.")
     given = described[0]
     dtype = TEXT if given.element_type == TEXT else "int64"
-    source = _source(given._replace(region=0), Tensor("labels", dtype, (-1,)), Regions(0))
+    source = _source(given._replace(region=0), Tensor("labels", dtype, (-1,)), Regions(0, are_trusted=False))
     if source.size_bytes != len(data) or source.offset:
         raise InvalidMessage(f"The labels take {source.size_bytes} bytes; {len(data)} came.")
     labels: list[int | str] = source.read(source.bind(bytearray(data), 0)).tolist()

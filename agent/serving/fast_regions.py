@@ -25,9 +25,11 @@ class Regions:
 
     Args:
         limit_bytes: How large one may be.
+        are_trusted: Whether the client does not write there while the agent reads.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, *, are_trusted: bool) -> None:
+        self.are_trusted = are_trusted
         self._limit_bytes = limit_bytes
         self._mapped: dict[int, mmap.mmap] = {}
         self._last = 0

@@ -68,7 +68,9 @@ def test_the_agent_reads_a_request_as_the_vectors_say() -> None:
     data = bytearray(frame(case["name"]))
     header = unpack_header(data)
     start = HEADER.size + header.head_bytes
-    plan = plan_request(bytes(data[HEADER.size : start]), header.data_bytes, SIGNATURE, Regions(0))
+    plan = plan_request(
+        bytes(data[HEADER.size : start]), header.data_bytes, SIGNATURE, Regions(0, are_trusted=False)
+    )
     inputs = plan.read(data, start)
     assert inputs["city"].tolist() == [["oslo"], ["Århus"]]
     assert inputs["known"].tolist() == [[True], [False]]

@@ -15,10 +15,20 @@ from fleet.protocol.manifest import Signature, Tensor
 
 
 @pytest.mark.parametrize(
-    ("dtype", "is_copied"),
-    [("int64", True), ("int32", True), ("uint16", True), ("uint8", False), ("float32", False)],
+    ("dtype", "by_own", "by_others"),
+    [
+        ("int64", True, True),
+        ("int32", True, True),
+        ("uint16", True, True),
+        ("uint8", False, True),
+        ("float32", False, True),
+    ],
 )
-def test_what_may_be_an_index_is_out_of_the_clients_reach(dtype: str, is_copied: bool) -> None:
+@pytest.mark.parametrize("are_trusted", [True, False])
+def test_what_a_runtime_reads_twice_is_out_of_the_clients_reach(
+    dtype: str, by_own: bool, by_others: bool, are_trusted: bool
+) -> None:
+    is_copied = by_own if are_trusted else by_others
     signature = Signature(
         inputs=(Tensor("given", dtype, (-1,)),), outputs=(Tensor("score", "float32", (-1,)),), task="anomaly"
     )
@@ -27,7 +37,7 @@ def test_what_may_be_an_index_is_out_of_the_clients_reach(dtype: str, is_copied:
     try:
         os.ftruncate(descriptor, size_bytes)
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
-        regions = Regions(1 << 20)
+        regions = Regions(1 << 20, are_trusted=are_trusted)
         number, _ = regions.map(descriptor)
         head = pack_head([Described("given", dtype, (4,), Place.REGION, number, 0, size_bytes)])
         plan = plan_request(head, 0, signature, regions)
