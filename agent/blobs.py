@@ -137,7 +137,7 @@ class BlobStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        durable.make_folder(folder)
+        durable.make_own_folder(folder)
 
     def path(self, sha256: str) -> Path:
         """Return where a whole blob is, or would be."""

@@ -89,7 +89,7 @@ def sync_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder, with its parents, so that it lasts; what is there and no folder is put aside.
+    """Create a folder, with its parents, so that it lasts.
 
     Raises:
         StorageError: It cannot be created.
@@ -98,10 +98,23 @@ def make_folder(path: Path) -> None:
         return
     make_folder(path.parent)
     with storage_errors(path):
-        if not _is_gone(path):
-            put_aside(path)
         path.mkdir(exist_ok=True)
         sync_folder(path.parent)
+
+
+def make_own_folder(path: Path) -> None:
+    """Do the same within the state folder, where what is no folder is damage: it is put aside.
+
+    Raises:
+        StorageError: It cannot be created.
+    """
+    if path.is_dir():
+        return
+    make_own_folder(path.parent)
+    with storage_errors(path):
+        if not _is_gone(path):
+            put_aside(path)
+    make_folder(path)
 
 
 def put_aside(path: Path) -> None:

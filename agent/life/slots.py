@@ -77,7 +77,7 @@ class Slots:
             StorageError: It cannot be written.
         """
         staged = _staged(self._slot(model, release))
-        durable.make_folder(staged)
+        durable.make_own_folder(staged)
         durable.write_file(staged / MANIFEST_FILE, manifest)
 
     def files(self, model: str, release: Release) -> tuple[File, ...]:

@@ -94,7 +94,7 @@ class LifeStore:
         Raises:
             StorageError: It cannot be written; the state before stands.
         """
-        durable.make_folder(self._folder)
+        durable.make_own_folder(self._folder)
         path = self._folder / f"{model}{SUFFIX}"
         durable.write_file(path, msgspec.json.encode(stored))
 

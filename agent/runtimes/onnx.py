@@ -121,7 +121,7 @@ class OnnxRuntime:
     def _providers(self, path: Path, accelerator: str) -> list[tuple[str, dict[str, str]]]:
         cache = path.parent / CACHE_FOLDER / f"onnxruntime-{onnxruntime.__version__}"
         if uses_cache(accelerator):
-            durable.make_folder(cache)
+            durable.make_own_folder(cache)
         return session_providers(
             accelerator, self._available, cache=cache, device_memory_bytes=self._options.device_memory_bytes
         )

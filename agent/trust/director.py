@@ -113,7 +113,7 @@ class Director:
             StorageError: They cannot be kept.
         """
         if keys.by_id() != self._keys:
-            durable.make_folder(self._folder)
+            durable.make_own_folder(self._folder)
             durable.write_file(self._folder / KEYS_FILE, encode_director_keys(keys))
             self._keys = keys.by_id()
             log.info("The director has %d key(s).", len(self._keys))

@@ -48,7 +48,7 @@ class ImageRepository:
         self._files = files
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="image-repository")
         self._client: TufClient | None = None
-        durable.make_folder(folder / "root_history")
+        durable.make_own_folder(folder / "root_history")
         durable.remove_tree(folder / DOWNLOADS_FOLDER)  # of a process that was killed
         if (folder / "root.json").is_dir():  # else it is a link, which python-tuf replaces
             durable.remove_tree(folder / "root.json")

@@ -117,7 +117,7 @@ class TufClient:
 
     @contextmanager
     def _updater(self) -> Iterator[Updater]:
-        durable.make_folder(self._downloads)
+        durable.make_own_folder(self._downloads)
         with tempfile.TemporaryDirectory(dir=self._downloads) as downloads:
             yield _DurableUpdater(
                 metadata_dir=str(self._folder),
