@@ -26,6 +26,14 @@ def test_a_wish_is_remembered_with_who_did_it_and_raises_the_sequence_number(sto
     assert store.actions("cam-1") == [DID]
 
 
+def test_a_hold_holds_whatever_the_name_of_who_holds(store: Store) -> None:
+    add_device(store, "cam-1")
+    held = DeviceWishes(held=Hold(0.0, "", ""))
+    assert store.wish("cam-1", lambda _: held, DID) == held
+    assert store.wishes("cam-1") == held
+    assert store.desired("cam-1").wishes == Wishes(updates_held=True)
+
+
 def test_wishes_change_one_by_one_and_are_taken_back(store: Store) -> None:
     add_device(store, "cam-1")
     store.wish("cam-1", lambda _: HELD, DID)

@@ -70,9 +70,10 @@ def wishes_of(row: dict[str, Any] | None) -> DeviceWishes:
     """Return the wishes in a row of the table; nothing is wished where there is none."""
     if row is None:
         return DeviceWishes()
+    held_at_s = row["held_at_s"]
     return DeviceWishes(
         log_level=LogLevel(row["log_level"]) if row["log_level"] else None,
-        held=Hold(row["held_at_s"], row["held_by"], row["held_reason"]) if row["held_by"] else None,
+        held=None if held_at_s is None else Hold(held_at_s, row["held_by"], row["held_reason"]),
         diagnostics=row["diagnostics"],
     )
 
