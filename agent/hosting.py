@@ -19,15 +19,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.execution import Execution, Ran
+from agent.execution import Execution
 from agent.finite import is_finite
-from agent.life.footprint import Footprint
+from agent.life.footprint import measure_footprint
 from agent.life.slots import Slot
 from agent.life.terms import Release
+from agent.runtimes.joining import joinable_samples
 from agent.runtimes.protocol import LoadedModel, Tensors
 from agent.runtimes.registry import runtime
 from agent.runtimes.self_test import TEXT, run_self_test
 from agent.telemetry.window import Counter
+from agent.turns import Ran
 from fleet.protocol.errors import (
     InferenceFailed,
     InferenceNotFinite,
@@ -53,6 +55,8 @@ class Answer(NamedTuple):
         counter: Where a label for these samples is counted.
         queue_ns: How long the request waited for the version's thread.
         compute_ns: How long the runtime took.
+        joined: How many samples the run had if other requests were answered by it too, else 0.
+        is_guest: Whether another request's thread made the run.
     """
 
     outputs: dict[str, NDArray[Any]]
@@ -62,6 +66,8 @@ class Answer(NamedTuple):
     counter: Counter
     queue_ns: int
     compute_ns: int
+    joined: int
+    is_guest: bool
 
 
 class Hosted:
@@ -73,6 +79,8 @@ class Hosted:
         thread: The version's own thread.
         timeout_s: How long one inference may take.
         loop: Where somebody may judge its failures; None where nobody does.
+        joined_samples: How many samples may be computed in one run where several requests wait; 1: no run is
+            joined.
     """
 
     def __init__(
@@ -81,7 +89,9 @@ class Hosted:
         model: LoadedModel,
         thread: ThreadPoolExecutor,
         timeout_s: float,
+        *,
         loop: asyncio.AbstractEventLoop | None,
+        joined_samples: int,
     ) -> None:
         self.release: Release = slot.release
         self.manifest: Manifest = slot.manifest
@@ -94,13 +104,13 @@ class Hosted:
         """Told of each good answer in the thread that gave it: inputs and outputs (copy them to keep them),
         and how long the runtime took, in nanoseconds."""
         self.stated_memory_bytes = slot.variant.requirement.peak_memory_bytes
-        self.footprint_before = Footprint(0, 0)
-        """The memory as it was before it was loaded; whoever loads it sets it."""
+        self.footprint_before = measure_footprint()
+        """The memory as it was before it was loaded, if whoever loads it sets it; else as it is now."""
         self.answered = 0
         """Predictions given since it was loaded."""
         self._slot = slot
         self._model = model
-        self._execution = Execution(model, thread, timeout_s)
+        self._execution = Execution(model, thread, timeout_s, joined_samples, lambda: not self._is_on_trial)
         self._loop = loop
         self._task = slot.manifest.signature.task
         signature = slot.manifest.signature
@@ -227,7 +237,7 @@ class Hosted:
 
     def _checked(self, inputs: Tensors, ran: Ran, asked_ns: int) -> Answer:
         """Return what the model gave, if it is an answer."""
-        outputs, started_ns, compute_ns = ran
+        outputs, started_ns, compute_ns, joined, is_guest = ran
         for value in outputs.values():
             if not is_finite(value):
                 why = "The model answered with values that are not finite."
@@ -245,8 +255,17 @@ class Hosted:
         if self._task == "classification":
             scores = values if len(shape) == 2 else values.reshape(samples, -1)
             classes, count = scores.argmax(axis=1), scores.shape[1]
-        queue_ns = started_ns - asked_ns
-        return Answer(outputs, self.release.version, classes, count, self.counter, queue_ns, compute_ns)
+        return Answer(
+            outputs,
+            self.release.version,
+            classes,
+            count,
+            self.counter,
+            started_ns - asked_ns,
+            compute_ns,
+            joined,
+            is_guest,
+        )
 
     def _profiled(self, inputs: Tensors, samples: int) -> NDArray[Any]:
         """Return the first input of numbers; for a model of text alone, no numbers, shape (N, 0)."""
@@ -292,6 +311,7 @@ async def load(
     device: Capabilities,
     timeout_s: float,
     open_model: Callable[[Slot, str], LoadedModel] = open_plainly,
+    batch_limit: int = 1,
 ) -> Hosted:
     """Load an installed version into memory, with the runtime that suits it best.
 
@@ -300,6 +320,7 @@ async def load(
         device: What the device can run.
         timeout_s: How long one inference may take.
         open_model: Loads it, given the name of the runtime; called in the version's thread.
+        batch_limit: How many samples a joined run may have at most.
 
     Raises:
         ModelError: No runtime here can run it.
@@ -307,12 +328,17 @@ async def load(
     name = suitable_runtime(slot.variant.requirement, device)
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"model-{slot.manifest.model}")
     loop = asyncio.get_running_loop()
+
+    def open_and_measure() -> tuple[LoadedModel, int]:
+        model = open_model(slot, name)
+        return model, joinable_samples(model, slot.manifest, slot.variant, slot.folder, batch_limit)
+
     try:
-        model = await loop.run_in_executor(thread, open_model, slot, name)
+        model, joined_samples = await loop.run_in_executor(thread, open_and_measure)
     except BaseException:
         thread.shutdown(wait=False)
         raise
-    return Hosted(slot, model, thread, timeout_s, loop)
+    return Hosted(slot, model, thread, timeout_s, loop=loop, joined_samples=joined_samples)
 
 
 class Host:

@@ -49,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shadow_memory_limit_bytes: Bytes = 256 * 1024**2
     inference_timeout_s: Seconds = 30.0
     stall_limit_s: Seconds = 60.0
+    batch_limit: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
 
     resend_interval_s: Seconds = 30.0
     resend_limit_s: Seconds = 600.0

@@ -20,6 +20,7 @@ from agent.life.opening import Opener
 from agent.life.slots import Slots
 from agent.life.store import LifeStore
 from agent.life.terms import Life, Release
+from agent.runtimes.joining import joinable_samples
 from agent.runtimes.self_test import run_self_test
 from agent.settings import read_settings
 from fleet.protocol.errors import InvalidConfiguration, MusterError, NotFound, StorageCorrupt, Unavailable
@@ -120,7 +121,15 @@ class Source:
         loaded = self._opener.open(slot, name)
         run_self_test(loaded, slot.manifest, slot.variant, slot.folder)
         unused = ThreadPoolExecutor(1)  # begins no thread before it is given work: callers compute themselves
-        hosted = Hosted(slot, loaded, unused, self.settings.inference_timeout_s, None)
+        limit = self.settings.batch_limit
+        hosted = Hosted(
+            slot,
+            loaded,
+            unused,
+            self.settings.inference_timeout_s,
+            loop=None,
+            joined_samples=joinable_samples(loaded, slot.manifest, slot.variant, slot.folder, limit),
+        )
         hosted.counter.begin(time.time())
         return hosted
 

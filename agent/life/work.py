@@ -201,7 +201,10 @@ class Workshop:
         slot = await run_to_end(lambda: self._slots.open(model, release))
         open_model = partial(self._opener.open, must_fit=must_fit)
         before = measure_footprint()
-        hosted = await load(slot, self._capabilities(), self._settings.inference_timeout_s, open_model)
+        settings = self._settings
+        hosted = await load(
+            slot, self._capabilities(), settings.inference_timeout_s, open_model, settings.batch_limit
+        )
         hosted.footprint_before = before
         return hosted
 

@@ -315,15 +315,19 @@ class InferenceApi:
             if prediction_id is not None:
                 keep_answer(response, written, outputs, question.understood)
         ended_ns = time.perf_counter_ns()
-        self._counted(hosted).succeeded(
+        counted, samples = self._counted(hosted), len(next(iter(question.inputs.values())))
+        read_ns, written_ns = question.read_ns - question.started_ns, ended_ns - answered_ns
+        counted.succeeded(
             time.time(),
-            samples=len(next(iter(question.inputs.values()))),
+            samples=samples,
             success=ended_ns - question.started_ns,
             queue=answer.queue_ns,
-            compute_input=question.read_ns - question.started_ns,
+            compute_input=read_ns,
             compute_infer=answer.compute_ns,
-            compute_output=ended_ns - answered_ns,
+            compute_output=written_ns,
         )
+        if not answer.is_guest:
+            counted.ran(answer.joined or samples, read_ns, answer.compute_ns, written_ns)
         return written
 
     def _count_failure(self, hosted: Hosted, started_ns: int) -> None:

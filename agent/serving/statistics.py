@@ -9,6 +9,9 @@
 ``fail``           the same for requests that were refused or that the model failed on
 =================  =====================================================================================
 
+Several requests may be answered by one run (`agent.execution`). Each counts what the run took; the run itself
+is counted once, with the request in whose turn it was made, under the number of samples that it had.
+
 Counted since the version was loaded, for people and dashboards on the device. What the hub judges by is
 counted in `agent.telemetry.window`.
 """
@@ -20,7 +23,21 @@ from typing import Any
 import msgspec
 
 _PARTS = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
+_RUN_PARTS = ("compute_input", "compute_infer", "compute_output")
 _NONE = {"count": 0, "ns": 0}
+MOST_SIZES = 64
+
+
+class Run(msgspec.Struct):
+    """Runs with one number of samples.
+
+    Attributes:
+        count: How many.
+        durations_ns: What each part of `_RUN_PARTS` took in sum.
+    """
+
+    count: int = 0
+    durations_ns: list[int] = msgspec.field(default_factory=lambda: [0] * len(_RUN_PARTS))
 
 
 class Statistics(msgspec.Struct):
@@ -39,6 +56,21 @@ class Statistics(msgspec.Struct):
     last_ms: int = 0
     counts: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(_PARTS, 0))
     durations_ns: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(_PARTS, 0))
+    runs: dict[int, Run] = msgspec.field(default_factory=dict)
+    """What runs took, by how many samples they had; of numbers above `MOST_SIZES` different ones, none."""
+
+    def ran(self, samples: int, *durations_ns: int) -> None:
+        """Count a run of the runtime.
+
+        Args:
+            samples: How many it had.
+            durations_ns: What each part of `_RUN_PARTS` took.
+        """
+        self.executions += 1
+        if samples in self.runs or len(self.runs) < MOST_SIZES:
+            run = self.runs.setdefault(samples, Run())
+            run.count += 1
+            run.durations_ns = [a + b for a, b in zip(run.durations_ns, durations_ns, strict=True)]
 
     def succeeded(self, now_s: float, samples: int, **durations_ns: int) -> None:
         """Count a request that was answered.
@@ -50,7 +82,6 @@ class Statistics(msgspec.Struct):
         """
         self.last_ms = int(now_s * 1000)
         self.samples += samples
-        self.executions += 1
         for part, duration_ns in durations_ns.items():
             self._add(part, duration_ns)
 
@@ -76,7 +107,14 @@ class Statistics(msgspec.Struct):
             "inference_count": self.samples,
             "execution_count": self.executions,
             "inference_stats": parts,
-            "batch_stats": [],
+            "batch_stats": [
+                {"batch_size": size}
+                | {
+                    part: {"count": run.count, "ns": duration_ns}
+                    for part, duration_ns in zip(_RUN_PARTS, run.durations_ns, strict=True)
+                }
+                for size, run in sorted(self.runs.items())
+            ],
         }
 
     def _add(self, part: str, duration_ns: int) -> None:
