@@ -15,7 +15,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -31,6 +32,8 @@ from benchmarks.serving.report import LITERT, MANY, RAW, Found, Load, aims, medi
 from benchmarks.serving.servers import MUSTER, PEERS, NotStarted, Route, Server
 
 STEPS_TIMEOUT_S = 60.0
+CLIENT_TIMEOUT_S = 60.0
+"""How long a client may take beyond the time for which it asks."""
 COLD_STARTS = 3
 
 
@@ -73,24 +76,48 @@ def _measure(model: Model, folder: Path, found: Found, arguments: argparse.Names
                         _asked(raw, model, 1, folder, seconds=arguments.seconds)
                     )
                 for server in servers.values():
-                    for route in server.routes:
-                        if connections > 1 and route.way != "http":
-                            continue  # its client blocks: many would be many processes
-                        load = _asked(
-                            route,
-                            model,
-                            connections,
-                            folder,
-                            seconds=arguments.seconds,
-                            server=server.process_id,
-                        )
-                        turns.setdefault((connections, route.name), []).append(load)
+                    for name, load in _turn(
+                        server.routes,
+                        server.process_id,
+                        model,
+                        connections,
+                        folder,
+                        found=found,
+                        seconds=arguments.seconds,
+                    ):
+                        turns.setdefault((connections, name), []).append(load)
         for (connections, name), loads in turns.items():
+            if (model.name, name) in found.lost:
+                continue
             found.loads.setdefault((model.name, connections), {})[name] = median_load(loads)
         if model is MODELS[0]:
             found.memory |= {name: processes.memory(server.process_id) for name, server in servers.items()}
             if MUSTER in found.memory:
                 found.parts = parts(_steps(folder / "raw.onnx"), found.memory[MUSTER])
+
+
+def _turn(
+    routes: Iterable[Route],
+    server: int,
+    model: Model,
+    connections: int,
+    folder: Path,
+    *,
+    found: Found,
+    seconds: float,
+) -> Iterator[tuple[str, Load]]:
+    """Ask a server, by its process, in every way once; in one that failed it is not asked again."""
+    for route in routes:
+        if connections > 1 and route.way != "http":
+            continue  # its client blocks: many would be many processes
+        if (model.name, route.name) in found.lost:
+            continue
+        try:
+            load = _asked(route, model, connections, folder, seconds=seconds, server=server)
+        except ClientFailed as error:
+            found.lost[model.name, route.name] = str(error)
+        else:
+            yield route.name, load
 
 
 def _started(
@@ -114,10 +141,18 @@ def _raw(model: Model, folder: Path) -> Route:
     return Route(RAW, RAW, str(path), model.samples(1).tobytes())
 
 
+class ClientFailed(Exception):
+    """A client gave no figures; it says why on standard error."""
+
+
 def _asked(
     route: Route, model: Model, connections: int, folder: Path, *, seconds: float, server: int | None = None
 ) -> Load:
-    """Let a client ask; without a server the client's own time is what a request costs."""
+    """Let a client ask; without a server the client's own time is what a request costs.
+
+    Raises:
+        ClientFailed: It could not, or took too long.
+    """
     request = folder / "request.bin"
     request.write_bytes(route.request)
     order = Order(
@@ -140,9 +175,12 @@ def _asked(
         assert client.stdout is not None
         client.stdin.write(json.dumps(order).encode() + b"\n")
         client.stdin.flush()
+        watch = threading.Timer(seconds + CLIENT_TIMEOUT_S, client.kill)
+        watch.start()
         answer = client.stdout.readline()
+        watch.cancel()
         if not answer:
-            raise SystemExit(f"The client of {route.name} failed; it says why above.")
+            raise ClientFailed(f"the client of {route.name} failed, or did not end in time")
         figures = msgspec.json.decode(answer, type=Figures)
         cpu_s = figures.cpu_s if server is None else processes.cpu_s(server) - before_s
     return Load(figures.per_s, figures.p50_us, figures.p99_us, cpu_s / figures.requests * 1e6)

@@ -48,6 +48,7 @@ class Found:
         parts: Resident bytes of the agent by part.
         first_answer_s: By server, from the start of its process, with the smallest model.
         failures: By server, why it is not measured.
+        lost: By model and way, why that is not measured.
     """
 
     loads: dict[tuple[str, int], dict[str, Load]] = field(default_factory=dict)
@@ -55,6 +56,7 @@ class Found:
     parts: dict[str, int] = field(default_factory=dict)
     first_answer_s: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    lost: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
 def tables(found: Found) -> Iterator[str]:
@@ -76,7 +78,10 @@ def tables(found: Found) -> Iterator[str]:
                 "to raw",
             ],
             [_row(route, load, raw, theirs) for route, load in by_route.items()],
-            [f"{name}: {why}" for name, why in found.failures.items()],
+            [
+                *(f"{name}: {why}" for name, why in found.failures.items()),
+                *(f"{way}: {why}" for (of, way), why in found.lost.items() if of == model),
+            ],
         )
     yield table(
         "Resident memory with mlp, and the time to the first answer",
@@ -193,4 +198,5 @@ def _ratio(
 def _why(found: Found, server: str, measured: float | None) -> str:
     if measured is not None:
         return ""
-    return found.failures.get(server, found.failures.get(MUSTER, "not in this run"))
+    lost = "; ".join(found.lost.values())
+    return found.failures.get(server, found.failures.get(MUSTER, lost or "not in this run"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import socket
 import subprocess
@@ -13,13 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.agent import _turn
 from benchmarks.aims import Aim
 from benchmarks.inference import points
 from benchmarks.measure import median_calls_s, run_program
 from benchmarks.serving import processes
 from benchmarks.serving.footprint import REST, parts
 from benchmarks.serving.load import Unanswered, receive
+from benchmarks.serving.models import MODELS
 from benchmarks.serving.report import MANY, Found, Load, aims, median_load
+from benchmarks.serving.servers import Route
 from benchmarks.table import WIDTH, table
 
 LINE = re.compile(r"AIM ([a-z0-9-]+) (-|-?[0-9.]+|nan|inf) (<=|>=)([0-9.]+) (OK|MISS)( .+)?")
@@ -141,6 +145,26 @@ def test_what_was_not_measured_of_the_agent_is_missed_with_its_reason() -> None:
     assert len(set(names)) == len(names) > 10
     assert all(LINE.fullmatch(line) and " MISS " in line for line in lines)
     assert "AIM rest-json-to-mlserver-mlp - >=12 MISS could not be installed" in lines
+
+
+def test_a_way_whose_client_failed_is_missed_and_the_others_go_on(tmp_path: Path) -> None:
+    found, model = Found(), MODELS[0]
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # accepts, and ends without an answer
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        ways = [Route(f"muster {way}", "http", address, b"x") for way in "ab"]
+
+        def hang_up() -> None:
+            for _ in ways:
+                listener.accept()[0].close()
+
+        hanging = threading.Thread(target=hang_up)
+        hanging.start()
+        assert list(_turn(ways, os.getpid(), model, 1, tmp_path, found=found, seconds=0.1)) == []
+        hanging.join()
+    assert set(found.lost) == {(model.name, way.name) for way in ways}
+    assert list(_turn(ways, os.getpid(), model, 1, tmp_path, found=found, seconds=0.1)) == []
+    [line] = [str(aim) for aim in aims(found) if aim.name == "fast-added-p50-us-mlp"]
+    assert line.endswith(found.lost[model.name, "muster b"])
 
 
 def test_the_agents_aims_are_ratios_to_peers_of_the_same_run() -> None:
