@@ -28,7 +28,7 @@ from benchmarks.serving.device import TFLITE
 from benchmarks.serving.footprint import parts
 from benchmarks.serving.load import Figures, Order
 from benchmarks.serving.models import MODELS, Model
-from benchmarks.serving.report import LITERT, MANY, RAW, Found, Load, aims, median_load, tables
+from benchmarks.serving.report import JOINED, LITERT, MANY, RAW, Found, Load, aims, median_load, tables
 from benchmarks.serving.servers import MUSTER, PEERS, NotStarted, Route, Server
 
 STEPS_TIMEOUT_S = 60.0
@@ -47,6 +47,8 @@ def main() -> None:
         folder = Path(temporary)
         for model in (model for model in MODELS if model.name in arguments.models):
             _measure(model, folder / model.name, found, arguments)
+        for model in (model for model in MODELS if model.name in arguments.models):
+            _measure_joined(model, folder / f"{model.name}-joined", found, arguments)
         _measure_starts(MODELS[0], folder / "starts", found, 1 if arguments.quick else COLD_STARTS)
         _measure_litert(MODELS[0], folder / "litert", found)
     sys.stdout.write("\n\n".join([*tables(found), "\n".join(str(aim) for aim in aims(found))]) + "\n")
@@ -96,6 +98,32 @@ def _measure(model: Model, folder: Path, found: Found, arguments: argparse.Names
                 found.parts = parts(_steps(folder / "raw.onnx"), found.memory[MUSTER])
 
 
+def _measure_joined(model: Model, folder: Path, found: Found, arguments: argparse.Namespace) -> None:
+    """Ask an agent that joins runs, and one that does not, over many connections in turns."""
+    with ExitStack() as stack:
+        turns: dict[tuple[str, int], list[Load]] = {}
+        try:
+            servers = {
+                limit: Server(MUSTER, model, folder / str(limit), batch_limit=limit) for limit in JOINED
+            }
+        except NotStarted as error:
+            found.failures[f"{MUSTER}, joined"] = str(error)
+            return
+        for server in servers.values():
+            stack.callback(server.close)
+        for _ in range(arguments.rounds):
+            for limit, server in servers.items():
+                for route in (
+                    route for route in server.routes if route.name.endswith(("Unix binary", "fast"))
+                ):
+                    load = _asked(
+                        route, model, MANY, folder, seconds=arguments.seconds, server=server.process_id
+                    )
+                    turns.setdefault((route.name, limit), []).append(load)
+        for (name, limit), loads in turns.items():
+            found.joined[model.name, name, limit] = median_load(loads)
+
+
 def _turn(
     routes: Iterable[Route],
     server: int,
@@ -108,7 +136,7 @@ def _turn(
 ) -> Iterator[tuple[str, Load]]:
     """Ask a server, by its process, in every way once; in one that failed it is not asked again."""
     for route in routes:
-        if connections > 1 and route.way != "http":
+        if connections > 1 and route.way == "shared":
             continue  # its client blocks: many would be many processes
         if (model.name, route.name) in found.lost:
             continue

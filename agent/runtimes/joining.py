@@ -36,7 +36,7 @@ BUDGET_NS = 250_000_000
 LEAST_NS = 200_000
 """What a sample costs alone at least: joining and taking apart takes some 10 µs for each request (measured),
 which is more than what quick runs save."""
-REPEATS = 3
+REPEATS = 8
 REPEATED_NS = 50_000_000
 """After so long runs are not repeated."""
 

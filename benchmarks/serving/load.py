@@ -19,7 +19,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -27,6 +27,8 @@ RECEIVE_BYTES = 256 * 1024
 TIMEOUT_S = 30.0
 _END = b"\r\n\r\n"
 _LENGTH = b"content-length:"
+INPUT = "features"
+"""Name of the input, see `benchmarks.serving.models`, which would import what a client does not need."""
 
 
 class Order(TypedDict):
@@ -92,7 +94,7 @@ def main() -> None:
 
 def measured(order: Order) -> tuple[Figures, Iterator[int]]:
     """Do what the order says and return the figures, and what keeps the connections."""
-    if order["connections"] > 1 and order["way"] == "http":
+    if order["connections"] > 1:
         took_ns = _many(order)
     else:
         took_ns = _one({"http": _http, "raw": _raw, "fast": _fast, "shared": _fast}[order["way"]](order))
@@ -135,8 +137,13 @@ def _one(ask: Ask) -> Iterator[int]:
 
 def _many(order: Order) -> Iterator[int]:
     """Keep a request under way on each connection; yield how long each answer took."""
-    clock, request = time.perf_counter_ns, Path(order["request"]).read_bytes()
-    sockets = {sock.fileno(): sock for sock in (_connected(order) for _ in range(order["connections"]))}
+    clock, connected = time.perf_counter_ns, (_connected(order) for _ in range(order["connections"]))
+    sockets = {sock.fileno(): sock for sock in connected}
+    take: Callable[[socket.socket], object] = receive
+    if order["way"] == "http":
+        request = Path(order["request"]).read_bytes()
+    else:
+        request, take = _frame(order, sockets.values()), receive_frame
     started_ns: dict[int, int] = {}
     poll = select.epoll()
     for number, sock in sockets.items():
@@ -148,11 +155,45 @@ def _many(order: Order) -> Iterator[int]:
         if not events:
             raise Unanswered("No answer came in time.")
         for number, _ in events:
-            receive(sockets[number])
+            take(sockets[number])
             now_ns = clock()
             yield now_ns - started_ns[number]
             started_ns[number] = clock()
             sockets[number].sendall(request)
+
+
+def _frame(order: Order, sockets: Iterable[socket.socket]) -> bytes:
+    """Open the model on connections of the fast path; return the frame that asks for the prediction."""
+    from agent.serving.fast_frames import Described, Header, Kind, pack_head
+
+    name, data = order["name"].encode(), Path(order["request"]).read_bytes()
+    handle = 0
+    for sock in sockets:
+        sock.sendall(Header(Kind.OPEN, data_bytes=len(name)).pack() + name)
+        handle = receive_frame(sock)
+    head = pack_head([Described(INPUT, "float32", tuple(order["shape"]), size_bytes=len(data))])
+    infer = Header(Kind.INFER, handle=handle, head_bytes=len(head), data_bytes=len(data))
+    return infer.pack() + head + data
+
+
+def receive_frame(sock: socket.socket) -> int:
+    """Take one answer from a connection of the fast path; return its handle.
+
+    Raises:
+        Unanswered: It is an error.
+    """
+    from agent.serving.fast_frames import GOOD, HEADER, unpack_header
+
+    data = sock.recv(RECEIVE_BYTES)
+    while len(data) < HEADER.size:
+        data += _more(sock)
+    header = unpack_header(data)
+    missing = HEADER.size + header.head_bytes + header.data_bytes - len(data)
+    while missing > 0:
+        missing -= len(_more(sock))
+    if header.status != GOOD:
+        raise Unanswered(data.decode("latin-1"))
+    return header.handle
 
 
 def _http(order: Order) -> Ask:

@@ -13,6 +13,8 @@ from benchmarks.serving.servers import MLSERVER, MUSTER, PEERS
 from benchmarks.table import table
 
 RAW = "raw"
+JOINED = (1, 16)
+"""How many samples a run may join: in one agent none, in the other what is its default."""
 LITERT = "muster, LiteRT"
 _MB = 1e6
 
@@ -44,6 +46,7 @@ class Found:
 
     Attributes:
         loads: By model, connections and way; that of `RAW` has one connection only.
+        joined: By model, way and how many samples a run may join, over many connections.
         memory: By server, with the smallest model, after it was asked.
         parts: Resident bytes of the agent by part.
         first_answer_s: By server, from the start of its process, with the smallest model.
@@ -52,6 +55,7 @@ class Found:
     """
 
     loads: dict[tuple[str, int], dict[str, Load]] = field(default_factory=dict)
+    joined: dict[tuple[str, str, int], Load] = field(default_factory=dict)
     memory: dict[str, Memory] = field(default_factory=dict)
     parts: dict[str, int] = field(default_factory=dict)
     first_answer_s: dict[str, float] = field(default_factory=dict)
@@ -84,6 +88,15 @@ def tables(found: Found) -> Iterator[str]:
             ],
         )
     yield table(
+        f"Requests that wait joined into one run, {MANY} connections",
+        ["model", "way", "alone/s", "joined/s", "to alone", "p50 µs", "joined", "CPU µs", "joined"],
+        [
+            _joined_row(model, way, load, found.joined[model, way, max(JOINED)])
+            for (model, way, limit), load in found.joined.items()
+            if limit == min(JOINED)
+        ],
+    )
+    yield table(
         "Resident memory with mlp, and the time to the first answer",
         ["server", "PSS MB", "RSS MB", "first answer s"],
         [
@@ -109,6 +122,20 @@ def _row(route: str, load: Load, raw: Load, theirs: Load | None) -> list[str]:
         "-" if theirs is None else f"{load.per_s / theirs.per_s:.2f}",
         f"{load.cpu_us / 1000:.4f}",
         f"{load.cpu_us / raw.cpu_us:.2f}",
+    ]
+
+
+def _joined_row(model: str, way: str, alone: Load, joined: Load) -> list[str]:
+    return [
+        model,
+        way,
+        f"{alone.per_s:.0f}",
+        f"{joined.per_s:.0f}",
+        f"{joined.per_s / alone.per_s:.2f}",
+        f"{alone.p50_us:.0f}",
+        f"{joined.p50_us:.0f}",
+        f"{alone.cpu_us:.0f}",
+        f"{joined.cpu_us:.0f}",
     ]
 
 

@@ -71,20 +71,27 @@ class Server:
         folder: A new folder for what it needs and writes.
         variant: The variant that Muster's agent has installed.
         built: That variant's file.
+        settings: Settings of the agent that differ from the defaults.
 
     Raises:
         NotStarted: It did not answer in time, or with no prediction.
     """
 
     def __init__(
-        self, name: str, model: Model, folder: Path, variant: str = ONNX, built: bytes = b""
+        self,
+        name: str,
+        model: Model,
+        folder: Path,
+        variant: str = ONNX,
+        built: bytes = b"",
+        **settings: int,
     ) -> None:
         folder.mkdir(parents=True)
         self.name = name
         self._log = folder / "log.txt"
         port = free_port()
         if name == MUSTER:
-            command = _agent(model, folder, port, variant, built or model.onnx())
+            command = _agent(model, folder, port, variant, built or model.onnx(), **settings)
             self.routes = _agent_routes(model, folder, port)
         else:
             command = _peer(name, model, folder, port)
@@ -153,7 +160,7 @@ def _ask(route: Route) -> None:
         receive(sock)
 
 
-def _agent(model: Model, folder: Path, port: int, variant: str, built: bytes) -> list[str]:
+def _agent(model: Model, folder: Path, port: int, variant: str, built: bytes, **settings: int) -> list[str]:
     write_device(
         folder / "state",
         model,
@@ -163,6 +170,7 @@ def _agent(model: Model, folder: Path, port: int, variant: str, built: bytes) ->
         socket_path=str(folder / "s"),
         fast_socket_path=str(folder / "f"),
         log_level="error",
+        **settings,
     )
     return [str(ROOT / ".venv" / "bin" / "muster-agent"), "run", "--state", str(folder / "state")]
 
