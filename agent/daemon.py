@@ -73,14 +73,8 @@ from fleet.protocol.errors import (
     MusterError,
     StorageError,
 )
-from fleet.protocol.messages import (
-    PROTOCOL_VERSION,
-    Hello,
-    Presence,
-    ShadowReport,
-    StateReport,
-    encode,
-)
+from fleet.protocol.messages import PROTOCOL_VERSION, Hello, Presence, StateReport, encode
+from fleet.protocol.records import ShadowReport
 from fleet.protocol.topics import Down, Up, device_subscription, down, parse_chunk, up
 
 if TYPE_CHECKING:

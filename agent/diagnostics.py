@@ -35,7 +35,8 @@ from agent.settings import Settings, read_settings
 from agent.telemetry.outbox import Counts
 from agent.trust.director import read_sequence
 from fleet.protocol.errors import MusterError
-from fleet.protocol.messages import MAX_DIAGNOSTICS_SIZE_BYTES, Incident, ModelState
+from fleet.protocol.messages import ModelState
+from fleet.protocol.records import MAX_DIAGNOSTICS_SIZE_BYTES, Incident
 
 FORMAT = 1
 BLACKED_OUT = "[redacted]"

@@ -38,7 +38,8 @@ from fleet.protocol.errors import (
     SelfTestTimedOut,
 )
 from fleet.protocol.manifest import Manifest
-from fleet.protocol.messages import Capabilities, TelemetryWindow
+from fleet.protocol.messages import Capabilities
+from fleet.protocol.records import TelemetryWindow
 from fleet.protocol.requirement import suitable_runtime
 
 log = logging.getLogger(__name__)

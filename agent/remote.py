@@ -22,7 +22,7 @@ from agent.settings import Settings
 from agent.telemetry.outbox import Outbox
 from agent.threads import run_to_end
 from fleet.protocol.errors import MusterError, StorageError
-from fleet.protocol.messages import Diagnostics
+from fleet.protocol.records import Diagnostics
 from fleet.protocol.wishes import Wishes
 
 if TYPE_CHECKING:

@@ -30,7 +30,8 @@ from typing import NamedTuple
 from fleet.protocol.assignment import MAX_ALTERNATIVES, VariantPolicy
 from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.manifest import Manifest, choose_variant
-from fleet.protocol.messages import Candidate, Capabilities, Measurement
+from fleet.protocol.messages import Capabilities
+from fleet.protocol.records import Candidate, Measurement
 from fleet.protocol.requirement import fits
 
 NOISE = 0.03

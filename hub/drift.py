@@ -16,7 +16,7 @@ import msgspec
 from fleet.drift.alarms import LEAST_THRESHOLD, AlarmChange, FeatureDrift, advance_alarm, judge_drift
 from fleet.drift.profile import ReferenceProfile, merge_profiles
 from fleet.protocol.errors import MusterError
-from fleet.protocol.messages import TelemetryWindow
+from fleet.protocol.records import TelemetryWindow
 from fleet.protocol.windows import contradiction
 from hub.store.protocols import DeviceStore, DriftStore, RecordStore
 from hub.store.rows import DriftRow, StoredRecord

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from fleet.health import DeviceFacts, ModelOnDevice
-from fleet.protocol.messages import DeploymentReport
+from fleet.protocol.records import DeploymentReport
 from hub.store.protocols import DeviceStore, DriftStore, RecordStore
 from hub.store.rows import DeviceRow
 

@@ -18,19 +18,8 @@ from typing import Any, Protocol
 from fleet.drift.profile import ReferenceProfile
 from fleet.protocol import messages, shadow, topics
 from fleet.protocol.errors import InvalidMessage, MessageTooLarge, MusterError, NotFound, Unavailable
-from fleet.protocol.messages import (
-    Ack,
-    FetchRequest,
-    FileAnswer,
-    Hello,
-    Measurement,
-    Presence,
-    Record,
-    ShadowReport,
-    StateReport,
-    TelemetryWindow,
-    Want,
-)
+from fleet.protocol.messages import Ack, FetchRequest, FileAnswer, Hello, Presence, Record, StateReport, Want
+from fleet.protocol.records import Measurement, ShadowReport, TelemetryWindow
 from fleet.protocol.topics import Down, Up
 from fleet.protocol.windows import check_window, contradiction
 from fleet.variants import check_measurement

@@ -21,7 +21,7 @@ from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Conflict, InvalidPlan, MusterError, VariantUnsupported
 from fleet.protocol.manifest import Manifest
-from fleet.protocol.messages import DeploymentReport, TelemetryWindow
+from fleet.protocol.records import DeploymentReport, TelemetryWindow
 from fleet.rollout import engine
 from fleet.rollout.events import (
     Assign,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.protocol.messages import ShadowReport
+from fleet.protocol.records import ShadowReport
 from fleet.protocol.shadow import ShadowSums, sum_shadows
 from fleet.rollout.state import Rollout
 from hub.store.protocols import ShadowStore

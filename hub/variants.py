@@ -13,7 +13,7 @@ from typing import Protocol
 from fleet.protocol.assignment import ModelOrder, VariantPolicy
 from fleet.protocol.errors import VariantUnsupported
 from fleet.protocol.manifest import Manifest
-from fleet.protocol.messages import Measurement
+from fleet.protocol.records import Measurement
 from fleet.rollout.events import Assign
 from fleet.rollout.state import Kind, Rollout
 from fleet.variants import offer

@@ -20,7 +20,7 @@ from agent.client.link import FastLink, LinkClosed
 from agent.serving.fast_frames import Kind
 from agent.telemetry.reception import ID_BYTES, pack_window
 from fleet.protocol.errors import InvalidMessage, MusterError, StorageError, Unavailable
-from fleet.protocol.messages import TelemetryWindow
+from fleet.protocol.records import TelemetryWindow
 from fleet.protocol.windows import merge_windows
 
 log = logging.getLogger(__name__)

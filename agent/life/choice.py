@@ -37,7 +37,8 @@ from fleet.protocol.errors import (
     StorageError,
     error_of,
 )
-from fleet.protocol.messages import Candidate, Capabilities, Measurement
+from fleet.protocol.messages import Capabilities
+from fleet.protocol.records import Candidate, Measurement
 from fleet.protocol.requirement import suitable_runtime
 from fleet.variants import choose
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from agent.hosting import Hosted
 from fleet.protocol.errors import ShadowFailed
 from fleet.protocol.latency import bucket
-from fleet.protocol.messages import MAX_PAIRS, ShadowReport
+from fleet.protocol.records import MAX_PAIRS, ShadowReport
 from fleet.protocol.shadow import (
     disagreeing_classes,
     disagreeing_values,

@@ -20,8 +20,9 @@ import msgspec
 from agent import durable
 from agent.settings import Settings
 from fleet.protocol.errors import StorageError
-from fleet.protocol.messages import Candidate, Capabilities
+from fleet.protocol.messages import Capabilities
 from fleet.protocol.names import Sha256
+from fleet.protocol.records import Candidate
 from fleet.variants import DeviceClass, class_of
 
 log = logging.getLogger(__name__)

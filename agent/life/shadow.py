@@ -39,7 +39,7 @@ from agent.log import unexpected_failure
 from agent.runtimes.protocol import Tensors
 from agent.settings import Settings
 from fleet.protocol.errors import InferenceFailed, ShadowFailed, TrialMemoryExceeded
-from fleet.protocol.messages import ShadowReport
+from fleet.protocol.records import ShadowReport
 
 log = logging.getLogger(__name__)
 

@@ -43,7 +43,7 @@ from agent.life.work import Workshop
 from agent.log import unexpected_failure
 from agent.telemetry.outbox import Outbox
 from fleet.protocol.errors import MusterError, StorageError
-from fleet.protocol.messages import DeploymentReport
+from fleet.protocol.records import DeploymentReport
 
 log = logging.getLogger(__name__)
 

@@ -43,7 +43,8 @@ from fleet.protocol.errors import (
     VariantUnsupported,
 )
 from fleet.protocol.manifest import File, decode_manifest
-from fleet.protocol.messages import Capabilities, ShadowReport
+from fleet.protocol.messages import Capabilities
+from fleet.protocol.records import ShadowReport
 from fleet.protocol.requirement import fits, suitable_runtime
 
 

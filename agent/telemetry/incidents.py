@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from agent.telemetry.outbox import Outbox
 from fleet.protocol.errors import Cause, MusterError, StorageError
-from fleet.protocol.messages import Incident
+from fleet.protocol.records import Incident
 
 log = logging.getLogger(__name__)
 

@@ -30,14 +30,8 @@ import msgspec
 
 from agent.telemetry.database import Database
 from fleet.protocol.errors import InvalidMessage, StorageCorrupt, StorageError
-from fleet.protocol.messages import (
-    Diagnostics,
-    Record,
-    RecordBody,
-    TelemetryWindow,
-    encode,
-    packed,
-)
+from fleet.protocol.messages import Record, encode
+from fleet.protocol.records import Diagnostics, RecordBody, TelemetryWindow, packed
 from fleet.protocol.windows import merge_windows
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,8 @@ from agent.telemetry.outbox import Outbox
 from agent.threads import call_in_loop
 from fleet.protocol.errors import InvalidMessage, NotFound
 from fleet.protocol.manifest import decode_manifest
-from fleet.protocol.messages import TelemetryWindow, decode, encode, packed
+from fleet.protocol.messages import decode, encode
+from fleet.protocol.records import TelemetryWindow, packed
 from fleet.protocol.windows import check_window, contradiction
 
 ID_BYTES = 16

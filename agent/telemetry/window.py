@@ -26,7 +26,7 @@ from fleet.drift.features import FEATURES_OF_INPUTS, count_block
 from fleet.drift.profile import ReferenceProfile, merge_profiles
 from fleet.protocol.latency import LatencyCounts, count_durations, merge_latency
 from fleet.protocol.manifest import Manifest
-from fleet.protocol.messages import TelemetryWindow
+from fleet.protocol.records import TelemetryWindow
 
 PROFILED_NUMBERS = 1024
 RECENT_REQUESTS = 1000

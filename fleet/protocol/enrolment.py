@@ -17,7 +17,8 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from fleet.protocol.errors import DigestMismatch, InvalidInput
-from fleet.protocol.messages import Capabilities, Text
+from fleet.protocol.fields import Text
+from fleet.protocol.messages import Capabilities
 from fleet.protocol.names import Name
 
 ENROL_PATH = "/api/v1/enrol"

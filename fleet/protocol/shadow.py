@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.latency import LatencyCounts, merge_latency
 from fleet.protocol.manifest import Signature
-from fleet.protocol.messages import MAX_PAIRS, ClassPairs, ShadowReport
+from fleet.protocol.records import MAX_PAIRS, ClassPairs, ShadowReport
 from fleet.protocol.windows import MAX_REQUESTS, impossible
 
 TOLERANCE = 0.05

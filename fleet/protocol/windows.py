@@ -6,7 +6,7 @@ from fleet.drift.encoding import MAX_SENT_COUNT
 from fleet.drift.profile import ReferenceProfile, check_counts, merge_profiles
 from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.latency import merge_latency
-from fleet.protocol.messages import TelemetryWindow
+from fleet.protocol.records import TelemetryWindow
 
 MAX_REQUESTS_PER_S = 1e6
 """More cannot be: a device that claims more would outweigh all others in a comparison."""

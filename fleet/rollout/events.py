@@ -11,7 +11,7 @@ import msgspec
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
-from fleet.protocol.messages import TelemetryWindow
+from fleet.protocol.records import TelemetryWindow
 from fleet.rollout.state import Happening
 
 

@@ -21,7 +21,7 @@ import msgspec
 
 from fleet.drift.features import CONFIDENCE_EDGES, OUTPUT_CONFIDENCE
 from fleet.protocol.latency import count_above
-from fleet.protocol.messages import TelemetryWindow
+from fleet.protocol.records import TelemetryWindow
 from fleet.protocol.windows import contradiction
 from fleet.rollout.plan import Metric, MetricGate
 

@@ -18,7 +18,7 @@ import msgspec
 
 from fleet.protocol.assignment import CLOCK_TOLERANCE_S
 from fleet.protocol.deployment import DeploymentState
-from fleet.protocol.messages import TelemetryWindow
+from fleet.protocol.records import TelemetryWindow
 from fleet.rollout.deployments import Deployment
 from fleet.rollout.draft import Draft
 from fleet.rollout.events import EvidenceObserved

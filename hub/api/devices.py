@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from msgspec.structs import asdict
 
 from fleet.health import device_health
-from fleet.protocol.messages import DeploymentReport, Incident
+from fleet.protocol.records import DeploymentReport, Incident
 from hub.api.auth import Viewer
 from hub.api.measurements import MeasurementOut
 from hub.api.paging import Limit, number_in

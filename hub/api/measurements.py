@@ -7,7 +7,7 @@ from typing import Self
 from msgspec.structs import asdict
 
 from fleet.protocol.assignment import VariantPolicy
-from fleet.protocol.messages import Candidate, Measurement
+from fleet.protocol.records import Candidate, Measurement
 from fleet.variants import ClassSummary
 from hub.api.schemas import CauseOut, Schema
 

@@ -11,15 +11,8 @@ from fleet.drift.alarms import AlarmState, FeatureDrift
 from fleet.drift.profile import Profile
 from fleet.protocol.assignment import ModelOrder
 from fleet.protocol.errors import Cause
-from fleet.protocol.messages import (
-    Capabilities,
-    Measurement,
-    Record,
-    RecordBody,
-    ShadowReport,
-    StateReport,
-    TelemetryWindow,
-)
+from fleet.protocol.messages import Capabilities, Record, StateReport
+from fleet.protocol.records import Measurement, RecordBody, ShadowReport, TelemetryWindow
 from fleet.protocol.wishes import NO_WISHES, LogLevel, Wishes
 from fleet.rollout.state import Rollout
 

@@ -29,7 +29,7 @@ from agent.serving.fast_plan import plan_request
 from agent.serving.fast_regions import Regions
 from agent.telemetry.reception import pack_window
 from fleet.protocol.manifest import Signature, Tensor
-from fleet.protocol.messages import TelemetryWindow
+from fleet.protocol.records import TelemetryWindow
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "fast_frames.json"
 CASES: dict[str, dict[str, Any]] = {

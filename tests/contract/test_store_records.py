@@ -6,7 +6,7 @@ from fleet.drift.alarms import AlarmState
 from fleet.drift.profile import FeatureCounts
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
-from fleet.protocol.messages import RecordBody
+from fleet.protocol.records import RecordBody
 from fleet.protocol.windows import MAX_REQUESTS
 from hub.store.protocols import Store
 from hub.store.rows import DeadLetter, DriftRow

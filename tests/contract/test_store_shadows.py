@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from fleet.protocol.messages import ShadowReport
+from fleet.protocol.records import ShadowReport
 from fleet.protocol.shadow import merge_shadows
 from fleet.protocol.windows import MAX_REQUESTS
 from hub.store.protocols import Store

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from fleet.protocol.errors import NotFound
-from fleet.protocol.messages import Diagnostics
+from fleet.protocol.records import Diagnostics
 from fleet.protocol.wishes import LogLevel, Wishes
 from hub.store.protocols import Store
 from hub.store.rows import Action, DeviceWishes, Hold

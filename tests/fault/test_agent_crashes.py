@@ -13,7 +13,8 @@ from pathlib import Path
 from agent.life.terms import CRASH_LIMIT
 from fleet.protocol.chunks import CHUNK_SIZE_BYTES
 from fleet.protocol.deployment import DeploymentState as S
-from fleet.protocol.messages import MAX_MESSAGE_SIZE_BYTES, DeploymentReport
+from fleet.protocol.messages import MAX_MESSAGE_SIZE_BYTES
+from fleet.protocol.records import DeploymentReport
 from fleet.protocol.topics import Down
 from tests.support.agent_broker import OpenBroker
 from tests.support.agent_bundles import build

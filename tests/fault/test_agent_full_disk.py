@@ -12,7 +12,7 @@ from agent.life.shell import RETRY_S
 from agent.telemetry.outbox import Outbox
 from fleet.protocol.deployment import DeploymentState as S
 from fleet.protocol.errors import Cause, StorageError
-from fleet.protocol.messages import Incident
+from fleet.protocol.records import Incident
 from tests.support.agent_broker import OpenBroker
 from tests.support.agent_bundles import build
 from tests.support.agent_device import SAMPLE, Device

@@ -14,7 +14,8 @@ import pytest
 
 from fleet.protocol.director import DirectorKeys, encode_director_keys
 from fleet.protocol.errors import Cause
-from fleet.protocol.messages import Incident, Record, encode
+from fleet.protocol.messages import Record, encode
+from fleet.protocol.records import Incident
 from tests.support.agent_bundles import build
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,8 @@ import pytest
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Conflict, InvalidPlan
-from fleet.protocol.messages import DeploymentReport, ModelState, StateReport, TelemetryWindow
+from fleet.protocol.messages import ModelState, StateReport
+from fleet.protocol.records import DeploymentReport, TelemetryWindow
 from fleet.rollout.events import Start, Supersede
 from fleet.rollout.plan import Gate, Metric, MetricGate, Plan, Stage
 from fleet.rollout.state import Rollout, Status

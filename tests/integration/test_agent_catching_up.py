@@ -8,7 +8,8 @@ from pathlib import Path
 from agent.status import read_status
 from agent.telemetry.outbox import Outbox
 from fleet.protocol.deployment import DeploymentState as S
-from fleet.protocol.messages import Record, TelemetryWindow
+from fleet.protocol.messages import Record
+from fleet.protocol.records import TelemetryWindow
 from tests.support.agent_bundles import build
 from tests.support.agent_device import Device
 from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures by name

@@ -29,7 +29,7 @@ from fleet.protocol.errors import (
     StorageCorrupt,
     Unavailable,
 )
-from fleet.protocol.messages import TelemetryWindow
+from fleet.protocol.records import TelemetryWindow
 from tests.support.agent_bundles import Bundle, build, build_tabular, expected_class
 from tests.support.agent_device import SAMPLE, Device
 from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures by name

@@ -9,7 +9,7 @@ from contextlib import closing
 import msgspec
 
 from fleet.protocol.deployment import DeploymentState as S
-from fleet.protocol.messages import Incident
+from fleet.protocol.records import Incident
 from fleet.protocol.topics import Down
 from tests.support.agent_bundles import build
 from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures by name

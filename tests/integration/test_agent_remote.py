@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from fleet.protocol.deployment import DeploymentState as S
-from fleet.protocol.messages import Diagnostics
+from fleet.protocol.records import Diagnostics
 from fleet.protocol.topics import Up
 from fleet.protocol.wishes import LogLevel, Wishes
 from tests.support.agent_bundles import build

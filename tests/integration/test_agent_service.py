@@ -17,7 +17,7 @@ import pytest
 from agent.telemetry.outbox import Outbox
 from fleet.protocol.chunks import CHUNK_SIZE_BYTES
 from fleet.protocol.deployment import DeploymentState as S
-from fleet.protocol.messages import TelemetryWindow
+from fleet.protocol.records import TelemetryWindow
 from tests.support.agent_bundles import build
 from tests.support.agent_device import SAMPLE
 from tests.support.agent_fixtures import mosquitto_fixture, peer_fixture  # noqa: F401 - pytest finds fixtures

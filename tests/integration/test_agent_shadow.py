@@ -10,7 +10,7 @@ import pytest
 from agent.life.terms import CRASH_LIMIT
 from fleet.protocol.deployment import DeploymentState as S
 from fleet.protocol.latency import BUCKETS_PER_OCTAVE, upper_bound_us
-from fleet.protocol.messages import ShadowReport
+from fleet.protocol.records import ShadowReport
 from fleet.protocol.shadow import merge_shadows
 from tests.support.agent_bundles import Bundle, build, build_costly, expected_class
 from tests.support.agent_device import SAMPLE, Device

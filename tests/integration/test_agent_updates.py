@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from fleet.protocol.deployment import DeploymentState as S
-from fleet.protocol.messages import DeploymentReport
+from fleet.protocol.records import DeploymentReport
 from tests.support.agent_bundles import VARIANT, build
 from tests.support.agent_device import SAMPLE
 from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures by name

@@ -9,7 +9,7 @@ import msgspec
 from agent.life.measurements import Entry
 from fleet.protocol.assignment import VariantPolicy as P
 from fleet.protocol.deployment import DeploymentState as S
-from fleet.protocol.messages import Measurement
+from fleet.protocol.records import Measurement
 from fleet.variants import check_measurement, choose, class_of
 from tests.support.agent_bundles import SLOW, TFLITE_VARIANT, VARIANT, WRONG, build
 from tests.support.agent_device import SAMPLE, Device

@@ -16,16 +16,8 @@ from fleet.protocol import messages, topics
 from fleet.protocol.assignment import decode_assignment
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.enrolment import EnrolmentAnswer, EnrolmentRequest, parse_token
-from fleet.protocol.messages import (
-    Ack,
-    DeploymentReport,
-    FetchRequest,
-    FileAnswer,
-    Hello,
-    Record,
-    ShadowReport,
-    StateReport,
-)
+from fleet.protocol.messages import Ack, FetchRequest, FileAnswer, Hello, Record, StateReport
+from fleet.protocol.records import DeploymentReport, ShadowReport
 from fleet.protocol.topics import Down, Up
 from tests.support.hub import HubProcess
 from tests.support.measurements import candidate, measurement

@@ -15,7 +15,7 @@ from agent.telemetry.window import PROFILED_NUMBERS, Counter
 from fleet.drift.features import FEATURES_OF_INPUTS, count_block
 from fleet.drift.profile import merge_profiles
 from fleet.protocol.latency import bucket, count_durations, merge_latency
-from fleet.protocol.messages import TelemetryWindow
+from fleet.protocol.records import TelemetryWindow
 from tests.support.agent_bundles import VARIANT, build
 
 MANIFEST = build(1).manifest

@@ -45,12 +45,12 @@ from fleet.protocol.messages import (
     Presence,
     Record,
     StateReport,
-    TelemetryWindow,
     Want,
     decode,
     encode,
 )
 from fleet.protocol.names import checked_name
+from fleet.protocol.records import TelemetryWindow
 from fleet.protocol.wishes import LogLevel, Wishes
 from fleet.rollout.plan import check_plan, decode_plan
 from fleet.rollout.state import decode_rollout

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from fleet.protocol.manifest import Signature, Tensor
-from fleet.protocol.messages import MAX_PAIRS, ShadowReport
+from fleet.protocol.records import MAX_PAIRS, ShadowReport
 from fleet.protocol.shadow import (
     TOLERANCE,
     contradiction,

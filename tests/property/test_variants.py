@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from fleet.protocol.assignment import MAX_ALTERNATIVES, VariantPolicy
 from fleet.protocol.errors import Cause
-from fleet.protocol.messages import Candidate, Capabilities, Measurement
+from fleet.protocol.messages import Capabilities
+from fleet.protocol.records import Candidate, Measurement
 from fleet.variants import NOISE, agreed, check_measurement, choose, offer
 from tests.support.agent_bundles import build
 from tests.support.measurements import DIGEST, HARDWARE, RUNTIMES, measurement

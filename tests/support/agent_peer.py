@@ -30,20 +30,16 @@ from fleet.protocol.enrolment import (
 from fleet.protocol.messages import (
     FILE_PART_SIZE_BYTES,
     Ack,
-    DeploymentReport,
     FetchRequest,
     FileAnswer,
     Hello,
-    Incident,
-    Measurement,
     Record,
-    ShadowReport,
     StateReport,
-    TelemetryWindow,
     Want,
     decode,
     encode,
 )
+from fleet.protocol.records import DeploymentReport, Incident, Measurement, ShadowReport, TelemetryWindow
 from fleet.protocol.topics import HUB_ACCOUNT, HUB_SUBSCRIPTION, Down, Up, chunk, down, parse_up
 from fleet.protocol.wishes import NO_WISHES, Wishes
 from tests.support.agent_broker import AnyBroker

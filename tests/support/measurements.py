@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.errors import Cause
-from fleet.protocol.messages import Candidate, Measurement
+from fleet.protocol.records import Candidate, Measurement
 from fleet.variants import choose
 
 DIGEST = "ab" * 32

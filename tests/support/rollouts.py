@@ -8,7 +8,7 @@ from fleet.drift.features import CONFIDENCE_EDGES, OUTPUT_CONFIDENCE
 from fleet.drift.profile import FeatureCounts
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
-from fleet.protocol.messages import TelemetryWindow
+from fleet.protocol.records import TelemetryWindow
 from fleet.rollout.deployments import Deployment
 from fleet.rollout.engine import create, step
 from fleet.rollout.events import Assign, Command, DeploymentReported, Event, EvidenceObserved, Start, Ticked

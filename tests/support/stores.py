@@ -5,14 +5,8 @@ from __future__ import annotations
 from fleet.protocol.assignment import ModelOrder
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
-from fleet.protocol.messages import (
-    Capabilities,
-    DeploymentReport,
-    Incident,
-    Record,
-    RecordBody,
-    TelemetryWindow,
-)
+from fleet.protocol.messages import Capabilities, Record
+from fleet.protocol.records import DeploymentReport, Incident, RecordBody, TelemetryWindow
 from fleet.rollout.engine import create
 from fleet.rollout.plan import default_plan
 from fleet.rollout.state import Kind, Rollout

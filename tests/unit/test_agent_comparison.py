@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from agent.hosting import Hosted
 from agent.life.comparison import PAIRS_IN_MEMORY, Comparison
 from fleet.protocol.errors import ShadowFailed
-from fleet.protocol.messages import MAX_PAIRS
+from fleet.protocol.records import MAX_PAIRS
 from fleet.protocol.shadow import contradiction
 from tests.support.agent_bundles import (
     Bundle,

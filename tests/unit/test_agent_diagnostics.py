@@ -19,7 +19,8 @@ from agent.settings import write_settings
 from agent.telemetry.outbox import Counts
 from fleet.protocol.enrolment import BrokerAccess
 from fleet.protocol.errors import Cause, InvalidConfiguration
-from fleet.protocol.messages import MAX_DIAGNOSTICS_SIZE_BYTES, Incident, ModelState
+from fleet.protocol.messages import ModelState
+from fleet.protocol.records import MAX_DIAGNOSTICS_SIZE_BYTES, Incident
 
 SECRET = 'S3CR3T"\\é'
 """Every secret of the tests holds it; in JSON it looks otherwise."""

@@ -11,7 +11,7 @@ from agent.telemetry.incidents import INTERVAL_S, Incidents
 from agent.telemetry.outbox import Outbox
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause, NoSpace, SignatureInvalid
-from fleet.protocol.messages import DeploymentReport, Diagnostics, Incident, RecordBody, TelemetryWindow
+from fleet.protocol.records import DeploymentReport, Diagnostics, Incident, RecordBody, TelemetryWindow
 
 PLENTY = 10**6
 

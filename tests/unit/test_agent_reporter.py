@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.embedded.reporter import Reporter
-from fleet.protocol.messages import TelemetryWindow
+from fleet.protocol.records import TelemetryWindow
 
 
 def window(number: int, version: int = 1) -> TelemetryWindow:

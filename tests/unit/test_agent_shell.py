@@ -34,7 +34,7 @@ from fleet.protocol.assignment import Assignment, ModelOrder
 from fleet.protocol.deployment import DeploymentState as S
 from fleet.protocol.enrolment import BrokerAccess
 from fleet.protocol.errors import MusterError, NoSpace
-from fleet.protocol.messages import DeploymentReport
+from fleet.protocol.records import DeploymentReport
 from tests.support.agent_bundles import VARIANT, build
 from tests.support.agent_repository import Repository
 from tests.support.small_disk import SmallDisk, on_small_disk, small_disk

@@ -18,7 +18,7 @@ from agent.trust.image_repository import DOWNLOADS_FOLDER, ImageRepository
 from fleet.protocol.chunks import CHUNK_SIZE_BYTES
 from fleet.protocol.errors import BrokerUnavailable, Cause, StorageCorrupt
 from fleet.protocol.manifest import File
-from fleet.protocol.messages import Incident
+from fleet.protocol.records import Incident
 from tests.support.agent_repository import Repository
 
 PLENTY = 10**8

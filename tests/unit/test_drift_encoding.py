@@ -19,7 +19,8 @@ from fleet.drift import encoding
 from fleet.drift.encoding import MAX_BODY_SIZE_BYTES, decode_profile, encode_profile
 from fleet.drift.profile import FeatureCounts, Profile, ReferenceProfile, count, numeric_reference
 from fleet.protocol.errors import InvalidMessage
-from fleet.protocol.messages import Record, TelemetryWindow, decode, encode, packed
+from fleet.protocol.messages import Record, decode, encode
+from fleet.protocol.records import TelemetryWindow, packed
 from fleet.protocol.windows import check_window
 
 CASES: list[dict[str, Any]] = json.loads(

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from fleet.protocol.errors import Conflict, NotFound
-from fleet.protocol.messages import Diagnostics
+from fleet.protocol.records import Diagnostics
 from fleet.protocol.wishes import LogLevel, Wishes
 from hub.store.protocols import Store
 from hub.store.sqlite import SqliteStore

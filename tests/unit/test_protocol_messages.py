@@ -16,17 +16,16 @@ from fleet.protocol.errors import InvalidMessage, MessageTooLarge
 from fleet.protocol.messages import (
     MAX_MESSAGE_SIZE_BYTES,
     Ack,
-    DeploymentReport,
     FileAnswer,
     Hello,
     Presence,
     Record,
     StateReport,
-    TelemetryWindow,
     Want,
     decode,
     encode,
 )
+from fleet.protocol.records import DeploymentReport, TelemetryWindow
 
 CASES: list[dict[str, Any]] = json.loads(
     (Path(__file__).parent.parent / "vectors" / "messages.json").read_text(encoding="utf-8")

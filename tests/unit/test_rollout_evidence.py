@@ -12,7 +12,7 @@ from fleet.drift.profile import FeatureCounts
 from fleet.protocol.assignment import CLOCK_TOLERANCE_S
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.latency import bucket
-from fleet.protocol.messages import TelemetryWindow
+from fleet.protocol.records import TelemetryWindow
 from fleet.rollout.events import DeploymentReported, EvidenceObserved
 from fleet.rollout.evidence import Arm, Tally, observe, tally, unusable
 from fleet.rollout.plan import Metric, MetricGate

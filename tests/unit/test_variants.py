@@ -7,7 +7,8 @@ import pytest
 
 from fleet.protocol.assignment import VariantPolicy as P
 from fleet.protocol.errors import Cause, InvalidMessage, VariantUnsupported
-from fleet.protocol.messages import Capabilities, Measurement
+from fleet.protocol.messages import Capabilities
+from fleet.protocol.records import Measurement
 from fleet.variants import Offer, agreed, check_measurement, choose, offer, summaries
 from tests.support.agent_bundles import build
 from tests.support.measurements import DIGEST, HARDWARE, RUNTIMES, candidate, measurement

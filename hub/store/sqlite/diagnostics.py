@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import sqlite_utils
 
 from fleet.protocol.errors import NotFound
-from fleet.protocol.messages import Diagnostics
+from fleet.protocol.records import Diagnostics
 from hub.store.rows import DiagnosticsRow, IncomingRecord
 from hub.store.sqlite.database import Part
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 import sqlite_utils
 
-from fleet.protocol.messages import Measurement
+from fleet.protocol.records import Measurement
 from hub.store.rows import IncomingRecord, MeasurementRow
 from hub.store.sqlite.database import Part
 

@@ -10,7 +10,8 @@ import msgspec
 import sqlite_utils
 
 from fleet.protocol.errors import Cause, InvalidMessage
-from fleet.protocol.messages import (
+from fleet.protocol.messages import encode
+from fleet.protocol.records import (
     DeploymentReport,
     Diagnostics,
     Incident,
@@ -18,7 +19,6 @@ from fleet.protocol.messages import (
     RecordBody,
     ShadowReport,
     TelemetryWindow,
-    encode,
     packed,
 )
 from fleet.protocol.windows import contradiction, merge_windows

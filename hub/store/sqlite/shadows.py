@@ -9,7 +9,7 @@ import msgspec
 import sqlite_utils
 
 from fleet.protocol.errors import InvalidMessage
-from fleet.protocol.messages import ShadowReport
+from fleet.protocol.records import ShadowReport
 from fleet.protocol.shadow import contradiction, merge_shadows
 from hub.store.rows import IncomingRecord, ShadowTotals
 from hub.store.sqlite.database import Part
