@@ -51,7 +51,6 @@ class Execution:
         thread: The version's own thread.
         timeout_s: How long one inference may take.
         joined_samples: How many samples a joined run may have; 1 for none.
-        may_join: Tells whether runs may be joined now.
     """
 
     def __init__(
@@ -60,14 +59,14 @@ class Execution:
         thread: ThreadPoolExecutor,
         timeout_s: float,
         joined_samples: int = 1,
-        may_join: Callable[[], bool] = lambda: True,
     ) -> None:
         self._model = model
         self._thread = thread
         self._timeout_s = timeout_s
         self._timeout_ns = int(timeout_s * 1e9)
         self._joined_samples = joined_samples
-        self._may_join = may_join
+        self.may_join = True
+        """Whether runs may be joined now."""
         self._turns = Turns()
         self._watched_since_ns = 0  # when the run began that a thread of its own makes now
         self._given_up_ns = 0  # when the run began that was last given up
@@ -202,7 +201,7 @@ class Execution:
         """Compute a request that has the turn, and what can be joined with it."""
         assert asked.inputs is not None
         guests = []
-        if self._joined_samples > 1 and self._may_join():
+        if self._joined_samples > 1 and self.may_join:
             guests = self._turns.company(asked, self._joined_samples, JOINED_BYTES)
         if guests:
             try:

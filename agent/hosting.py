@@ -99,8 +99,7 @@ class Hosted:
         self.platform = model.platform
         self.accelerator = model.accelerator
         self.counter = Counter(slot.manifest, slot.variant.name, slot.release.manifest_sha256)
-        self.on_failure: Callable[[InferenceFailed], None] | None = None
-        """Told of each failed inference."""
+        self._on_failure: Callable[[InferenceFailed], None] | None = None
         self.on_answer: Callable[[Tensors, dict[str, NDArray[Any]], int], None] | None = None
         """Told of each good answer in the thread that gave it: inputs and outputs (copy them to keep them),
         and how long the runtime took, in nanoseconds."""
@@ -111,7 +110,7 @@ class Hosted:
         """Predictions given since it was loaded."""
         self._slot = slot
         self._model = model
-        self._execution = Execution(model, thread, timeout_s, joined_samples, lambda: not self._is_on_trial)
+        self._execution = Execution(model, thread, timeout_s, joined_samples)
         self._loop = loop
         self._task = slot.manifest.signature.task
         signature = slot.manifest.signature
@@ -232,9 +231,19 @@ class Hosted:
         return self._execution.is_busy
 
     @property
+    def on_failure(self) -> Callable[[InferenceFailed], None] | None:
+        """Told of each failed inference; who is told judges a trial, and requests are judged one by one."""
+        return self._on_failure
+
+    @on_failure.setter
+    def on_failure(self, told: Callable[[InferenceFailed], None] | None) -> None:
+        self._on_failure = told
+        self._execution.may_join = told is None
+
+    @property
     def _is_on_trial(self) -> bool:
         """Whether somebody judges its failures: then nothing may depend on its ending."""
-        return self.on_failure is not None
+        return self._on_failure is not None
 
     def _checked(self, inputs: Tensors, ran: Ran, asked_ns: int) -> Answer:
         """Return what the model gave, if it is an answer."""
@@ -330,15 +339,18 @@ async def load(
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"model-{slot.manifest.model}")
     loop = asyncio.get_running_loop()
 
-    def open_and_measure() -> tuple[LoadedModel, int]:
+    opened: list[tuple[LoadedModel, int]] = []  # a result would stay in asyncio's futures, a cycle, for long
+
+    def open_and_measure() -> None:
         model = open_model(slot, name)
-        return model, joinable_samples(model, slot.manifest, slot.variant, slot.folder, batch_limit)
+        opened.append((model, joinable_samples(model, slot.manifest, slot.variant, slot.folder, batch_limit)))
 
     try:
-        model, joined_samples = await loop.run_in_executor(thread, open_and_measure)
+        await loop.run_in_executor(thread, open_and_measure)
     except BaseException:
         thread.shutdown(wait=False)
         raise
+    model, joined_samples = opened.pop()
     return Hosted(slot, model, thread, timeout_s, loop=loop, joined_samples=joined_samples)
 
 

@@ -219,6 +219,7 @@ class EmbeddedModel:
                 following = None if release is None else self._source.load(release)
                 with self._lock:
                     self._host.put(self.name, following)
+                self._report()  # while the version before is still installed: the agent takes no others
         except Exception as error:
             log.warning(
                 "The version of %s that is committed now cannot be used: %s",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -343,3 +345,21 @@ def test_an_execution_joins_nothing_unless_it_is_told(tmp_path: Path) -> None:
         model.may_go_on.set()
         assert all(len(each.result()[0]["probabilities"]) == 1 for each in asked)
     assert model.runs == [1, 1, 1]
+
+
+def test_a_version_that_answers_no_more_is_gone_at_once(tmp_path: Path) -> None:
+    """Not when Python next looks for cycles: its weights would stay in memory beside its successor's."""
+
+    async def run() -> None:
+        hosted = await load_bundle(build(1), tmp_path)
+        hosted.infer_now(given(1.0))
+        model = weakref.ref(hosted._model)
+        hosted.close()
+        del hosted
+        assert model() is None
+
+    gc.disable()
+    try:
+        asyncio.run(run())
+    finally:
+        gc.enable()
