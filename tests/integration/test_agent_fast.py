@@ -44,20 +44,16 @@ from fleet.protocol.errors import (
 )
 from tests.support.agent_bundles import build_costly, expected_class, load_bundle
 from tests.support.agent_device import SAMPLE
-from tests.support.inference_server import FAST_LIMIT_BYTES, Api, tensor
+from tests.support.inference_server import (  # noqa: F401 - pytest finds fixtures by name
+    FAST_LIMIT_BYTES,
+    Api,
+    api_fixture,
+    tensor,
+)
 from tests.support.waiting import eventually
 
 X = np.array([SAMPLE], dtype=np.float32)
 HEAD = pack_head([Described("pixels", "float32", (1, 4), Place.DATA, 0, 0, 16)])
-
-
-@pytest.fixture(name="api", scope="module")
-def api_fixture() -> Iterator[Api]:
-    with tempfile.TemporaryDirectory() as folder:  # a test's own folder has too long a path for a socket
-        api = Api(Path(folder))
-        yield api
-        api.close()
-        assert api.faults == []
 
 
 @pytest.fixture(name="client")

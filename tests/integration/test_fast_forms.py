@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import socket
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from agent.serving.fast_frames import ERROR, HEADER, Described, Header, Kind, Place, pack_head, unpack_header
-from tests.support.inference_server import Api
+from tests.support.inference_server import Api, api_fixture  # noqa: F401 - pytest finds fixtures by name
 
 Samples = NDArray[np.float32]
-
-
-@pytest.fixture(name="api", scope="module")
-def api_fixture() -> Iterator[Api]:
-    with tempfile.TemporaryDirectory() as folder:  # a test's own folder has too long a path for a socket
-        api = Api(Path(folder))
-        yield api
-        api.close()
-        assert api.faults == []
 
 
 @pytest.fixture(name="sock")

@@ -6,25 +6,12 @@ request here has a second one in its tail, which must not be answered.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from agent.serving.http_connection import HEAD_LIMIT_BYTES
-from tests.support.inference_server import Api
+from tests.support.inference_server import Api, api_fixture  # noqa: F401 - pytest finds fixtures by name
 
 HIDDEN = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"
-
-
-@pytest.fixture(name="api", scope="module")
-def api_fixture() -> Iterator[Api]:
-    with tempfile.TemporaryDirectory() as folder:  # a test's own folder has too long a path for a socket
-        api = Api(Path(folder))
-        yield api
-        api.close()
-        assert api.faults == []
 
 
 def post(headers: bytes, body: bytes = b"", *, version: bytes = b"1.1") -> bytes:

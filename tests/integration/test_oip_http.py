@@ -6,10 +6,7 @@ import gzip
 import http.client
 import socket
 import struct
-import tempfile
 import zlib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,20 +16,17 @@ import pytest
 from fleet.protocol.text import encode_text
 from tests.support.agent_device import SAMPLE
 from tests.support.agent_models import MEANS
-from tests.support.inference_server import LIMIT_BYTES, LOADING, Api, tensor
+from tests.support.inference_server import (  # noqa: F401 - pytest finds fixtures by name
+    LIMIT_BYTES,
+    LOADING,
+    Api,
+    api_fixture,
+    tensor,
+)
 
 INFER = "/v2/models/digits/infer"
 PIXELS = np.array([SAMPLE], dtype="<f4").tobytes()
 BINARY = {"parameters": {"binary_data_size": len(PIXELS)}}
-
-
-@pytest.fixture(name="api", scope="module")
-def api_fixture() -> Iterator[Api]:
-    with tempfile.TemporaryDirectory() as folder:  # a test's own folder has too long a path for a socket
-        api = Api(Path(folder))
-        yield api
-        api.close()
-        assert api.faults == []
 
 
 def binary_tensor(**changes: Any) -> dict[str, Any]:

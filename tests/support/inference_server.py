@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import http.client
 import socket
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from agent.hosting import Host
 from agent.serving.api import InferenceApi
@@ -135,3 +138,13 @@ class Api:
             while part := sock.recv(65536):
                 received += part
             return received
+
+
+@pytest.fixture(name="api", scope="module")
+def api_fixture() -> Iterator[Api]:
+    """A server for one test module, which imports this; nothing in it may have gone uncaught."""
+    with tempfile.TemporaryDirectory() as folder:  # a test's own folder has too long a path for a socket
+        api = Api(Path(folder))
+        yield api
+        api.close()
+        assert api.faults == []

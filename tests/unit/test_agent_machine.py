@@ -251,7 +251,7 @@ def test_what_is_measured_is_prepared_together_and_only_the_chosen_one_stays() -
     assert life.prepared == (TWO, tflite)
     assert life.installed == {ONE, TWO, tflite}
     life, effects = play(life, Verified("d-2"), Cleared("d-2"), TestPassed("d-2", "tflite-int8"))
-    assert (life.phase, life.candidate, life.installed) == (Phase.TRIAL, tflite, {ONE, tflite})
+    assert (life.phase, life.candidate, life.installed) == (Phase.TRIAL, tflite, frozenset({ONE, tflite}))
     assert Serve(tflite) in effects
     assert play(life, TrialPassed("d-2")).life.active == tflite
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
@@ -14,6 +15,7 @@ from agent.notify import Notifier
 from fleet.protocol.errors import InvalidConfiguration
 from tests.support.agent_service import ServiceManager
 
+T = TypeVar("T")
 SOCKET = {"NOTIFY_SOCKET": "/run/systemd/notify"}
 
 
@@ -74,6 +76,12 @@ def test_the_status_is_told_when_it_changes(manager: ServiceManager) -> None:
     assert manager.lines() == ["WATCHDOG=1", "STATUS=One.", "WATCHDOG=1", "WATCHDOG=1", "STATUS=Two."]
 
 
+async def later(answer: T | Coroutine[Any, Any, T]) -> T:
+    """Return what a request is answered that is not answered at once."""
+    assert isinstance(answer, Coroutine)
+    return await answer
+
+
 def test_an_end_waits_for_what_is_under_way_and_not_for_what_comes_later() -> None:
     async def run() -> None:
         gates = {name: asyncio.Event() for name in ("early", "late")}
@@ -82,12 +90,12 @@ def test_an_end_waits_for_what_is_under_way_and_not_for_what_comes_later() -> No
             await gates[name].wait()
             return name
 
-        drain = Drain(respond)
-        early = asyncio.create_task(drain.respond("early"))
+        drain: Drain[[str], str] = Drain(respond)
+        early = asyncio.create_task(later(drain.respond("early")))
         await asyncio.sleep(0)
         waiting = asyncio.create_task(drain.wait(10.0))
         await asyncio.sleep(0)
-        late = asyncio.create_task(drain.respond("late"))
+        late = asyncio.create_task(later(drain.respond("late")))
         await asyncio.sleep(0)
         assert not waiting.done()
         gates["early"].set()
@@ -108,9 +116,9 @@ def test_an_answer_that_fails_is_under_way_no_more() -> None:
         async def respond() -> None:
             raise KeyError
 
-        drain = Drain(respond)
+        drain: Drain[[], None] = Drain(respond)
         with pytest.raises(KeyError):
-            await drain.respond()
+            await later(drain.respond())
         await drain.wait(10.0)
 
     asyncio.run(run())
