@@ -15,13 +15,10 @@ from fleet.rollout.plan import decode_plan
 from fleet.rollout.state import Rollout
 from hub.api.auth import Operator, Viewer
 from hub.api.paging import Limit, Number, number_in
-from hub.api.schemas import (
+from hub.api.rollout_schemas import (
     AbortIn,
-    ActionIn,
-    CauseOut,
     DeploymentOut,
     HistoryOut,
-    Page,
     PromoteIn,
     RollbackIn,
     RolloutDetailOut,
@@ -31,6 +28,7 @@ from hub.api.schemas import (
     ShadowPairOut,
     StageOut,
 )
+from hub.api.schemas import ActionIn, CauseOut, Page
 from hub.api.services import Hub
 from hub.shadows import rollout_shadow
 from hub.store.rows import RolloutRow
