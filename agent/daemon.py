@@ -5,7 +5,8 @@
     broker ── Link ──┬── assignment → Director → Models (one life each) → Host ── InferenceApi ── Unix socket
                      ├── file       → FileClient → ImageRepository          │
                      ├── chunk      → Delivery → BlobStore → Slots          ▼
-                     └── ack        → Sender ← Outbox ← reports, incidents, telemetry windows
+                     ├── ack        → Sender ← Outbox ← reports, incidents; Recorder: telemetry windows, shadows
+                     └── hello, state, presence ← Announcer
 
 Everything here lives in one event loop; blocking work is in threads. Order at start: what is installed
 answers before the broker is asked for anything.
@@ -21,14 +22,12 @@ import os
 import signal
 import time
 from collections.abc import Awaitable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from agent import capabilities, durable
+from agent.announcement import Announcer, last_will
 from agent.backoff import Backoff
 from agent.blobs import BlobStore
 from agent.connection import Done
@@ -60,21 +59,13 @@ from agent.stall import end_when_stalled
 from agent.telemetry.incidents import Incidents
 from agent.telemetry.outbox import Outbox
 from agent.telemetry.reception import Reception
+from agent.telemetry.recorder import Recorder
 from agent.telemetry.sender import Sender
 from agent.trust.director import Director
 from agent.trust.fetcher import FileClient
 from agent.trust.image_repository import ImageRepository
 from fleet.protocol.assignment import Assignment
-from fleet.protocol.errors import (
-    BrokerUnavailable,
-    Conflict,
-    InferenceFailed,
-    InvalidMessage,
-    MusterError,
-    StorageError,
-)
-from fleet.protocol.messages import PROTOCOL_VERSION, Hello, Presence, StateReport, encode
-from fleet.protocol.records import ShadowReport
+from fleet.protocol.errors import Conflict, InvalidMessage, MusterError
 from fleet.protocol.topics import Down, Up, device_subscription, down, parse_chunk, up
 
 if TYPE_CHECKING:
@@ -91,15 +82,10 @@ MEMORY_PER_REQUEST = 96
 """How many times the largest request memory has to hold. The dearest JSON (``[[],[],…``) takes 24 times its
 size while it is read (measured); that may be a quarter of all."""
 
-REPORT_DELAY_S = 0.05
-"""Changes of state that come together are told in one heartbeat."""
-
 STOP_S = 0.9
 """How long an orderly end takes at most; of what is still under way then, nothing has to last."""
 DRAIN_S = 0.4
 """How much of it requests under way have to be answered."""
-GOODBYE_S = 0.3
-"""How much of it the broker has to take the last message."""
 STOP_LIMIT_S = 5.0
 """When a process that is ending is ended anyway, wherever it is held up."""
 
@@ -143,7 +129,7 @@ class Daemon:
         self._link = Link(
             device_id,
             identity.broker,
-            will=(up(device_id, Up.PRESENCE), encode(Presence(online=False))),
+            will=last_will(device_id),
             handler=self._on_message,
             on_connected=self._on_connected,
             on_error=self._on_incident,
@@ -160,6 +146,9 @@ class Daemon:
         )
         self._repository = ImageRepository(state / "trust", identity.root, self._files)
         self._host = Host()
+        self._recorder = Recorder(
+            self._outbox, self._host.close_windows, wake=self._sender.wake, on_incident=self._on_incident
+        )
         self._blobs = BlobStore(state / "blobs")
         self._delivery = Delivery(
             device_id,
@@ -181,9 +170,18 @@ class Daemon:
             on_answer=self._sender.wake,
             on_incident=self._on_incident,
         )
-        self._director = Director(state / "trust", device_id)
+        self._director = director = Director(state / "trust", device_id)
+        self._announcer = Announcer(
+            device_id,
+            self._link,
+            settings,
+            sequence=lambda: director.sequence,
+            capabilities=partial(capabilities.measure, state),
+            states=self._models.states,
+            waiting_records=self._recorder.waiting_records,
+        )
         self._orders = Orders(
-            self._director,
+            director,
             self._repository,
             refresh_interval_s=settings.trust_refresh_interval_s,
             apply=self._apply,
@@ -205,11 +203,9 @@ class Daemon:
             connections=settings.fast_connections,
             timeout_s=settings.inference_timeout_s,
         )
-        self._changed = asyncio.Event()
         self._spare = asyncio.Event()
         self._ended = asyncio.Event()
         self._failed = False
-        self._told_damage: MusterError | None = None
         self._topics = {down(device_id, channel): channel for channel in Down}
 
     async def run(self) -> bool:
@@ -235,9 +231,9 @@ class Daemon:
                 self._link.run(),
                 self._sender.run(),
                 self._orders.run(),
-                self._report_states(),
-                self._announce_again(),
-                self._close_windows(),
+                self._announcer.keep_reporting(),
+                self._announcer.keep_announcing(),
+                self._recorder.keep_recording(self._settings.telemetry_interval_s),
                 self._give_back(),
                 self._notifier.keep_telling(self._status),
             )
@@ -278,7 +274,7 @@ class Daemon:
                 settings=self._settings,
                 capabilities=able,
                 on_incident=self._on_incident,
-                keep=self._keep_report,
+                keep=self._recorder.keep_report,
             ),
             on_change=self._on_change,
             on_incident=self._on_incident,
@@ -287,7 +283,7 @@ class Daemon:
 
     async def _start(self) -> None:
         """Let what is installed answer, then begin to carry out the last assignment."""
-        self._tell_damage()
+        self._recorder.tell_damage()
         await self._server.start()
         await self._fast.start()
         if self._settings.socket_access == "group":
@@ -316,19 +312,14 @@ class Daemon:
         await asyncio.gather(self._drain.wait(DRAIN_S), self._fast.close(DRAIN_S))
         await self._server.close()
         self._remote.close()
-        await asyncio.gather(self._models.close(), self._say_goodbye())
-        self._keep_windows()
+        await asyncio.gather(self._models.close(), self._announcer.say_goodbye())
+        self._recorder.keep_windows()
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks, timeout=max(0.05, end_s - clock()))
         self._outbox.close()
         log.info("The agent of %s stopped.", self._identity.device_id)
         faulthandler.cancel_dump_traceback_later()
-
-    async def _say_goodbye(self) -> None:
-        with suppress(BrokerUnavailable, TimeoutError):
-            async with asyncio.timeout(GOODBYE_S):
-                await self._publish(Up.PRESENCE, Presence(online=False))
 
     async def _lasting(self, task: Awaitable[None]) -> None:
         """Run one of the agent's tasks; if a fault of ours ends it, end the process for a clean new start."""
@@ -366,41 +357,12 @@ class Daemon:
 
     async def _on_connected(self) -> None:
         await self._link.subscribe(device_subscription(self._identity.device_id))
-        await self._announce()
-        await self._publish(Up.PRESENCE, Presence(online=True))
+        await self._announcer.announce()
         self._sender.on_connected()
         self._delivery.on_connected()
         self._orders.on_connected()
-        self._changed.set()
+        self._announcer.report_soon()
         self._spare.set()
-
-    async def _announce(self) -> None:
-        await self._publish(
-            Up.HELLO, Hello(PROTOCOL_VERSION, self._director.sequence, capabilities.measure(self._state))
-        )
-
-    async def _announce_again(self) -> None:
-        """Repeat the announcement: an assignment that was lost or refused comes again by it."""
-        while True:
-            await asyncio.sleep(self._settings.hello_interval_s)
-            with suppress(BrokerUnavailable):
-                await self._announce()
-
-    async def _report_states(self) -> None:
-        """Send the heartbeat, at its interval and after every change."""
-        while True:
-            try:
-                async with asyncio.timeout(self._settings.heartbeat_interval_s):
-                    await self._changed.wait()
-                await asyncio.sleep(REPORT_DELAY_S)
-            except TimeoutError:
-                pass
-            self._changed.clear()
-            if self._link.is_connected:
-                states = self._models.states()
-                report = StateReport(time.time(), self._director.sequence, states, self._waiting_records())
-                with suppress(BrokerUnavailable):  # the next one tells the same
-                    await self._publish(Up.STATE, report)
 
     async def _give_back(self) -> None:
         """Give memory back after each connection and change of state: both leave code and heap unused."""
@@ -409,47 +371,6 @@ class Daemon:
             await asyncio.sleep(GIVE_BACK_DELAY_S)
             self._spare.clear()
             await asyncio.to_thread(give_back)
-
-    async def _close_windows(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.telemetry_interval_s)
-            self._tell_damage()
-            self._keep_windows()
-            self._sender.wake()
-
-    def _tell_damage(self) -> None:
-        """Tell of a damaged outbox, whenever it was found."""
-        damage = self._outbox.damage
-        if damage is not None and damage is not self._told_damage:
-            self._told_damage = damage
-            self._on_incident(damage)
-
-    def _waiting_records(self) -> int:
-        """Return how many records wait; 0 while the outbox cannot be read."""
-        try:
-            return len(self._outbox)
-        except StorageError as error:
-            log.warning("%s", error)
-            return 0
-
-    def _keep_windows(self) -> None:
-        windows = self._host.close_windows(time.time())
-        for window in windows:
-            if window.errors and not window.predictions:  # it hangs, or fails whatever it is asked
-                told = f"Version {window.version} of model {window.model} answered no request of a window"
-                self._on_incident(InferenceFailed(f"{told}: {window.errors} failed or did not end in time."))
-        if windows:
-            try:
-                self._outbox.put(*windows)
-            except StorageError as error:
-                log.warning("Telemetry is lost: %s", error)
-
-    def _keep_report(self, report: ShadowReport) -> None:
-        try:
-            self._outbox.put(report)
-        except StorageError as error:
-            log.warning("A report of a shadow is lost: %s", error)
-        self._sender.wake()
 
     def _apply(self, assignment: Assignment) -> None:
         """Carry out an accepted assignment: what is wished first, for it may hold back what is ordered."""
@@ -460,17 +381,17 @@ class Daemon:
         """Return what only the running agent knows, for a diagnostic bundle."""
         from agent.diagnostics import Live
 
-        try:
-            counts = self._outbox.counts()
-        except StorageError as error:
-            log.warning("%s", error)
-            counts = None
-        incidents = tuple(self._incidents.recent)
-        return Live(self._models.states(), counts, self._link.is_connected, incidents, recent_lines())
+        return Live(
+            self._models.states(),
+            self._recorder.counts(),
+            self._link.is_connected,
+            tuple(self._incidents.recent),
+            recent_lines(),
+        )
 
     def _on_change(self) -> None:
         self._spare.set()
-        self._changed.set()
+        self._announcer.report_soon()
         self._sender.wake()
 
     def _on_incident(self, error: MusterError) -> None:
@@ -480,9 +401,6 @@ class Daemon:
     def _on_incident_in_thread(self, error: MusterError) -> None:
         """Tell of an incident from any thread but the event loop's."""
         self._loop.call_soon_threadsafe(self._on_incident, error)
-
-    async def _publish(self, channel: Up, message: msgspec.Struct) -> None:
-        await self._link.publish(up(self._identity.device_id, channel), encode(message))
 
     def _new_backoff(self) -> Backoff:
         return Backoff(self._settings.backoff_minimum_s, self._settings.backoff_maximum_s)

@@ -100,9 +100,7 @@ class Comparison:
             self._active_latency[bucket(active_us)] += 1
             self._candidate_latency[bucket(candidate_us)] += 1
             self._pairs.update(pairs)
-            if (
-                len(self._pairs) > PAIRS_IN_MEMORY
-            ):  # those that cannot be among the lowest are not told anyway
+            if len(self._pairs) > PAIRS_IN_MEMORY:  # those that are not among the lowest are not told anyway
                 lowest = lowest_pairs((*pair, number) for pair, number in self._pairs.items())
                 self._pairs = Counter({(active, ours): number for active, ours, number in lowest})
 

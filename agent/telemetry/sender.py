@@ -23,7 +23,6 @@ from fleet.protocol.topics import Up, up
 
 log = logging.getLogger(__name__)
 
-
 URGENT_PLACES = 8
 """How many reports and incidents may be under way beside as many windows as are allowed."""
 
