@@ -5,8 +5,8 @@
     broker ── Link ──┬── assignment → Director → Models (one life each) → Host ── InferenceApi ── Unix socket
                      ├── file       → FileClient → ImageRepository          │
                      ├── chunk      → Delivery → BlobStore → Slots          ▼
-                     ├── ack        → Sender ← Outbox ← reports, incidents; Recorder: telemetry windows, shadows
-                     └── hello, state, presence ← Announcer
+                     ├── ack        → Sender ← Outbox ← reports, incidents, Recorder
+                     └── hello, presence, state ← Announcer
 
 Everything here lives in one event loop; blocking work is in threads. Order at start: what is installed
 answers before the broker is asked for anything.
