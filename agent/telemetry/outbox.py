@@ -124,10 +124,7 @@ class Outbox:
             StorageError: They cannot be written.
         """
         with self._transaction() as connection:
-            for body in bodies:
-                self._insert(connection, body)
-            if self._size_bytes > self._budget_bytes:
-                self._shrink(connection)
+            self._insert(connection, *bodies)
 
     def put_once(self, window_id: bytes, window: TelemetryWindow) -> None:
         """Keep a window of another process, unless it was taken before, also before a restart.
@@ -146,8 +143,6 @@ class Outbox:
                 return
             connection.execute("DELETE FROM taken WHERE number <= ?", (row[0] - KEPT_IDS,))
             self._insert(connection, window)
-            if self._size_bytes > self._budget_bytes:
-                self._shrink(connection)
 
     def put_answer(self, answer: Diagnostics) -> None:
         """Keep the answer to a request, unless it is kept or was acknowledged: a request is answered once.
@@ -161,8 +156,6 @@ class Outbox:
             connection.execute("DELETE FROM answered")
             connection.execute("INSERT INTO answered VALUES (?)", (answer.request_id,))
             self._insert(connection, answer)
-            if self._size_bytes > self._budget_bytes:
-                self._shrink(connection)
 
     def has_answered(self, request_id: str) -> bool:
         """Tell whether a request is the one that was answered last.
@@ -233,11 +226,13 @@ class Outbox:
         """Close the database."""
         self._database.close()
 
-    def _insert(self, connection: sqlite3.Connection, body: RecordBody) -> None:
-        data = encode(packed(body))
-        bundle = f"{body.manifest_sha256}.{body.variant}" if isinstance(body, TelemetryWindow) else None
-        connection.execute("INSERT INTO record (bundle, body) VALUES (?, ?)", (bundle, data))
-        self._size_bytes += len(data)
+    def _insert(self, connection: sqlite3.Connection, *bodies: RecordBody) -> None:
+        for body in bodies:
+            data = encode(packed(body))
+            bundle = f"{body.manifest_sha256}.{body.variant}" if isinstance(body, TelemetryWindow) else None
+            connection.execute("INSERT INTO record (bundle, body) VALUES (?, ?)", (bundle, data))
+            self._size_bytes += len(data)
+        self._shrink(connection)
 
     def _delete(self, connection: sqlite3.Connection, number: int) -> None:
         row = connection.execute(
@@ -247,6 +242,7 @@ class Outbox:
             self._size_bytes -= row[0]
 
     def _shrink(self, connection: sqlite3.Connection) -> None:
+        """Keep to the budget, as the head of this file says."""
         while self._size_bytes > self._budget_bytes and self._merge_oldest(connection):
             pass
         for kind in ("bundle IS NOT NULL", "bundle IS NULL"):
