@@ -113,14 +113,20 @@ def _measure_joined(model: Model, folder: Path, found: Found, arguments: argpars
             stack.callback(server.close)
         for _ in range(arguments.rounds):
             for limit, server in servers.items():
-                for route in (
-                    route for route in server.routes if route.name.endswith(("Unix binary", "fast"))
+                routes = [route for route in server.routes if route.name.endswith(("Unix binary", "fast"))]
+                for name, load in _turn(
+                    routes,
+                    server.process_id,
+                    model,
+                    MANY,
+                    folder,
+                    found=found,
+                    seconds=arguments.seconds,
                 ):
-                    load = _asked(
-                        route, model, MANY, folder, seconds=arguments.seconds, server=server.process_id
-                    )
-                    turns.setdefault((route.name, limit), []).append(load)
+                    turns.setdefault((name, limit), []).append(load)
         for (name, limit), loads in turns.items():
+            if (model.name, name) in found.lost:
+                continue
             found.joined[model.name, name, limit] = median_load(loads)
 
 
@@ -253,7 +259,7 @@ def _measure_litert(model: Model, folder: Path, found: Found) -> None:
         return
     with ExitStack() as stack:
         stack.callback(server.close)
-        _asked(server.routes[0], model, 1, folder, seconds=0.2, server=server.process_id)
+        list(_turn(server.routes[:1], server.process_id, model, 1, folder, found=found, seconds=0.2))
         found.memory[LITERT] = processes.memory(server.process_id)
         found.first_answer_s[LITERT] = server.first_answer_s
 
