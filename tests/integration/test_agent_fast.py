@@ -21,14 +21,12 @@ from agent.serving.fast_frames import (
     ANSWER,
     ERROR,
     GOOD,
-    HEADER,
     Described,
     Header,
     Kind,
     Place,
     pack_head,
     unpack_error,
-    unpack_header,
 )
 from fleet.protocol.errors import (
     Conflict,
@@ -44,6 +42,7 @@ from fleet.protocol.errors import (
 )
 from tests.support.agent_bundles import build_costly, expected_class, load_bundle
 from tests.support.agent_device import SAMPLE
+from tests.support.fast_frames import receive_frame
 from tests.support.inference_server import (  # noqa: F401 - pytest finds fixtures by name
     FAST_LIMIT_BYTES,
     Api,
@@ -76,27 +75,11 @@ def dial(api: Api) -> socket.socket:
     return sock
 
 
-def receive(sock: socket.socket) -> tuple[Header, bytes]:
-    """Return an answer's header and data."""
-    header = unpack_header(_exactly(sock, HEADER.size))
-    rest = _exactly(sock, header.head_bytes + header.data_bytes)
-    return header, rest[header.head_bytes :]
-
-
-def _exactly(sock: socket.socket, size_bytes: int) -> bytes:
-    data = b""
-    while len(data) < size_bytes:
-        part = sock.recv(size_bytes - len(data))
-        assert part, "the connection has ended"
-        data += part
-    return data
-
-
 def ask(sock: socket.socket, kind: int, head: bytes = b"", data: bytes = b"", **fields: int) -> Any:
     """Send a frame; return the header of a good answer, or the error."""
     header = Header(kind, request_id=77, head_bytes=len(head), data_bytes=len(data))._replace(**fields)
     sock.sendall(header.pack() + head + data)
-    answer, rest = receive(sock)
+    answer, rest = receive_frame(sock)
     assert answer.kind == kind | ANSWER
     assert answer.request_id == 77
     assert answer.status in (GOOD, ERROR)
@@ -288,11 +271,11 @@ def test_requests_that_are_none(api: Api) -> None:
 def test_where_the_next_frame_begins_must_be_known(api: Api, frame: bytes) -> None:
     with dial(api) as sock:
         sock.sendall(frame)
-        answer, data = receive(sock)
+        answer, data = receive_frame(sock)
         assert answer.status == ERROR
         assert unpack_error(data).code in {"invalid_message", "message_too_large"}
         with pytest.raises((ConnectionResetError, AssertionError)):
-            receive(sock)
+            receive_frame(sock)
 
 
 def test_requests_sent_together_are_answered_in_order(api: Api) -> None:
@@ -301,9 +284,9 @@ def test_requests_sent_together_are_answered_in_order(api: Api) -> None:
         for number in range(1, 4):
             header = Header(Kind.INFER, 0, handle, number, 0, len(HEAD), 16)
             sock.sendall((header.pack() + HEAD + X.tobytes())[: 60 if number == 3 else None])
-        assert [receive(sock)[0].request_id for _ in range(2)] == [1, 2]
+        assert [receive_frame(sock)[0].request_id for _ in range(2)] == [1, 2]
         sock.sendall((Header(Kind.INFER, 0, handle, 3, 0, len(HEAD), 16).pack() + HEAD + X.tobytes())[60:])
-        assert receive(sock)[0].request_id == 3
+        assert receive_frame(sock)[0].request_id == 3
 
 
 def test_memory_that_could_go_away_is_not_mapped(api: Api) -> None:
@@ -321,7 +304,7 @@ def test_memory_that_could_go_away_is_not_mapped(api: Api) -> None:
             ):
                 assert ask(sock, Kind.SHARE).status == GOOD
                 socket.send_fds(sock, [b"\0"], descriptors)
-                answer, data = receive(sock)
+                answer, data = receive_frame(sock)
                 assert answer.status == ERROR
                 assert why in str(unpack_error(data))
         os.close(unsealed)

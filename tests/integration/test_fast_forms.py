@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from agent.serving.fast_frames import ERROR, HEADER, Described, Header, Kind, Place, pack_head, unpack_header
+from agent.serving.fast_frames import ERROR, Described, Header, Kind, Place, pack_head
+from tests.support.fast_frames import receive_frame
 from tests.support.inference_server import Api, api_fixture  # noqa: F401 - pytest finds fixtures by name
 
 Samples = NDArray[np.float32]
@@ -34,18 +35,8 @@ def frame(request_id: int, samples: Samples) -> bytes:
 
 def receive(sock: socket.socket) -> tuple[Header, Samples]:
     """Return an answer's header and its numbers."""
-    header = unpack_header(_exactly(sock, HEADER.size))
-    data = _exactly(sock, header.head_bytes + header.data_bytes)[header.head_bytes :]
+    header, data = receive_frame(sock)
     return header, np.frombuffer(data if header.status != ERROR else b"", np.float32)
-
-
-def _exactly(sock: socket.socket, size_bytes: int) -> bytes:
-    data = b""
-    while len(data) < size_bytes:
-        part = sock.recv(size_bytes - len(data))
-        assert part, "the connection has ended"
-        data += part
-    return data
 
 
 def some(number: int, count: int = 1) -> Samples:
