@@ -11,7 +11,7 @@ from msgspec.structs import asdict
 from fleet.health import device_health
 from fleet.protocol.records import DeploymentReport, Incident
 from hub.api.auth import Viewer
-from hub.api.measurements import MeasurementOut
+from hub.api.measurement_schemas import MeasurementOut
 from hub.api.paging import Limit, number_in
 from hub.api.schemas import (
     ActionOut,

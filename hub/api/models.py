@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response, status
 from fleet.protocol.errors import InvalidInput
 from fleet.variants import summaries
 from hub.api.auth import Admin, Operator, Viewer
-from hub.api.measurements import ClassOut
+from hub.api.measurement_schemas import ClassOut
 from hub.api.paging import Limit, Number
 from hub.api.schemas import Name, Page, ProgressOut, TrainIn, VersionOut
 from hub.api.services import Hub, HubServices

@@ -1,4 +1,4 @@
-"""What devices measured of variants, in the shapes in which the API shows it."""
+"""The shapes of answers about what devices measured of variants, see `hub.api.schemas`."""
 
 from __future__ import annotations
 
