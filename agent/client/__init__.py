@@ -127,8 +127,13 @@ class Client:
 
         Raises:
             NotFound: There is no such prediction, or it was labelled before.
-            InvalidInput: The labels are not classes of that model.
+            InvalidInput: The labels are not classes of that model, or no answer has such an id.
         """
+        if not isinstance(prediction_id, int) or not 0 <= prediction_id < 1 << 64:
+            raise InvalidInput(
+                f"{prediction_id!r} is no prediction's id: the number that an answer of a classifier has.",
+                remedy="What JSON gives as text is the same number in hexadecimal: int(text, 16).",
+            )
         given = [labels] if isinstance(labels, int | str) else list(labels)
         kind = TEXT if any(isinstance(label, str) for label in given) else "int64"
         array = np.array(given, dtype=object if kind == TEXT else np.int64)

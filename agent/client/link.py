@@ -55,7 +55,8 @@ class FastLink:
         except OSError as error:
             self._sock.close()
             raise Unavailable(
-                f"No agent answers on {path}: {error.strerror}.", remedy="Is it running? May you use it?"
+                f"No agent answers on {path}: {error.strerror}.",
+                remedy="Is it running, with its fast path switched on? May you use it?",
             ) from error
         seconds = int(timeout_s)
         given = _TIMEVAL.pack(seconds, int((timeout_s - seconds) * 1e6))
