@@ -229,8 +229,8 @@ def _model_findings(model: ModelOnDevice, policy: HealthPolicy) -> list[tuple[He
         found.append((HealthStatus.UNHEALTHY, f"{model.model}: last deployment {model.deployment}{why}"))
     if model.reported_version != model.desired_version:
         status = HealthStatus.UPDATING if under_way else HealthStatus.UNHEALTHY
-        runs, wanted = _version(model.reported_version), _version(model.desired_version)
-        found.append((status, f"{model.model}: runs version {runs}, {wanted} is desired"))
+        runs, wanted = _named(model.reported_version), _named(model.desired_version)
+        found.append((status, f"{model.model}: runs {runs}, {wanted} is desired"))
     share = error_share(model.predictions, model.errors) or 0.0
     enough = model.predictions + model.errors >= policy.minimum_requests
     if enough and share > policy.maximum_error_share:
@@ -242,3 +242,7 @@ def _model_findings(model: ModelOnDevice, policy: HealthPolicy) -> list[tuple[He
 
 def _version(version: int | None) -> str:
     return NO_VERSION if version is None else str(version)
+
+
+def _named(version: int | None) -> str:
+    return "no version" if version is None else f"version {version}"

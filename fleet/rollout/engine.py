@@ -191,7 +191,7 @@ def _start(draft: Draft, event: Start) -> None:
 
 def _pause(draft: Draft, event: Pause) -> None:
     _require(draft, "paused", Status.RUNNING)
-    rules.pause(draft, f"Paused by {event.by}: {event.reason}")
+    rules.pause(draft, f"Paused by {_by(event)}")
 
 
 def _resume(draft: Draft, event: Resume) -> None:
@@ -224,14 +224,18 @@ def _promote(draft: Draft, event: Promote) -> None:
 
 def _abort(draft: Draft, event: Abort) -> None:
     _require(draft, "aborted", Status.CREATED, Status.RUNNING, Status.PAUSED)
-    cause = Cause(CauseCode.ABORTED.value, f"Aborted by {event.by}: {event.reason}")
+    cause = Cause(CauseCode.ABORTED.value, f"Aborted by {_by(event)}")
     ending = Status.ROLLED_BACK if event.roll_back and draft.rollout.stages else Status.ABORTED
     rules.begin_rollback(draft, ending, cause, keep=not event.roll_back)
 
 
 def _supersede(draft: Draft, event: Supersede) -> None:
     _require(draft, "superseded", *(status for status in Status if not status.is_final))
-    rules.withdraw(draft, Cause(CauseCode.ABORTED.value, f"Superseded by {event.by}: {event.reason}"))
+    rules.withdraw(draft, Cause(CauseCode.ABORTED.value, f"Superseded by {_by(event)}"))
+
+
+def _by(event: Pause | Abort | Supersede) -> str:
+    return f"{event.by}: {event.reason}" if event.reason else f"{event.by}."
 
 
 def _require(draft: Draft, what: str, *allowed: Status) -> None:

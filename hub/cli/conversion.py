@@ -6,13 +6,11 @@ own. A sentence that is true of several variants is said once.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
 
 from rich import box
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -21,11 +19,10 @@ from converters.judging.variant import VariantReport
 from converters.page.words import drop_text, latency_text
 from converters.report import Report
 from fleet.protocol.errors import AccuracyTooLow
-from hub.cli.output import console
+from hub.cli.output import console, has_width, natural_width
 
 _DASH = "–"
 _LEFT = ("variant", "verdict")
-_ENDLESS = 10_000
 _LAYERS = 10
 """Layers that are shown; the report has all."""
 
@@ -41,9 +38,10 @@ def print_report(report: Report) -> None:
     _say(f"{source.name}: {source.framework}, {source.task}, {source.size_bytes:,} bytes in fp32{judged}")
     rows = [_row(each, judged=bool(evaluation)) for each in report.variants]
     table = _table(rows, evaluation.metric if evaluation else "")
-    width = Measurement.get(console, console.options.update(max_width=_ENDLESS), table).maximum
-    if width <= console.width or not (console.is_terminal or "COLUMNS" in os.environ):
-        console.print(table, width=width)  # a file or program has no width of its own
+    width = natural_width(table)
+    if width <= console.width or not has_width():
+        table.width = width
+        console.print(table, crop=False)
     else:
         _print_apart(rows)
     for subject, text in _sentences(report):

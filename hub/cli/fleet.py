@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from fleet.health import NO_VERSION
 from hub.cli.client import client_of
 from hub.cli.output import JsonFlag, console, print_table, show
 
@@ -29,7 +30,7 @@ def _print_health(answer: dict[str, Any]) -> None:
     console.print(", ".join(f"{number} {health}" for health, number in answer["by_health"].items() if number))
     for model in answer["models"]:
         by_version = model["by_version"].items()
-        versions = ", ".join(f"{number} on version {version}" for version, number in by_version)
+        versions = ", ".join(f"{number} on {_named(version)}" for version, number in by_version)
         console.print(f"{model['model']}: {versions}; {model['as_desired']} of {model['devices']} as desired")
         if model["drifting"]:
             console.print(f"  drift alarm: {', '.join(model['drifting'])}")
@@ -38,6 +39,10 @@ def _print_health(answer: dict[str, Any]) -> None:
         print_table(answer["unwell"], columns, as_json=False)
     if answer["refused_messages"]:
         console.print(f"{answer['refused_messages']} messages could not be taken in")
+
+
+def _named(version: str) -> str:
+    return "no version" if version == NO_VERSION else f"version {version}"
 
 
 def _print_drift(rows: list[dict[str, Any]]) -> None:

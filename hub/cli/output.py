@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, TextIO
@@ -10,10 +11,13 @@ from typing import Annotated, Any, TextIO
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import Progress, ProgressColumn
 from rich.table import Table
 
 console = Console(highlight=False)
+
+_ENDLESS = 10_000
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
 
@@ -66,10 +70,22 @@ def print_table(
         return
     table = Table(title=title, title_justify="left")
     for heading in columns.values():
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")  # an ellipsis would hide what tells rows apart
     for row in rows:
         table.add_row(*(escape(_cell(name, row.get(name))) for name in columns))  # names may hold brackets
-    console.print(table)
+    if not has_width():
+        table.width = natural_width(table)
+    console.print(table, crop=has_width())
+
+
+def has_width() -> bool:
+    """Return whether lines end somewhere: a file or program has no width of its own."""
+    return console.is_terminal or "COLUMNS" in os.environ
+
+
+def natural_width(table: Table) -> int:
+    """Return how many columns of characters a table takes where nothing is wrapped."""
+    return Measurement.get(console, console.options.update(max_width=_ENDLESS), table).maximum
 
 
 def ago(unix_s: float | None) -> str:

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from fleet.protocol.assignment import VariantPolicy
-from fleet.protocol.errors import InvalidPlan
+from fleet.protocol.errors import InvalidPlan, MusterError
 from fleet.rollout.state import FINAL
 from hub.cli.client import client_of
 from hub.cli.output import JsonFlag, console, print_table, show
@@ -56,7 +56,11 @@ def create(
     }
     rollout = client.post("/rollouts", body)
     if start:
-        rollout = client.post(f"/rollouts/{rollout['number']}/start")
+        try:
+            rollout = client.post(f"/rollouts/{rollout['number']}/start")
+        except MusterError as error:
+            error.remedy = f"{error.remedy} {_left_behind(rollout['number'])}".lstrip()
+            raise
     _print(rollout, as_json=as_json)
 
 
@@ -178,6 +182,11 @@ def _act(context: typer.Context, number: int, action: str, body: dict[str, Any],
 
 def _print(rollout: dict[str, Any], *, as_json: bool) -> None:
     show(rollout, as_json=as_json, draw=lambda shown: console.print(_picture(shown)))
+
+
+def _left_behind(number: int) -> str:
+    """Return what stays of a rollout that was created and could not be started, and how to go on."""
+    return f"Rollout {number} was created and waits for `muster rollout start {number}`."
 
 
 def _print_status(rollout: dict[str, Any]) -> None:

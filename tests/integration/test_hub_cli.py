@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support.hub import HubProcess
@@ -53,6 +54,22 @@ def _expect_one_line(done: subprocess.CompletedProcess[str]) -> str:
 )
 def test_an_error_is_one_clear_line(hub: HubProcess, arguments: tuple[str, ...]) -> None:
     _expect_one_line(_muster(*arguments, MUSTER_URL=hub.url, MUSTER_TOKEN=hub.token))
+
+
+def test_a_table_for_a_program_is_as_wide_as_its_names_and_folds_them_where_columns_end(
+    hub: HubProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    name = "north-" * 10 + "gate"
+    environment = {"MUSTER_URL": hub.url, "MUSTER_TOKEN": hub.token, "TERM": "dumb"}
+    dataset = hub.home / "wide.npz"
+    np.savez(dataset, features=np.eye(20, 3), labels=np.arange(20) % 2, classes=np.array(["a", "b"]))
+    assert _muster("dataset", "add", name, str(dataset), **environment).returncode == 0
+    assert name in _muster("dataset", "list", **environment).stdout
+    folded = _muster("dataset", "list", **environment, COLUMNS="40").stdout
+    assert name not in folded
+    assert "…" not in folded
 
 
 def test_a_missing_hub_a_missing_token_and_a_strange_server_are_said(hub: HubProcess) -> None:

@@ -60,17 +60,17 @@ def test_a_device_that_is_not_heard_of_is_offline(facts: DeviceFacts, said: str)
         (
             ModelOnDevice("digits", 2, 1, DeploymentState.DOWNLOADING),
             HealthStatus.UPDATING,
-            "digits: runs version 1, 2 is desired",
+            "digits: runs version 1, version 2 is desired",
         ),
         (
             ModelOnDevice("digits", 2, None, DeploymentState.SUCCEEDED),
             HealthStatus.UNHEALTHY,
-            "digits: runs version none, 2 is desired",
+            "digits: runs no version, version 2 is desired",
         ),
         (
             ModelOnDevice("digits", None, 2),
             HealthStatus.UNHEALTHY,
-            "digits: runs version 2, none is desired",
+            "digits: runs version 2, no version is desired",
         ),
         (
             ModelOnDevice("digits", 2, 2, predictions=90, errors=10),

@@ -109,6 +109,15 @@ def test_abort_before_the_start_sends_nothing(roll_back: bool) -> None:
     assert all(d.attempt.state is DeploymentState.CANCELED for d in campaign.rollout.deployments)
 
 
+@pytest.mark.parametrize(
+    ("reason", "said"), [("", "Aborted by ann."), ("wrong model", "Aborted by ann: wrong model")]
+)
+def test_an_abort_without_a_reason_is_a_whole_sentence(reason: str, said: str) -> None:
+    campaign = Campaign(started=False)
+    campaign.do(Abort("ann", reason, roll_back=False))
+    assert campaign.cause().detail == said
+
+
 @pytest.mark.parametrize("rolling_back", [False, True])
 def test_superseding_ends_everything_at_once_and_sends_nothing(rolling_back: bool) -> None:
     campaign = Campaign(plan("50%", "all"))
