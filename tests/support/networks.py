@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -155,8 +154,3 @@ def relative_error(model: bytes, built_from: Work) -> float:
 def operators(model: bytes) -> list[str]:
     """Return the operators of an ONNX model in the order of its nodes."""
     return [node.op_type for node in onnx.load_from_string(model).graph.node]
-
-
-def nodes_where(model: bytes, wanted: Callable[[NodeProto], bool]) -> list[str]:
-    """Return the names of some of an ONNX model's nodes."""
-    return [node.name for node in onnx.load_from_string(model).graph.node if wanted(node)]
