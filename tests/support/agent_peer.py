@@ -6,7 +6,6 @@ Faults are injected by replacing what it sends: `alter_chunk`, `alter_file`, `lo
 from __future__ import annotations
 
 import hashlib
-import http.server
 import socket
 import threading
 import time
@@ -21,7 +20,6 @@ from fleet.protocol.assignment import Assignment, ModelOrder
 from fleet.protocol.chunks import CHUNK_SIZE_BYTES, chunk_count, indices_of
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.enrolment import (
-    ENROL_PATH,
     BrokerAccess,
     EnrolmentAnswer,
     EnrolmentRequest,
@@ -44,6 +42,7 @@ from fleet.protocol.topics import HUB_ACCOUNT, HUB_SUBSCRIPTION, Down, Up, chunk
 from fleet.protocol.wishes import NO_WISHES, Wishes
 from tests.support.agent_broker import AnyBroker
 from tests.support.agent_bundles import Bundle
+from tests.support.agent_enrolment import EnrolmentServer
 from tests.support.agent_repository import DirectorKey, Repository
 from tests.support.brokers import HOST
 from tests.support.waiting import eventually
@@ -76,7 +75,7 @@ class Peer:
         self._broker = broker
         self._stored: set[tuple[str, int]] = set()
         self.back()
-        self._enrolment = _EnrolmentServer(self)
+        self._enrolment = EnrolmentServer(self.enrol)
 
     # What a test asks for ----------------------------------------------------
 
@@ -301,36 +300,3 @@ class Peer:
 def _send_at_once(_client: paho.Client, _userdata: Any, sock: Any) -> None:
     """Switch off Nagle's algorithm, which would hold back small messages."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-class _EnrolmentServer(http.server.ThreadingHTTPServer):
-    """The one HTTP endpoint that a device needs."""
-
-    def __init__(self, peer: Peer) -> None:
-        self.peer = peer
-        super().__init__((HOST, 0), _EnrolmentHandler)
-        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05})
-        self._thread.start()
-
-    def close(self) -> None:
-        self.shutdown()
-        self.server_close()
-        self._thread.join()
-
-
-class _EnrolmentHandler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        server = self.server
-        assert isinstance(server, _EnrolmentServer)
-        body = self.rfile.read(int(self.headers["content-length"]))
-        if self.path != ENROL_PATH:
-            self.send_error(404)
-            return
-        answer = msgspec.json.encode(server.peer.enrol(msgspec.json.decode(body, type=EnrolmentRequest)))
-        self.send_response(201)
-        self.send_header("content-length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
-        del format, args
