@@ -35,7 +35,7 @@ class HttpServer:
         self._port = port
         self._servers: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
-        self._around = Surroundings(respond, refuse, limit_bytes, Admission(), self._connections)
+        self._around = Surroundings(respond, refuse, limit_bytes, Admission(limit_bytes), self._connections)
 
     async def start(self) -> None:
         """Listen. A socket file whose process is dead is replaced.

@@ -162,6 +162,7 @@ class Connection(asyncio.Protocol):
         self._is_refused = False  # nothing of what comes is a request any more
         self._has_ended = False  # the peer sends no more
         self._is_closing = False  # the last answer is written
+        self._is_keeping = False  # admission was told of bytes
         self._known: _Known | None = None
         self._body_of: _Known | None = None  # whose body is read past the parser
         self._messages = 0
@@ -200,6 +201,8 @@ class Connection(asyncio.Protocol):
             self._active_s = self._loop.time()
             self._held = self._held + data if self._held else data
             self._go_on()
+            if self._held or self._is_reading or self._is_keeping:
+                self._tell_kept()
 
     def eof_received(self) -> bool:
         """Answer what came before the end; the transport stays open for that."""
@@ -212,12 +215,14 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Answer no more until the peer takes what there is."""
         self._is_writable = False
+        self._tell_kept()
 
     def resume_writing(self) -> None:
         """Go on."""
         self._is_writable = True
         self._active_s = self._loop.time()
         self._go_on()
+        self._tell_kept()
 
     def close(self) -> None:
         """End the connection; what is written is still sent."""
@@ -306,7 +311,7 @@ class Connection(asyncio.Protocol):
             return
         self._is_awaited = False
         self._is_refused = self._is_last
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        body, self._body = self._body[0] if len(self._body) == 1 else b"".join(self._body), []
         method = self._parser.get_method().decode("latin-1")
         request = Request(method, self._target.decode("latin-1"), self._headers, body, self._caller)
         self._queue.append(_Asked(request, None, self._is_last))
@@ -342,6 +347,13 @@ class Connection(asyncio.Protocol):
             self._go_on()
         elif self._has_ended:
             self._end()
+
+    def _tell_kept(self) -> None:
+        """Tell how many bytes wait here: of a request that has not come whole, of answers not taken."""
+        body_bytes = self._body_bytes if self._is_reading else 0
+        kept_bytes = len(self._held) + body_bytes + self._transport.get_write_buffer_size()
+        self._is_keeping = kept_bytes > 0
+        self._around.admission.keep(self._transport, kept_bytes)
 
     def _begin_body(self, known: _Known) -> None:
         """Read a request whose head came before without the parser, which would find the same in it."""
