@@ -110,7 +110,8 @@ def test_every_request_is_answered_in_the_protocol(api: Api, request_: Request) 
             (400, "invalid_message"),
             (404, "not_found"),
             (413, "message_too_large"),
-            (500, "inference_not_finite"),  # huge numbers are finite, and what a model makes of them may not be
+            # Huge numbers are finite, and what a model makes of them may not be.
+            (500, "inference_not_finite"),
         }
 
 
