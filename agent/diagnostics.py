@@ -16,6 +16,7 @@ import gzip
 import logging
 import os
 import platform
+import re
 import shutil
 import sys
 import time
@@ -44,6 +45,8 @@ MAX_LINE_BYTES = 32 * 1024
 """Longest line; what a part tells in more is not worth its place."""
 _OF_MEMORY = {"MemTotal", "MemFree", "MemAvailable", "SwapTotal", "SwapFree"}
 _OF_PROCESS = {"VmPeak", "VmSize", "VmHWM", "VmRSS", "RssAnon", "RssFile", "VmSwap", "Threads", "FDSize"}
+_FIELD = re.compile(r"\w+:\s")
+"""A line ``name: value``; the first of ``smaps_rollup`` is none, and only tells addresses."""
 _SYNCHRONISED = Path("/run/systemd/timesync/synchronized")
 """Tells of a clock that was set where the service may not ask the kernel."""
 _NOT_SYNCHRONISED = 5
@@ -195,7 +198,7 @@ def _clock() -> dict[str, Any]:
 
 def _fields(path: Path, wanted: set[str] | None) -> dict[str, str]:
     """Return the lines ``name: value`` of a file of /proc."""
-    pairs = (line.partition(":")[::2] for line in path.read_text().splitlines() if ":" in line)
+    pairs = (line.partition(":")[::2] for line in path.read_text().splitlines() if _FIELD.match(line))
     return {name: value.strip() for name, value in pairs if wanted is None or name in wanted}
 
 

@@ -83,6 +83,7 @@ def test_it_tells_what_helps(state: Path) -> None:
     assert told["outbox"]["counts"] == {"records": 3, "windows": 2, "sent": 1, "size_bytes": 999}
     assert told["process"]["status"]["VmRSS"].endswith("kB")
     assert "Pss" in told["process"]["smaps_rollup"]
+    assert all(name.isidentifier() for name in told["process"]["smaps_rollup"])
     assert told["system"]["disk"]["free_bytes"] > 0
     assert told["clock"]["unix_s"] > 1.7e9
     assert [name for name, part in told.items() if "unreadable" in part] == []
