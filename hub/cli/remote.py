@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fleet.protocol.errors import HubUnavailable, InvalidInput, StorageError
+from fleet.protocol.errors import HubUnavailable, InvalidInput, NotFound, StorageError
 from fleet.protocol.names import checked_name
 from fleet.protocol.wishes import LogLevel
 from hub.cli.client import Client, client_of
@@ -86,6 +86,11 @@ def _wait(client: Client, device_id: str, request_id: str, timeout_s: float) -> 
         device = client.get(_path(device_id))
         if any(sent["request_id"] == request_id for sent in device["diagnostics"]):
             return
+        if device["wishes"]["diagnostics"] != request_id:
+            raise NotFound(
+                f"No bundle of request {request_id} came from {device_id}, and it is not asked for it now.",
+                remedy=f"`muster device show {device_id}` lists those that came.",
+            )
         if time.monotonic() >= deadline_s:
             raise HubUnavailable(
                 f"No bundle of request {request_id} came from {device_id} within {timeout_s:g} s.",

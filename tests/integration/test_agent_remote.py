@@ -109,6 +109,8 @@ def test_operators_steer_one_device_by_commands(hub: HubProcess, tmp_path: Path)
         (sent,) = hub.client.get(f"/devices/{device.id}")["diagnostics"]
         hub.muster("device", "diagnose", device.id, "--request", sent["request_id"], "--out", str(again))
         assert again.read_bytes() == out.read_bytes()
+        never = hub.muster("device", "diagnose", device.id, "--request", "d-0", check=False)
+        assert never.strip().endswith("[not_found]")  # at once, not after five minutes
         wishes = hub.client.post(f"/devices/{device.id}/log-level", {"level": None})
         assert (wishes["log_level"], wishes["held"]) == (None, None)
 
