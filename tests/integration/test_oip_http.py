@@ -191,12 +191,12 @@ def test_a_packed_request_is_the_same_request(api: Api, encoding: str, packed: A
     ("encoding", "body", "status"),
     [
         ("gzip", b"no gzip", 400),
-        ("deflate", gzip.compress(b"{}"), 400),
-        ("gzip", gzip.compress(b"{}")[:-3], 400),
-        ("gzip", gzip.compress(b"{}") * 2, 400),
+        ("deflate", gzip.compress(b"{}", mtime=0), 400),
+        ("gzip", gzip.compress(b"{}", mtime=0)[:-3], 400),
+        ("gzip", gzip.compress(b"{}", mtime=0) * 2, 400),
         ("br", b"{}", 400),
         ("gzip, gzip", b"{}", 400),
-        ("gzip", gzip.compress(bytes(LIMIT_BYTES + 1)), 413),
+        ("gzip", gzip.compress(bytes(LIMIT_BYTES + 1), mtime=0), 413),
         ("deflate", zlib.compress(bytes(10_000_000)), 413),
     ],
 )
