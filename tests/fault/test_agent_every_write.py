@@ -62,7 +62,7 @@ def has_ended(peer: Peer, deployment_id: str) -> bool:
 
 def no_record_is_lost(peer: Peer) -> None:
     """Check that every record that a device ever numbered has come."""
-    eventually(lambda: peer.states[-1].unacknowledged_records == 0)
+    eventually(lambda: peer.states[-1].unacknowledged_records == 0, "all are acknowledged", timeout_s=60)
     numbers = [record.number for record in peer.records]
     assert sorted(numbers) == list(range(1, len(numbers) + 1))
 

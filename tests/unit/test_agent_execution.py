@@ -179,7 +179,7 @@ def test_a_request_that_was_taken_before_the_version_closed_is_answered(tmp_path
 
 def test_requests_that_wait_for_a_model_that_hangs_do_not_fill_the_memory(tmp_path: Path) -> None:
     async def run() -> None:
-        hosted = await load_bundle(build_costly(1, rounds=600_000), tmp_path, timeout_s=0.1)
+        hosted = await load_bundle(build_costly(1, rounds=3_000_000), tmp_path, timeout_s=0.1)
         hanging = asyncio.ensure_future(hosted.infer(BRIGHT))
         await eventually_async(lambda: hosted.is_busy)
         pixels = ONE["pixels"].copy()
