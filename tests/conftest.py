@@ -9,6 +9,7 @@ import pytest
 from hub.broker.kinds import KINDS
 from tests.support.brokers import MOSQUITTO_IS_MISSING, RunningBroker, running_broker
 from tests.support.browser import CHROMIUM_IS_MISSING
+from tests.support.compiler import COMPILER_IS_MISSING
 from tests.support.hub import HubProcess
 from tests.support.memory_limit import MEMORY_LIMIT_IS_MISSING
 from tests.support.old_runtime import TFLITE_RUNTIME_IS_MISSING
@@ -22,6 +23,7 @@ MISSING_PROGRAMS = (
     TORCH_IS_MISSING,
     TFLITE_RUNTIME_IS_MISSING,
     SYSTEMD_IS_MISSING,
+    COMPILER_IS_MISSING,
     MEMORY_LIMIT_IS_MISSING,
 )
 

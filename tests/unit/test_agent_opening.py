@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +22,7 @@ from agent.settings import Settings
 from fleet.protocol.errors import AcceleratorFailed, MemoryBudgetExceeded, MusterError, SelfTestFailed
 from fleet.protocol.requirement import RuntimeRequirement, RuntimeVersion
 from tests.support.agent_bundles import TFLITE_VARIANT, Bundle, build, load_bundle, unpack
+from tests.support.compiler import need_compiler
 from tests.support.onnx_models import model, value
 
 ROOT = Path(__file__).parents[2]
@@ -175,11 +175,8 @@ void tflite_plugin_destroy_delegate(void* delegate) { (void)delegate; }
 
 def _delegate(folder: Path, status: int = 0) -> Path:
     """Build a real external delegate."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("A C compiler is missing, and this test needs one: apt-get install gcc")
     path = folder / f"lib{status}.so"
-    command = [compiler, "-shared", "-fPIC", f"-DSTATUS={status}", "-x", "c", "-", "-o", str(path)]
+    command = [need_compiler(), "-shared", "-fPIC", f"-DSTATUS={status}", "-x", "c", "-", "-o", str(path)]
     subprocess.run(command, input=DELEGATE.encode(), check=True)
     path.chmod(0o755)
     return path
@@ -204,7 +201,7 @@ def test_a_delegate_that_must_not_or_cannot_be_loaded_is_passed_over(tmp_path: P
     folder.mkdir(mode=0o755)
     library = _delegate(folder, status=1 if fault == "fails" else 0)
     if fault == "no delegate":
-        subprocess.run(["cc", "-shared", "-x", "c", "/dev/null", "-o", str(library)], check=True)
+        subprocess.run([need_compiler(), "-shared", "-x", "c", "/dev/null", "-o", str(library)], check=True)
     elif fault == "no library":
         library.write_bytes(b"\\x7fELF")
     elif fault == "absent":
