@@ -105,8 +105,8 @@ lock: ## Resolve the dependencies anew, with hashes, for every Python and platfo
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --custom-compile-command "make lock" pyproject.toml -o requirements/agent.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-emit-find-links --custom-compile-command "make lock" --extra hub --extra dev pyproject.toml \
-		-o requirements/dev.lock
+		--no-emit-find-links --custom-compile-command "make lock" --extra hub --extra parquet --extra plot --extra tracing \
+		--extra dev pyproject.toml -o requirements/dev.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --custom-compile-command "make lock" requirements/tflite-runtime.in \
 		-o requirements/tflite-runtime.lock

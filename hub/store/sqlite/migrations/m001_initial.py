@@ -1,116 +1,19 @@
-"""The numbered migrations. A migration that was released is never changed; a new one is appended.
-
-Structured values that are never searched are JSON text or MessagePack blobs in one column.
-"""
+"""Tokens, registry, devices, records, rollouts, drift."""
 
 from __future__ import annotations
 
-from typing import cast
-
 import sqlite_utils
-from sqlite_utils.db import Table
-from sqlite_utils.migrations import Migrations
 
-migrations = Migrations("muster-hub")
-
-
-def table(db: sqlite_utils.Database, name: str) -> Table:
-    """Return a table that is known not to be a view."""
-    return cast(Table, db[name])
+from hub.store.sqlite.migrations.registry import migrations, table
 
 
 @migrations()
 def m001_initial(db: sqlite_utils.Database) -> None:
-    """Tokens, registry, devices, records, rollouts, drift."""
+    """Create what the first hub had."""
     _create_registry(db)
     _create_devices(db)
     _create_records(db)
     _create_rollouts(db)
-
-
-@migrations()
-def m002_versions_of_datasets_elsewhere(db: sqlite_utils.Database) -> None:
-    """A version that was built elsewhere names a dataset that this hub need not have."""
-    table(db, "versions").transform(drop_foreign_keys=("dataset",))
-
-
-@migrations()
-def m003_wishes_and_diagnostics(db: sqlite_utils.Database) -> None:
-    """What operators wish of devices, what they did, and the diagnostic bundles that came."""
-    of_device = [("device_id", "devices", "device_id")]
-    table(db, "wishes").create(
-        {
-            "device_id": str,
-            "log_level": str,
-            "held_by": str,
-            "held_reason": str,
-            "held_at_s": float,
-            "diagnostics": str,
-        },
-        pk="device_id",
-        foreign_keys=of_device,
-    )
-    table(db, "actions").create(
-        {"number": int, "device_id": str, "at_s": float, "by": str, "text": str},
-        pk="number",
-        not_null={"device_id", "at_s", "by", "text"},
-        foreign_keys=of_device,
-    )
-    table(db, "actions").create_index(["device_id", "number"])
-    table(db, "diagnostics").create(
-        {
-            "number": int,
-            "device_id": str,
-            "request_id": str,
-            "at_s": float,
-            "received_at_s": float,
-            "data": bytes,
-        },
-        pk="number",
-        not_null={"device_id", "request_id", "at_s", "received_at_s", "data"},
-    )
-    table(db, "diagnostics").create_index(["device_id", "request_id"], unique=True)
-
-
-@migrations()
-def m004_choice_of_variants(db: sqlite_utils.Database) -> None:
-    """What orders leave to devices to choose, and what devices measured."""
-    table(db, "desired").add_column("alternatives", str, not_null_default="[]")
-    table(db, "desired").add_column("policy", str, not_null_default="first")
-    table(db, "measurements").create(
-        {
-            "device_id": str,
-            "manifest_sha256": str,
-            "model": str,
-            "version": int,
-            "at_s": float,
-            "received_at_s": float,
-            "body": bytes,
-        },
-        pk=("device_id", "manifest_sha256"),
-        not_null={"model", "version", "at_s", "received_at_s", "body"},
-    )
-    table(db, "measurements").create_index(["manifest_sha256"])
-
-
-@migrations()
-def m005_shadows(db: sqlite_utils.Database) -> None:
-    """How long orders ask for a shadow, and what devices reported of theirs, added up."""
-    table(db, "desired").add_column("shadow_s", int, not_null_default=0)
-    table(db, "shadows").create(
-        {
-            "device_id": str,
-            "deployment_id": str,
-            "manifest_sha256": str,
-            "active_version": int,
-            "model": str,
-            "version": int,
-            "body": bytes,
-        },
-        pk=("device_id", "deployment_id", "manifest_sha256", "active_version"),
-        not_null={"model", "version", "body"},
-    )
-    table(db, "shadows").create_index(["model", "version"])
 
 
 def _create_registry(db: sqlite_utils.Database) -> None:

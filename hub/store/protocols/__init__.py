@@ -1,0 +1,54 @@
+"""The store protocols: everything that the hub remembers, behind narrow interfaces.
+
+Services depend on these protocols only. `hub.store.sqlite` implements them; another database is a second
+implementation that passes the same contract suite (``tests/contract/test_store_*.py``). Methods are
+synchronous and each is one transaction: what it says happens whole or not at all, also when the process
+is killed. Callers in asyncio code run them in a thread.
+
+Times are Unix seconds. Pages are keyset pages: pass the last key seen as ``after``.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from hub.store.protocols.devices import DeviceStore, DiagnosticsStore, WishStore
+from hub.store.protocols.drift import DriftStore
+from hub.store.protocols.records import MeasurementStore, RecordStore, ShadowStore
+from hub.store.protocols.registry import RegistryStore
+from hub.store.protocols.rollouts import RolloutStore
+from hub.store.protocols.tokens import TokenStore
+
+__all__ = [
+    "DeviceStore",
+    "DiagnosticsStore",
+    "DriftStore",
+    "MeasurementStore",
+    "RecordStore",
+    "RegistryStore",
+    "RolloutStore",
+    "ShadowStore",
+    "Store",
+    "TokenStore",
+    "WishStore",
+]
+
+
+class Store(
+    TokenStore,
+    RegistryStore,
+    DeviceStore,
+    WishStore,
+    RecordStore,
+    DiagnosticsStore,
+    MeasurementStore,
+    ShadowStore,
+    RolloutStore,
+    DriftStore,
+    Protocol,
+):
+    """All of it, as the hub opens it."""
+
+    def close(self) -> None:
+        """Finish what is under way and close."""
+        ...

@@ -1,0 +1,119 @@
+"""The members of the fleet, what is wished of them, and the diagnostic bundles that they sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from fleet.protocol.assignment import ModelOrder
+from fleet.protocol.messages import Capabilities, StateReport
+from hub.store.rows import Action, Desired, DeviceRow, DeviceWishes, DiagnosticsRow, NewDevice
+
+
+class DeviceStore(Protocol):
+    """The members of the fleet, what they report, and what they should run."""
+
+    def enrol(self, device: NewDevice, *, token_sha256: str, now_s: float) -> None:
+        """Use up the token and add the device.
+
+        Until the device was first heard of, the same token enrols the same device again, with another
+        password: the answer to the first time may have been lost.
+
+        Raises:
+            NotAuthenticated: The token is unknown, used or expired.
+            Conflict: The name is taken.
+        """
+        ...
+
+    def device(self, device_id: str) -> DeviceRow:
+        """Return a device; raises `NotFound`."""
+        ...
+
+    def devices(self, *, after: str = "", limit: int = 100) -> list[DeviceRow]:
+        """Return devices by id."""
+        ...
+
+    def password_hashes(self) -> dict[str, str]:
+        """Return every device's broker password hash."""
+        ...
+
+    def set_online(self, device_id: str, online: bool, now_s: float) -> None:
+        """Remember whether the device is connected."""
+        ...
+
+    def hello(self, device_id: str, capabilities: Capabilities, accepted_sequence: int, now_s: float) -> None:
+        """Remember an announcement.
+
+        If the device has accepted a higher sequence number than the store has given out (the store was
+        restored from a copy), the device's number is raised above it, so that orders are obeyed again.
+        """
+        ...
+
+    def report(self, device_id: str, report: StateReport, now_s: float) -> None:
+        """Remember a heartbeat."""
+        ...
+
+    def desired(self, device_id: str) -> Desired:
+        """Return what the device should run."""
+        ...
+
+    def desired_versions(self, model: str) -> dict[str, int]:
+        """Return the version of a model that each device should run, for the devices that should run one."""
+        ...
+
+    def all_desired(self) -> dict[str, tuple[ModelOrder, ...]]:
+        """Return what every device should run, for the devices that should run anything."""
+        ...
+
+    def behind(self) -> dict[str, int]:
+        """Return the connected devices that have not accepted their current assignment, and its number."""
+        ...
+
+
+class WishStore(Protocol):
+    """What operators wish of devices, and what they did: a change and its action are one transaction."""
+
+    def wishes(self, device_id: str) -> DeviceWishes:
+        """Return what is wished of a device; nothing if there is no such device."""
+        ...
+
+    def wish(
+        self, device_id: str, change: Callable[[DeviceWishes], DeviceWishes], action: Action
+    ) -> DeviceWishes:
+        """Change what is wished of a device.
+
+        If what the device is told changes, it gets the next sequence number; if nothing changes, no action
+        is remembered.
+
+        Args:
+            device_id: Which device.
+            change: Gives the new wishes from those before.
+            action: What is remembered of it.
+
+        Returns:
+            The new wishes.
+
+        Raises:
+            NotFound: There is no such device.
+        """
+        ...
+
+    def add_action(self, device_id: str, action: Action) -> None:
+        """Remember what an operator did; raises `NotFound`."""
+        ...
+
+    def actions(self, device_id: str, *, limit: int = 20) -> list[Action]:
+        """Return what operators did about a device, newest first."""
+        ...
+
+
+class DiagnosticsStore(Protocol):
+    """Diagnostic bundles that devices sent: of each device the newest few; `add_records` puts them here."""
+
+    def diagnostics(self, device_id: str) -> list[DiagnosticsRow]:
+        """Return what there is of a device, newest first, without the bytes."""
+        ...
+
+    def diagnostics_data(self, device_id: str, request_id: str) -> bytes:
+        """Return a bundle's bytes; raises `NotFound`."""
+        ...

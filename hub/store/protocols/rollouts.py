@@ -1,0 +1,78 @@
+"""Rollouts: state, position and orders change in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from fleet.rollout.state import Rollout
+from hub.store.rows import OrderChange, RolloutRow, Superseded
+
+
+class RolloutStore(Protocol):
+    """Rollouts: state, position and orders change in one transaction."""
+
+    def create_rollout(self, build: Callable[[int], Rollout], now_s: float) -> RolloutRow:
+        """Number and store a new rollout.
+
+        Args:
+            build: Makes the rollout from its number.
+            now_s: Unix time.
+
+        Raises:
+            Conflict: It is under way already, and so is another rollout of the model.
+        """
+        ...
+
+    def apply_step(
+        self,
+        state: Rollout,
+        *,
+        previous_revision: int,
+        position: int,
+        changes: Sequence[OrderChange],
+    ) -> None:
+        """Store a step: the new state, and the orders that follow from it.
+
+        Every device in ``changes`` gets the next sequence number.
+
+        Raises:
+            Conflict: The stored rollout no longer has ``previous_revision``, or the step starts it while
+                another rollout of the model is under way.
+        """
+        ...
+
+    def begin_rollback(
+        self,
+        build: Callable[[int], tuple[Rollout, Sequence[OrderChange]]],
+        *,
+        superseded: Sequence[Superseded],
+        position: int,
+        now_s: float,
+    ) -> RolloutRow:
+        """Put rollouts aside and begin another with its orders, all at once: there is no moment between.
+
+        Args:
+            build: Makes the new rollout, already started, and its orders from its number.
+            superseded: The rollouts that are put aside.
+            position: From where the new rollout reads the records.
+            now_s: Unix time.
+
+        Raises:
+            Conflict: One of the rollouts was changed by someone else, or another one is under way.
+        """
+        ...
+
+    def rollout(self, number: int) -> RolloutRow:
+        """Return a rollout; raises `NotFound`."""
+        ...
+
+    def rollouts(
+        self, *, model: str | None = None, before: int | None = None, limit: int = 100
+    ) -> list[RolloutRow]:
+        """Return rollouts, newest first."""
+        ...
+
+    def open_rollouts(self) -> list[RolloutRow]:
+        """Return the rollouts that were started and have not ended."""
+        ...

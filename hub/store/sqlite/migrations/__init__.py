@@ -1,0 +1,25 @@
+"""The numbered migrations, a file for each. One that was released is never changed; a new one is appended.
+
+Structured values that are never searched are JSON text or MessagePack blobs in one column.
+"""
+
+from __future__ import annotations
+
+from hub.store.sqlite.migrations import (
+    m001_initial,
+    m002_versions_of_datasets_elsewhere,
+    m003_wishes_and_diagnostics,
+    m004_choice_of_variants,
+    m005_shadows,
+)
+from hub.store.sqlite.migrations.registry import migrations, table
+
+__all__ = [
+    "m001_initial",
+    "m002_versions_of_datasets_elsewhere",
+    "m003_wishes_and_diagnostics",
+    "m004_choice_of_variants",
+    "m005_shadows",
+    "migrations",
+    "table",
+]
