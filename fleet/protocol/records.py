@@ -63,8 +63,8 @@ class Incident(msgspec.Struct, frozen=True, tag="incident"):
     cause: Cause
 
 
-class TelemetryWindow(msgspec.Struct, tag="window"):
-    """What one version did over a span of time, as counts.
+class SealedWindow(msgspec.Struct, tag="window"):
+    """What one version did over a span of time, as counts; its profile is not looked into.
 
     Attributes:
         started_at_s: Device time, Unix seconds.
@@ -78,9 +78,8 @@ class TelemetryWindow(msgspec.Struct, tag="window"):
         labelled: Answers for which a label came back.
         correct: Those of them that were right.
         latency: Duration of the runtime's work, see `fleet.protocol.latency`.
-        profile: Counts by feature, see `fleet.drift.profile`.
-        counts: The same as it travels and is kept, see `fleet.drift.encoding`: where it is given, decoding
-            puts what it says into ``profile``, and it is not set any more. Older agents send ``profile``.
+        profile: Counts by feature, see `fleet.drift.profile`; older agents send them so.
+        counts: The same as it travels and is kept, see `fleet.drift.encoding`; nothing of it is checked.
     """
 
     started_at_s: UnixTime
@@ -96,6 +95,14 @@ class TelemetryWindow(msgspec.Struct, tag="window"):
     latency: LatencyCounts = msgspec.field(default_factory=dict)
     profile: dict[Text, FeatureCounts] = msgspec.field(default_factory=dict)
     counts: bytes | msgspec.UnsetType = msgspec.UNSET
+
+
+class TelemetryWindow(SealedWindow, tag="window"):
+    """A window whose profile is read: what ``counts`` says is put into ``profile``, and not set any more.
+
+    Raises:
+        InvalidMessage: ``counts`` cannot be read.
+    """
 
     def __post_init__(self) -> None:
         if self.counts is not msgspec.UNSET:
