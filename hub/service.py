@@ -38,6 +38,7 @@ from hub.durable import write_durably
 from hub.heartbeat import Heartbeat
 from hub.home import ADDRESS_FILE, ALIVE_FILE, Address, Home, only_here, open_home
 from hub.ingest import Ingest
+from hub.metrics import Instruments
 from hub.mqtt import HubMqtt
 from hub.registry.models import Models
 from hub.rollouts import Rollouts
@@ -135,6 +136,7 @@ class _Running:
         self._loop = asyncio.get_running_loop()
         self._heartbeat = Heartbeat(home.folder / ALIVE_FILE)
         self._accounts_lock = asyncio.Lock()
+        self._instruments = Instruments()
         self._judge = asyncio.Event()
         self._orders = asyncio.Event()
         self._models = Models(store, home.datasets, home.blobs, home.repository)
@@ -201,6 +203,7 @@ class _Running:
             update_accounts=self._update_accounts,
             broker_connected=lambda: self._mqtt.connected,
             delivery=self._publisher.counters,
+            instruments=self._instruments,
         )
 
     def _order_waits(self) -> None:

@@ -13,6 +13,7 @@ from tests.support.compiler import COMPILER_IS_MISSING
 from tests.support.hub import HubProcess
 from tests.support.memory_limit import MEMORY_LIMIT_IS_MISSING
 from tests.support.old_runtime import TFLITE_RUNTIME_IS_MISSING
+from tests.support.promtool import PROMTOOL_IS_MISSING
 from tests.support.systemd import SYSTEMD_IS_MISSING
 from tests.support.torch_models import TORCH_IS_MISSING
 
@@ -25,6 +26,7 @@ MISSING_PROGRAMS = (
     SYSTEMD_IS_MISSING,
     COMPILER_IS_MISSING,
     MEMORY_LIMIT_IS_MISSING,
+    PROMTOOL_IS_MISSING,
 )
 
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter, FastAPI
 
 from hub.api import datasets, devices, enrolment, errors, fleet, models, operations, remote, rollouts
 from hub.api.limits import BodyLimit
+from hub.api.requests import MeasuredRequests
 from hub.api.schemas import Problem
 from hub.api.services import HubServices
 
@@ -30,6 +31,7 @@ def make_app(services: HubServices) -> FastAPI:
     app.state.services = services
     errors.install(app)
     app.add_middleware(BodyLimit)
+    app.add_middleware(MeasuredRequests, services.instruments, PREFIX)
     api = APIRouter(prefix=PREFIX)
     for module in (datasets, models, enrolment, devices, remote, rollouts, fleet):
         api.include_router(module.router)

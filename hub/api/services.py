@@ -12,6 +12,7 @@ from fleet.health import HealthPolicy
 from fleet.protocol.enrolment import BrokerAccess
 from hub.delivery.blobs import DeliveryCounters
 from hub.ingest import Ingest
+from hub.metrics import Instruments
 from hub.registry.models import Models
 from hub.rollouts import Rollouts
 from hub.settings import Settings
@@ -30,6 +31,7 @@ class HubServices:
         update_accounts: Makes the broker know the accounts that the store holds.
         broker_connected: Tells whether the hub is connected to the broker.
         delivery: What was published, counted.
+        instruments: Measure requests and writing.
     """
 
     settings: Settings
@@ -44,6 +46,7 @@ class HubServices:
     update_accounts: Callable[[], Awaitable[None]]
     broker_connected: Callable[[], bool]
     delivery: DeliveryCounters
+    instruments: Instruments
 
     @property
     def health_policy(self) -> HealthPolicy:

@@ -150,7 +150,7 @@ async def _stay(console: Console, stage: Stage, told_to_stop: asyncio.Event) -> 
 
 async def _published_bytes(stage: Stage) -> int:
     text = await asyncio.to_thread(stage.metrics)
-    line = next(line for line in text.splitlines() if line.startswith("muster_blob_bytes_published_total "))
+    line = next(line for line in text.splitlines() if line.startswith("muster_blob_published_bytes_total "))
     return int(float(line.split()[1]))
 
 

@@ -89,3 +89,18 @@ def test_a_rollback_puts_aside_and_begins_at_once_or_not_at_all(store: Store) ->
     assert store.rollout(begun.state.number) == begun
     assert begun.position == 4
     assert store.desired("cam-1").sequence == 1
+
+
+def test_rollouts_are_counted_by_status(store: Store) -> None:
+    assert store.rollout_counts() == {}
+    first, _, _ = _created(store), _created(store), _created(store, "letters")
+    store.apply_step(_started(first.state), previous_revision=first.state.revision, position=0, changes=[])
+    assert store.rollout_counts() == {Status.CREATED: 2, Status.RUNNING: 1}
+
+
+def test_the_size_grows_with_what_is_kept(store: Store) -> None:
+    before = store.size_bytes()
+    assert before > 0
+    for _ in range(100):
+        _created(store)
+    assert store.size_bytes() > before

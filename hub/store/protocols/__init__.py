@@ -49,6 +49,10 @@ class Store(
 ):
     """All of it, as the hub opens it."""
 
+    def size_bytes(self) -> int:
+        """Return how much disk space it takes now."""
+        ...
+
     def close(self) -> None:
         """Finish what is under way and close."""
         ...

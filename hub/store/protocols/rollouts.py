@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from fleet.rollout.state import Rollout
+from fleet.rollout.state import Rollout, Status
 from hub.store.rows import OrderChange, RolloutRow, Superseded
 
 
@@ -71,6 +71,10 @@ class RolloutStore(Protocol):
         self, *, model: str | None = None, before: int | None = None, limit: int = 100
     ) -> list[RolloutRow]:
         """Return rollouts, newest first."""
+        ...
+
+    def rollout_counts(self) -> dict[Status, int]:
+        """Return how many rollouts there are by status; a status of none is left out."""
         ...
 
     def open_rollouts(self) -> list[RolloutRow]:

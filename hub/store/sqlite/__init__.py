@@ -38,6 +38,10 @@ class SqliteStore(
     def __init__(self, path: Path) -> None:
         super().__init__(Database(path))
 
+    def size_bytes(self) -> int:
+        """Return the size of the file and of its write-ahead log."""
+        return self._database.size_bytes()
+
     def close(self) -> None:
         """Close every connection."""
         self._database.close()

@@ -84,6 +84,18 @@ class Database:
         rows = self.rows(sql, parameters)
         return rows[0] if rows else None
 
+    def size_bytes(self) -> int:
+        """Return the size of the file and of its write-ahead log.
+
+        Raises:
+            StorageError: The file is not there.
+        """
+        files = (self._path, self._path.with_name(f"{self._path.name}-wal"))
+        try:
+            return sum(file.stat().st_size for file in files if file is self._path or file.exists())
+        except OSError as error:
+            raise StorageError(f"The database {self._path} cannot be looked at: {error.strerror}.") from error
+
     def close(self) -> None:
         """Close every connection, of all threads."""
         with self._write_lock:

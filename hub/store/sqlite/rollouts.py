@@ -80,6 +80,11 @@ class SqliteRollouts(Part):
         )
         return [_rollout(row) for row in rows]
 
+    def rollout_counts(self) -> dict[Status, int]:
+        """Return how many rollouts there are by status."""
+        rows = self._database.rows("SELECT status, count(*) AS number FROM rollouts GROUP BY status")
+        return {Status(row["status"]): row["number"] for row in rows}
+
     def open_rollouts(self) -> list[RolloutRow]:
         """Return the rollouts that were started and have not ended."""
         return [

@@ -1,0 +1,184 @@
+"""The page for Prometheus: what is looked up when it asks, beside what `hub.metrics` measured.
+
+Every metric stands in ``docs/reference/metrics.md``; a test compares the two. There is never a series for
+each device. Models and versions are not bounded by nature, so that only the `MOST_VERSIONS` with the
+greatest values have series of their own; the others are added up as `OTHER`.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import version
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from fleet.health import fleet_health
+from fleet.rollout.state import Status
+from hub.api.services import HubServices
+from hub.health import fleet_facts
+from hub.shadows import rollout_shadow
+
+MOST_VERSIONS = 100
+OTHER = "other"
+Labels = tuple[str, ...]
+Key = TypeVar("Key", bound=Labels)
+ModelVersion = tuple[str, str]
+_MODEL_VERSION = ("model", "version")
+
+
+def metrics_page(hub: HubServices) -> bytes:
+    """Return everything in Prometheus' text format.
+
+    Args:
+        hub: Whose metrics.
+
+    Raises:
+        StorageError: The database cannot be read.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    ProcessCollector(registry=registry)
+    registry.register(hub.instruments)
+    registry.register(_LookedUp(hub))
+    return generate_latest(registry)
+
+
+class _LookedUp(Collector):
+    """All sources, each asked once a page."""
+
+    def __init__(self, hub: HubServices) -> None:
+        self._hub = hub
+
+    def collect(self) -> Iterator[Metric]:
+        for source in SOURCES:
+            yield from source(self._hub)
+
+
+def gauge(name: str, meaning: str, value: float) -> Metric:
+    """Return a gauge without labels."""
+    return GaugeMetricFamily(name, meaning, value)
+
+
+def gauges(name: str, meaning: str, labels: Labels, values: Mapping[Key, float]) -> Metric:
+    """Return a gauge for each of some label values."""
+    family = GaugeMetricFamily(name, meaning, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family
+
+
+def counter(name: str, meaning: str, value: float) -> Metric:
+    """Return a counter without labels; ``_total`` is added to its name."""
+    return CounterMetricFamily(name, meaning, value)
+
+
+def counters(name: str, meaning: str, labels: Labels, values: Mapping[Key, float]) -> Metric:
+    """Return a counter for each of some label values; ``_total`` is added to its name."""
+    family = CounterMetricFamily(name, meaning, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family
+
+
+def bounded(values: Mapping[ModelVersion, float], most: int = MOST_VERSIONS) -> dict[ModelVersion, float]:
+    """Return values by model and version with a bounded number of keys and the same sum.
+
+    Args:
+        values: By model and version.
+        most: How many keep keys of their own: those with the greatest values. The other versions of their
+            models are added up by model, and everything else under `OTHER` twice.
+    """
+    ranked = sorted(values, key=lambda key: (-values[key], key))
+    kept = set(ranked[:most])
+    models = {model for model, _ in kept}
+    sums: dict[ModelVersion, float] = {}
+    for model, number in ranked:
+        key = (model, number) if (model, number) in kept else (model if model in models else OTHER, OTHER)
+        sums[key] = sums.get(key, 0.0) + values[model, number]
+    return sums
+
+
+def _build(_: HubServices) -> Iterable[Metric]:
+    labels = ("version", "python")
+    yield gauges(
+        "muster_build_info",
+        "1; the labels say what runs.",
+        labels,
+        {(_VERSION, platform.python_version()): 1},
+    )
+
+
+def _fleet(hub: HubServices) -> Iterable[Metric]:
+    judged = fleet_health(fleet_facts(hub.store), time.time(), hub.health_policy)
+    by_health = {(status.value,): float(number) for status, number in judged.by_status.items()}
+    running = {
+        (model.model, number): float(devices)
+        for model in judged.models
+        for number, devices in model.by_version.items()
+    }
+    drifting = {(model.model, ""): float(len(model.drifting)) for model in judged.models}
+    alarms = {(model,): number for (model, _), number in bounded(drifting).items()}
+    yield gauges("muster_devices", "Devices by health.", ("health",), by_health)
+    yield gauges("muster_devices_running", "Devices by version.", _MODEL_VERSION, bounded(running))
+    yield gauges("muster_drift_alarms", "Devices with a drift alarm.", ("model",), alarms)
+
+
+def _broker(hub: HubServices) -> Iterable[Metric]:
+    meaning = "Whether the hub is connected to the broker."
+    yield gauge("muster_broker_connected", meaning, hub.broker_connected())
+
+
+def _rollouts(hub: HubServices) -> Iterable[Metric]:
+    numbers = hub.store.rollout_counts()
+    by_status = {(status.value.lower(),): float(numbers.get(status, 0)) for status in Status}
+    yield gauges("muster_rollouts", "Rollouts by status.", ("status",), by_status)
+    compared: dict[ModelVersion, float] = {}
+    disagreed: dict[ModelVersion, float] = {}
+    for row in hub.store.open_rollouts():
+        if row.state.plan.shadow_s:
+            sums, key = rollout_shadow(hub.store, row.state), (row.state.model, str(row.state.version))
+            compared[key], disagreed[key] = sums.compared, sums.disagreed
+    meaning = "Samples that a rollout's version computed in the shadow."
+    yield gauges("muster_shadow_compared", meaning, _MODEL_VERSION, bounded(compared))
+    meaning = "Those on which it disagrees with what answers."
+    yield gauges("muster_shadow_disagreed", meaning, _MODEL_VERSION, bounded(disagreed))
+
+
+def _ingest(hub: HubServices) -> Iterable[Metric]:
+    ingest = hub.ingest
+    yield counter("muster_messages_taken", "Messages of devices that were taken in.", ingest.messages_taken)
+    meaning = "Messages that became dead letters."
+    yield counter("muster_messages_refused", meaning, ingest.messages_refused)
+
+
+def _store(hub: HubServices) -> Iterable[Metric]:
+    yield gauge("muster_store_size_bytes", "Size of the database's files.", hub.store.size_bytes())
+
+
+def _delivery(hub: HubServices) -> Iterable[Metric]:
+    delivered = hub.delivery
+    yield counter("muster_blob_published_bytes", "Bytes of blobs published.", delivered.bytes_sent)
+    outcomes = {
+        ("sent",): delivered.chunks_sent,
+        ("failed",): delivered.failed_chunks,
+        ("limited",): delivered.limited_chunks,
+        ("dropped",): delivered.dropped_chunks,
+    }
+    yield counters("muster_chunks", "Chunks asked for, by outcome.", ("outcome",), outcomes)
+
+
+_VERSION = version("muster")
+SOURCES: tuple[Callable[[HubServices], Iterable[Metric]], ...] = (
+    _build,
+    _fleet,
+    _broker,
+    _rollouts,
+    _ingest,
+    _store,
+    _delivery,
+)
+"""Each gives the metrics of one subject, looked up now."""
