@@ -105,6 +105,11 @@ def _is_sound(feature: FeatureReference) -> bool:
     cells, edges = feature.cells, feature.edges
     if feature.missing < 0 or any(count < 0 for count in (*cells, *feature.offsets)) or sum(cells) == 0:
         return False
+    if feature.correct and (
+        len(feature.correct) != len(cells)
+        or any(not 0 <= right <= of for right, of in zip(feature.correct, cells, strict=True))
+    ):
+        return False
     if any(value is not None and not 0.0 <= value < inf for value in (feature.deviation, feature.allowance)):
         return False
     try:

@@ -55,6 +55,8 @@ class FeatureReference(msgspec.Struct, frozen=True, omit_defaults=True):
         deviation: Standard deviation of the reference sample's finite values; None likewise.
         allowance: What is allowed for the reference being a sample, in standard errors, see
             `fleet.drift.allowance`; None if it was not calibrated.
+        correct: Of the confidence, if the reference sample had labels: how many answers of each cell were
+            right, see `fleet.quality.calibration`; else empty.
     """
 
     name: str
@@ -64,6 +66,7 @@ class FeatureReference(msgspec.Struct, frozen=True, omit_defaults=True):
     offsets: tuple[int, ...] = ()
     deviation: float | None = None
     allowance: float | None = None
+    correct: tuple[int, ...] = ()
 
 
 class ReferenceProfile(msgspec.Struct, frozen=True):

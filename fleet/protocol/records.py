@@ -18,6 +18,7 @@ from fleet.protocol.assignment import MAX_ALTERNATIVES, VariantPolicy
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
 from fleet.protocol.fields import Count, Microseconds, Text, UnixTime
+from fleet.protocol.labels import NO_LABELS, Labels
 from fleet.protocol.latency import LatencyCounts
 from fleet.protocol.names import Name, Sha256
 
@@ -80,6 +81,7 @@ class SealedWindow(msgspec.Struct, tag="window"):
         latency: Duration of the runtime's work, see `fleet.protocol.latency`.
         profile: Counts by feature, see `fleet.drift.profile`; older agents send them so.
         counts: The same as it travels and is kept, see `fleet.drift.encoding`; nothing of it is checked.
+        labels: What else is to say of labels; left out where it is nothing, and by older agents.
     """
 
     started_at_s: UnixTime
@@ -95,6 +97,12 @@ class SealedWindow(msgspec.Struct, tag="window"):
     latency: LatencyCounts = msgspec.field(default_factory=dict)
     profile: dict[Text, FeatureCounts] = msgspec.field(default_factory=dict)
     counts: bytes | msgspec.UnsetType = msgspec.UNSET
+    labels: Labels | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def label_counts(self) -> Labels:
+        """What is said of labels."""
+        return NO_LABELS if self.labels is msgspec.UNSET else self.labels
 
 
 class TelemetryWindow(SealedWindow, tag="window"):

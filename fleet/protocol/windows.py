@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from fleet.drift.encoding import MAX_SENT_COUNT
+from fleet.drift.features import OUTPUT_CONFIDENCE
 from fleet.drift.profile import ReferenceProfile, check_counts, merge_profiles
 from fleet.protocol.errors import InvalidMessage
+from fleet.protocol.labels import NO_LABELS
 from fleet.protocol.latency import merge_latency
 from fleet.protocol.records import TelemetryWindow
 
@@ -28,7 +32,9 @@ def merge_windows(left: TelemetryWindow, right: TelemetryWindow) -> TelemetryWin
     """
     if left.manifest_sha256 != right.manifest_sha256:
         raise InvalidMessage("Telemetry windows of different bundles cannot be added.")
-    if max(_requests(left) + _requests(right), left.labelled + right.labelled) > MAX_REQUESTS:
+    labels = left.label_counts.merged(right.label_counts)
+    labelled = max(left.labelled + right.labelled, labels.unknown)
+    if max(_requests(left) + _requests(right), labelled) > MAX_REQUESTS:
         raise InvalidMessage(f"Telemetry windows of more than {MAX_REQUESTS} requests cannot be added.")
     return TelemetryWindow(
         started_at_s=min(left.started_at_s, right.started_at_s),
@@ -43,6 +49,7 @@ def merge_windows(left: TelemetryWindow, right: TelemetryWindow) -> TelemetryWin
         correct=left.correct + right.correct,
         latency=merge_latency(left.latency, right.latency),
         profile=merge_profiles(left.profile, right.profile),
+        labels=msgspec.UNSET if labels == NO_LABELS else labels,
     )
 
 
@@ -67,6 +74,7 @@ def check_window(window: TelemetryWindow, manifest_sha256: str, reference: Refer
         if len(counts.cells) != cells.get(name):
             raise InvalidMessage(f"The window has {len(counts.cells)} cells for {name!r:.80}.")
         check_counts(counts)
+    window.label_counts.check(cells.get(OUTPUT_CONFIDENCE))
 
 
 def contradiction(window: TelemetryWindow) -> str | None:
@@ -79,8 +87,11 @@ def contradiction(window: TelemetryWindow) -> str | None:
         return "it ends before it starts"
     if window.correct > window.labelled:  # labels may come in a later window than their answers
         return f"{window.correct} of {window.labelled} labelled answers are correct"
+    labels = window.label_counts
+    if (why := labels.contradiction(window.labelled, window.correct)) is not None:
+        return why
     durations, requests = sum(window.latency.values()), _requests(window)
-    why = impossible(max(requests, window.labelled), window.ended_at_s - window.started_at_s)
+    why = impossible(max(requests, window.labelled, labels.unknown), window.ended_at_s - window.started_at_s)
     if why is not None:
         return why
     if durations > requests:
