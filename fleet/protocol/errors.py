@@ -17,6 +17,7 @@ that says what to do. Exceptions of other libraries are converted once, where th
     │   ├── InvalidDataset
     │   ├── InvalidModel
     │   ├── InvalidPlan
+    │   ├── InvalidTarget            an expression that says which devices are meant
     │   └── InvalidConfiguration
     ├── NotFound
     ├── Conflict                     the thing exists, or is in a state that does not allow this
@@ -156,6 +157,12 @@ class InvalidPlan(InvalidInput):
     """A rollout plan is refused: it could not be carried out, or not be judged."""
 
     code = "invalid_plan"
+
+
+class InvalidTarget(InvalidInput):
+    """An expression that says which devices are meant cannot be understood; the message has the place."""
+
+    code = "invalid_target"
 
 
 class InvalidConfiguration(InvalidInput):

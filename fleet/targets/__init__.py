@@ -1,0 +1,1 @@
+"""The target language: which devices are meant, as search and rollouts say it."""

@@ -1,0 +1,202 @@
+"""The tree of a target, and what devices can be asked for.
+
+A target is a test of one device. Operands are what a comparison has on its left side; each has a *kind*,
+which says what it may be compared with (`fleet.targets.parser` refuses the rest, with the position):
+
+========  =======================================  ========================================================
+kind      operands                                 compared with
+========  =======================================  ========================================================
+TEXT      ``id``, ``hardware``, ``hw``,            text, exactly, or by ``like``; a number, if the text is
+          ``architecture``, every attribute        one; ``< <= > >=`` a number or a version such as "1.20"
+VERSION   ``agent_version``, ``runtime("…")``      a version, by its leading numbers; by ``like`` as text
+NUMBER    ``memory_bytes``, ``free_bytes``,        a number
+          ``version("…")``
+STATUS    ``health``                               the name of a health status
+FLAG      ``online``                               ``true`` and ``false``; or it stands alone
+========  =======================================  ========================================================
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TypeAlias
+
+import msgspec
+
+
+class Kind(StrEnum):
+    """What an operand may be compared with, see the head of this file."""
+
+    TEXT = "text"
+    VERSION = "version"
+    NUMBER = "number"
+    STATUS = "status"
+    FLAG = "flag"
+
+
+class BuiltIn(StrEnum):
+    """What every device has, under names that no attribute can take away."""
+
+    ID = "id"
+    HARDWARE = "hardware"
+    HW = "hw"
+    ARCHITECTURE = "architecture"
+    AGENT_VERSION = "agent_version"
+    ONLINE = "online"
+    HEALTH = "health"
+    MEMORY_BYTES = "memory_bytes"
+    FREE_BYTES = "free_bytes"
+
+    @property
+    def kind(self) -> Kind:
+        """What it may be compared with."""
+        return _KINDS.get(self, Kind.TEXT)
+
+
+_KINDS = {
+    BuiltIn.AGENT_VERSION: Kind.VERSION,
+    BuiltIn.ONLINE: Kind.FLAG,
+    BuiltIn.HEALTH: Kind.STATUS,
+    BuiltIn.MEMORY_BYTES: Kind.NUMBER,
+    BuiltIn.FREE_BYTES: Kind.NUMBER,
+}
+
+
+class Operator(StrEnum):
+    """How an operand is compared with one value."""
+
+    EQUAL = "=="
+    UNEQUAL = "!="
+    LESS = "<"
+    AT_MOST = "<="
+    GREATER = ">"
+    AT_LEAST = ">="
+    LIKE = "like"
+    NOT_LIKE = "not like"
+
+    @property
+    def is_order(self) -> bool:
+        """Whether it asks which of the two is greater."""
+        return self in {Operator.LESS, Operator.AT_MOST, Operator.GREATER, Operator.AT_LEAST}
+
+
+Value: TypeAlias = str | int | float
+"""A literal; ``true`` and ``false`` are `bool`, which is an `int`."""
+
+
+class Attribute(msgspec.Struct, frozen=True):
+    """An attribute that a device was enrolled with."""
+
+    name: str
+
+    @property
+    def kind(self) -> Kind:
+        """What it may be compared with."""
+        return Kind.TEXT
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """Something that every device has."""
+
+    name: BuiltIn
+
+    @property
+    def kind(self) -> Kind:
+        """What it may be compared with."""
+        return self.name.kind
+
+
+class VersionOf(msgspec.Struct, frozen=True):
+    """The version of a model that a device runs."""
+
+    model: str
+
+    @property
+    def kind(self) -> Kind:
+        """What it may be compared with."""
+        return Kind.NUMBER
+
+
+class RuntimeOf(msgspec.Struct, frozen=True):
+    """The version of an inference runtime that a device has."""
+
+    name: str
+
+    @property
+    def kind(self) -> Kind:
+        """What it may be compared with."""
+        return Kind.VERSION
+
+
+Operand: TypeAlias = Attribute | Fact | VersionOf | RuntimeOf
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """An operand beside one value."""
+
+    operand: Operand
+    operator: Operator
+    value: Value
+
+
+class Membership(msgspec.Struct, frozen=True):
+    """An operand is one of several values, or ``negated``: none of them."""
+
+    operand: Operand
+    values: tuple[Value, ...]
+    negated: bool = False
+
+
+class Tagged(msgspec.Struct, frozen=True):
+    """A device has a tag."""
+
+    tag: str
+
+
+class Runs(msgspec.Struct, frozen=True):
+    """A device runs a model, in whatever version."""
+
+    model: str
+
+
+class Has(msgspec.Struct, frozen=True):
+    """A device has a value for an operand."""
+
+    operand: Operand
+
+
+class Both(msgspec.Struct, frozen=True):
+    """All parts hold; there are at least two, and none of them is `Both`."""
+
+    parts: tuple[Target, ...]
+
+
+class Either(msgspec.Struct, frozen=True):
+    """One part holds at least; there are at least two, and none of them is `Either`."""
+
+    parts: tuple[Target, ...]
+
+
+class Negation(msgspec.Struct, frozen=True):
+    """The part does not hold."""
+
+    part: Target
+
+
+Target: TypeAlias = Comparison | Membership | Tagged | Runs | Has | Both | Either | Negation
+
+
+def operands(target: Target) -> set[Operand]:
+    """Return everything that a target compares, so that names which nobody has can be refused.
+
+    Args:
+        target: The tree; ``has(…)`` is left out, for it asks whether there is such a thing.
+    """
+    match target:
+        case Comparison(operand=operand) | Membership(operand=operand):
+            return {operand}
+        case Both(parts=parts) | Either(parts=parts):
+            return set().union(*(operands(part) for part in parts))
+        case Negation(part=part):
+            return operands(part)
+    return set()
