@@ -14,9 +14,11 @@ variant's report, and the others go on.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+import msgspec
 
 from converters.bundles.bundle import Bundle, Identity
 from converters.bundles.pack import pack
@@ -32,6 +34,7 @@ from converters.source import Source
 from converters.sources import open_source
 from converters.target import CalibrationMethod, Work
 from converters.targets import chosen_targets
+from fleet.drift.inputs import LAYOUTS
 from fleet.protocol.errors import InvalidInput
 
 KeepFloat = Collection[str] | Literal["auto"]
@@ -71,6 +74,7 @@ def convert(
     keep_float: KeepFloat = (),
     sensitivity: bool = False,
     seed: int = 0,
+    layout: str = "",
     identity: Identity | None = None,
     on_step: Callable[[str, int, int], None] = lambda _step, _done, _of: None,
     **opening: Any,
@@ -91,6 +95,8 @@ def convert(
             variant that loses too much, the fewest that bring the metric back within the gate.
         sensitivity: Measure what each layer loses in int8.
         seed: Of every random choice, 0 to 2^32 - 1.
+        layout: What the axes of the input of numbers are, such as ``NHWC``, see `fleet.drift.inputs`;
+            empty to leave it as the source has it.
         identity: What the bundle is called and where it comes from; None names it after the source.
         on_step: Called with the name of each step when it begins, its number from 0, and how many there are.
         **opening: How to open the source, see `converters.sources.open_source`.
@@ -104,7 +110,7 @@ def convert(
     """
     if isinstance(targets, str):
         raise InvalidInput("Targets are given as a list of names.", remedy=f"Write [{targets!r:.80}].")
-    opened = open_source(source, **opening)
+    opened = _laid_out(open_source(source, **opening), layout)
     wanted = chosen_targets(targets, opened)
     steps = conversion_steps([target.name for target in wanted])
 
@@ -135,3 +141,22 @@ def convert(
         file_names={each.target.name: each.target.file_name for each in sound},
         bundle=bundle,
     )
+
+
+def _laid_out(source: Source, layout: str) -> Source:
+    """Return the source with the layout of its input of numbers declared; what drift is watched on."""
+    if not layout:
+        return source
+    signature = source.signature
+    given = signature.profiled_input
+    if layout not in LAYOUTS or given is None or len(layout) != len(given.shape):
+        shape = "has no input of numbers" if given is None else f"takes an input of the shape {given.shape}"
+        raise InvalidInput(
+            f"{source.name} {shape}, which cannot be {layout!r:.40}.",
+            remedy=f"Use one of {', '.join(LAYOUTS)}, with a letter for each size.",
+        )
+    inputs = tuple(
+        msgspec.structs.replace(tensor, layout=layout) if tensor is given else tensor
+        for tensor in signature.inputs
+    )
+    return replace(source, signature=msgspec.structs.replace(signature, inputs=inputs))

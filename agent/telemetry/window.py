@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.telemetry.block import Block
-from fleet.drift.features import FEATURES_OF_INPUTS, count_block
+from fleet.drift.features import count_block, reads_inputs
 from fleet.drift.profile import ReferenceProfile, merge_profiles
 from fleet.protocol.latency import LatencyCounts, count_durations, merge_latency
 from fleet.protocol.manifest import Manifest
@@ -200,5 +200,5 @@ def _only(reference: ReferenceProfile, *, of_inputs: bool) -> ReferenceProfile:
     """Return the part of a profile that reads large inputs, or the rest."""
     features = reference.features
     return ReferenceProfile(
-        tuple(each for each in features if (each.name in FEATURES_OF_INPUTS) is of_inputs)
+        tuple(each for each in features if reads_inputs(each.name) is of_inputs)
     )

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from converters.data.samples import Inputs
 from converters.judging.variant import Candidate, Yardstick
 from fleet.drift.features import build_reference
+from fleet.drift.profile import ReferenceProfile
 from fleet.protocol.manifest import (
     MANIFEST_FORMAT,
     File,
@@ -111,9 +112,7 @@ def assemble(
         ),
         golden_count=len(next(iter(golden.values()))),
         variants=tuple(_variant(candidate, blobs) for candidate in ordered),
-        reference=build_reference(
-            signature.task, _numbers(signature, yardstick.inputs), _known(ordered[0].answers)
-        ),
+        reference=_reference(signature, yardstick.inputs, _known(ordered[0].answers)),
         provenance=identity.provenance,
     )
     data = encode_manifest(manifest)
@@ -145,6 +144,17 @@ def _variant(candidate: Candidate, blobs: _Blobs) -> Variant:
         golden_outputs=blobs.add("golden-outputs.bin", _raw(expected.outputs)),
         golden_tolerance=expected.tolerance,
         evaluation=_known(candidate.evaluation),
+    )
+
+
+def _reference(signature: Signature, inputs: Inputs, answers: NDArray[Any]) -> ReferenceProfile:
+    given = signature.profiled_input
+    return build_reference(
+        signature.task,
+        _numbers(signature, inputs),
+        answers,
+        layout="" if given is None else given.layout,
+        columns=() if given is None else given.columns,
     )
 
 

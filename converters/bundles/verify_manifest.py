@@ -8,7 +8,8 @@ from math import inf
 from typing import get_args
 
 from converters.source import Precision
-from fleet.drift.features import FEATURES_OF_TASK, OUTPUT_CLASS, OUTPUT_CLUSTER
+from fleet.drift.features import FEATURES_OF_TASK, OUTPUT_CLASS, OUTPUT_CLUSTER, is_known
+from fleet.drift.inputs import LAYOUTS
 from fleet.drift.profile import FeatureCounts, FeatureReference, check_counts
 from fleet.protocol.errors import InvalidManifest, InvalidMessage
 from fleet.protocol.manifest import Manifest, Provenance, Signature, Variant
@@ -20,6 +21,7 @@ NUMBERS = frozenset(
 """Element types of numbers."""
 
 MAX_SEED = 2**32 - 1
+MAX_AXIS = 3
 _CATEGORICAL = frozenset({OUTPUT_CLASS, OUTPUT_CLUSTER})
 
 
@@ -41,6 +43,11 @@ def check_signature(signature: Signature) -> None:
             raise InvalidManifest(
                 f"Input {tensor.name!r:.80} has the shape {tensor.shape}; sizes from 1, or -1, are needed."
             )
+        if tensor.layout and not (tensor.layout in LAYOUTS and len(tensor.layout) == len(tensor.shape)):
+            raise InvalidManifest(
+                f"Input {tensor.name!r:.80} of the shape {tensor.shape} is said to be {tensor.layout!a:.40};"
+                f" known are {', '.join(LAYOUTS)}, a letter for each size."
+            )
 
 
 def check_reference(manifest: Manifest) -> None:
@@ -51,12 +58,12 @@ def check_reference(manifest: Manifest) -> None:
     """
     features, task = manifest.reference.features, manifest.signature.task
     names = [feature.name for feature in features]
-    unknown = set(names) - set(FEATURES_OF_TASK[task])
-    if unknown or len(set(names)) != len(names):
+    if not all(is_known(name, task) for name in names) or len(set(names)) != len(names):
         raise InvalidManifest(
             f"The reference profile has {', '.join(names):.200}; of a {task} model it may have"
-            f" {', '.join(FEATURES_OF_TASK[task])}, each once."
+            f" {', '.join(FEATURES_OF_TASK[task])}, and what is known of inputs, each once."
         )
+    _check_shown("reference profile", names)
     for feature in features:
         if not _is_sound(feature):
             raise InvalidManifest(f"The reference profile of {feature.name} contradicts itself.")
@@ -103,6 +110,10 @@ def _check_shown(where: str, texts: Iterable[str]) -> None:
 def _is_sound(feature: FeatureReference) -> bool:
     """Whether cells and edges fit each other, see `fleet.drift.profile`."""
     cells, edges = feature.cells, feature.edges
+    if len(feature.axes) > 2 or any(not 1 <= axis <= MAX_AXIS for axis in feature.axes):
+        return False
+    if len(set(feature.axes)) != len(feature.axes):
+        return False
     if feature.missing < 0 or any(count < 0 for count in (*cells, *feature.offsets)) or sum(cells) == 0:
         return False
     if feature.correct and (

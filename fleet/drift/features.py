@@ -15,20 +15,38 @@ name                    kind         task             meaning
 ``output.error``        numeric      reconstruction   mean squared difference between answer and input
 ``input.mean``          numeric      all              mean over the numbers of one input that are present
 ``input.contrast``      numeric      all              standard deviation over them
+``input.energy``        numeric      all              mean square of them, of images and sequences
+``input.sharpness``     numeric      all              how much neighbours differ, likewise
+``input.0`` …           numeric      all              each column of a small table
 ======================  ===========  ===============  =================================================
 
-A classifier whose answers are not probabilities (a margin classifier) has no confidence.
+What images, sequences and tables are, and how each of these is computed, stands in `fleet.drift.inputs`. A
+classifier whose answers are not probabilities (a margin classifier) has no confidence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from fleet.drift.allowance import calibrated
+from fleet.drift.inputs import (
+    AXES_OF_LAYOUT,
+    INPUT_CONTRAST,
+    INPUT_ENERGY,
+    INPUT_MEAN,
+    INPUT_SHARPNESS,
+    Given,
+    Rows,
+    column_of,
+    features_of_layout,
+    layout_of,
+)
 from fleet.drift.profile import (
+    DEFAULT_BINS,
     FeatureReference,
     Profile,
     ReferenceProfile,
@@ -44,32 +62,40 @@ OUTPUT_DISTANCE = "output.distance"
 OUTPUT_VALUE = "output.value"
 OUTPUT_SCORE = "output.score"
 OUTPUT_ERROR = "output.error"
-INPUT_MEAN = "input.mean"
-INPUT_CONTRAST = "input.contrast"
 
 CONFIDENCE_EDGES = tuple(i / 20 for i in range(21))
 """Confidence alone has fixed edges: gates compare the confidence of one version with another's."""
 
 FEATURES_OF_TASK: dict[str, tuple[str, ...]] = {
-    "classification": (OUTPUT_CLASS, OUTPUT_CONFIDENCE, INPUT_MEAN, INPUT_CONTRAST),
-    "regression": (OUTPUT_VALUE, INPUT_MEAN, INPUT_CONTRAST),
-    "anomaly": (OUTPUT_SCORE, INPUT_MEAN, INPUT_CONTRAST),
-    "reconstruction": (OUTPUT_ERROR, INPUT_MEAN, INPUT_CONTRAST),
-    "clustering": (OUTPUT_CLUSTER, OUTPUT_DISTANCE, INPUT_MEAN, INPUT_CONTRAST),
+    "classification": (OUTPUT_CLASS, OUTPUT_CONFIDENCE),
+    "regression": (OUTPUT_VALUE,),
+    "anomaly": (OUTPUT_SCORE,),
+    "reconstruction": (OUTPUT_ERROR,),
+    "clustering": (OUTPUT_CLUSTER, OUTPUT_DISTANCE),
 }
-"""What is profiled, by `fleet.protocol.manifest.Task`."""
+"""What is profiled of the output, by `fleet.protocol.manifest.Task`."""
 
 _PROBABILITY_TOLERANCE = 1e-3
 """How far the sum of a row may be from 1, in low precision, for it to be a row of probabilities."""
 
-FEATURES_OF_INPUTS = frozenset({INPUT_MEAN, INPUT_CONTRAST, OUTPUT_ERROR})
-"""Those that read every number of the inputs, so that large inputs make them expensive."""
 
-Rows = NDArray[np.float64]
+def reads_inputs(name: str) -> bool:
+    """Tell whether a feature reads every number of the inputs, so that large inputs make it expensive."""
+    return name.startswith("input.") or name == OUTPUT_ERROR
+
+
+def is_known(name: str, task: str) -> bool:
+    """Tell whether this release can compute a feature for a model of a task."""
+    if name.startswith("input."):
+        return name in _COMPUTE or column_of(name) is not None
+    return name in FEATURES_OF_TASK[task]
 
 
 def extract(
-    names: Iterable[str], inputs: NDArray[np.floating], outputs: NDArray[np.floating]
+    names: Iterable[str],
+    inputs: NDArray[np.floating],
+    outputs: NDArray[np.floating],
+    axes: tuple[int, ...] = (),
 ) -> dict[str, NDArray[np.generic]]:
     """Compute features for a block of predictions.
 
@@ -77,17 +103,29 @@ def extract(
         names: Which; those that this release does not know are left out.
         inputs: The model's numbers, shape (N, …).
         outputs: Its first output, shape (N, …).
+        axes: Of the inputs, along which neighbours are compared.
 
     Returns:
         For each feature an array of shape (N,).
     """
-    given = np.asarray(inputs, dtype=np.float64).reshape(len(inputs), -1)
+    given = Given(inputs, axes)
     answered = np.asarray(outputs, dtype=np.float64).reshape(len(outputs), -1)
-    return {name: _COMPUTE[name](given, answered) for name in names if name in _COMPUTE}
+    values: dict[str, NDArray[np.generic]] = {}
+    for name in names:
+        if name in _COMPUTE:
+            values[name] = _COMPUTE[name](given, answered)
+        elif (column := column_of(name)) is not None:
+            values[name] = given.column(column)
+    return values
 
 
 def build_reference(
-    task: str, inputs: NDArray[np.floating], outputs: NDArray[np.floating]
+    task: str,
+    inputs: NDArray[np.floating],
+    outputs: NDArray[np.floating],
+    *,
+    layout: str = "",
+    columns: Sequence[str] = (),
 ) -> ReferenceProfile:
     """Build a version's reference profile from samples that its training did not see.
 
@@ -97,17 +135,26 @@ def build_reference(
         task: What the model is for, see `fleet.protocol.manifest.Task`.
         inputs: Shape (N, …).
         outputs: The model's answers, shape (N, …).
+        layout: What the inputs are, as the manifest declares it; empty if it does not.
+        columns: Names of the inputs' columns; empty where they have none.
     """
-    names = FEATURES_OF_TASK[task]
+    known = layout_of(layout, inputs.shape[1:])
+    axes = AXES_OF_LAYOUT.get(known, ())
+    names = (*FEATURES_OF_TASK[task], *features_of_layout(known, inputs.shape[1:], columns))
     if OUTPUT_CONFIDENCE in names and not _are_probabilities(outputs):
         names = tuple(name for name in names if name != OUTPUT_CONFIDENCE)
     categories = int(np.prod(outputs.shape[1:]))
-    values = extract(names, inputs, outputs)
+    values = extract(names, inputs, outputs, axes)
     present = {name: column for name, column in values.items() if not np.isnan(column.astype(float)).all()}
-    profile = ReferenceProfile(
-        tuple(_reference(name, column, categories) for name, column in present.items())
+    features = (_reference(name, column, categories) for name, column in present.items())
+    return calibrated(
+        ReferenceProfile(
+            tuple(
+                msgspec.structs.replace(feature, axes=axes) if feature.name == INPUT_SHARPNESS else feature
+                for feature in features
+            )
+        )
     )
-    return calibrated(profile)
 
 
 def count_block(
@@ -120,7 +167,8 @@ def count_block(
         inputs: Shape (N, …).
         outputs: Shape (N, …).
     """
-    values = extract((feature.name for feature in reference.features), inputs, outputs)
+    axes = next((feature.axes for feature in reference.features if feature.axes), ())
+    values = extract((feature.name for feature in reference.features), inputs, outputs, axes)
     return {f.name: count(f, values[f.name]) for f in reference.features if f.name in values}
 
 
@@ -132,34 +180,34 @@ def _are_probabilities(outputs: NDArray[np.floating]) -> bool:
 def _reference(name: str, values: NDArray[np.generic], categories: int) -> FeatureReference:
     if name in {OUTPUT_CLASS, OUTPUT_CLUSTER}:
         return categorical_reference(name, values.astype(np.int64), categories)
+    numbers = values.astype(np.float64)
     edges = CONFIDENCE_EDGES if name == OUTPUT_CONFIDENCE else None
-    return numeric_reference(name, values.astype(np.float64), edges=edges)
+    if column_of(name) is not None:
+        edges = _edges_of_few(numbers)
+    return numeric_reference(name, numbers, edges=edges)
 
 
-def _mean(given: Rows, _: Rows) -> Rows:
-    if given.shape[1] and np.isfinite(sums := given.sum(axis=1)).all():  # nothing is missing, as mostly
-        complete: Rows = sums / given.shape[1]
-        return complete
-    present = ~np.isnan(given)
-    counts = present.sum(axis=1)
-    sums = np.where(present, given, 0.0).sum(axis=1)
-    means: Rows = np.divide(sums, counts, out=np.full(len(given), np.nan), where=counts > 0)
-    return means
+def _edges_of_few(numbers: Rows) -> tuple[float, ...] | None:
+    """Return edges that give each value of a column its bin, if it has but few; else None.
+
+    Quantiles of a switch, which is 0 or 1, are the edges of one bin that holds both.
+    """
+    values = np.unique(numbers[~np.isnan(numbers)])
+    if len(values) > DEFAULT_BINS or not np.isfinite(values).all():
+        return None
+    return (*values.tolist(), float(np.nextafter(values[-1], np.inf)))
 
 
-def _contrast(given: Rows, answered: Rows) -> Rows:
-    deviations = given - _mean(given, answered)[:, None]
-    return np.sqrt(_mean(np.square(deviations, out=deviations), answered))
-
-
-_COMPUTE: dict[str, Callable[[Rows, Rows], NDArray[np.generic]]] = {
+_COMPUTE: dict[str, Callable[[Given, Rows], NDArray[np.generic]]] = {
     OUTPUT_CLASS: lambda _, answered: answered.argmax(axis=1),
     OUTPUT_CONFIDENCE: lambda _, answered: answered.max(axis=1),
     OUTPUT_CLUSTER: lambda _, answered: answered.argmin(axis=1),
     OUTPUT_DISTANCE: lambda _, answered: answered.min(axis=1),
     OUTPUT_VALUE: lambda _, answered: answered.mean(axis=1),
     OUTPUT_SCORE: lambda _, answered: answered[:, 0],
-    OUTPUT_ERROR: lambda given, answered: np.square(given - answered).mean(axis=1),
-    INPUT_MEAN: _mean,
-    INPUT_CONTRAST: _contrast,
+    OUTPUT_ERROR: lambda given, answered: np.square(given.rows - answered).mean(axis=1),
+    INPUT_MEAN: lambda given, _: given.mean,
+    INPUT_CONTRAST: lambda given, _: given.contrast,
+    INPUT_ENERGY: lambda given, _: given.energy,
+    INPUT_SHARPNESS: lambda given, _: given.sharpness,
 }

@@ -57,6 +57,8 @@ class FeatureReference(msgspec.Struct, frozen=True, omit_defaults=True):
             `fleet.drift.allowance`; None if it was not calibrated.
         correct: Of the confidence, if the reference sample had labels: how many answers of each cell were
             right, see `fleet.quality.calibration`; else empty.
+        axes: Of the inputs, along which their neighbours are compared, see `fleet.drift.inputs`; empty for
+            features that compare none.
     """
 
     name: str
@@ -67,6 +69,7 @@ class FeatureReference(msgspec.Struct, frozen=True, omit_defaults=True):
     deviation: float | None = None
     allowance: float | None = None
     correct: tuple[int, ...] = ()
+    axes: tuple[int, ...] = ()
 
 
 class ReferenceProfile(msgspec.Struct, frozen=True):

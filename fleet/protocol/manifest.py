@@ -48,6 +48,8 @@ class Tensor(msgspec.Struct, frozen=True, omit_defaults=True):
         shape: Size of each dimension; -1 for the batch.
         columns: Names of the columns of a table, shape (-1, K); empty where they have none.
         missing: Whether values may be missing (NaN), because the model fills them in itself.
+        layout: What the axes of an input are, such as ``NHWC``, see `fleet.drift.inputs`; empty where it is
+            not declared.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Tensor(msgspec.Struct, frozen=True, omit_defaults=True):
     shape: tuple[int, ...]
     columns: tuple[str, ...] = ()
     missing: bool = False
+    layout: str = ""
 
 
 Task = Literal["classification", "regression", "anomaly", "reconstruction", "clustering"]

@@ -13,6 +13,7 @@ from rich.progress import Progress, TextColumn
 
 from converters.target import CalibrationMethod
 from converters.targets import TARGETS
+from fleet.drift.inputs import LAYOUTS
 from fleet.protocol.errors import ConversionFailed, InvalidInput
 from fleet.protocol.manifest import Task
 from fleet.protocol.names import checked_name
@@ -83,6 +84,13 @@ def convert(
             help="Shape of a sample as devices send it, such as 8,8, for a scikit-learn model of flat rows.",
         ),
     ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAYOUT",
+            help=f"What the axes of the input are, for its drift profile: {', '.join(LAYOUTS)}.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of every random choice.")] = 0,
     trust_pickle: Annotated[
         bool, typer.Option("--trust-pickle", help="Read a pickle or .pt2, which can run any program as you.")
@@ -119,6 +127,7 @@ def convert(
         keep_float="auto" if searched else kept,
         sensitivity=sensitivity,
         seed=seed,
+        layout=layout or "",
         task=task,
         classes=tuple(class_ or ()),
         sample_shape=None if sample_shape is None else _shape(sample_shape),

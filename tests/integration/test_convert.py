@@ -74,6 +74,20 @@ def test_the_same_inputs_give_the_same_bundle() -> None:
     assert again.models == _digits().models
 
 
+def test_a_declared_layout_goes_into_the_manifest_and_decides_what_is_profiled() -> None:
+    bundle = digits_conversion(targets=("onnx-fp32",), layout="NHW").bundle
+    assert bundle is not None
+    assert bundle.manifest.signature.inputs[0].layout == "NHW"
+    axes = {feature.name: feature.axes for feature in bundle.manifest.reference.features}
+    assert axes["input.sharpness"] == (1, 2)
+    undeclared = _digits().bundle
+    assert undeclared is not None
+    assert not any(feature.axes for feature in undeclared.manifest.reference.features)
+    for unfit in ("NHWC", "HW"):
+        with pytest.raises(InvalidInput, match="NHW"):
+            digits_conversion(targets=("onnx-fp32",), layout=unfit)
+
+
 def test_steps_are_reported_in_order() -> None:
     steps: list[tuple[str, int, int]] = []
     targets = ("onnx-fp32", "tflite-fp32")

@@ -200,7 +200,8 @@ def test_categorical_references_have_a_cell_for_the_unseen() -> None:
 def test_features_of_predictions() -> None:
     inputs = np.array([[[0.0, 2.0], [0.0, 2.0]], [[5.0, 5.0], [5.0, 5.0]]], dtype=np.float32)
     probabilities = np.array([[0.25, 0.75], [0.5, 0.5]], dtype=np.float32)
-    values = extract(FEATURES_OF_TASK["classification"], inputs, probabilities)
+    names = (*FEATURES_OF_TASK["classification"], INPUT_MEAN, INPUT_CONTRAST)
+    values = extract(names, inputs, probabilities)
     assert values[OUTPUT_CLASS].tolist() == [1, 0]
     assert values[OUTPUT_CONFIDENCE].tolist() == [0.75, 0.5]
     assert values[INPUT_MEAN].tolist() == [1.0, 5.0]
