@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
 
-from hub.api import datasets, devices, enrolment, errors, fleet, models, operations, remote, rollouts
+from hub.api import datasets, devices, enrolment, errors, fleet, models, operations, remote, rollouts, tags
 from hub.api.limits import BodyLimit
 from hub.api.requests import MeasuredRequests
 from hub.api.schemas import Problem
@@ -33,7 +33,7 @@ def make_app(services: HubServices) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(MeasuredRequests, services.instruments, PREFIX)
     api = APIRouter(prefix=PREFIX)
-    for module in (datasets, models, enrolment, devices, remote, rollouts, fleet):
+    for module in (datasets, models, enrolment, devices, remote, tags, rollouts, fleet):
         api.include_router(module.router)
     app.include_router(api)
     app.include_router(operations.router)

@@ -97,11 +97,13 @@ def _fields(hub: HubServices, rows: list[DeviceRow]) -> list[dict[str, Any]]:
     if not rows:
         return []
     now_s = time.time()
+    tags = hub.store.all_tags() if len(rows) > 1 else {rows[0].device_id: hub.store.tags(rows[0].device_id)}
     judged = [device_health(facts, now_s, hub.health_policy) for facts in device_facts(hub.store, rows)]
     return [
         {
             "device_id": row.device_id,
             "attributes": row.attributes,
+            "tags": list(tags.get(row.device_id, ())),
             "architecture": row.capabilities.architecture,
             "hardware": row.capabilities.hardware,
             "agent_version": row.capabilities.agent_version,

@@ -142,6 +142,7 @@ class DeviceOut(Schema):
 
     device_id: str
     attributes: dict[str, str]
+    tags: list[str]
     architecture: str
     hardware: str
     agent_version: str

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fleet.protocol.errors import MusterError
-from hub.cli import datasets, devices, fleet, hub, models, remote, rollouts
+from hub.cli import datasets, devices, fleet, hub, models, remote, rollouts, tags
 from hub.cli.client import Connection
 from hub.cli.convert import convert
 from hub.cli.demo import demo
@@ -30,6 +30,7 @@ app.add_typer(devices.app, name="device")
 devices.app.command("log-level")(remote.log_level)
 devices.app.command("hold")(remote.hold)
 devices.app.command("release")(remote.release)
+devices.app.command("tag", context_settings=tags.TAG_SETTINGS)(tags.tag)
 devices.app.command("diagnose")(remote.diagnose)
 app.add_typer(rollouts.app, name="rollout")
 app.add_typer(fleet.app, name="fleet")

@@ -65,6 +65,8 @@ def _print(device: dict[str, Any]) -> None:
     )
     for reason in device["reasons"]:
         console.print(f"  {reason}")
+    if device["tags"]:
+        console.print(f"tags:      {', '.join(device['tags'])}")
     print_wishes(device)
     columns = {
         "model": "model",

@@ -17,6 +17,7 @@ from hub.store.protocols.drift import DriftStore
 from hub.store.protocols.records import MeasurementStore, RecordStore, ShadowStore
 from hub.store.protocols.registry import RegistryStore
 from hub.store.protocols.rollouts import RolloutStore
+from hub.store.protocols.tags import TagStore
 from hub.store.protocols.tokens import TokenStore
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "RolloutStore",
     "ShadowStore",
     "Store",
+    "TagStore",
     "TokenStore",
     "WishStore",
 ]
@@ -45,6 +47,7 @@ class Store(
     ShadowStore,
     RolloutStore,
     DriftStore,
+    TagStore,
     Protocol,
 ):
     """All of it, as the hub opens it."""

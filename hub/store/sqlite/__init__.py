@@ -13,6 +13,7 @@ from hub.store.sqlite.records import SqliteRecords
 from hub.store.sqlite.registry import SqliteRegistry
 from hub.store.sqlite.rollouts import SqliteRollouts
 from hub.store.sqlite.shadows import SqliteShadows
+from hub.store.sqlite.tags import SqliteTags
 from hub.store.sqlite.tokens import SqliteTokens
 from hub.store.sqlite.wishes import SqliteWishes
 
@@ -28,6 +29,7 @@ class SqliteStore(
     SqliteShadows,
     SqliteRollouts,
     SqliteDrift,
+    SqliteTags,
 ):
     """Implements `hub.store.protocols.Store` on one SQLite file.
 

@@ -47,7 +47,7 @@ class SqliteWishes(Part):
             )
             if after.to_send() != before.to_send():
                 db.execute("UPDATE devices SET sequence = sequence + 1 WHERE device_id = ?", [device_id])
-            _add_action(db, device_id, action)
+            remember_action(db, device_id, action)
         return after
 
     def add_action(self, device_id: str, action: Action) -> None:
@@ -55,7 +55,7 @@ class SqliteWishes(Part):
         with self._database.writing() as db:
             if not db.execute("SELECT 1 FROM devices WHERE device_id = ?", [device_id]).fetchone():
                 raise NotFound(f"There is no device {device_id!r:.80}.")
-            _add_action(db, device_id, action)
+            remember_action(db, device_id, action)
 
     def actions(self, device_id: str, *, limit: int = 20) -> list[Action]:
         """Return what operators did about a device, newest first."""
@@ -78,5 +78,6 @@ def wishes_of(row: dict[str, Any] | None) -> DeviceWishes:
     )
 
 
-def _add_action(db: sqlite_utils.Database, device_id: str, action: Action) -> None:
+def remember_action(db: sqlite_utils.Database, device_id: str, action: Action) -> None:
+    """Remember what an operator did about a device, in the caller's transaction."""
     table(db, "actions").insert({"device_id": device_id, **msgspec.structs.asdict(action)})

@@ -11,6 +11,7 @@ from hub.store.sqlite.migrations import (
     m003_wishes_and_diagnostics,
     m004_choice_of_variants,
     m005_shadows,
+    m009_tags,
 )
 from hub.store.sqlite.migrations.registry import migrations, table
 
@@ -20,6 +21,7 @@ __all__ = [
     "m003_wishes_and_diagnostics",
     "m004_choice_of_variants",
     "m005_shadows",
+    "m009_tags",
     "migrations",
     "table",
 ]

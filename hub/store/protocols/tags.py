@@ -1,0 +1,40 @@
+"""What operators tagged devices with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from hub.store.rows import Action
+
+
+class TagStore(Protocol):
+    """What operators tagged devices with: a change and its action are one transaction."""
+
+    def tags(self, device_id: str) -> tuple[str, ...]:
+        """Return a device's tags, sorted; none if there is no such device."""
+        ...
+
+    def all_tags(self) -> dict[str, tuple[str, ...]]:
+        """Return the tags of every device that has some."""
+        ...
+
+    def tag(
+        self, device_id: str, *, add: Sequence[str], remove: Sequence[str], action: Action
+    ) -> tuple[str, ...]:
+        """Change a device's tags; if nothing changes, no action is remembered.
+
+        Args:
+            device_id: Which device.
+            add: Tags that it gets; those it has already are no error.
+            remove: Tags that it loses, after those were added.
+            action: What is remembered of it.
+
+        Returns:
+            Its tags then, sorted.
+
+        Raises:
+            NotFound: There is no such device.
+            InvalidInput: It would have too many.
+        """
+        ...

@@ -1,0 +1,48 @@
+"""What operators tagged devices with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fleet.protocol.errors import InvalidInput, NotFound
+from hub.store.rows import Action
+from hub.store.sqlite.database import Part
+from hub.store.sqlite.wishes import remember_action
+
+MAX_TAGS = 64
+"""Most tags of one device."""
+
+
+class SqliteTags(Part):
+    """Implements `hub.store.protocols.TagStore`."""
+
+    def tags(self, device_id: str) -> tuple[str, ...]:
+        """Return a device's tags, sorted; none if there is no such device."""
+        rows = self._database.rows("SELECT tag FROM tags WHERE device_id = ? ORDER BY tag", (device_id,))
+        return tuple(row["tag"] for row in rows)
+
+    def all_tags(self) -> dict[str, tuple[str, ...]]:
+        """Return the tags of every device that has some."""
+        found: dict[str, list[str]] = {}
+        for row in self._database.rows("SELECT device_id, tag FROM tags ORDER BY device_id, tag"):
+            found.setdefault(row["device_id"], []).append(row["tag"])
+        return {device_id: tuple(tags) for device_id, tags in found.items()}
+
+    def tag(
+        self, device_id: str, *, add: Sequence[str], remove: Sequence[str], action: Action
+    ) -> tuple[str, ...]:
+        """Change a device's tags, see `hub.store.protocols.TagStore.tag`."""
+        with self._database.writing() as db:
+            if not db.execute("SELECT 1 FROM devices WHERE device_id = ?", [device_id]).fetchone():
+                raise NotFound(f"There is no device {device_id!r:.80}.")
+            before = {row[0] for row in db.execute("SELECT tag FROM tags WHERE device_id = ?", [device_id])}
+            after = (before | set(add)) - set(remove)
+            if len(after) > MAX_TAGS:
+                raise InvalidInput(f"A device can have {MAX_TAGS} tags; {device_id} would have {len(after)}.")
+            for tag in before - after:
+                db.execute("DELETE FROM tags WHERE device_id = ? AND tag = ?", [device_id, tag])
+            for tag in after - before:
+                db.execute("INSERT INTO tags (device_id, tag) VALUES (?, ?)", [device_id, tag])
+            if after != before:
+                remember_action(db, device_id, action)
+        return tuple(sorted(after))
