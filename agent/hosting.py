@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -52,7 +52,7 @@ class Answer(NamedTuple):
         outputs: By name, as the signature has them.
         version: The version that answered.
         classes: Number of the most probable class for each sample; None if the model is no classifier.
-        class_count: How many classes there are; 0 if the model is no classifier.
+        scores: Number of each class for each sample, shape (N, C); None if the model is no classifier.
         counter: Where a label for these samples is counted.
         queue_ns: How long the request waited for the version's thread.
         compute_ns: How long the runtime took.
@@ -63,7 +63,7 @@ class Answer(NamedTuple):
     outputs: dict[str, NDArray[Any]]
     version: int
     classes: NDArray[np.int64] | None
-    class_count: int
+    scores: NDArray[Any] | None
     counter: Counter
     queue_ns: int
     compute_ns: int
@@ -261,15 +261,15 @@ class Hosted:
         if shape[:1] != (samples,) or not fits:
             why = f"The model answered {samples} sample(s) with the shape {shape}."
             raise self._failed(InferenceFailed(why))
-        classes, count = None, 0
+        classes = scores = None
         if self._task == "classification":
             scores = values if len(shape) == 2 else values.reshape(samples, -1)
-            classes, count = scores.argmax(axis=1), scores.shape[1]
+            classes = scores.argmax(axis=1)
         return Answer(
             outputs,
             self.release.version,
             classes,
-            count,
+            scores,
             self.counter,
             started_ns - asked_ns,
             compute_ns,
@@ -363,9 +363,22 @@ class Host:
             set()
         )  # of versions that answer no more, and in which something may be counted
 
-    def count_labels(self, counter: Counter, labelled: int, correct: int) -> None:
-        """Count labels for the version that gave the answers, also if another answers by now."""
-        counter.count_labels(labelled, correct)
+    def count_labels(
+        self, counter: Counter, are_correct: Sequence[bool], confidences: Sequence[float]
+    ) -> None:
+        """Count labels for the version that gave the answers, also if another answers by now.
+
+        Args:
+            counter: Of that version.
+            are_correct: Whether each labelled answer was right.
+            confidences: How sure each was.
+        """
+        counter.count_labels(are_correct, confidences)
+        self._former.add(counter)
+
+    def count_unknown_label(self, counter: Counter) -> None:
+        """Count that labels came for a prediction that nobody knows, for a version that may have given it."""
+        counter.count_unknown_label()
         self._former.add(counter)
 
     def close_windows(self, now_s: float) -> list[TelemetryWindow]:

@@ -2,6 +2,10 @@
 
 Only what classifiers answered: their predictions alone have an id. Ids count up from a random number, so that
 one from before a restart is not taken for another. Any thread may remember; labels are for the event loop.
+
+With each label is counted how sure the answer was, see `fleet.protocol.labels`. Labels for a prediction that
+is not known are refused, and that they came is counted: for the model that they name, else for the one that
+answered last.
 """
 
 from __future__ import annotations
@@ -69,6 +73,8 @@ class Feedback:
         # the garbage collector's way.
         self._ids = array("Q", bytes(8 * REMEMBERED_PREDICTIONS))
         self._classes: list[int | list[int]] = [0] * REMEMBERED_PREDICTIONS
+        self._confidences = array("d", bytes(8 * REMEMBERED_PREDICTIONS))  # of predictions of one sample
+        self._confidences_of_many: dict[int, list[float]] = {}  # of others, by place
         self._answerers: list[_Answerer | None] = [None] * REMEMBERED_PREDICTIONS
         self._last: _Answerer | None = None
 
@@ -80,22 +86,28 @@ class Feedback:
             answer: What.
             names: Of the classes.
         """
-        if answer.classes is None:
+        if answer.classes is None or answer.scores is None:
             return None
-        classes = answer.classes.tolist()
+        classes, scores = answer.classes.tolist(), answer.scores
+        confidences = [scores.item(classes[0])] if len(classes) == 1 else scores.max(axis=1).tolist()
+        class_count = scores.shape[1]
         with self._lock:
             answerer = self._last
             if (
                 answerer is None
                 or answerer.counter is not answer.counter
-                or answerer.class_count != answer.class_count
+                or answerer.class_count != class_count
             ):
-                answerer = self._last = _Answerer(model, answer.class_count, names, answer.counter)
+                answerer = self._last = _Answerer(model, class_count, names, answer.counter)
             prediction_id = self._next_id
             self._next_id += 1
             place = prediction_id % REMEMBERED_PREDICTIONS
             self._ids[place] = prediction_id
-            self._classes[place] = classes[0] if len(classes) == 1 else classes
+            self._confidences_of_many.pop(place, None)
+            if len(classes) == 1:
+                self._classes[place], self._confidences[place] = classes[0], confidences[0]
+            else:
+                self._classes[place], self._confidences_of_many[place] = classes, confidences
             self._answerers[place] = answerer
         return prediction_id
 
@@ -115,8 +127,10 @@ class Feedback:
         with self._lock:
             answerer = self._answerers[place] if self._ids[place] == prediction_id else None
             found = self._classes[place]
+            confidences = self._confidences_of_many.get(place, [self._confidences[place]])
         if answerer is None or model not in (None, answerer.model):
             self._check_classifier(model)
+            self._count_unknown(model)
             raise NotFound(
                 "No prediction of this model with that id can be labelled.",
                 remedy=f"Each of the last {REMEMBERED_PREDICTIONS} predictions can be labelled once.",
@@ -128,9 +142,9 @@ class Feedback:
         with self._lock:
             if self._ids[place] == prediction_id:
                 self._answerers[place] = None
-        correct = sum(int(a == b) for a, b in zip(truth, classes, strict=True))
-        self._host.count_labels(answerer.counter, len(truth), correct)
-        return FeedbackResponse(len(truth), correct)
+        are_correct = [a == b for a, b in zip(truth, classes, strict=True)]
+        self._host.count_labels(answerer.counter, are_correct, confidences)
+        return FeedbackResponse(len(truth), sum(are_correct))
 
     def _check_classifier(self, model: str | None) -> None:
         """Check that a model's answers can be labelled at all."""
@@ -140,6 +154,13 @@ class Feedback:
                 f"Model {model} is for {hosted.manifest.signature.task}; labels are classes.",
                 remedy="Send feedback for classifiers only.",
             )
+
+    def _count_unknown(self, model: str | None) -> None:
+        hosted = None if model is None else self._host.get(model)
+        if hosted is not None:
+            self._host.count_unknown_label(hosted.counter)
+        elif model is None and self._last is not None:
+            self._host.count_unknown_label(self._last.counter)
 
 
 def _class_number(label: int | str, answerer: _Answerer) -> int:

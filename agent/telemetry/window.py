@@ -15,6 +15,7 @@ Source: Knuth, "The Art of Computer Programming", volume 3, section 6.4 (Fibonac
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -24,9 +25,11 @@ from numpy.typing import NDArray
 from agent.telemetry.block import Block
 from fleet.drift.features import count_block, reads_inputs
 from fleet.drift.profile import ReferenceProfile, merge_profiles
+from fleet.protocol.labels import NO_LABELS, Labels
 from fleet.protocol.latency import LatencyCounts, count_durations, merge_latency
 from fleet.protocol.manifest import Manifest
 from fleet.protocol.records import TelemetryWindow
+from fleet.quality.calibration import labelled_cells
 
 PROFILED_NUMBERS = 1024
 RECENT_REQUESTS = 1000
@@ -122,12 +125,25 @@ class Counter:
         with self._lock:
             self._current().errors += 1
 
-    def count_labels(self, labelled: int, correct: int) -> None:
-        """Count answers whose truth came to be known."""
+    def count_labels(self, are_correct: Sequence[bool], confidences: Sequence[float]) -> None:
+        """Count answers whose truth came to be known.
+
+        Args:
+            are_correct: Whether each was right.
+            confidences: The greatest number of each.
+        """
+        correct = sum(are_correct)
+        counted = Labels(labelled_cells(self._manifest.reference, are_correct, confidences))
         with self._lock:
             window = self._current()
-            window.labelled += labelled
+            window.labelled += len(are_correct)
             window.correct += correct
+            self._add_labels(window, counted)
+
+    def count_unknown_label(self) -> None:
+        """Count that labels came for a prediction that nobody knows."""
+        with self._lock:
+            self._add_labels(self._current(), Labels(unknown=1))
 
     def close(self, now_s: float) -> TelemetryWindow | None:
         """End the window and begin the next; None if nothing was counted.
@@ -154,6 +170,10 @@ class Counter:
         with self._lock:
             self._count_waiting()
             return self._recent
+
+    def _add_labels(self, window: TelemetryWindow, counted: Labels) -> None:
+        if counted != NO_LABELS:
+            window.labels = window.label_counts.merged(counted)
 
     def _current(self) -> TelemetryWindow:
         if self._window is None:

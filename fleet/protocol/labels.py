@@ -29,7 +29,7 @@ class Labels(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         by_confidence: See `LabelledCells`.
-        unknown: Labels for predictions that the device does not know, or not any more; counted, not used.
+        unknown: How often labels came for a prediction that the device does not know, or not any more.
     """
 
     by_confidence: LabelledCells = {}

@@ -232,7 +232,7 @@ def test_missing_numbers_are_counted_and_answered(tmp_path: Path) -> None:
         numbers = np.array([[np.nan, np.nan], [np.nan, 6.0]], dtype=np.float32)
         cities = np.array([["lyon"], ["oslo"]], dtype=object)
         answer = await hosted.infer({"numbers": numbers, "city": cities})
-        assert answer.class_count == 2
+        assert answer.scores is not None and answer.scores.shape == (1, 2)
         window = hosted.counter.close(9.0)
         assert window is not None
         mean = window.profile["input.mean"]
@@ -295,7 +295,7 @@ def test_a_label_counts_for_the_version_that_answered(tmp_path: Path) -> None:
         hosted = await loaded(tmp_path)
         counter = (await hosted.infer({"pixels": GOOD})).counter
         hosted.close()
-        host.count_labels(counter, 1, 1)
+        host.count_labels(counter, [True], [0.75])
         (window,) = host.close_windows(3.0)
         assert (window.version, window.labelled, window.correct) == (1, 1, 1)
         assert host.close_windows(4.0) == []

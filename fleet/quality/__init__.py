@@ -1,0 +1,1 @@
+"""How good answers are: without labels, with few, and with late ones."""
