@@ -17,6 +17,7 @@ from hub.store.protocols.drift import DriftStore
 from hub.store.protocols.records import MeasurementStore, RecordStore, ShadowStore
 from hub.store.protocols.registry import RegistryStore
 from hub.store.protocols.rollouts import RolloutStore
+from hub.store.protocols.rollups import RollupStore
 from hub.store.protocols.tags import TagStore
 from hub.store.protocols.tokens import TokenStore
 
@@ -28,6 +29,7 @@ __all__ = [
     "RecordStore",
     "RegistryStore",
     "RolloutStore",
+    "RollupStore",
     "ShadowStore",
     "Store",
     "TagStore",
@@ -46,6 +48,7 @@ class Store(
     MeasurementStore,
     ShadowStore,
     RolloutStore,
+    RollupStore,
     DriftStore,
     TagStore,
     Protocol,

@@ -12,6 +12,7 @@ from hub.store.sqlite.measurements import SqliteMeasurements
 from hub.store.sqlite.records import SqliteRecords
 from hub.store.sqlite.registry import SqliteRegistry
 from hub.store.sqlite.rollouts import SqliteRollouts
+from hub.store.sqlite.rollups import SqliteRollups
 from hub.store.sqlite.shadows import SqliteShadows
 from hub.store.sqlite.tags import SqliteTags
 from hub.store.sqlite.tokens import SqliteTokens
@@ -28,6 +29,7 @@ class SqliteStore(
     SqliteMeasurements,
     SqliteShadows,
     SqliteRollouts,
+    SqliteRollups,
     SqliteDrift,
     SqliteTags,
 ):

@@ -39,6 +39,7 @@ class Database:
         self._connections: list[sqlite3.Connection] = []
         try:
             self._writer = self._open()
+            _give_back_space(self._writer.conn)
             self._writer.conn.execute("PRAGMA journal_mode=WAL")
             migrations.apply(self._writer)
         except sqlite3.Error as error:
@@ -72,10 +73,22 @@ class Database:
         Raises:
             StorageError: SQLite failed.
         """
+        with self.reading() as connection:
+            found = connection.execute(sql, parameters)
+            columns = [column[0] for column in found.description]
+            return [dict(zip(columns, row, strict=True)) for row in found]
+
+    @contextmanager
+    def reading(self) -> Generator[sqlite3.Connection]:
+        """Give this thread's reading connection, whose rows are tuples.
+
+        Raises:
+            StorageError: SQLite failed.
+        """
         try:
             if not hasattr(self._local, "reader"):
                 self._local.reader = self._open()
-            return list(self._local.reader.query(sql, parameters))
+            yield self._local.reader.conn
         except sqlite3.Error as error:
             raise StorageError(f"The database could not be read: {error}.") from error
 
@@ -111,6 +124,14 @@ class Database:
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA synchronous=FULL")
         return sqlite_utils.Database(connection, strict=True)
+
+
+def _give_back_space(connection: sqlite3.Connection) -> None:
+    """Let pages that become free be given back little by little; a file made without that is written anew."""
+    if connection.execute("PRAGMA auto_vacuum").fetchone()[0] == 0:
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        if connection.execute("PRAGMA page_count").fetchone()[0]:
+            connection.execute("VACUUM")
 
 
 class Part:

@@ -11,6 +11,7 @@ from hub.store.sqlite.migrations import (
     m003_wishes_and_diagnostics,
     m004_choice_of_variants,
     m005_shadows,
+    m007_telemetry,
     m009_tags,
 )
 from hub.store.sqlite.migrations.registry import migrations, table
@@ -21,6 +22,7 @@ __all__ = [
     "m003_wishes_and_diagnostics",
     "m004_choice_of_variants",
     "m005_shadows",
+    "m007_telemetry",
     "m009_tags",
     "migrations",
     "table",
