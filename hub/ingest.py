@@ -18,12 +18,13 @@ from typing import Any, Protocol
 from fleet.drift.profile import ReferenceProfile
 from fleet.protocol import messages, shadow, topics
 from fleet.protocol.errors import InvalidMessage, MessageTooLarge, MusterError, NotFound, Unavailable
+from fleet.protocol.heads import read_head
 from fleet.protocol.messages import Ack, FetchRequest, FileAnswer, Hello, Presence, Record, StateReport, Want
 from fleet.protocol.records import Measurement, ShadowReport, TelemetryWindow
 from fleet.protocol.topics import Down, Up
 from fleet.protocol.windows import check_window, contradiction
 from fleet.variants import check_measurement
-from hub.store.protocols import DeviceStore, RecordStore
+from hub.store.protocols import DeadLetterStore, DeviceStore, RecordStore
 from hub.store.rows import DeadLetter, IncomingRecord
 from hub.tasks import TaskSet
 
@@ -36,7 +37,7 @@ Answer = Callable[[FetchRequest], FileAnswer]
 Demand = Callable[[str, Want], None]
 
 
-class IngestStore(DeviceStore, RecordStore, Protocol):
+class IngestStore(DeviceStore, RecordStore, DeadLetterStore, Protocol):
     """What ingest needs of the store."""
 
 
@@ -103,7 +104,7 @@ class Ingest:
     async def _refuse(self, topic: str, payload: bytes, error: MusterError) -> None:
         self.messages_refused += 1
         letter = DeadLetter(topic[:256], time.time(), error.cause(), payload[:MAX_DEAD_LETTER_BYTES])
-        await asyncio.to_thread(self._store.add_dead_letter, letter)
+        await asyncio.to_thread(self._store.add_dead_letters, [letter])
 
     async def _hello(self, device_id: str, payload: bytes) -> None:
         hello = messages.decode(payload, Hello)
@@ -146,7 +147,7 @@ class Ingest:
         except (InvalidMessage, NotFound):
             self._acknowledge(device_id, record)
             raise
-        incoming = IncomingRecord(device_id, time.time(), record)
+        incoming = IncomingRecord(device_id, time.time(), read_head(payload), payload)
         new = await asyncio.to_thread(self._store.add_records, [incoming])
         self._acknowledge(device_id, record)
         if not new:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -11,7 +11,8 @@ from fleet.drift.alarms import AlarmState, FeatureDrift
 from fleet.drift.profile import Profile
 from fleet.protocol.assignment import ModelOrder
 from fleet.protocol.errors import Cause
-from fleet.protocol.messages import Capabilities, Record, StateReport
+from fleet.protocol.heads import RecordHead
+from fleet.protocol.messages import Capabilities, StateReport
 from fleet.protocol.records import Measurement, RecordBody, ShadowReport, TelemetryWindow
 from fleet.protocol.wishes import NO_WISHES, LogLevel, Wishes
 from fleet.rollout.state import Rollout
@@ -189,7 +190,11 @@ class OrderChange(msgspec.Struct, frozen=True):
 
 
 class StoredRecord(msgspec.Struct, frozen=True):
-    """A record as stored; ``position`` rises with every stored record of the whole fleet."""
+    """A record as stored.
+
+    Attributes:
+        position: Rises with what is stored of the whole fleet; windows that came together share one.
+    """
 
     position: int
     device_id: str
@@ -197,21 +202,42 @@ class StoredRecord(msgspec.Struct, frozen=True):
     body: RecordBody
 
 
-class IncomingRecord(msgspec.Struct, frozen=True):
-    """A record on its way into the store."""
+class IncomingRecord(NamedTuple):
+    """A record on its way into the store.
+
+    Attributes:
+        head: What the store has to know of it.
+        data: The whole record as it came, kept as it is.
+    """
 
     device_id: str
     received_at_s: float
-    record: Record
+    head: RecordHead
+    data: bytes
+
+
+class RawRecord(NamedTuple):
+    """A record as stored, see `StoredRecord`, in the bytes in which it came."""
+
+    position: int
+    device_id: str
+    received_at_s: float
+    data: bytes
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A message that could not be taken in, kept with its cause."""
+    """A message that could not be taken in, kept with its cause.
+
+    Attributes:
+        payload: Its beginning.
+        device_id: Who sent it, if its topic says so.
+    """
 
     topic: str
     received_at_s: float
     cause: Cause
     payload: bytes
+    device_id: str | None = None
 
 
 class VersionTotals(msgspec.Struct, frozen=True):

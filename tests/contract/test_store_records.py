@@ -84,8 +84,7 @@ def test_the_newest_report_of_each_device_and_model(store: Store) -> None:
 
 def test_dead_letters_are_kept_with_their_cause(store: Store) -> None:
     letters = [DeadLetter(f"topic/{n}", float(n), Cause("invalid_message", "No."), b"\x00") for n in range(3)]
-    for letter in letters:
-        store.add_dead_letter(letter)
+    store.add_dead_letters(letters)
     assert store.dead_letters(limit=2) == [letters[2], letters[1]]
     assert store.count_dead_letters() == 3
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from fleet.protocol.assignment import ModelOrder
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
-from fleet.protocol.messages import Capabilities, Record
-from fleet.protocol.records import DeploymentReport, Incident, RecordBody, TelemetryWindow
+from fleet.protocol.heads import read_head
+from fleet.protocol.messages import Capabilities, Record, encode
+from fleet.protocol.records import DeploymentReport, Incident, RecordBody, TelemetryWindow, packed
 from fleet.rollout.engine import create
 from fleet.rollout.plan import default_plan
 from fleet.rollout.state import Kind, Rollout
@@ -67,7 +68,8 @@ def incident() -> Incident:
 
 def incoming(device_id: str, number: int, body: RecordBody, stream: str = STREAM) -> IncomingRecord:
     """Return a record on its way into the store."""
-    return IncomingRecord(device_id, 20.0, Record(stream, number, body))
+    data = encode(Record(stream, number, packed(body)))
+    return IncomingRecord(device_id, 20.0, read_head(data), data)
 
 
 def order(version: int = 1, *, model: str = "digits", deployment_id: str = "r1-0f") -> ModelOrder:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from hub.store.protocols.alerts import AlertStore
 from hub.store.protocols.devices import DeviceStore, DiagnosticsStore, WishStore
 from hub.store.protocols.drift import DriftStore
-from hub.store.protocols.records import MeasurementStore, RecordStore, ShadowStore
+from hub.store.protocols.records import DeadLetterStore, MeasurementStore, RecordStore, ShadowStore
 from hub.store.protocols.registry import RegistryStore
 from hub.store.protocols.rollouts import RolloutStore
 from hub.store.protocols.rollups import RollupStore
@@ -22,6 +23,8 @@ from hub.store.protocols.tags import TagStore
 from hub.store.protocols.tokens import TokenStore
 
 __all__ = [
+    "AlertStore",
+    "DeadLetterStore",
     "DeviceStore",
     "DiagnosticsStore",
     "DriftStore",
@@ -44,6 +47,7 @@ class Store(
     DeviceStore,
     WishStore,
     RecordStore,
+    DeadLetterStore,
     DiagnosticsStore,
     MeasurementStore,
     ShadowStore,

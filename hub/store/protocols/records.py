@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from hub.store.intake_rows import Intake
 from hub.store.rows import (
     DeadLetter,
     IncomingRecord,
     MeasurementRow,
+    RawRecord,
     ShadowTotals,
     StoredRecord,
     VersionTotals,
 )
 
 
-class RecordStore(Protocol):
-    """What devices reported, each record exactly once."""
+class DeadLetterStore(Protocol):
+    """Messages that could not be taken in: the newest, of which one device can have only a share."""
 
-    def add_records(self, records: Sequence[IncomingRecord]) -> int:
-        """Store the records that are not stored yet; return how many were new."""
-        ...
+    def add_dead_letters(self, letters: Iterable[DeadLetter], *, kept: int = 10_000) -> None:
+        """Keep messages that could not be taken in, in place of the oldest.
 
-    def add_dead_letter(self, letter: DeadLetter) -> None:
-        """Keep a message that could not be taken in."""
+        Args:
+            letters: The messages.
+            kept: How many there are at most; a tenth of them of one device.
+        """
         ...
 
     def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
@@ -31,13 +34,58 @@ class RecordStore(Protocol):
         ...
 
     def count_dead_letters(self) -> int:
-        """Return how many dead letters there are."""
+        """Return how many dead letters there ever were."""
+        ...
+
+
+class RecordStore(Protocol):
+    """What devices reported, each record exactly once."""
+
+    def add_records(self, records: Sequence[IncomingRecord]) -> int:
+        """Store the records that were not received before; return how many that were."""
+        ...
+
+    def take_in(self, intake: Intake) -> int:
+        """Store a batch of messages in one transaction.
+
+        A record that was received before is left out, also when it was deleted since.
+
+        Returns:
+            How many records were new.
+        """
+        ...
+
+    def delete_records(
+        self, *, upto_position: int, older_than_s: float, kinds: Sequence[str], limit: int = 1000
+    ) -> int:
+        """Delete the oldest records; they stay known as received.
+
+        Args:
+            upto_position: No record after this is deleted.
+            older_than_s: None that was received at or after this time.
+            kinds: Which: ``deployment``, ``incident``, ``window``, ``diagnostics``, ``measurement``,
+                ``shadow``.
+            limit: Most rows in one transaction; windows that came together are one row.
+
+        Returns:
+            How many rows were deleted: call again while it is the limit. The newest row is never deleted.
+        """
+        ...
+
+    def raw_records_after(
+        self, position: int, *, model: str | None = None, limit: int = 1000
+    ) -> list[RawRecord]:
+        """Return records as they came, see `records_after`."""
         ...
 
     def records_after(
         self, position: int, *, model: str | None = None, limit: int = 1000
     ) -> list[StoredRecord]:
-        """Return records in the order they were stored; incidents have no model."""
+        """Return records in the order they were stored; incidents have no model.
+
+        Windows that came together share a position and are given together, so there can be more than
+        ``limit``; fewer mean that there are no more. A window whose counts cannot be read is left out.
+        """
         ...
 
     def timeline(self, device_id: str, *, before: int | None = None, limit: int = 100) -> list[StoredRecord]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hub.store.sqlite.database import Database
+from hub.store.sqlite.dead_letters import SqliteDeadLetters
 from hub.store.sqlite.devices import SqliteDevices
 from hub.store.sqlite.diagnostics import SqliteDiagnostics
 from hub.store.sqlite.drift import SqliteDrift
@@ -25,6 +26,7 @@ class SqliteStore(
     SqliteDevices,
     SqliteWishes,
     SqliteRecords,
+    SqliteDeadLetters,
     SqliteDiagnostics,
     SqliteMeasurements,
     SqliteShadows,

@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 import sqlite_utils
-from sqlite_utils.db import NotFoundError
 
 from fleet.protocol.assignment import ModelOrder, VariantPolicy
 from fleet.protocol.errors import Conflict, NotAuthenticated, NotFound
-from fleet.protocol.messages import Capabilities, StateReport
+from fleet.protocol.messages import PROTOCOL_VERSION, Capabilities, Hello, StateReport
+from hub.store.intake_rows import Said
 from hub.store.rows import Desired, DeviceRow, NewDevice
 from hub.store.sqlite.database import Part
 from hub.store.sqlite.migrations import table
@@ -71,28 +71,17 @@ class SqliteDevices(Part):
 
     def set_online(self, device_id: str, online: bool, now_s: float) -> None:
         """Remember whether the device is connected."""
-        self._update(device_id, {"online": int(online)}, now_s)
+        self._note(device_id, Said(online=online), now_s)
 
     def hello(self, device_id: str, capabilities: Capabilities, accepted_sequence: int, now_s: float) -> None:
         """Remember an announcement, see `hub.store.protocols.DeviceStore.hello`."""
+        hello = Hello(PROTOCOL_VERSION, accepted_sequence, capabilities)
         with self._database.writing() as db:
-            db.execute(
-                "UPDATE devices SET online = 1, last_seen_at_s = ?, capabilities = ?, accepted_sequence = ?,"
-                " sequence = CASE WHEN sequence < ? THEN ? ELSE sequence END WHERE device_id = ?",
-                [
-                    now_s,
-                    _json(capabilities),
-                    accepted_sequence,
-                    accepted_sequence,
-                    accepted_sequence + 1,
-                    device_id,
-                ],
-            )
+            note_said(db, device_id, Said(online=True, hello=hello), now_s)
 
     def report(self, device_id: str, report: StateReport, now_s: float) -> None:
         """Remember a heartbeat."""
-        values = {"online": 1, "reported": _json(report), "accepted_sequence": report.sequence}
-        self._update(device_id, values, now_s)
+        self._note(device_id, Said(online=True, report=report), now_s)
 
     def desired(self, device_id: str) -> Desired:
         """Return what the device should run."""
@@ -130,12 +119,34 @@ class SqliteDevices(Part):
         )
         return {row["device_id"]: row["sequence"] for row in rows}
 
-    def _update(self, device_id: str, values: dict[str, Any], now_s: float) -> None:
+    def _note(self, device_id: str, said: Said, now_s: float) -> None:
         with self._database.writing() as db:
-            try:
-                table(db, "devices").update(device_id, {"last_seen_at_s": now_s, **values})
-            except NotFoundError as error:
-                raise _no_device(device_id) from error
+            if not note_said(db, device_id, said, now_s):
+                raise _no_device(device_id)
+
+
+def note_said(db: sqlite_utils.Database, device_id: str, said: Said, now_s: float) -> bool:
+    """Remember what a device said of itself, in the caller's transaction; tell whether there is one."""
+    values: dict[str, Any] = {"last_seen_at_s": now_s}
+    if said.online is not None:
+        values["online"] = int(said.online)
+    if said.hello is not None:
+        values["capabilities"] = _json(said.hello.capabilities)
+        values["accepted_sequence"] = said.hello.sequence
+    if said.report is not None:
+        values["reported"] = _json(said.report)
+        values["accepted_sequence"] = said.report.sequence
+    assignments = ", ".join(f"{name} = ?" for name in values)
+    noted = db.execute(
+        f"UPDATE devices SET {assignments} WHERE device_id = ?",  # noqa: S608 - the names are those above
+        [*values.values(), device_id],
+    )
+    if said.hello is not None:
+        db.execute(
+            "UPDATE devices SET sequence = ? WHERE device_id = ? AND sequence < ?",
+            [said.hello.sequence + 1, device_id, said.hello.sequence],
+        )
+    return noted.rowcount == 1
 
 
 def _no_device(device_id: str) -> NotFound:

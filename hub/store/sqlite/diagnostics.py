@@ -42,7 +42,7 @@ class SqliteDiagnostics(Part):
 def keep_diagnostics(db: sqlite_utils.Database, records: Iterable[IncomingRecord]) -> None:
     """Keep the bundles among new records in place of each device's oldest, in the caller's transaction."""
     for incoming in records:
-        body = incoming.record.body
+        body = incoming.head.body
         if not isinstance(body, Diagnostics):
             continue
         db.execute(

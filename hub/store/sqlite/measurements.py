@@ -41,7 +41,7 @@ def keep_measurements(db: sqlite_utils.Database, records: Iterable[IncomingRecor
     Records can come late, so the device's own time says which is newer.
     """
     for incoming in records:
-        body = incoming.record.body
+        body = incoming.head.body
         if isinstance(body, Measurement):
             db.execute(
                 "INSERT INTO measurements"

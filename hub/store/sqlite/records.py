@@ -4,119 +4,111 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 import sqlite_utils
 
-from fleet.protocol.errors import Cause, InvalidMessage
-from fleet.protocol.messages import encode
-from fleet.protocol.records import (
-    DeploymentReport,
-    Diagnostics,
-    Incident,
-    Measurement,
-    RecordBody,
-    ShadowReport,
-    TelemetryWindow,
-    packed,
-)
+from fleet.protocol.errors import InvalidMessage
+from fleet.protocol.heads import WindowHead, read_record
+from fleet.protocol.records import TelemetryWindow
 from fleet.protocol.windows import contradiction, merge_windows
-from hub.store.rows import DeadLetter, IncomingRecord, StoredRecord, VersionTotals
-from hub.store.sqlite.database import Part
+from hub.store.intake_rows import Intake
+from hub.store.rows import DeadLetter, IncomingRecord, RawRecord, StoredRecord, VersionTotals
+from hub.store.sqlite.database import Database, Part
+from hub.store.sqlite.dead_letters import keep_letters
+from hub.store.sqlite.devices import note_said
 from hub.store.sqlite.diagnostics import keep_diagnostics
 from hub.store.sqlite.measurements import keep_measurements
-from hub.store.sqlite.migrations import table
+from hub.store.sqlite.packs import COLUMNS, INSERT, raw_records, rows_of, stored_record
 from hub.store.sqlite.shadows import add_shadows
+from hub.store.sqlite.streams import Streams
 
 log = logging.getLogger(__name__)
-
-_KINDS = {
-    DeploymentReport: "deployment",
-    Incident: "incident",
-    TelemetryWindow: "window",
-    Diagnostics: "diagnostics",
-    Measurement: "measurement",
-    ShadowReport: "shadow",
-}
-_INSERT = (
-    "INSERT OR IGNORE INTO records (device_id, stream, number, received_at_s, model, kind, body)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?)"
-)
 
 
 class SqliteRecords(Part):
     """Implements `hub.store.protocols.RecordStore`."""
 
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._streams = Streams()
+
     def add_records(self, records: Sequence[IncomingRecord]) -> int:
-        """Store the records that are not stored yet; return how many were new."""
+        """Store the records that were not received before; return how many that were."""
+        return self.take_in(Intake(records=records))
+
+    def take_in(self, intake: Intake) -> int:
+        """Store a batch of messages, see `hub.store.protocols.RecordStore.take_in`."""
         with self._database.writing() as db:
-            new = [record for record in records if db.execute(_INSERT, _values(record)).rowcount == 1]
+            new = self._streams.new_of(db, intake.records)
+            db.conn.executemany(INSERT, rows_of(new))
             _add_to_totals(db, new)
-            keep_diagnostics(db, new)
-            keep_measurements(db, new)
-            add_shadows(db, new)
+            rare = [record for record in new if type(record.head.body) is not WindowHead]
+            keep_diagnostics(db, rare)
+            keep_measurements(db, rare)
+            add_shadows(db, rare)
+            keep_letters(db, _letters(intake, new), intake.dead_letters_kept)
+            for device_id, said in intake.devices.items():
+                note_said(db, device_id, said, intake.now_s)
+        self._streams.committed()
         return len(new)
 
-    def add_dead_letter(self, letter: DeadLetter) -> None:
-        """Keep a message that could not be taken in."""
+    def delete_records(
+        self, *, upto_position: int, older_than_s: float, kinds: Sequence[str], limit: int = 1000
+    ) -> int:
+        """Delete old records, see `hub.store.protocols.RecordStore.delete_records`."""
+        marks = ", ".join("?" * len(kinds))
         with self._database.writing() as db:
-            table(db, "dead_letters").insert(
-                {
-                    "topic": letter.topic,
-                    "received_at_s": letter.received_at_s,
-                    "cause": msgspec.json.encode(letter.cause).decode(),
-                    "payload": letter.payload,
-                }
+            # The newest row stays, whatever its age: its position must never be given out again.
+            deleted = db.execute(
+                "DELETE FROM records WHERE position IN (SELECT position FROM records"  # noqa: S608 - marks
+                " WHERE position <= ? AND position < (SELECT max(position) FROM records)"
+                f" AND received_at_s < ? AND kind IN ({marks}) ORDER BY position LIMIT ?)",
+                [upto_position, older_than_s, *kinds, limit],
             )
+            return deleted.rowcount
 
-    def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
-        """Return the newest dead letters, newest first."""
-        rows = self._database.rows("SELECT * FROM dead_letters ORDER BY id DESC LIMIT ?", (limit,))
-        return [
-            DeadLetter(
-                topic=row["topic"],
-                received_at_s=row["received_at_s"],
-                cause=msgspec.json.decode(row["cause"], type=Cause),
-                payload=row["payload"],
-            )
-            for row in rows
-        ]
-
-    def count_dead_letters(self) -> int:
-        """Return how many dead letters there are."""
-        row = self._database.row("SELECT count(*) AS number FROM dead_letters")
-        return int(row["number"]) if row else 0
+    def raw_records_after(
+        self, position: int, *, model: str | None = None, limit: int = 1000
+    ) -> list[RawRecord]:
+        """Return records as they came, in the order they were stored, see `records_after`."""
+        sql = f"SELECT {COLUMNS} FROM records WHERE position > ? ORDER BY position"  # noqa: S608 - constant
+        if model is None:
+            return self._raw(sql, (position,), limit)
+        sql = f"SELECT {COLUMNS} FROM records WHERE model = ? AND position > ? ORDER BY position"  # noqa: S608
+        return self._raw(sql, (model, position), limit)
 
     def records_after(
         self, position: int, *, model: str | None = None, limit: int = 1000
     ) -> list[StoredRecord]:
-        """Return records in the order they were stored; incidents have no model."""
-        if model is None:
-            sql = "SELECT * FROM records WHERE position > ? ORDER BY position LIMIT ?"
-            return _stored(self._database.rows(sql, (position, limit)))
-        sql = "SELECT * FROM records WHERE model = ? AND position > ? ORDER BY position LIMIT ?"
-        return _stored(self._database.rows(sql, (model, position, limit)))
+        """Return records in the order they were stored; those that cannot be read are left out."""
+        while raw := self.raw_records_after(position, model=model, limit=limit):
+            records = _readable(raw)
+            if records:
+                return records
+            position = raw[-1].position
+        return []
 
     def timeline(self, device_id: str, *, before: int | None = None, limit: int = 100) -> list[StoredRecord]:
         """Return one device's reports and incidents (no windows), newest first."""
-        return _stored(
-            self._database.rows(
-                "SELECT * FROM records WHERE device_id = ? AND kind IN ('deployment', 'incident')"
-                " AND (? IS NULL OR position < ?) ORDER BY position DESC LIMIT ?",
-                (device_id, before, before, limit),
-            )
+        raw = self._raw(
+            f"SELECT {COLUMNS} FROM records WHERE device_id = ? AND kind IN ('deployment', 'incident')"  # noqa: S608
+            " AND (? IS NULL OR position < ?) ORDER BY position DESC",
+            (device_id, before, before),
+            limit,
         )
+        return _readable(raw)
 
     def last_reports(self, *, device_id: str | None = None) -> list[StoredRecord]:
         """Return the newest deployment report of each device and model."""
-        return _stored(
-            self._database.rows(
-                "SELECT * FROM records WHERE position IN (SELECT max(position) FROM records"
-                " WHERE kind = 'deployment' AND (? IS NULL OR device_id = ?) GROUP BY device_id, model)",
-                (device_id, device_id),
-            )
+        raw = self._raw(
+            f"SELECT {COLUMNS} FROM records WHERE position IN (SELECT max(position) FROM records"  # noqa: S608
+            " WHERE kind = 'deployment' AND (? IS NULL OR device_id = ?) GROUP BY device_id, model)",
+            (device_id, device_id),
         )
+        return _readable(raw)
 
     def last_position(self) -> int:
         """Return the position of the newest record; 0 for none."""
@@ -140,18 +132,42 @@ class SqliteRecords(Part):
             for row in rows
         ]
 
+    def _raw(self, sql: str, parameters: tuple[Any, ...], limit: int | None = None) -> list[RawRecord]:
+        with self._database.reading() as connection:
+            return raw_records(connection.execute(sql, parameters), limit=limit)
+
+
+def _letters(intake: Intake, new: Sequence[IncomingRecord]) -> list[DeadLetter]:
+    """Return what to keep as dead letters: of a record that is objected to, once."""
+    if not intake.objections:
+        return list(intake.letters)
+    numbers = {(record.device_id, record.head.stream, record.head.number) for record in new}
+    return [*intake.letters, *(letter for key, letter in intake.objections.items() if key in numbers)]
+
+
+def _readable(records: Iterable[RawRecord]) -> list[StoredRecord]:
+    """Return records with their bodies; a window that cannot be read counts for nothing (`hub.telemetry`)."""
+    stored = []
+    for raw in records:
+        with suppress(InvalidMessage):
+            stored.append(stored_record(raw))
+    return stored
+
 
 def _add_to_totals(db: sqlite_utils.Database, records: Iterable[IncomingRecord]) -> None:
     sums: dict[tuple[str, str, int], TelemetryWindow] = {}
     for incoming in records:
-        window = incoming.record.body
-        if isinstance(window, TelemetryWindow) and contradiction(window) is None:
+        if not isinstance(incoming.head.body, WindowHead):
+            continue
+        try:
+            window = read_record(incoming.data).body
+            if not isinstance(window, TelemetryWindow) or contradiction(window) is not None:
+                continue
             key = (incoming.device_id, window.model, window.version)
             known = sums.get(key) or _total(db, key)
-            try:
-                sums[key] = merge_windows(known, window) if known else window
-            except InvalidMessage as error:
-                log.warning("A telemetry window of %s is not added up: %s", incoming.device_id, error)
+            sums[key] = merge_windows(known, window) if known else window
+        except InvalidMessage as error:
+            log.warning("A telemetry window of %s is not added up: %s", incoming.device_id, error)
     for (device_id, model, version), window in sums.items():
         db.execute(
             "INSERT INTO totals (device_id, model, version, body) VALUES (?, ?, ?, ?)"
@@ -165,31 +181,3 @@ def _total(db: sqlite_utils.Database, key: tuple[str, str, int]) -> TelemetryWin
         "SELECT body FROM totals WHERE device_id = ? AND model = ? AND version = ?", list(key)
     ).fetchone()
     return msgspec.msgpack.decode(row[0], type=TelemetryWindow) if row else None
-
-
-def _values(incoming: IncomingRecord) -> list[Any]:
-    record = incoming.record
-    body = record.body
-    if isinstance(body, Diagnostics):  # its bytes have a table of their own, which is bounded
-        body = msgspec.structs.replace(body, data=b"")
-    return [
-        incoming.device_id,
-        record.stream,
-        record.number,
-        incoming.received_at_s,
-        None if isinstance(body, Incident | Diagnostics) else body.model,
-        _KINDS[type(body)],
-        encode(packed(body)),
-    ]
-
-
-def _stored(rows: list[dict[str, Any]]) -> list[StoredRecord]:
-    return [
-        StoredRecord(
-            position=row["position"],
-            device_id=row["device_id"],
-            received_at_s=row["received_at_s"],
-            body=msgspec.msgpack.decode(row["body"], type=RecordBody),
-        )
-        for row in rows
-    ]

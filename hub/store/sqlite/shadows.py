@@ -36,7 +36,7 @@ class SqliteShadows(Part):
 def add_shadows(db: sqlite_utils.Database, records: Iterable[IncomingRecord]) -> None:
     """Add the reports among new records to their totals, in the caller's transaction."""
     for incoming in records:
-        report = incoming.record.body
+        report = incoming.head.body
         if not isinstance(report, ShadowReport) or contradiction(report) is not None:
             continue
         key = [incoming.device_id, report.deployment_id, report.manifest_sha256, report.active_version]

@@ -11,8 +11,10 @@ from hub.store.sqlite.migrations import (
     m003_wishes_and_diagnostics,
     m004_choice_of_variants,
     m005_shadows,
+    m006_packed_records,
     m007_telemetry,
     m009_tags,
+    m010_alerts,
 )
 from hub.store.sqlite.migrations.registry import migrations, table
 
@@ -22,8 +24,10 @@ __all__ = [
     "m003_wishes_and_diagnostics",
     "m004_choice_of_variants",
     "m005_shadows",
+    "m006_packed_records",
     "m007_telemetry",
     "m009_tags",
+    "m010_alerts",
     "migrations",
     "table",
 ]
