@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 
 from fleet.protocol.errors import InvalidConfiguration
+from fleet.protocol.names import Name
 from hub.broker.kinds import Choice
 from hub.durable import write_durably
 
@@ -35,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         assignment_resend_s: How long the hub waits before it sends an unaccepted assignment again.
         rollout_tick_s: How often rollouts and drift are judged when nothing happens.
         offline_after_s: Silence after which a device counts as offline.
+        group_by: Attributes of devices by whose values health and telemetry are counted.
         drift_block_predictions: Predictions of one device and version between two looks for drift.
         maximum_upload_bytes: Largest dataset or bundle that the API takes.
     """
@@ -49,6 +51,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     assignment_resend_s: Seconds = 30.0
     rollout_tick_s: Seconds = 1.0
     offline_after_s: Seconds = 120.0
+    group_by: Annotated[tuple[Name, ...], msgspec.Meta(max_length=8)] = ("site", "hardware")
     drift_block_predictions: Annotated[int, msgspec.Meta(ge=30)] = 300
     maximum_upload_bytes: Annotated[int, msgspec.Meta(ge=1)] = 512 * 1024 * 1024
 
@@ -84,6 +87,6 @@ def write_settings(home: Path, settings: Settings) -> None:
     write_durably(home / SETTINGS_FILE, (head + "\n".join(lines) + "\n").encode())
 
 
-def _toml(value: str | float) -> str:
-    # JSON's strings and numbers are TOML's as well, for the plain values that settings have.
+def _toml(value: str | float | tuple[str, ...]) -> str:
+    # JSON's strings, numbers and arrays of strings are TOML's as well.
     return msgspec.json.encode(value).decode()
