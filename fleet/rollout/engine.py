@@ -49,7 +49,7 @@ from fleet.rollout.events import (
     WasAway,
 )
 from fleet.rollout.plan import Plan, check_plan
-from fleet.rollout.state import CauseCode, Happening, Kind, Rollout, Status
+from fleet.rollout.state import PAUSED_BY, CauseCode, Happening, Kind, Rollout, Status
 from fleet.rollout.targeting import cohort_ends, ordered
 
 
@@ -191,7 +191,7 @@ def _start(draft: Draft, event: Start) -> None:
 
 def _pause(draft: Draft, event: Pause) -> None:
     _require(draft, "paused", Status.RUNNING)
-    rules.pause(draft, f"Paused by {_by(event)}")
+    rules.pause(draft, f"{PAUSED_BY}{_by(event)}")
 
 
 def _resume(draft: Draft, event: Resume) -> None:

@@ -54,6 +54,9 @@ class Status(StrEnum):
         return self in FINAL
 
 
+PAUSED_BY = "Paused by "
+"""Begins the reason of a pause that an operator asked for."""
+
 FINAL = frozenset({Status.SUCCEEDED, Status.ABORTED, Status.ROLLED_BACK, Status.FAILED})
 
 

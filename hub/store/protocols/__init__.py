@@ -43,6 +43,7 @@ __all__ = [
 
 class Store(
     TokenStore,
+    AlertStore,
     RegistryStore,
     DeviceStore,
     WishStore,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hub.store.sqlite.alerts import SqliteAlerts
 from hub.store.sqlite.database import Database
 from hub.store.sqlite.dead_letters import SqliteDeadLetters
 from hub.store.sqlite.devices import SqliteDevices
@@ -22,6 +23,7 @@ from hub.store.sqlite.wishes import SqliteWishes
 
 class SqliteStore(
     SqliteTokens,
+    SqliteAlerts,
     SqliteRegistry,
     SqliteDevices,
     SqliteWishes,

@@ -1,0 +1,52 @@
+"""The commands that alerts state, as lines for a shell: quoted, so that they can be copied as they stand.
+
+A test has the command line itself parse each of them.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+
+def fleet_health() -> str:
+    """Return the command that shows the fleet's health."""
+    return _line("fleet", "health")
+
+
+def fleet_drift() -> str:
+    """Return the command that shows where drift stands."""
+    return _line("fleet", "drift")
+
+
+def device_show(device_id: str) -> str:
+    """Return the command that shows a device."""
+    return _line("device", "show", device_id)
+
+
+def device_diagnose(device_id: str) -> str:
+    """Return the command that fetches a diagnostic bundle of a device."""
+    return _line("device", "diagnose", device_id, "--wait")
+
+
+def device_list() -> str:
+    """Return the command that lists the devices with their health."""
+    return _line("device", "list")
+
+
+def rollback(model: str, to: int, reason: str) -> str:
+    """Return the command that brings a model's devices back to an older version."""
+    return _line("rollback", model, "--to", str(to), "--reason", reason)
+
+
+def rollout_status(number: int) -> str:
+    """Return the command that shows where a rollout is and why."""
+    return _line("rollout", "status", str(number))
+
+
+def rollout_abort(number: int, reason: str) -> str:
+    """Return the command that ends a rollout and brings its devices back."""
+    return _line("rollout", "abort", str(number), "--rollback", "--reason", reason)
+
+
+def _line(*words: str) -> str:
+    return shlex.join(("muster", *words))

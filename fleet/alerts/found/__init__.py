@@ -1,0 +1,1 @@
+"""The rules: what is found in what the hub knows of drift, rollouts, devices and itself."""

@@ -1,0 +1,82 @@
+"""What is found of rollouts: one finding for each that failed, was taken back, or waits for a decision.
+
+A rollout that ended stays found for a time, or until a newer one of its model was started: then somebody
+acted. What an operator paused or aborted is no news to operators.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from fleet.alerts import commands
+from fleet.alerts.alert import Finding, Severity, finding
+from fleet.alerts.thresholds import Thresholds
+from fleet.rollout.state import PAUSED_BY, CauseCode, Kind, Rollout, Status
+
+
+def rollout_finding(rollout: Rollout, now_s: float, thresholds: Thresholds) -> Finding | None:
+    """Return what is found of a rollout; None for nothing.
+
+    Args:
+        rollout: The newest of its model that was started.
+        now_s: Unix seconds.
+        thresholds: Where alerts begin.
+    """
+    name = f"rollout {rollout.number} of {rollout.model} version {rollout.version}"
+    if rollout.status is Status.PAUSED and not rollout.pause_reason.startswith(PAUSED_BY):
+        reason = rollout.pause_reason
+        sentence = f"{_upper(name)} waits: resume, promote or abort it."
+        return _finding("paused", rollout, f"{name} is paused", sentence, reason)
+    by_operator = rollout.cause is not None and rollout.cause.code == CauseCode.ABORTED
+    cause = rollout.cause.detail if rollout.cause else "no cause is known"
+    if rollout.status is Status.ROLLING_BACK and rollout.ending is Status.ROLLED_BACK and not by_operator:
+        sentence = f"{_upper(name)} is being taken back."
+        return _finding("taken-back", rollout, f"{name} is taken back", sentence, cause)
+    if rollout.ended_s is None or now_s - rollout.ended_s >= thresholds.rollout_for_s:
+        return None
+    if rollout.status is Status.ROLLED_BACK and not by_operator:
+        sentence = f"{_upper(name)} was taken back; its devices run what they ran before."
+        return _finding("taken-back", rollout, f"{name} was taken back", sentence, cause)
+    if rollout.status is Status.FAILED:
+        sentence = f"{_upper(name)} failed, and not every device is where it should be."
+        return _finding("failed", rollout, f"{name} failed", sentence, cause)
+    return None
+
+
+def _finding(what: str, rollout: Rollout, title: str, sentence: str, reason: str) -> Finding:
+    failed = [part.device_id for part in rollout.deployments if part.attempt.state.is_failure]
+    verdict = [rollout.verdict.sentence] if rollout.verdict else []
+    outcomes = Counter(part.attempt.state.value for part in rollout.deployments)
+    counts = ", ".join(f"{number} {state}" for state, number in sorted(outcomes.items()))
+    return finding(
+        "rollout",
+        str(rollout.number),
+        what,
+        severity=Severity.CRITICAL if rollout.status is Status.FAILED else Severity.WARNING,
+        title=title,
+        sentence=sentence,
+        evidence=[reason or "no reason is known", *verdict, f"devices: {counts or 'none'}"],
+        devices=failed,
+        command=_command(rollout, title),
+        inspect=commands.rollout_status(rollout.number),
+        path=f"/api/v1/rollouts/{rollout.number}",
+        model=rollout.model,
+        version=rollout.version,
+    )
+
+
+def _command(rollout: Rollout, title: str) -> str:
+    """Return what acts: bring devices back that are not; where all are, there is only to look."""
+    if rollout.status is Status.PAUSED:
+        return commands.rollout_abort(rollout.number, title)
+    if rollout.status is Status.FAILED:
+        if rollout.kind is Kind.ROLLBACK:
+            return commands.rollback(rollout.model, rollout.version, f"again: {title}")
+        older = [v for part in rollout.deployments if (v := part.previous_version) and v < rollout.version]
+        if older:
+            return commands.rollback(rollout.model, Counter(older).most_common(1)[0][0], title)
+    return commands.rollout_status(rollout.number)
+
+
+def _upper(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
