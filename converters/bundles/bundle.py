@@ -33,6 +33,7 @@ from fleet.protocol.manifest import (
     manifest_sha256,
 )
 from fleet.protocol.text import encode_text
+from fleet.quality.calibration import with_correct
 
 T = TypeVar("T")
 
@@ -112,7 +113,7 @@ def assemble(
         ),
         golden_count=len(next(iter(golden.values()))),
         variants=tuple(_variant(candidate, blobs) for candidate in ordered),
-        reference=_reference(signature, yardstick.inputs, _known(ordered[0].answers)),
+        reference=_reference(yardstick, _known(ordered[0].answers)),
         provenance=identity.provenance,
     )
     data = encode_manifest(manifest)
@@ -147,15 +148,19 @@ def _variant(candidate: Candidate, blobs: _Blobs) -> Variant:
     )
 
 
-def _reference(signature: Signature, inputs: Inputs, answers: NDArray[Any]) -> ReferenceProfile:
+def _reference(yardstick: Yardstick, answers: NDArray[Any]) -> ReferenceProfile:
+    signature, samples = yardstick.signature, yardstick.samples
     given = signature.profiled_input
-    return build_reference(
+    reference = build_reference(
         signature.task,
-        _numbers(signature, inputs),
+        _numbers(signature, yardstick.inputs),
         answers,
         layout="" if given is None else given.layout,
         columns=() if given is None else given.columns,
     )
+    if samples is None or samples.labels is None or signature.task != "classification":
+        return reference
+    return with_correct(reference, answers, samples.labels)
 
 
 def _numbers(signature: Signature, inputs: Inputs) -> NDArray[Any]:

@@ -243,7 +243,9 @@ def _judged(
     return FeatureDrift(
         feature=reference.name,
         samples=samples,
-        evidence=_added(before, found.evidence, state.looks + 1) if samples >= MINIMUM_SAMPLES else before,
+        evidence=accumulated(before, found.evidence, state.looks + 1)
+        if samples >= MINIMUM_SAMPLES
+        else before,
         threshold=math.inf,
         look_evidence=found.evidence,
         drifted=False,
@@ -262,8 +264,14 @@ def _judged(
     )
 
 
-def _added(before: float, evidence: float, look: int) -> float:
-    """Return the decimal logarithm of E(k), see the head of this file."""
+def accumulated(before: float, evidence: float, look: int) -> float:
+    """Return the decimal logarithm of E(k), see the head of this file.
+
+    Args:
+        before: That of E(k - 1).
+        evidence: That of e(k).
+        look: k, from 1.
+    """
     began = math.log10(6.0 / (math.pi * look) ** 2)
     larger, smaller = max(before, began), min(before, began)
     sum_of_both = larger + math.log10(1.0 + 10.0 ** (smaller - larger))

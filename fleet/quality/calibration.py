@@ -4,13 +4,15 @@ The held-out samples are answered, and of each cell of the confidence (`fleet.dr
 says how many answers there were, and how many of those were right (`FeatureReference.correct`). From these
 counts follows the map from confidence to the chance of being right, and how well it is known:
 
-1. Cells are put in order, and neighbours in which surer answers are right less often are pooled, until the
+1. Bins are put in order, and neighbours in which surer answers are right less often are pooled, until the
    share of right answers rises with the confidence (pool adjacent violators: Ayer, Brunk, Ewing, Reid and
-   Silverman 1955; for calibration Zadrozny and Elkan 2002). What is pooled is called a *level*.
-2. A cell that no held-out answer fell into is on a level of its own, between its neighbours' by how far it is
-   from each of them.
-3. With k of n right, the chance of a level is k / n, and its variance that of the posterior of Jeffreys'
-   prior, Beta(k + 1/2, n - k + 1/2) (Brown, Cai and DasGupta 2001). A level without answers has n = 0.
+   Silverman 1955; for calibration Zadrozny and Elkan 2002).
+2. With k of n answers right in what was pooled, the chance of being right is (k + c) / (n + 1): the model's
+   own word, its confidence c, counts as one answer (the mean of the posterior of Beta(c, 1 - c)). Without it
+   the few answers at the lower end would have chances of 0.
+3. A bin without held-out answers is taken at its word, within what its neighbours allow.
+4. The variance of a chance p is p (1 - p) / (n + 1), n being the answers of its bin alone: what was pooled is
+   alike by assumption, and that is given no credit.
 
 Rounding takes a probability out of 0 to 1 at times: what is in the cells below and above counts in the first
 and last bin.
@@ -39,18 +41,18 @@ class Calibration(NamedTuple):
     Attributes:
         answers: Held-out answers, shape (B,).
         correct: How many of them were right, shape (B,).
-        chance: Of being right, shape (B,); it does not fall.
-        level: Number of the level that the bin is on, shape (B,).
-        level_mean: Mean of the posterior of each level, shape (L,).
-        level_variance: Its variance, shape (L,).
+        chance: Of being right, shape (B,).
     """
 
     answers: Floats
     correct: Floats
     chance: Floats
-    level: NDArray[np.intp]
-    level_mean: Floats
-    level_variance: Floats
+
+    @property
+    def variance(self) -> Floats:
+        """How well the chances are known, shape (B,)."""
+        variance: Floats = self.chance * (1.0 - self.chance) / (self.answers + 1.0)
+        return variance
 
     @property
     def samples(self) -> int:
@@ -93,20 +95,13 @@ def with_correct(
 def calibration_of(reference: ReferenceProfile) -> Calibration | None:
     """Return the map of a version; None if its model has no confidence or was built without labels."""
     confidence = confidence_of(reference)
-    if confidence is None or not any(confidence.cells) or len(confidence.correct) != len(confidence.cells):
+    if confidence is None or confidence.edges is None or len(confidence.correct) != len(confidence.cells):
         return None
     answers, correct = folded(confidence.cells), folded(confidence.correct)
-    chance, level = _levels(answers, correct)
-    n, k = (np.bincount(level, weights=counts) for counts in (answers, correct))
-    above, below = k + 0.5, n - k + 0.5
-    return Calibration(
-        answers=answers,
-        correct=correct,
-        chance=chance,
-        level=level,
-        level_mean=above / (n + 1.0),
-        level_variance=above * below / (np.square(n + 1.0) * (n + 2.0)),
-    )
+    if not answers.any():
+        return None
+    edges = np.asarray(confidence.edges)
+    return Calibration(answers, correct, _chances(answers, correct, (edges[:-1] + edges[1:]) / 2.0))
 
 
 def folded(cells: Sequence[int]) -> Floats:
@@ -161,20 +156,27 @@ def counted_confidence(profile: dict[str, FeatureCounts], bins: int) -> FeatureC
     return counts if counts is not None and len(counts.cells) == bins + 2 and counts.total else None
 
 
-def _levels(answers: Floats, correct: Floats) -> tuple[Floats, NDArray[np.intp]]:
-    """Return the chance of being right and the number of the level, for each bin."""
+def _chances(answers: Floats, correct: Floats, word: Floats) -> Floats:
+    """Return the chance of being right of each bin, see the head of this file.
+
+    Args:
+        answers: Shape (B,); some in all.
+        correct: Shape (B,).
+        word: What the model says itself: the middle of each bin.
+    """
     pools: list[tuple[float, float, list[int]]] = []  # answers, right ones, bins
     for place in np.flatnonzero(answers).tolist():
         pools.append((answers[place], correct[place], [place]))
         while len(pools) > 1 and pools[-2][1] * pools[-1][0] >= pools[-1][1] * pools[-2][0]:
             (n, k, bins), (m, j, more) = pools[-2:]
             pools[-2:] = [(n + m, k + j, [*bins, *more])]
-    seen = [place for _, _, bins in pools for place in bins]
-    shares = [k / n for n, k, bins in pools for _ in bins]
-    chance = np.interp(np.arange(len(answers)), seen, shares)
-    level = np.full(len(answers), -1)
-    for number, (_, _, bins) in enumerate(pools):
-        level[bins] = number
-    unseen = np.flatnonzero(level < 0)
-    level[unseen] = len(pools) + np.arange(len(unseen))
-    return chance, level
+    chance = np.full(len(answers), np.nan)
+    for n, k, bins in pools:
+        chance[bins] = (k + np.average(word[bins], weights=answers[bins])) / (n + 1.0)
+    seen = np.flatnonzero(answers)
+    for place in np.flatnonzero(answers == 0.0).tolist():
+        before, after = seen[seen < place], seen[seen > place]
+        lowest = chance[before[-1]] if before.size else 0.0
+        highest = chance[after[0]] if after.size else 1.0
+        chance[place] = max(lowest, min(highest, word[place]))
+    return chance

@@ -13,10 +13,11 @@ from converters.bundles.bundle import Bundle, Identity, renamed
 from converters.bundles.folder import read_bundle, write_bundle
 from converters.judging.variant import answer
 from converters.targets import TARGETS
-from fleet.drift.features import build_reference
+from fleet.drift.features import OUTPUT_CONFIDENCE, build_reference
 from fleet.protocol.errors import Conflict, DigestMismatch, InvalidManifest, NotFound, StorageError
 from fleet.protocol.manifest import Provenance, choose_variant, decode_manifest
 from fleet.protocol.messages import Capabilities
+from fleet.quality.calibration import with_correct
 from tests.support.digits import CLASSES, digits_conversion, training_and_held_out
 
 PROVENANCE = Provenance("digits", "0" * 64, "mlp", {"hidden": 64}, 3, {"numpy": np.__version__})
@@ -67,7 +68,10 @@ def test_signature_profile_and_provenance_are_those_of_the_model() -> None:
         bundle.blobs[preferred.model_file.sha256], manifest.signature
     )
     answers = answer(session, {"input": held_out.features})
-    assert manifest.reference == build_reference("classification", held_out.features, answers)
+    profile = build_reference("classification", held_out.features, answers)
+    assert manifest.reference == with_correct(profile, answers, held_out.labels)
+    confidence = next(f for f in manifest.reference.features if f.name == OUTPUT_CONFIDENCE)
+    assert sum(confidence.correct) == (answers.argmax(axis=1) == held_out.labels).sum()
     assert all(sum(f.cells) == len(held_out) for f in manifest.reference.features)
 
 
