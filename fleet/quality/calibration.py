@@ -27,7 +27,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet.drift.cells import cell_of, layout_of
 from fleet.drift.features import OUTPUT_CONFIDENCE
 from fleet.drift.profile import FeatureCounts, FeatureReference, ReferenceProfile, count
 from fleet.protocol.labels import LabelledCells
@@ -140,14 +139,11 @@ def labelled_cells(
         confidences: The greatest number of each.
     """
     confidence = confidence_of(reference)
-    if confidence is None or confidence.edges is None:
+    if confidence is None:
         return {}
-    numbers = cell_of(np.asarray(confidences, dtype=np.float64), layout_of(confidence.edges)).tolist()
-    cells: LabelledCells = {}
-    for cell, is_correct in zip(numbers, are_correct, strict=True):
-        labels, right = cells.get(cell, (0, 0))
-        cells[cell] = (labels + 1, right + is_correct)
-    return cells
+    sure, right = np.asarray(confidences, dtype=np.float64), np.asarray(are_correct, dtype=np.bool_)
+    labelled, correct = count(confidence, sure).cells, count(confidence, sure[right]).cells
+    return {cell: (labelled[cell], correct[cell]) for cell in np.flatnonzero(labelled).tolist()}
 
 
 def counted_confidence(profile: dict[str, FeatureCounts], bins: int) -> FeatureCounts | None:
