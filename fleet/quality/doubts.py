@@ -14,8 +14,6 @@ code                    when
 ``chosen_labels``       the labelled answers are surer, or less sure, than the others, by more than
 `MOST_ERRORS`
                         standard errors: labels do not speak for all answers
-``second_opinion``      average thresholded confidence is more than `FAR` from the estimate, and outside its
-                        interval
 ======================  ===================================================================================
 
 The first three leave no estimate. No doubt is no proof: without labels nothing can be known of a model that
@@ -30,7 +28,6 @@ from typing import NamedTuple
 
 from fleet.quality.calibration import Calibration, Floats
 from fleet.quality.cbpe import cbpe
-from fleet.quality.interval import Estimate
 from fleet.quality.powered import LEAST_LABELS
 from fleet.rollout.confidence import proportion_interval
 
@@ -39,7 +36,6 @@ SEEN_ANSWERS = 5
 """Of a confidence that so many held-out answers had, something is known."""
 UNLIKE_SHARE = 0.1
 MOST_ERRORS = 4.0
-FAR = 0.1
 _DISAGREEMENT_RATE = 0.01
 """How probable it is that labels which agree are ever said to disagree."""
 
@@ -54,7 +50,6 @@ class DoubtCode(StrEnum):
     UNLIKE_HELD_OUT = "unlike_held_out"
     LABELS_DISAGREE = "labels_disagree"
     CHOSEN_LABELS = "chosen_labels"
-    SECOND_OPINION = "second_opinion"
 
 
 class Doubt(NamedTuple):
@@ -74,16 +69,12 @@ NOT_CALIBRATED = Doubt(
 NO_ANSWERS = Doubt(DoubtCode.NO_ANSWERS, "No answers of which the confidence was counted have come.")
 
 
-def doubts_of_answers(
-    calibration: Calibration, answers: Floats, estimate: Estimate, thresholded: float
-) -> list[Doubt]:
+def doubts_of_answers(calibration: Calibration, answers: Floats) -> list[Doubt]:
     """Return the doubts about an estimate without labels.
 
     Args:
         calibration: Of the version.
         answers: How many fell into each bin of the confidence, shape (B,); at least one in all.
-        estimate: From `fleet.quality.cbpe.cbpe`.
-        thresholded: From `fleet.quality.atc.atc`.
     """
     doubts, total = [], float(answers.sum())
     if total < LEAST_ANSWERS:
@@ -92,10 +83,6 @@ def doubts_of_answers(
     if unlike > UNLIKE_SHARE:
         sentence = f"{unlike:.0%} of the answers are of a confidence that hardly any held-out answer had."
         doubts.append(Doubt(DoubtCode.UNLIKE_HELD_OUT, sentence))
-    outside = not estimate.lower <= thresholded <= estimate.upper
-    if outside and abs(thresholded - estimate.value) > FAR:
-        sentence = f"Average thresholded confidence says {thresholded:.1%}, which is far from the estimate."
-        doubts.append(Doubt(DoubtCode.SECOND_OPINION, sentence))
     return doubts
 
 

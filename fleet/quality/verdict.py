@@ -151,7 +151,7 @@ def _with_confidences(
     labels, right = folded_labels(window.label_counts.by_confidence, len(answers))
     estimated, thresholded = cbpe(calibration, answers), atc(calibration, confidence, counts)
     has_labels = labels.sum() >= LEAST_LABELS
-    doubts = doubts_of_answers(calibration, answers, estimated, thresholded)
+    doubts = doubts_of_answers(calibration, answers)
     return known._replace(
         estimated=estimated,
         thresholded=thresholded,
