@@ -28,7 +28,7 @@ are in the middle of their bins on average, so the signed numbers are small, and
 What arrives is checked before anything of its size is taken: the body is at most `MAX_BODY_SIZE_BYTES`, and
 decompression stops there; there are as many numbers as the heads ask for, and not a byte more. What comes out
 can be of some values, see `fleet.drift.profile.check_counts`; whether it is in the layout of a version is the
-caller's to check, `fleet.protocol.windows.check_window`.
+caller's to check, `fleet.protocol.windows.check_window`. Many at once are read by `fleet.drift.batch`.
 
 Sources: DWARF 5, section 7.6 (LEB128); Protocol Buffers, "Encoding" (zigzag).
 """
@@ -37,6 +37,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -55,21 +56,28 @@ MAX_NAME_SIZE_BYTES = 1024
 COMPRESSION_LEVEL = 6
 """Measured by ``make bench-drift``: 9 saves next to nothing."""
 
+MIDDLE = 128
+NUMBER_SIZE_BYTES = 8
+DOUBLES = struct.Struct("<dd")
 _STORED, _COMPRESSED = 0, 1
 _OFFSETS, _EXTREMES = 1, 2
-_MIDDLE = 128
-_NUMBER_SIZE_BYTES = 8
-_DOUBLES = struct.Struct("<dd")
 _NOTHING = np.zeros(0, dtype=np.int64)
 
 
-class _Head(NamedTuple):
-    """A feature without its numbers."""
+class Head(NamedTuple):
+    """A feature without its numbers.
+
+    Attributes:
+        name: Its name.
+        cells: How many it has.
+        has_offsets: Whether there are any.
+        extremes_at: Where in the body its minimum and maximum begin; None if it has none.
+    """
 
     name: str
     cells: int
     has_offsets: bool
-    extremes: tuple[float, float] | None
+    extremes_at: int | None
 
 
 def encode_profile(profile: Profile, level: int = COMPRESSION_LEVEL) -> bytes:
@@ -79,18 +87,39 @@ def encode_profile(profile: Profile, level: int = COMPRESSION_LEVEL) -> bytes:
         profile: The counts.
         level: Of compression, 0 (none) to 9.
     """
-    body = _body(profile)
-    compressed = zlib.compress(body, level)
-    if len(compressed) < len(body):
-        return bytes((VERSION, _COMPRESSED)) + compressed
-    return bytes((VERSION, _STORED)) + body
+    return pack_body(_body(profile), level)
 
 
-def decode_profile(data: bytes) -> Profile:
+def decode_profile(data: bytes, most: int = MAX_SENT_COUNT) -> Profile:
     """Return the counts in the bytes.
+
+    Args:
+        data: What `encode_profile` returned, or a device claims so.
+        most: Largest count that is possible; more in a sum of windows than in one.
 
     Raises:
         InvalidMessage: They are not counts, or of another layout than this release knows.
+    """
+    body = unpack_body(data)
+    heads, size_bytes = read_heads(body)
+    reader = _Reader(body, size_bytes)
+    cells = reader.planes(sum(1 + head.cells for head in heads))
+    offsets = _unzigzag(reader.planes(sum(head.cells for head in heads if head.has_offsets)))
+    reader.end()
+    profile: Profile = {}
+    for head in heads:
+        after = head.cells if head.has_offsets else 0
+        extremes = None if head.extremes_at is None else DOUBLES.unpack_from(body, head.extremes_at)
+        profile[head.name] = _counts(head, extremes, cells[: 1 + head.cells], offsets[:after], most)
+        cells, offsets = cells[1 + head.cells :], offsets[after:]
+    return profile
+
+
+def unpack_body(data: bytes) -> bytes:
+    """Return the body, decompressed.
+
+    Raises:
+        InvalidMessage: It is of another layout than this release knows, or too long.
     """
     if len(data) < 2 or data[0] != VERSION or data[1] not in (_STORED, _COMPRESSED):
         raise InvalidMessage(
@@ -99,44 +128,74 @@ def decode_profile(data: bytes) -> Profile:
     body = data[2:] if data[1] == _STORED else _decompressed(data[2:])
     if len(body) > MAX_BODY_SIZE_BYTES:
         raise InvalidMessage(f"A profile has {len(body)} bytes or more; {MAX_BODY_SIZE_BYTES} are allowed.")
+    return body
+
+
+def pack_body(body: bytes, level: int) -> bytes:
+    """Return the bytes of a body, compressed where that helps."""
+    compressed = zlib.compress(body, level) if level else body
+    if len(compressed) < len(body):
+        return bytes((VERSION, _COMPRESSED)) + compressed
+    return bytes((VERSION, _STORED)) + body
+
+
+def read_heads(body: bytes) -> tuple[list[Head], int]:
+    """Return the heads of the features, and how many bytes they take.
+
+    Raises:
+        InvalidMessage: They cannot be understood.
+    """
     reader = _Reader(body)
     heads = [_head(reader) for _ in range(reader.number(MAX_FEATURES))]
     if len({head.name for head in heads}) != len(heads):
         raise InvalidMessage("A profile has a feature twice.")
-    cells = reader.planes(sum(1 + head.cells for head in heads))
-    offsets = _unzigzag(reader.planes(sum(head.cells for head in heads if head.has_offsets)))
-    reader.end()
-    profile: Profile = {}
-    for head in heads:
-        after = head.cells if head.has_offsets else 0
-        profile[head.name] = _counts(head, cells[: 1 + head.cells], offsets[:after])
-        cells, offsets = cells[1 + head.cells :], offsets[after:]
-    return profile
+    return heads, reader.position
+
+
+def write_heads(heads: Iterable[tuple[str, int, bool, tuple[float, float] | None]]) -> bytes:
+    """Return the bytes of the heads of features: name, cells, whether there are offsets, and extremes."""
+    written, number = [], 0
+    for name, cells, has_offsets, extremes in heads:
+        raw = name.encode()
+        flags = _OFFSETS * has_offsets + _EXTREMES * (extremes is not None)
+        written += [_varint(len(raw)), raw, _varint(cells), bytes((flags,))]
+        if extremes is not None:
+            written.append(DOUBLES.pack(*extremes))
+        number += 1
+    return _varint(number) + b"".join(written)
 
 
 def _body(profile: Profile) -> bytes:
-    heads, numbers, signed = [_varint(len(profile))], [_NOTHING], [_NOTHING]
-    for name, counts in profile.items():
-        raw = name.encode()
-        flags = _OFFSETS * bool(counts.offsets) + _EXTREMES * (counts.minimum is not None)
-        heads += [_varint(len(raw)), raw, _varint(len(counts.cells)), bytes((flags,))]
-        if counts.minimum is not None and counts.maximum is not None:
-            heads.append(_DOUBLES.pack(counts.minimum, counts.maximum))
+    heads = write_heads(
+        (name, len(counts.cells), bool(counts.offsets), _extremes(counts)) for name, counts in profile.items()
+    )
+    numbers, signed = [_NOTHING], [_NOTHING]
+    for counts in profile.values():
         cells = np.asarray(counts.cells, dtype=np.int64)
         numbers += [np.array([counts.missing]), cells]
         if counts.offsets:
-            signed.append(np.asarray(counts.offsets, dtype=np.int64) - _MIDDLE * cells)
-    return b"".join(heads) + _planes(np.concatenate(numbers)) + _planes(_zigzag(np.concatenate(signed)))
+            signed.append(np.asarray(counts.offsets, dtype=np.int64) - MIDDLE * cells)
+    return heads + _planes(np.concatenate(numbers)) + _planes(_zigzag(np.concatenate(signed)))
 
 
-def _counts(head: _Head, numbers: NDArray[np.int64], signed: NDArray[np.int64]) -> FeatureCounts:
+def _extremes(counts: FeatureCounts) -> tuple[float, float] | None:
+    return None if counts.minimum is None or counts.maximum is None else (counts.minimum, counts.maximum)
+
+
+def _counts(
+    head: Head,
+    extremes: tuple[float, float] | None,
+    numbers: NDArray[np.int64],
+    signed: NDArray[np.int64],
+    most: int,
+) -> FeatureCounts:
     cells = numbers[1:]
-    if numbers.max() > MAX_SENT_COUNT:
+    if numbers.max() > most:
         raise InvalidMessage(f"A count of {head.name!r:.80} is impossible.")
-    offsets = signed + _MIDDLE * cells if head.has_offsets else signed
+    offsets = signed + MIDDLE * cells if head.has_offsets else signed
     if offsets.min(initial=0) < 0:
         raise InvalidMessage(f"An offset of {head.name!r:.80} is negative.")
-    low, high = head.extremes or (None, None)
+    low, high = extremes or (None, None)
     counts = FeatureCounts(cells.tolist(), int(numbers[0]), low, high, offsets.tolist())
     check_counts(counts)
     return counts
@@ -153,7 +212,7 @@ def _decompressed(data: bytes) -> bytes:
     return body
 
 
-def _head(reader: _Reader) -> _Head:
+def _head(reader: _Reader) -> Head:
     try:
         name = reader.take(reader.number(MAX_NAME_SIZE_BYTES)).decode()
     except UnicodeDecodeError as error:
@@ -162,16 +221,18 @@ def _head(reader: _Reader) -> _Head:
     flags = reader.take(1)[0]
     if flags > _OFFSETS + _EXTREMES:
         raise InvalidMessage(f"The counts of {name!r:.80} have something that this release does not know.")
-    extremes = _DOUBLES.unpack(reader.take(_DOUBLES.size)) if flags & _EXTREMES else None
-    return _Head(name, cells, bool(flags & _OFFSETS), extremes)
+    at = reader.position if flags & _EXTREMES else None
+    if at is not None:
+        reader.take(DOUBLES.size)
+    return Head(name, cells, bool(flags & _OFFSETS), at)
 
 
 class _Reader:
     """Takes bytes one after the other."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, position: int = 0) -> None:
         self._data = data
-        self.position = 0
+        self.position = position
 
     def take(self, size: int) -> bytes:
         """Return the next bytes.
@@ -191,7 +252,7 @@ class _Reader:
             InvalidMessage: There is none, or it is larger than allowed here.
         """
         value = 0
-        for place in range(_NUMBER_SIZE_BYTES):
+        for place in range(NUMBER_SIZE_BYTES):
             byte = self.take(1)[0]
             value |= (byte & 0x7F) << (7 * place)
             if byte < 0x80:
@@ -211,7 +272,7 @@ class _Reader:
         if count > len(self._data) - self.position:
             raise InvalidMessage("A profile is cut short.")
         values, open_ones = np.zeros(count, dtype=np.int64), np.arange(count)
-        for place in range(_NUMBER_SIZE_BYTES):
+        for place in range(NUMBER_SIZE_BYTES):
             plane = np.frombuffer(self.take(len(open_ones)), dtype=np.uint8)
             values[open_ones] |= (plane & 0x7F).astype(np.int64) << (7 * place)
             open_ones = open_ones[plane > 0x7F]
