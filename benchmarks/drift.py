@@ -93,9 +93,8 @@ def _profiles(folder: Path, rows: int) -> Part:
     lines = [["muster", f"{ours.ns_per_value:.1f}", f"{ours.sent_bytes:.0f}"]]
     for name, peer in (("datasketches KLL", kll), ("whylogs", whylogs)):
         lines.append([name, *((f"{peer['ns_per_value']:.1f}", f"{peer['bytes']:.0f}") if peer else "--")])
-    ways = {
-        n: profiles.counting_ns(features[0], values[:, 0].copy(), n) for n in (profiles.DEVICE_ROWS, 8192)
-    }
+    column = values[:, 0].copy()
+    ways = {n: profiles.counting_ns(features[0], column, n) for n in profiles.SEVERAL_ROWS}
     windows = [
         [f"{n:,}", *(f"{getattr(cost, name):.0f}" for name in ("raw_bytes", "sent_bytes", "counts_bytes"))]
         for n in (300, 10_000, rows)
@@ -105,8 +104,8 @@ def _profiles(folder: Path, rows: int) -> Part:
     texts = [
         table(f"Profile of {rows:,} rows × {FEATURES}", ["by", "CPU ns a value", "bytes a feature"], lines),
         table(
-            "Ways of counting, CPU ns a value, without offsets",
-            ["rows at once", *ways[8192]],
+            "Ways of counting, CPU ns a value",
+            ["rows at once", *ways[profiles.SEVERAL_ROWS[0]]],
             [[f"{n:,}", *(f"{ns:.1f}" for ns in by.values())] for n, by in ways.items()],
         ),
         table("Bytes a feature", ["rows", "raw", "sent", "sent, counts only"], windows)

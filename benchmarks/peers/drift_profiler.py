@@ -16,7 +16,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-BLOCK_ROWS = 8192
 SKETCH_SIZE = 200
 """Of KLL: its default, of which the rank error is 1.3 %."""
 
@@ -38,8 +37,7 @@ def _datasketches(table: np.ndarray) -> int:
             np.ascontiguousarray(table[:, number], dtype=np.float32),
             kll_floats_sketch(SKETCH_SIZE),
         )
-        for start in range(0, len(column), BLOCK_ROWS):
-            sketch.update(column[start : start + BLOCK_ROWS])
+        sketch.update(column)
         size_bytes += len(sketch.serialize())
     return size_bytes
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import reduce
 from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from fleet.drift.cells import FEWEST_FOR_STEPS, GRID, OFFSET_UNITS
 from fleet.drift.profile import (
     FeatureCounts,
     FeatureReference,
@@ -50,15 +53,56 @@ def test_cells_are_those_of_the_layout(edges: tuple[float, ...], values: list[fl
     assert count(_reference(edges), np.array(values)).cells == expected
 
 
-@given(EDGES, VALUES)
-def test_many_values_are_counted_as_few_are(edges: tuple[float, ...], values: list[float]) -> None:
-    """Another way of finding the cell, see `fleet.drift.cells`; edges among the values."""
+MANY_EDGES = st.lists(st.floats(-1e9, 1e9) | st.floats(0.0, 1.0), min_size=2, max_size=40, unique=True).map(
+    lambda edges: tuple(sorted(edges))
+)
+
+
+@given(MANY_EDGES, VALUES)
+@settings(deadline=None)
+def test_many_values_are_counted_as_few_and_as_one(edges: tuple[float, ...], values: list[float]) -> None:
+    """Other ways of counting, see `fleet.drift.cells`; edges and what is next to them are among these."""
     few = np.array([*values, *edges, *np.nextafter(edges, np.inf), *np.nextafter(edges, -np.inf)])
-    once, times = count(_reference(edges), few), 600 // len(few) + 1
+    once, times = count(_reference(edges), few), FEWEST_FOR_STEPS // len(few) + 1
     many = count(_reference(edges), np.tile(few, times))
     assert many.cells == [times * cell for cell in once.cells]
     assert many.offsets == [times * offset for offset in once.offsets]
     assert (many.missing, many.minimum, many.maximum) == (times * once.missing, once.minimum, once.maximum)
+    assert reduce(FeatureCounts.merged, [count(_reference(edges), few[[n]]) for n in range(len(few))]) == once
+
+
+SHAPES: dict[str, Callable[[np.random.Generator, int], NDArray[np.float64]]] = {
+    "normal": lambda rng, size: rng.normal(size=size),
+    "exponential": lambda rng, size: rng.exponential(size=size),
+    "cauchy": lambda rng, size: rng.standard_cauchy(size),
+    "lognormal": lambda rng, size: rng.lognormal(0.0, 2.0, size),
+}
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(list(SHAPES)))
+@settings(deadline=None, max_examples=40)
+def test_cells_are_exact_and_offsets_as_near_as_half_a_step_of_the_grid(seed: int, shape: str) -> None:
+    rng = np.random.default_rng(seed)
+    reference = numeric_reference("x", SHAPES[shape](rng, 3000))
+    assert reference.edges is not None
+    edges, values = np.array(reference.edges), SHAPES[shape](rng, 6000)
+    counts = count(reference, values)
+    cell = np.searchsorted(edges, values, side="right")
+    assert counts.cells == np.bincount(cell, minlength=len(edges) + 1).tolist()
+    inside = (cell > 0) & (cell < len(edges))
+    into = OFFSET_UNITS * (values - edges[cell - 1]) / np.append(np.diff(edges), np.inf)[cell - 1]
+    sums = np.bincount(cell[inside], weights=into[inside], minlength=len(edges) + 1)[1:-1]
+    half_a_step = OFFSET_UNITS / 2.0 * (edges[-2] - edges[1]) / GRID / np.diff(edges)
+    error = np.abs(np.array(counts.offsets[1:-1]) + 0.5 * np.array(counts.cells[1:-1]) - sums)
+    assert (error <= (1.0 + half_a_step) * counts.cells[1:-1]).all()
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.int16, np.uint8, np.bool_, np.int64])
+def test_numbers_of_any_type_are_counted_as_the_floats_they_are(kind: type[np.generic]) -> None:
+    reference = numeric_reference("x", np.linspace(-3.0, 200.0, 1000))
+    values = (np.arange(3 * FEWEST_FOR_STEPS) % 210).astype(kind)
+    assert count(reference, values) == count(reference, values.astype(np.float64))
+    assert count(reference, np.column_stack([values, values])[:, 1]) == count(reference, values)
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0**-20, 2.0**-22, 1e300, 5e-324])
