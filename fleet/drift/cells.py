@@ -14,8 +14,8 @@ Many values are counted by step, by one ``bincount``, and what was counted is th
 values (`FEWEST_FOR_STEPS`) each looks up what its step stands for. Where edges crowd, so that plain steps
 would hold less than half of the reference, there is no grid, and all values are found by binary search.
 
-**What else was measured** (``make bench-drift``), with 64 bins: of many values binary search takes six times as
-long, and so does sorting first, for all that NumPy sorts with AVX-512 where the processor has it. Of some
+**What else was measured** (``make bench-drift``), with 64 bins: of many values binary search takes six times
+as long, and so does sorting first, for all that NumPy sorts with AVX-512 where the processor has it. Of some
 hundreds sorting alone is faster, but not with what offsets need besides. So nothing is left to choose at
 start-up.
 """
