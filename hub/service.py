@@ -40,6 +40,7 @@ from hub.home import ADDRESS_FILE, ALIVE_FILE, Address, Home, only_here, open_ho
 from hub.ingest import Ingest
 from hub.metrics import Instruments
 from hub.mqtt import HubMqtt
+from hub.quality import QualityWatch
 from hub.registry.models import Models
 from hub.rollouts import Rollouts
 from hub.settings import read_settings
@@ -159,6 +160,7 @@ class _Running:
             on_records=self._judge.set,
         )
         self._rollouts = Rollouts(store, released=self._models.released, on_orders=self._order_waits)
+        self._quality = QualityWatch(store, reference=self._models.reference)
         self._drift = DriftWatch(
             store, reference=self._models.reference, block_predictions=settings.drift_block_predictions
         )
@@ -291,6 +293,7 @@ class _Running:
             await asyncio.to_thread(_guarded, self._excuse_absence)
             await asyncio.to_thread(_guarded, self._rollouts.advance)
             await asyncio.to_thread(_guarded, self._drift.advance)
+            await asyncio.to_thread(_guarded, self._quality.advance)
             await self._woken(self._judge)
 
     def _excuse_absence(self) -> None:

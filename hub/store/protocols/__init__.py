@@ -15,6 +15,7 @@ from typing import Protocol
 from hub.store.protocols.alerts import AlertStore
 from hub.store.protocols.devices import DeviceStore, DiagnosticsStore, WishStore
 from hub.store.protocols.drift import DriftStore
+from hub.store.protocols.quality import QualityStore
 from hub.store.protocols.records import DeadLetterStore, MeasurementStore, RecordStore, ShadowStore
 from hub.store.protocols.registry import RegistryStore
 from hub.store.protocols.rollouts import RolloutStore
@@ -29,6 +30,7 @@ __all__ = [
     "DiagnosticsStore",
     "DriftStore",
     "MeasurementStore",
+    "QualityStore",
     "RecordStore",
     "RegistryStore",
     "RolloutStore",
@@ -55,6 +57,7 @@ class Store(
     RolloutStore,
     RollupStore,
     DriftStore,
+    QualityStore,
     TagStore,
     Protocol,
 ):

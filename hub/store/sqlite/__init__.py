@@ -11,6 +11,7 @@ from hub.store.sqlite.devices import SqliteDevices
 from hub.store.sqlite.diagnostics import SqliteDiagnostics
 from hub.store.sqlite.drift import SqliteDrift
 from hub.store.sqlite.measurements import SqliteMeasurements
+from hub.store.sqlite.quality import SqliteQuality
 from hub.store.sqlite.records import SqliteRecords
 from hub.store.sqlite.registry import SqliteRegistry
 from hub.store.sqlite.rollouts import SqliteRollouts
@@ -35,6 +36,7 @@ class SqliteStore(
     SqliteRollouts,
     SqliteRollups,
     SqliteDrift,
+    SqliteQuality,
     SqliteTags,
 ):
     """Implements `hub.store.protocols.Store` on one SQLite file.

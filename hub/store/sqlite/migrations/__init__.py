@@ -15,6 +15,7 @@ from hub.store.sqlite.migrations import (
     m007_telemetry,
     m009_tags,
     m010_alerts,
+    m011_concepts,
 )
 from hub.store.sqlite.migrations.registry import migrations, table
 
@@ -28,6 +29,7 @@ __all__ = [
     "m007_telemetry",
     "m009_tags",
     "m010_alerts",
+    "m011_concepts",
     "migrations",
     "table",
 ]
