@@ -7,12 +7,13 @@ integers as keys because microcontrollers read the same bytes::
       5: [ { 1: model (tstr), 2: version (uint), 3: manifest SHA-256 (bstr 32),
              4: variant (tstr), 5: deployment id (tstr),
              ? 6: alternatives ([tstr], 1 to 8), ? 7: policy (tstr),
-             ? 8: shadow (uint, s, at least 1) }, … ],
+             ? 8: shadow (uint, s, at least 1), ? 9: capture, see `fleet.protocol.capture` }, … ],
       ? 6: wishes, see `fleet.protocol.wishes` }
 
 Keys marked ``?`` are left out where they say nothing, so that a receiver which does not know them is sent
 none. 6 and 7 come together: the device then chooses among ``variant`` and the alternatives by the policy. 8
-asks that the version computes in the active version's shadow for so long before it may answer.
+asks that the version computes in the active version's shadow for so long before it may answer. 9 lets the
+device put inputs of the model aside for people to label.
 The list is complete: a model that is not in it is to be removed. Sequence numbers only rise, also when
 an older version is assigned again. Times are Unix seconds, UTC.
 """
@@ -26,6 +27,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from fleet.protocol import cbor
+from fleet.protocol.capture import CapturePolicy, capture_fields, read_capture
 from fleet.protocol.errors import (
     AssignmentExpired,
     AssignmentForOtherDevice,
@@ -48,7 +50,7 @@ MAX_SHADOW_S = 7 * 86400
 _NEEDED = frozenset({1, 2, 3, 4, 5})
 _OF_ASSIGNMENT = frozenset({6})
 """Keys that an assignment may have besides."""
-_OF_ORDER = frozenset({6, 7, 8})
+_OF_ORDER = frozenset({6, 7, 8, 9})
 """Keys that an order may have besides."""
 
 
@@ -73,6 +75,7 @@ class ModelOrder(msgspec.Struct, frozen=True):
         alternatives: Other variants that may be installed in its place, the most promising first.
         policy: How the device chooses among them; FIRST without alternatives: it runs ``variant``.
         shadow_s: How long the version is compared with the active one before it may answer; 0 for not at all.
+        capture: Which inputs the device may capture; None for none.
     """
 
     model: str
@@ -83,6 +86,7 @@ class ModelOrder(msgspec.Struct, frozen=True):
     alternatives: tuple[str, ...] = ()
     policy: VariantPolicy = VariantPolicy.FIRST
     shadow_s: int = 0
+    capture: CapturePolicy | None = None
 
 
 class Assignment(msgspec.Struct, frozen=True):
@@ -131,6 +135,8 @@ def _order_fields(order: ModelOrder) -> dict[int, Any]:
         fields |= {6: list(order.alternatives), 7: order.policy.value}
     if order.shadow_s > 0:
         fields[8] = order.shadow_s
+    if order.capture is not None:
+        fields[9] = capture_fields(order.capture)
     return fields
 
 
@@ -211,6 +217,7 @@ def _order(fields: dict[int, Any]) -> ModelOrder:
         alternatives=alternatives,
         policy=policy,
         shadow_s=_shadow(fields[8]) if 8 in fields else 0,
+        capture=read_capture(fields[9]) if 9 in fields else None,
     )
 
 

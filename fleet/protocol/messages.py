@@ -40,6 +40,8 @@ class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True):
             choose among alternatives.
         obeys_wishes: Whether it carries out the wishes of an assignment, see `fleet.protocol.wishes`; one
             that does not would refuse an assignment that has some.
+        captures_samples: Whether its owner lets it capture inputs, see `fleet.protocol.capture`; one that
+            does not know of that would refuse an assignment with a capture policy.
     """
 
     agent_version: Text
@@ -49,6 +51,7 @@ class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True):
     free_bytes: Count
     hardware: Text = ""
     obeys_wishes: bool = False
+    captures_samples: bool = False
 
 
 class ModelState(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -124,7 +127,7 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class Ack(msgspec.Struct, frozen=True):
-    """The hub has stored these records; the device may forget them."""
+    """The hub has stored these records, or samples; the device may forget them."""
 
     stream: Stream
     numbers: Annotated[tuple[Count, ...], msgspec.Meta(max_length=1024)]

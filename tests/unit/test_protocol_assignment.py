@@ -24,6 +24,7 @@ from fleet.protocol.assignment import (
     decode_assignment,
     encode_assignment,
 )
+from fleet.protocol.capture import CapturePolicy
 from fleet.protocol.cose import key_id, open1, sign1
 from fleet.protocol.director import DirectorKeys, decode_director_keys, encode_director_keys
 from fleet.protocol.errors import (
@@ -68,6 +69,7 @@ def assignment_of(case: dict[str, Any]) -> Assignment:
                 alternatives=tuple(m.get("alternatives", ())),
                 policy=VariantPolicy(m.get("policy", "first")),
                 shadow_s=m.get("shadow_s", 0),
+                capture=CapturePolicy(**m["capture"]) if "capture" in m else None,
             )
             for m in case["models"]
         ),
@@ -194,6 +196,19 @@ FIELDS: dict[int, object] = {1: "cam-1", 2: 1, 3: 10, 4: 20, 5: [ORDER]}
         {**FIELDS, 5: [{**ORDER, 8: 1.0}]},
         {**FIELDS, 5: [{**ORDER, 8: True}]},
         {**FIELDS, 5: [{**ORDER, 99: 1}]},
+        {**FIELDS, 5: [{**ORDER, 9: {}}]},
+        {**FIELDS, 5: [{**ORDER, 9: []}]},
+        {**FIELDS, 5: [{**ORDER, 9: {1: 2, 2: 3, 3: 4}}]},  # nothing is captured
+        {**FIELDS, 5: [{**ORDER, 9: {1: 2, 2: 3, 4: 5}}]},
+        {**FIELDS, 5: [{**ORDER, 9: {1: 2, 2: 3, 3: 4, 4: 5, 8: 1}}]},
+        {**FIELDS, 5: [{**ORDER, 9: {1: 2, 2: 3, 3: 4, 4: 0}}]},
+        {**FIELDS, 5: [{**ORDER, 9: {1: 2, 2: 3, 3: 4, 4: 1_000_001}}]},
+        {**FIELDS, 5: [{**ORDER, 9: {1: 2, 2: 3, 3: 4, 4: 0.5}}]},
+        {**FIELDS, 5: [{**ORDER, 9: {1: 2, 2: 0, 3: 4, 4: 5}}]},
+        {**FIELDS, 5: [{**ORDER, 9: {1: 2, 2: 3, 3: 2**30, 4: 5}}]},
+        {**FIELDS, 5: [{**ORDER, 9: {1: 2, 2: 3, 3: 4, 5: False}}]},
+        {**FIELDS, 5: [{**ORDER, 9: {1: 2, 2: 3, 3: 4, 5: True, 7: "/bin/sh"}}]},
+        {**FIELDS, 5: [{**ORDER, 9: {1: 2, 2: 3, 3: 4, 5: True, 7: b"x"}}]},
         {**FIELDS, 6: {}},
         {**FIELDS, 6: [1]},
         {**FIELDS, 6: {4: 1}},
