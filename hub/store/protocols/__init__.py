@@ -20,6 +20,7 @@ from hub.store.protocols.records import DeadLetterStore, MeasurementStore, Recor
 from hub.store.protocols.registry import RegistryStore
 from hub.store.protocols.rollouts import RolloutStore
 from hub.store.protocols.rollups import RollupStore
+from hub.store.protocols.samples import SampleStore
 from hub.store.protocols.tags import TagStore
 from hub.store.protocols.tokens import TokenStore
 
@@ -35,6 +36,7 @@ __all__ = [
     "RegistryStore",
     "RolloutStore",
     "RollupStore",
+    "SampleStore",
     "ShadowStore",
     "Store",
     "TagStore",
@@ -59,6 +61,7 @@ class Store(
     DriftStore,
     QualityStore,
     TagStore,
+    SampleStore,
     Protocol,
 ):
     """All of it, as the hub opens it."""

@@ -16,6 +16,7 @@ from hub.store.sqlite.records import SqliteRecords
 from hub.store.sqlite.registry import SqliteRegistry
 from hub.store.sqlite.rollouts import SqliteRollouts
 from hub.store.sqlite.rollups import SqliteRollups
+from hub.store.sqlite.samples import SqliteSamples
 from hub.store.sqlite.shadows import SqliteShadows
 from hub.store.sqlite.tags import SqliteTags
 from hub.store.sqlite.tokens import SqliteTokens
@@ -38,6 +39,7 @@ class SqliteStore(
     SqliteDrift,
     SqliteQuality,
     SqliteTags,
+    SqliteSamples,
 ):
     """Implements `hub.store.protocols.Store` on one SQLite file.
 

@@ -14,6 +14,7 @@ from hub.store.intake_rows import Said
 from hub.store.rows import Desired, DeviceRow, NewDevice
 from hub.store.sqlite.database import Part
 from hub.store.sqlite.migrations import table
+from hub.store.sqlite.samples import capture_of
 from hub.store.sqlite.wishes import wishes_of
 
 
@@ -88,9 +89,10 @@ class SqliteDevices(Part):
         # One statement, so that orders, wishes and sequence number belong together.
         rows = self._database.rows(
             "SELECT d.sequence, o.model, o.version, o.manifest_sha256, o.variant, o.deployment_id,"
-            " o.alternatives, o.policy, o.shadow_s,"
+            " o.alternatives, o.policy, o.shadow_s, c.policy AS capture,"
             " w.log_level, w.held_by, w.held_reason, w.held_at_s, w.diagnostics"
             " FROM devices d LEFT JOIN desired o ON o.device_id = d.device_id"
+            " LEFT JOIN captures c ON c.device_id = d.device_id AND c.model = o.model"
             " LEFT JOIN wishes w ON w.device_id = d.device_id"
             " WHERE d.device_id = ? ORDER BY o.model",
             (device_id,),
@@ -197,4 +199,5 @@ def _order(row: dict[str, Any]) -> ModelOrder:
         alternatives=tuple(msgspec.json.decode(row["alternatives"], type=list[str])),
         policy=VariantPolicy(row["policy"]),
         shadow_s=row["shadow_s"],
+        capture=capture_of(row.get("capture")),
     )

@@ -16,6 +16,7 @@ from hub.store.sqlite.migrations import (
     m009_tags,
     m010_alerts,
     m011_concepts,
+    m012_samples,
 )
 from hub.store.sqlite.migrations.registry import migrations, table
 
@@ -30,6 +31,7 @@ __all__ = [
     "m009_tags",
     "m010_alerts",
     "m011_concepts",
+    "m012_samples",
     "migrations",
     "table",
 ]
