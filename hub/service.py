@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -35,11 +35,13 @@ from hub.delivery.blobs import BlobPublisher
 from hub.delivery.files import answer_fetch
 from hub.drift import DriftWatch
 from hub.durable import write_durably
+from hub.floods import Floods
 from hub.heartbeat import Heartbeat
 from hub.home import ADDRESS_FILE, ALIVE_FILE, Address, Home, only_here, open_home
 from hub.ingest import Ingest
 from hub.metrics import Instruments
 from hub.mqtt import HubMqtt
+from hub.mqtt_packets import Published
 from hub.quality import QualityWatch
 from hub.registry.models import Models
 from hub.rollouts import Rollouts
@@ -152,12 +154,16 @@ class _Running:
         )
         self._ingest = Ingest(
             store,
-            reference=self._models.reference,
+            Floods(store, settings.flood_limits),
+            digest=lambda model, version: self._models.reference(model, version)[0],
             publish=self._mqtt.publish,
+            send=self._mqtt.send,
             demand=self._publisher.want,
             answer=lambda request: answer_fetch(request, home.repository),
             on_behind=self._sender.send,
             on_records=self._judge.set,
+            on_written=self._instruments.ingest_write_s.observe,
+            dead_letters_kept=settings.dead_letters_kept,
         )
         self._rollouts = Rollouts(store, released=self._models.released, on_orders=self._order_waits)
         self._quality = QualityWatch(store, reference=self._models.reference)
@@ -188,8 +194,8 @@ class _Running:
             await self._ingest.close()
             await self._broker.stop()
 
-    async def _take(self, topic: str, payload: bytes) -> None:
-        await self._ingest.handle(topic, payload)
+    async def _take(self, published: Sequence[Published]) -> None:
+        await self._ingest.handle(published)
 
     def _services(self) -> HubServices:
         return HubServices(

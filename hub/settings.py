@@ -11,6 +11,7 @@ from typing import Annotated
 
 import msgspec
 
+from fleet.flood import FloodLimits
 from fleet.protocol.errors import InvalidConfiguration
 from fleet.protocol.names import Name
 from hub.broker.kinds import Choice
@@ -38,6 +39,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         offline_after_s: Silence after which a device counts as offline.
         group_by: Attributes of devices by whose values health and telemetry are counted.
         drift_block_predictions: Predictions of one device and version between two looks for drift.
+        flood_messages_per_second: Records and requests of one device that are taken; more has to come again.
+        flood_burst_messages: How many more are taken at once after a silence.
+        flood_quarantine_after_s: A device that stays over the limit for this long is put in quarantine,
+        flood_quarantine_s: which lasts this long.
+        dead_letters_kept: Messages that could not be taken in; a tenth of them can be one device's.
+        sample_budget_bytes: How much all captured samples together may take.
+        sample_retention_s: How long a captured sample is kept.
         maximum_upload_bytes: Largest dataset or bundle that the API takes.
     """
 
@@ -53,7 +61,24 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     offline_after_s: Seconds = 120.0
     group_by: Annotated[tuple[Name, ...], msgspec.Meta(max_length=8)] = ("site", "hardware")
     drift_block_predictions: Annotated[int, msgspec.Meta(ge=30)] = 300
+    flood_messages_per_second: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 200.0
+    flood_burst_messages: Annotated[int, msgspec.Meta(ge=100, le=10_000_000)] = 4000
+    flood_quarantine_after_s: Seconds = 60.0
+    flood_quarantine_s: Seconds = 900.0
+    dead_letters_kept: Annotated[int, msgspec.Meta(ge=10, le=10_000_000)] = 10_000
+    sample_budget_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**50)] = 256 * 1024**2
+    sample_retention_s: Seconds = 90 * 86400.0
     maximum_upload_bytes: Annotated[int, msgspec.Meta(ge=1)] = 512 * 1024 * 1024
+
+    @property
+    def flood_limits(self) -> FloodLimits:
+        """What one device may do."""
+        return FloodLimits(
+            rate=self.flood_messages_per_second,
+            burst=float(self.flood_burst_messages),
+            quarantine_after_s=self.flood_quarantine_after_s,
+            quarantine_s=self.flood_quarantine_s,
+        )
 
 
 def read_settings(home: Path) -> Settings:

@@ -23,7 +23,8 @@ that says what to do. Exceptions of other libraries are converted once, where th
     ├── Conflict                     the thing exists, or is in a state that does not allow this
     ├── AccessDenied
     │   ├── NotAuthenticated
-    │   └── NotPermitted
+    │   ├── NotPermitted
+    │   └── Quarantined
     ├── TrustError                   a signature, digest or rule of the trust model does not hold
     │   ├── SignatureInvalid
     │   ├── MetadataRejected         TUF metadata that breaks the specification's client workflow
@@ -199,6 +200,12 @@ class NotPermitted(AccessDenied):
     """The caller is known, and their role does not allow this."""
 
     code = "not_permitted"
+
+
+class Quarantined(AccessDenied):
+    """A device said too much for too long; nothing of it is taken for a while."""
+
+    code = "quarantined"
 
 
 class TrustError(MusterError):

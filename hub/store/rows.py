@@ -240,6 +240,14 @@ class DeadLetter(msgspec.Struct, frozen=True):
     device_id: str | None = None
 
 
+class QuarantineRow(msgspec.Struct, frozen=True):
+    """From when to when nothing is taken of a device because it said too much."""
+
+    device_id: str
+    since_s: float
+    until_s: float
+
+
 class VersionTotals(msgspec.Struct, frozen=True):
     """Everything one device reported about one version, added up."""
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from fleet.protocol.topics import HUB_ACCOUNT, Up, up
 from hub.mqtt import HubMqtt
 from tests.support.brokers import HOST, RunningBroker
+from tests.support.handlers import one_by_one
 from tests.support.mqtt_client import Client
 
 TIMEOUT_S = 20.0
@@ -25,6 +26,7 @@ _HANGING_HUB = """
 import asyncio, sys
 from hub.mqtt import HubMqtt
 from fleet.protocol.topics import HUB_ACCOUNT
+from tests.support.handlers import one_by_one
 
 async def handle(topic: str, payload: bytes) -> None:
     print(payload.decode(), flush=True)
@@ -32,7 +34,8 @@ async def handle(topic: str, payload: bytes) -> None:
         await asyncio.Event().wait()
 
 async def main() -> None:
-    hub = HubMqtt("127.0.0.1", int(sys.argv[1]), HUB_ACCOUNT, sys.stdin.readline().strip(), handle)
+    password = sys.stdin.readline().strip()
+    hub = HubMqtt("127.0.0.1", int(sys.argv[1]), HUB_ACCOUNT, password, one_by_one(handle))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(hub.run())
         await hub.wait_connected(20)
@@ -81,7 +84,7 @@ async def _received_by_a_new_hub(broker: RunningBroker, publish_last: Callable[[
         if payload == b"4":
             done.set()
 
-    hub = HubMqtt(HOST, broker.port, HUB_ACCOUNT, broker.passwords[HUB_ACCOUNT], handle)
+    hub = HubMqtt(HOST, broker.port, HUB_ACCOUNT, broker.passwords[HUB_ACCOUNT], one_by_one(handle))
     running = asyncio.create_task(hub.run())
     await hub.wait_connected(TIMEOUT_S)
     await asyncio.to_thread(publish_last)

@@ -19,6 +19,7 @@ from hub.delivery.queue import ChunkQueue
 from hub.mqtt import HubMqtt
 from hub.store.blobs import BlobFolder
 from tests.support.brokers import HOST, RunningBroker, running_broker
+from tests.support.handlers import one_by_one
 from tests.support.mqtt_client import Client
 from tests.support.waiting import eventually_async
 
@@ -50,7 +51,7 @@ async def _story(
         assert channel is Up.WANT
         publisher.want(device_id, decode(payload, Want))
 
-    hub = HubMqtt(HOST, broker.port, HUB_ACCOUNT, broker.passwords[HUB_ACCOUNT], handle)
+    hub = HubMqtt(HOST, broker.port, HUB_ACCOUNT, broker.passwords[HUB_ACCOUNT], one_by_one(handle))
     publisher = BlobPublisher(blobs, hub.publish, queue=ChunkQueue(gather_s=1.0))
     async with asyncio.timeout(TIMEOUT_S):
         running = [asyncio.create_task(part.run()) for part in (hub, publisher)]

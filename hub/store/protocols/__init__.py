@@ -16,6 +16,7 @@ from hub.store.protocols.alerts import AlertStore
 from hub.store.protocols.devices import DeviceStore, DiagnosticsStore, WishStore
 from hub.store.protocols.drift import DriftStore
 from hub.store.protocols.quality import QualityStore
+from hub.store.protocols.quarantines import QuarantineStore
 from hub.store.protocols.records import DeadLetterStore, MeasurementStore, RecordStore, ShadowStore
 from hub.store.protocols.registry import RegistryStore
 from hub.store.protocols.rollouts import RolloutStore
@@ -33,6 +34,7 @@ __all__ = [
     "MeasurementStore",
     "QualityStore",
     "RecordStore",
+    "QuarantineStore",
     "RegistryStore",
     "RolloutStore",
     "RollupStore",
@@ -55,6 +57,7 @@ class Store(
     DeadLetterStore,
     DiagnosticsStore,
     MeasurementStore,
+    QuarantineStore,
     ShadowStore,
     RolloutStore,
     RollupStore,

@@ -12,6 +12,7 @@ from hub.store.sqlite.diagnostics import SqliteDiagnostics
 from hub.store.sqlite.drift import SqliteDrift
 from hub.store.sqlite.measurements import SqliteMeasurements
 from hub.store.sqlite.quality import SqliteQuality
+from hub.store.sqlite.quarantines import SqliteQuarantines
 from hub.store.sqlite.records import SqliteRecords
 from hub.store.sqlite.registry import SqliteRegistry
 from hub.store.sqlite.rollouts import SqliteRollouts
@@ -33,6 +34,7 @@ class SqliteStore(
     SqliteDeadLetters,
     SqliteDiagnostics,
     SqliteMeasurements,
+    SqliteQuarantines,
     SqliteShadows,
     SqliteRollouts,
     SqliteRollups,

@@ -13,6 +13,7 @@ import sqlite_utils
 from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.heads import WindowHead, read_record
 from fleet.protocol.records import TelemetryWindow
+from fleet.protocol.topics import Up, up
 from fleet.protocol.windows import contradiction, merge_windows
 from hub.store.intake_rows import Intake
 from hub.store.rows import DeadLetter, IncomingRecord, RawRecord, StoredRecord, VersionTotals
@@ -44,12 +45,12 @@ class SqliteRecords(Part):
         with self._database.writing() as db:
             new = self._streams.new_of(db, intake.records)
             db.conn.executemany(INSERT, rows_of(new))
-            _add_to_totals(db, new)
+            wrong = _add_to_totals(db, new)
             rare = [record for record in new if type(record.head.body) is not WindowHead]
             keep_diagnostics(db, rare)
             keep_measurements(db, rare)
             add_shadows(db, rare)
-            keep_letters(db, _letters(intake, new), intake.dead_letters_kept)
+            keep_letters(db, [*_letters(intake, new), *wrong], intake.dead_letters_kept)
             for device_id, said in intake.devices.items():
                 note_said(db, device_id, said, intake.now_s)
         self._streams.committed()
@@ -154,26 +155,37 @@ def _readable(records: Iterable[RawRecord]) -> list[StoredRecord]:
     return stored
 
 
-def _add_to_totals(db: sqlite_utils.Database, records: Iterable[IncomingRecord]) -> None:
+def _add_to_totals(db: sqlite_utils.Database, records: Iterable[IncomingRecord]) -> list[DeadLetter]:
+    """Add windows up; return those that cannot be true."""
+    wrong: list[DeadLetter] = []
     sums: dict[tuple[str, str, int], TelemetryWindow] = {}
     for incoming in records:
         if not isinstance(incoming.head.body, WindowHead):
             continue
         try:
             window = read_record(incoming.data).body
-            if not isinstance(window, TelemetryWindow) or contradiction(window) is not None:
+            if not isinstance(window, TelemetryWindow):
                 continue
+            why = contradiction(window)
+            if why is not None:
+                raise InvalidMessage(f"The window contradicts itself: {why}.")  # noqa: TRY301 - one way out
             key = (incoming.device_id, window.model, window.version)
             known = sums.get(key) or _total(db, key)
             sums[key] = merge_windows(known, window) if known else window
         except InvalidMessage as error:
             log.warning("A telemetry window of %s is not added up: %s", incoming.device_id, error)
+            topic = up(incoming.device_id, Up.RECORD)
+            payload = incoming.data[:4096]
+            wrong.append(
+                DeadLetter(topic, incoming.received_at_s, error.cause(), payload, incoming.device_id)
+            )
     for (device_id, model, version), window in sums.items():
         db.execute(
             "INSERT INTO totals (device_id, model, version, body) VALUES (?, ?, ?, ?)"
             " ON CONFLICT (device_id, model, version) DO UPDATE SET body = excluded.body",
             [device_id, model, version, msgspec.msgpack.encode(window)],
         )
+    return wrong
 
 
 def _total(db: sqlite_utils.Database, key: tuple[str, str, int]) -> TelemetryWindow | None:
