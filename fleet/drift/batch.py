@@ -128,7 +128,7 @@ def _decode_some(decoded: Decoded, encoded: Sequence[bytes], rows: range, most: 
     for row in odd:
         try:
             profile = decode_profile(encoded[row], most)
-            _check_layout({name: len(counts.cells) for name, counts in profile.items()}, layout)
+            layout.check({name: len(counts.cells) for name, counts in profile.items()})
             decoded.matrix.put(row, profile)
         except InvalidMessage as error:
             decoded.refused[row] = error
@@ -155,7 +155,7 @@ def _template(body: bytes, layout: Layout) -> _Template | None:
     """Return the head of a body; None if it is not that of a usual window."""
     try:
         heads, size_bytes = read_heads(body)
-        _check_layout({head.name: head.cells for head in heads}, layout)
+        layout.check({head.name: head.cells for head in heads})
     except InvalidMessage:
         return None
     if any(head.has_offsets and head.cells < 3 for head in heads):
@@ -171,13 +171,6 @@ def _template(body: bytes, layout: Layout) -> _Template | None:
         at += 1 + head.cells
     outer_cells = np.array(outer, dtype=np.intp)
     return _Template(heads, body[:size_bytes], np.concatenate(columns), np.concatenate(cells), outer_cells)
-
-
-def _check_layout(cells: Mapping[str, int], layout: Layout) -> None:
-    for name, number in cells.items():
-        place = layout.places.get(name)
-        if place is None or layout.features[place][1] != number:
-            raise InvalidMessage(f"The window has {number} cells for {name!r:.80}.")
 
 
 def _alike(bodies: Mapping[int, bytes], rows: _Rows, template: _Template) -> NDArray[np.bool_]:

@@ -16,7 +16,7 @@ Wasserstein distance, of values that are thousands of times the whole range of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple, Self, TypeVar
 
@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleet.drift.profile import FeatureCounts, Profile, ReferenceProfile
+from fleet.protocol.errors import InvalidMessage
 
 MOST_ADDED = 2**43
 """Largest offset that is added up: a million of them fit into 63 bits."""
@@ -75,6 +76,17 @@ class Layout(msgspec.Struct, frozen=True, dict=True):
     def columns(self) -> int:
         """How many there are."""
         return self.starts[-1]
+
+    def check(self, cells: Mapping[str, int]) -> None:
+        """Check that features with so many cells are in this layout.
+
+        Raises:
+            InvalidMessage: One is not.
+        """
+        for name, number in cells.items():
+            place = self.places.get(name)
+            if place is None or self.features[place][1] != number:
+                raise InvalidMessage(f"The window has {number} cells for {name!r:.80}.")
 
 
 class CountsMatrix(NamedTuple):
@@ -136,6 +148,11 @@ class CountsMatrix(NamedTuple):
             self.lowest[chosen],
             self.highest[chosen],
         )
+
+    def copy_rows(self, rows: Sequence[int], source: CountsMatrix) -> None:
+        """Write all rows of another matrix of the layout over these rows."""
+        for into, array in zip(self[1:], source[1:], strict=True):
+            into[rows] = array
 
     def put(self, row: int, profile: Profile) -> None:
         """Write a window's counts, which are in this layout, into an empty row."""
@@ -214,7 +231,8 @@ class Groups:
     """
 
     def __init__(self, numbers: Iterable[int] | NDArray[np.intp]) -> None:
-        of_row = np.asarray(list(numbers) if not isinstance(numbers, np.ndarray) else numbers, dtype=np.intp)
+        of_row = numbers if isinstance(numbers, np.ndarray) else np.array(list(numbers), dtype=np.intp)
+        self._of_row = of_row
         self._order = np.argsort(of_row, kind="stable")
         ordered = of_row[self._order]
         self._starts = np.flatnonzero(np.diff(ordered, prepend=-1))
@@ -239,9 +257,17 @@ class Groups:
         """Return the largest of each group's rows."""
         return self._reduced(np.maximum, rows)
 
+    def members(self, rows: Iterable[int]) -> dict[int, list[int]]:
+        """Return some of the rows by their group."""
+        members: dict[int, list[int]] = {}
+        for row in rows:
+            members.setdefault(int(self._of_row[row]), []).append(row)
+        return members
+
     def last(self) -> NDArray[np.intp]:
         """Return the last row of each group."""
-        return self._order[np.append(self._starts[1:], len(self._order)) - 1]
+        last: NDArray[np.intp] = self._order[np.append(self._starts[1:], len(self._order)) - 1]
+        return last
 
     def _reduced(self, add: np.ufunc, rows: NDArray[_Number]) -> NDArray[_Number]:
         ordered: NDArray[_Number] = rows if self._sorted else rows[self._order]
