@@ -4,13 +4,18 @@ A device has the first status of this table whose condition holds:
 
 =========  ==================================================================================================
 OFFLINE    it is not connected, or was not heard of for too long
-UNHEALTHY  for some model: its last deployment failed, or it runs another version than desired with no
-           deployment under way, or the runtime fails too large a share of requests, or drift is alarmed
+UNHEALTHY  it is in quarantine; or for some model: its last deployment failed, or it runs another version than
+           desired with no deployment under way, or the runtime fails too large a share of requests, or drift
+           is alarmed
 UPDATING   for some model it runs another version than desired, and a deployment is under way
 HEALTHY    none of these
 =========  ==================================================================================================
 
 Every status but HEALTHY comes with all its reasons, not only the first.
+
+A judgement holds until something that it rests on changes, or until the time that it names, when silence has
+lasted too long or a quarantine ends. So a hub keeps judgements and their counts, and judges again only what
+changed (`hub.health`); `fleet_health`, which judges everything anew, says what the counts must be.
 """
 
 from __future__ import annotations
@@ -35,6 +40,9 @@ class HealthStatus(StrEnum):
     UPDATING = "UPDATING"
     UNHEALTHY = "UNHEALTHY"
     OFFLINE = "OFFLINE"
+
+
+_GRAVEST_FIRST = (HealthStatus.OFFLINE, HealthStatus.UNHEALTHY, HealthStatus.UPDATING)
 
 
 class HealthPolicy(msgspec.Struct, frozen=True):
@@ -83,12 +91,14 @@ class DeviceFacts(msgspec.Struct, frozen=True):
         connected: What its presence message said last.
         last_seen_s: Hub time when the device was last heard of; None if never.
         models: What it runs, or should.
+        quarantined_until_s: Until when the hub refuses its records, because they were too many; None for not.
     """
 
     device_id: str
     connected: bool
     last_seen_s: float | None
     models: tuple[ModelOnDevice, ...] = ()
+    quarantined_until_s: float | None = None
 
 
 class DeviceHealth(msgspec.Struct, frozen=True):
@@ -98,11 +108,13 @@ class DeviceHealth(msgspec.Struct, frozen=True):
         device_id: The device.
         status: See the head of this file.
         reasons: Why it is not HEALTHY.
+        holds_until_s: It is to be judged again after this time, though nothing changes; None for never.
     """
 
     device_id: str
     status: HealthStatus
     reasons: tuple[str, ...]
+    holds_until_s: float | None = None
 
 
 class ModelHealth(msgspec.Struct, frozen=True):
@@ -115,7 +127,7 @@ class ModelHealth(msgspec.Struct, frozen=True):
         as_desired: How many run what is desired.
         predictions: Answers, in all.
         errors: Failed requests, in all.
-        drifting: Devices whose drift alarm is raised, sorted.
+        drifting: Devices whose drift alarm is raised.
     """
 
     model: str
@@ -124,7 +136,7 @@ class ModelHealth(msgspec.Struct, frozen=True):
     as_desired: int
     predictions: int
     errors: int
-    drifting: tuple[str, ...]
+    drifting: int
 
     @property
     def error_share(self) -> float | None:
@@ -139,13 +151,11 @@ class FleetHealth(msgspec.Struct, frozen=True):
         devices: How many there are.
         by_status: Devices by status; every status is a key.
         models: Each model, by name.
-        unwell: Devices that are UNHEALTHY or OFFLINE, by id.
     """
 
     devices: int
     by_status: dict[HealthStatus, int]
     models: tuple[ModelHealth, ...]
-    unwell: tuple[DeviceHealth, ...]
 
 
 def device_health(facts: DeviceFacts, now_s: float, policy: HealthPolicy) -> DeviceHealth:
@@ -160,11 +170,17 @@ def device_health(facts: DeviceFacts, now_s: float, policy: HealthPolicy) -> Dev
     absence = _absence(facts, now_s, policy)
     if absence:
         found.append((HealthStatus.OFFLINE, absence))
+    quarantined = facts.quarantined_until_s is not None and now_s <= facts.quarantined_until_s
+    if quarantined:
+        found.append((HealthStatus.UNHEALTHY, "in quarantine: it sent too much"))
     for model in facts.models:
         found.extend(_model_findings(model, policy))
-    order = (HealthStatus.OFFLINE, HealthStatus.UNHEALTHY, HealthStatus.UPDATING)
-    status = min((s for s, _ in found), key=order.index, default=HealthStatus.HEALTHY)
-    return DeviceHealth(facts.device_id, status, tuple(reason for _, reason in found))
+    status = min((s for s, _ in found), key=_GRAVEST_FIRST.index, default=HealthStatus.HEALTHY)
+    ends = [facts.quarantined_until_s] if quarantined else []
+    if not absence and facts.last_seen_s is not None:
+        ends.append(facts.last_seen_s + policy.silence_limit_s)
+    until_s = min((end for end in ends if end is not None), default=None)
+    return DeviceHealth(facts.device_id, status, tuple(reason for _, reason in found), until_s)
 
 
 def model_health(model: str, fleet: Iterable[DeviceFacts]) -> ModelHealth:
@@ -178,11 +194,11 @@ def model_health(model: str, fleet: Iterable[DeviceFacts]) -> ModelHealth:
     return ModelHealth(
         model=model,
         devices=len(held),
-        by_version=dict(sorted(Counter(_version(m.reported_version) for _, m in held).items())),
+        by_version=dict(Counter(_version(m.reported_version) for _, m in held)),
         as_desired=sum(m.reported_version == m.desired_version for _, m in held),
         predictions=sum(m.predictions for _, m in held),
         errors=sum(m.errors for _, m in held),
-        drifting=tuple(sorted(device_id for device_id, m in held if m.drifting)),
+        drifting=sum(bool(m.drifting) for _, m in held),
     )
 
 
@@ -194,7 +210,7 @@ def fleet_health(fleet: Iterable[DeviceFacts], now_s: float, policy: HealthPolic
         now_s: Hub time, Unix seconds.
         policy: Where the lines are drawn.
     """
-    known = sorted(fleet, key=lambda facts: facts.device_id)
+    known = list(fleet)
     judged = [device_health(facts, now_s, policy) for facts in known]
     counts = Counter(health.status for health in judged)
     names = sorted({model.model for facts in known for model in facts.models})
@@ -202,7 +218,6 @@ def fleet_health(fleet: Iterable[DeviceFacts], now_s: float, policy: HealthPolic
         devices=len(known),
         by_status={status: counts[status] for status in HealthStatus},
         models=tuple(model_health(name, known) for name in names),
-        unwell=tuple(h for h in judged if h.status in {HealthStatus.UNHEALTHY, HealthStatus.OFFLINE}),
     )
 
 
@@ -217,8 +232,9 @@ def _absence(facts: DeviceFacts, now_s: float, policy: HealthPolicy) -> str:
         return "not connected"
     if facts.last_seen_s is None:
         return "not heard of yet"
-    age_s = now_s - facts.last_seen_s
-    return f"last heard of {age_s:.0f} s ago" if age_s > policy.silence_limit_s else ""
+    # The same as is said of when a judgement ends, to the last bit: a difference could round the other way.
+    silent = now_s > facts.last_seen_s + policy.silence_limit_s
+    return f"not heard of for more than {policy.silence_limit_s:g} s" if silent else ""
 
 
 def _model_findings(model: ModelOnDevice, policy: HealthPolicy) -> list[tuple[HealthStatus, str]]:

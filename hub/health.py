@@ -1,68 +1,64 @@
-"""Gathering what is known of devices, for `fleet.health` to judge."""
+"""How the fleet is: keeps the state rows up to date, see `hub.store.protocols.states`.
+
+A hub that judged 100,000 devices at each question would be busy with nothing else. Here the work follows what
+changes: as often as rollouts are judged, and before each question, what changed meanwhile is judged.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+import time
 
-from fleet.health import DeviceFacts, ModelOnDevice
-from fleet.protocol.records import DeploymentReport
-from hub.store.protocols import DeviceStore, DriftStore, RecordStore
-from hub.store.rows import DeviceRow
+from fleet.drift.affected import FleetTraits
+from fleet.drift.fleet_alarms import DeviceAlarm, FleetAlarm, fleet_alarms
+from hub.store.protocols import StateStore
+from hub.store.state_rows import StateRules
 
-PAGE = 1000
-
-
-class HealthStore(DeviceStore, RecordStore, DriftStore, Protocol):
-    """What health needs of the store."""
+DEVICES_PER_STEP = 500
+"""Judged in one transaction: some 15 ms, in which no message is stored."""
+STEPS_BEFORE_AN_ANSWER = 8
 
 
-def fleet_facts(store: HealthStore) -> list[DeviceFacts]:
-    """Return what is known of every device."""
-    rows: list[DeviceRow] = []
-    while page := store.devices(after=rows[-1].device_id if rows else "", limit=PAGE):
-        rows += page
-    return device_facts(store, rows)
-
-
-def device_facts(store: HealthStore, rows: list[DeviceRow]) -> list[DeviceFacts]:
-    """Return what is known of some devices.
+class FleetStates:
+    """Keeps states up to date. Its methods block on the store.
 
     Args:
-        store: Knows it.
-        rows: The devices.
+        store: Keeps them.
+        rules: What they are judged by.
     """
-    only = rows[0].device_id if len(rows) == 1 else None
-    desired = store.all_desired()
-    reports: dict[tuple[str, str], DeploymentReport] = {}
-    for record in store.last_reports(device_id=only):
-        if isinstance(record.body, DeploymentReport):
-            reports[record.device_id, record.body.model] = record.body
-    totals = {
-        (total.device_id, total.model, total.version): total.totals for total in store.totals(device_id=only)
-    }
-    drifting = {
-        (row.device_id, row.model, row.version): row.alarm.raised for row in store.drift(device_id=only)
-    }
-    facts: list[DeviceFacts] = []
-    for row in rows:
-        wanted = {order.model: order.version for order in desired.get(row.device_id, ())}
-        runs = {state.model: state.version for state in row.reported.models} if row.reported else {}
-        models: list[ModelOnDevice] = []
-        for model in sorted({*wanted, *(name for name, version in runs.items() if version is not None)}):
-            report = reports.get((row.device_id, model))
-            key = (row.device_id, model, runs.get(model) or 0)
-            total = totals.get(key)
-            models.append(
-                ModelOnDevice(
-                    model=model,
-                    desired_version=wanted.get(model),
-                    reported_version=runs.get(model),
-                    deployment=report.state if report else None,
-                    cause=report.cause if report else None,
-                    predictions=total.predictions if total else 0,
-                    errors=total.errors if total else 0,
-                    drifting=drifting.get(key, ()),
-                )
-            )
-        facts.append(DeviceFacts(row.device_id, row.online, row.last_seen_at_s, tuple(models)))
-    return facts
+
+    def __init__(self, store: StateStore, rules: StateRules) -> None:
+        self.rules = rules
+        self._store = store
+        store.adopt_rules(rules)
+
+    def advance(self) -> None:
+        """Judge everything that changed."""
+        while self._step() == DEVICES_PER_STEP:
+            pass
+
+    def before_answer(self) -> int:
+        """Judge what changed, as far as nobody waits long for it; return how many devices remain."""
+        for _ in range(STEPS_BEFORE_AN_ANSWER):
+            if self._step() < DEVICES_PER_STEP:
+                return 0
+        return self._store.waiting()
+
+    def _step(self) -> int:
+        return self._store.refresh_states(now_s=time.time(), limit=DEVICES_PER_STEP)
+
+
+def alarms_of(store: StateStore, model: str | None = None) -> tuple[FleetAlarm, ...]:
+    """Return the fleet's drift alarms, as of the last refresh.
+
+    Args:
+        store: Knows the devices and their alarms.
+        model: Only those of this model; None for all.
+    """
+    alarms = [
+        DeviceAlarm(row.device_id, row.model, row.version, look)
+        for row in store.alarming(model=model)
+        for look in row.last_look
+        if look.feature in row.alarm.raised
+    ]
+    fleets = {name: FleetTraits(store.traits(name)) for name in {alarm.model for alarm in alarms}}
+    return fleet_alarms(alarms, fleets)

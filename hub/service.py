@@ -23,6 +23,7 @@ from pathlib import Path
 import msgspec
 import uvicorn
 
+from fleet.health import HealthPolicy
 from fleet.protocol.enrolment import BrokerAccess
 from fleet.protocol.errors import BrokerUnavailable, MusterError, Unavailable
 from fleet.protocol.topics import HUB_ACCOUNT
@@ -36,6 +37,7 @@ from hub.delivery.files import answer_fetch
 from hub.drift import DriftWatch
 from hub.durable import write_durably
 from hub.floods import Floods
+from hub.health import FleetStates
 from hub.heartbeat import Heartbeat
 from hub.home import ADDRESS_FILE, ALIVE_FILE, Address, Home, only_here, open_home
 from hub.ingest import Ingest
@@ -46,6 +48,7 @@ from hub.quality import QualityWatch
 from hub.registry.models import Models
 from hub.rollouts import Rollouts
 from hub.settings import read_settings
+from hub.store.state_rows import StateRules
 from hub.wishes import Wishing
 
 log = logging.getLogger(__name__)
@@ -165,6 +168,8 @@ class _Running:
             on_written=self._instruments.ingest_write_s.observe,
             dead_letters_kept=settings.dead_letters_kept,
         )
+        policy = HealthPolicy(silence_limit_s=settings.offline_after_s)
+        self._states = FleetStates(store, StateRules(policy, settings.group_by))
         self._rollouts = Rollouts(store, released=self._models.released, on_orders=self._order_waits)
         self._quality = QualityWatch(store, reference=self._models.reference)
         self._drift = DriftWatch(
@@ -206,6 +211,7 @@ class _Running:
             models=self._models,
             rollouts=self._rollouts,
             wishing=Wishing(self._home.store, on_orders=self._order_waits),
+            states=self._states,
             ingest=self._ingest,
             broker_access=self._broker_access,
             update_accounts=self._update_accounts,
@@ -293,12 +299,13 @@ class _Running:
             await self._woken(self._orders)
 
     async def _judge_fleet(self) -> None:
-        """Judge rollouts and drift; time in which the hub did not is excused first, see `Rollouts.excuse`."""
+        """Judge the fleet; time in which the hub did not is excused first, see `Rollouts.excuse`."""
         await self._mqtt.wait_connected(BROKER_START_TIMEOUT_S)
         while True:
             await asyncio.to_thread(_guarded, self._excuse_absence)
             await asyncio.to_thread(_guarded, self._rollouts.advance)
             await asyncio.to_thread(_guarded, self._drift.advance)
+            await asyncio.to_thread(_guarded, self._states.advance)
             await asyncio.to_thread(_guarded, self._quality.advance)
             await self._woken(self._judge)
 

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
 
-from hub.api import datasets, devices, enrolment, errors, fleet, models, operations, remote, rollouts, tags
+from hub.api import (
+    datasets,
+    devices,
+    enrolment,
+    errors,
+    fleet,
+    health,
+    models,
+    operations,
+    remote,
+    rollouts,
+    tags,
+)
 from hub.api.limits import BodyLimit
 from hub.api.requests import MeasuredRequests
 from hub.api.schemas import Problem
 from hub.api.services import HubServices
 
 PREFIX = "/api/v1"
+MODULES = (datasets, models, enrolment, devices, remote, tags, rollouts, fleet, health)
+"""Those whose routes are below `PREFIX`."""
 
 
 def make_app(services: HubServices) -> FastAPI:
@@ -33,7 +47,7 @@ def make_app(services: HubServices) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(MeasuredRequests, services.instruments, PREFIX)
     api = APIRouter(prefix=PREFIX)
-    for module in (datasets, models, enrolment, devices, remote, tags, rollouts, fleet):
+    for module in MODULES:
         api.include_router(module.router)
     app.include_router(api)
     app.include_router(operations.router)

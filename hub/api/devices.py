@@ -27,7 +27,6 @@ from hub.api.schemas import (
     WishesOut,
 )
 from hub.api.services import Hub, HubServices
-from hub.health import device_facts
 from hub.store.rows import DeviceRow, DeviceWishes, StoredRecord
 
 router = APIRouter(tags=["devices"])
@@ -98,7 +97,8 @@ def _fields(hub: HubServices, rows: list[DeviceRow]) -> list[dict[str, Any]]:
         return []
     now_s = time.time()
     tags = hub.store.all_tags() if len(rows) > 1 else {rows[0].device_id: hub.store.tags(rows[0].device_id)}
-    judged = [device_health(facts, now_s, hub.health_policy) for facts in device_facts(hub.store, rows)]
+    known = hub.store.facts([row.device_id for row in rows])
+    judged = [device_health(facts, now_s, hub.health_policy) for facts in known]
     return [
         {
             "device_id": row.device_id,

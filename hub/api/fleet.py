@@ -1,12 +1,9 @@
-"""Routes: the fleet as a whole: health, totals, drift, and what could not be taken in."""
+"""Routes: the fleet as a whole: totals, drift, and what could not be taken in."""
 
 from __future__ import annotations
 
-import time
-
 from fastapi import APIRouter
 
-from fleet.health import fleet_health
 from fleet.protocol.latency import quantile_us
 from fleet.rollout.confidence import proportion_interval
 from hub.api.auth import Viewer
@@ -16,48 +13,16 @@ from hub.api.schemas import (
     DeadLetterOut,
     DriftOut,
     FeatureDriftOut,
-    HealthOut,
-    ModelHealthOut,
     Page,
     TotalsOut,
-    UnwellOut,
 )
 from hub.api.services import Hub
-from hub.health import fleet_facts
 from hub.store.rows import DriftRow, VersionTotals
 
 router = APIRouter(tags=["fleet"])
 
 _MISSED_RATE = 0.05
 """How probable it is that an interval ever leaves out the truth."""
-
-
-@router.get("/fleet/health")
-def health(hub: Hub, _: Viewer) -> HealthOut:
-    """Return how the fleet is: devices by health, and by the version they run."""
-    facts = fleet_facts(hub.store)
-    judged = fleet_health(facts, time.time(), hub.health_policy)
-    return HealthOut(
-        devices=judged.devices,
-        online=sum(device.connected for device in facts),
-        by_health={status.value: number for status, number in judged.by_status.items()},
-        models=[
-            ModelHealthOut(
-                model=model.model,
-                devices=model.devices,
-                as_desired=model.as_desired,
-                by_version=model.by_version,
-                error_share=model.error_share,
-                drifting=list(model.drifting),
-            )
-            for model in judged.models
-        ],
-        unwell=[
-            UnwellOut(device_id=device.device_id, health=device.status.value, reasons=list(device.reasons))
-            for device in judged.unwell
-        ],
-        refused_messages=hub.store.count_dead_letters(),
-    )
 
 
 @router.get("/fleet/totals")

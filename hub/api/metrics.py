@@ -8,7 +8,6 @@ greatest values have series of their own; the others are added up as `OTHER`.
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from typing import TypeVar
@@ -17,10 +16,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from fleet.health import fleet_health
 from fleet.rollout.state import Status
 from hub.api.services import HubServices
-from hub.health import fleet_facts
 from hub.shadows import rollout_shadow
 
 MOST_VERSIONS = 100
@@ -113,14 +110,15 @@ def _build(_: HubServices) -> Iterable[Metric]:
 
 
 def _fleet(hub: HubServices) -> Iterable[Metric]:
-    judged = fleet_health(fleet_facts(hub.store), time.time(), hub.health_policy)
+    hub.states.before_answer()
+    judged = hub.store.fleet_health()
     by_health = {(status.value,): float(number) for status, number in judged.by_status.items()}
     running = {
         (model.model, number): float(devices)
         for model in judged.models
         for number, devices in model.by_version.items()
     }
-    drifting = {(model.model, ""): float(len(model.drifting)) for model in judged.models}
+    drifting = {(model.model, ""): float(model.drifting) for model in judged.models}
     alarms = {(model,): number for (model, _), number in bounded(drifting).items()}
     yield gauges("muster_devices", "Devices by health.", ("health",), by_health)
     yield gauges("muster_devices_running", "Devices by version.", _MODEL_VERSION, bounded(running))

@@ -250,36 +250,6 @@ class ActionIn(Schema):
     reason: Annotated[str, Field(max_length=500)] = ""
 
 
-class ModelHealthOut(Schema):
-    """One model across the fleet: ``as_desired`` devices run what they should."""
-
-    model: str
-    devices: int
-    as_desired: int
-    by_version: dict[str, int]
-    error_share: float | None
-    drifting: list[str]
-
-
-class UnwellOut(Schema):
-    """A device that is not well, and all the reasons."""
-
-    device_id: str
-    health: str
-    reasons: list[str]
-
-
-class HealthOut(Schema):
-    """The fleet's health."""
-
-    devices: int
-    online: int
-    by_health: dict[str, int]
-    models: list[ModelHealthOut]
-    unwell: list[UnwellOut]
-    refused_messages: int
-
-
 class FeatureDriftOut(Schema):
     """The last look at one feature, see the reference page on drift."""
 

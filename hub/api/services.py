@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from fleet.health import HealthPolicy
 from fleet.protocol.enrolment import BrokerAccess
 from hub.delivery.blobs import DeliveryCounters
+from hub.health import FleetStates
 from hub.ingest import Ingest
 from hub.metrics import Instruments
 from hub.registry.models import Models
@@ -41,6 +42,7 @@ class HubServices:
     models: Models
     rollouts: Rollouts
     wishing: Wishing
+    states: FleetStates
     ingest: Ingest
     broker_access: Callable[[str, str, str], BrokerAccess]
     update_accounts: Callable[[], Awaitable[None]]
@@ -51,7 +53,7 @@ class HubServices:
     @property
     def health_policy(self) -> HealthPolicy:
         """Where the lines of health are drawn."""
-        return HealthPolicy(silence_limit_s=self.settings.offline_after_s)
+        return self.states.rules.policy
 
 
 def _services(request: Request) -> HubServices:

@@ -22,6 +22,7 @@ from hub.store.protocols.registry import RegistryStore
 from hub.store.protocols.rollouts import RolloutStore
 from hub.store.protocols.rollups import RollupStore
 from hub.store.protocols.samples import SampleStore
+from hub.store.protocols.states import StateStore
 from hub.store.protocols.tags import TagStore
 from hub.store.protocols.tokens import TokenStore
 
@@ -40,6 +41,7 @@ __all__ = [
     "RollupStore",
     "SampleStore",
     "ShadowStore",
+    "StateStore",
     "Store",
     "TagStore",
     "TokenStore",
@@ -59,6 +61,7 @@ class Store(
     MeasurementStore,
     QuarantineStore,
     ShadowStore,
+    StateStore,
     RolloutStore,
     RollupStore,
     DriftStore,

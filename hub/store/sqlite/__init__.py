@@ -19,6 +19,8 @@ from hub.store.sqlite.rollouts import SqliteRollouts
 from hub.store.sqlite.rollups import SqliteRollups
 from hub.store.sqlite.samples import SqliteSamples
 from hub.store.sqlite.shadows import SqliteShadows
+from hub.store.sqlite.state_questions import SqliteStateQuestions
+from hub.store.sqlite.states import SqliteStates
 from hub.store.sqlite.tags import SqliteTags
 from hub.store.sqlite.tokens import SqliteTokens
 from hub.store.sqlite.wishes import SqliteWishes
@@ -36,6 +38,8 @@ class SqliteStore(
     SqliteMeasurements,
     SqliteQuarantines,
     SqliteShadows,
+    SqliteStates,
+    SqliteStateQuestions,
     SqliteRollouts,
     SqliteRollups,
     SqliteDrift,

@@ -24,6 +24,7 @@ from hub.store.sqlite.diagnostics import keep_diagnostics
 from hub.store.sqlite.measurements import keep_measurements
 from hub.store.sqlite.packs import COLUMNS, INSERT, raw_records, rows_of, stored_record
 from hub.store.sqlite.shadows import add_shadows
+from hub.store.sqlite.states import keep_deployments
 from hub.store.sqlite.streams import Streams
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class SqliteRecords(Part):
             keep_diagnostics(db, rare)
             keep_measurements(db, rare)
             add_shadows(db, rare)
+            keep_deployments(db, rare)
             keep_letters(db, [*_letters(intake, new), *wrong], intake.dead_letters_kept)
             for device_id, said in intake.devices.items():
                 note_said(db, device_id, said, intake.now_s)
