@@ -27,6 +27,10 @@ from fleet.health import HealthPolicy
 from fleet.protocol.enrolment import BrokerAccess
 from fleet.protocol.errors import BrokerUnavailable, MusterError, Unavailable
 from fleet.protocol.topics import HUB_ACCOUNT
+from hub.alerts.alerting import Alerting, senders
+from hub.alerts.delivery import Sender
+from hub.alerts.facts import HubCounts
+from hub.alerts.settings import AlertSettings, read_alert_settings
 from hub.api.app import PREFIX, make_app
 from hub.api.services import HubServices
 from hub.assignments import AssignmentSender
@@ -90,8 +94,10 @@ def _serve_alone(home: Path) -> None:
 
 async def _serve(home: Home) -> None:
     accounts = _Accounts(home)
+    alerts = read_alert_settings(home.folder)
+    sending = senders(alerts, home.folder)
     broker = await _start_broker(home, home.settings.mqtt_port, accounts)
-    await _Running(home, broker, accounts).run()
+    await _Running(home, broker, accounts, alerts, sending).run()
 
 
 async def _start_broker(home: Home, port: int, accounts: _Accounts) -> Broker:
@@ -132,9 +138,18 @@ class _Running:
         home: The opened folder.
         broker: Running already, and knows the hub's account.
         accounts: The broker's accounts.
+        alerts: Where alerts begin, and who is told.
+        sending: What sends to each receiver of them.
     """
 
-    def __init__(self, home: Home, broker: Broker, accounts: _Accounts) -> None:
+    def __init__(
+        self,
+        home: Home,
+        broker: Broker,
+        accounts: _Accounts,
+        alerts: AlertSettings,
+        sending: dict[str, Sender],
+    ) -> None:
         settings, store = home.settings, home.store
         self._home = home
         self._broker = broker
@@ -176,6 +191,14 @@ class _Running:
             store, reference=self._models.reference, block_predictions=settings.drift_block_predictions
         )
 
+        self._alerting = Alerting(
+            store,
+            alerts,
+            sending,
+            broker_connected=lambda: self._mqtt.connected,
+            counts=self._counts,
+        )
+
     async def run(self) -> None:
         """Serve until told to stop, then stop everything."""
         self._models.abandon_trainings()
@@ -185,6 +208,7 @@ class _Running:
             self._publisher.run(),
             self._send_orders(),
             self._judge_fleet(),
+            self._alerting.run(),
             self._renew_metadata(),
         )
         try:
@@ -218,7 +242,14 @@ class _Running:
             broker_connected=lambda: self._mqtt.connected,
             delivery=self._publisher.counters,
             instruments=self._instruments,
+            alerting=self._alerting,
         )
+
+    def _counts(self) -> HubCounts:
+        """Count what alerts on the hub itself rest on."""
+        store = self._home.store
+        backlog = store.last_position() - store.drift_position()
+        return HubCounts(self._ingest.messages_taken, self._ingest.messages_refused, backlog)
 
     def _order_waits(self) -> None:
         """Wake the sender, from whatever thread."""

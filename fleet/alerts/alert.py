@@ -106,7 +106,7 @@ class Finding(msgspec.Struct, frozen=True):
 
     Attributes:
         matter: What an alert says of it.
-        devices: All devices that it concerns, by id.
+        devices: The devices that it concerns, by id; fewer than are counted if not all are known by name.
         hold_s: How long it must hold before it is an alert.
     """
 

@@ -13,9 +13,9 @@ def fleet_health() -> str:
     return _line("fleet", "health")
 
 
-def fleet_drift() -> str:
-    """Return the command that shows where drift stands."""
-    return _line("fleet", "drift")
+def fleet_alarms(model: str) -> str:
+    """Return the command that shows a model's drift alarms, and what the affected devices share."""
+    return _line("fleet", "alarms", "--model", model)
 
 
 def device_show(device_id: str) -> str:

@@ -67,7 +67,7 @@ def muting(matter: Matter, devices: Sequence[str], silences: Iterable[Silence], 
 
     Args:
         matter: What the alert is about.
-        devices: All its devices.
+        devices: All its devices, or as many as are known by name.
         silences: All there are.
         now_s: Unix seconds.
     """
@@ -76,6 +76,6 @@ def muting(matter: Matter, devices: Sequence[str], silences: Iterable[Silence], 
         if silence.device is None:
             return silence.number
     silenced = {silence.device: silence.number for silence in meant}
-    if devices and silenced.keys() >= set(devices):
+    if devices and len(devices) >= matter.device_count and silenced.keys() >= set(devices):
         return silenced[devices[0]]
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI
 
 from hub.api import (
+    alerts,
     datasets,
     devices,
     enrolment,
@@ -23,7 +24,7 @@ from hub.api.schemas import Problem
 from hub.api.services import HubServices
 
 PREFIX = "/api/v1"
-MODULES = (datasets, models, enrolment, devices, remote, tags, rollouts, fleet, health)
+MODULES = (alerts, datasets, models, enrolment, devices, remote, tags, rollouts, fleet, health)
 """Those whose routes are below `PREFIX`."""
 
 

@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from fleet.rollout.state import Status
+from hub.api.alert_metrics import alert_metrics
 from hub.api.services import HubServices
 from hub.shadows import rollout_shadow
 
@@ -178,5 +179,6 @@ SOURCES: tuple[Callable[[HubServices], Iterable[Metric]], ...] = (
     _ingest,
     _store,
     _delivery,
+    alert_metrics,
 )
 """Each gives the metrics of one subject, looked up now."""

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from fleet.health import HealthPolicy
 from fleet.protocol.enrolment import BrokerAccess
+from hub.alerts.alerting import Alerting
 from hub.delivery.blobs import DeliveryCounters
 from hub.health import FleetStates
 from hub.ingest import Ingest
@@ -33,6 +34,7 @@ class HubServices:
         broker_connected: Tells whether the hub is connected to the broker.
         delivery: What was published, counted.
         instruments: Measure requests and writing.
+        alerting: Finds, keeps and sends alerts.
     """
 
     settings: Settings
@@ -49,6 +51,7 @@ class HubServices:
     broker_connected: Callable[[], bool]
     delivery: DeliveryCounters
     instruments: Instruments
+    alerting: Alerting
 
     @property
     def health_policy(self) -> HealthPolicy:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fleet.protocol.errors import MusterError
-from hub.cli import datasets, devices, fleet, hub, models, remote, rollouts, tags
+from hub.cli import alerts, datasets, devices, fleet, hub, models, remote, rollouts, tags
 from hub.cli.client import Connection
 from hub.cli.convert import convert
 from hub.cli.demo import demo
@@ -34,6 +34,7 @@ devices.app.command("tag", context_settings=tags.TAG_SETTINGS)(tags.tag)
 devices.app.command("diagnose")(remote.diagnose)
 app.add_typer(rollouts.app, name="rollout")
 app.add_typer(fleet.app, name="fleet")
+app.add_typer(alerts.app, name="alerts")
 app.command("rollback")(rollouts.rollback)
 app.command("demo")(demo)
 

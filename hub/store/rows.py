@@ -15,7 +15,7 @@ from fleet.protocol.heads import RecordHead
 from fleet.protocol.messages import Capabilities, StateReport
 from fleet.protocol.records import Measurement, RecordBody, ShadowReport, TelemetryWindow
 from fleet.protocol.wishes import NO_WISHES, LogLevel, Wishes
-from fleet.rollout.state import Rollout
+from fleet.rollout.state import Rollout, Status
 
 
 class Role(StrEnum):
@@ -263,6 +263,15 @@ class RolloutRow(msgspec.Struct, frozen=True):
     state: Rollout
     position: int
     created_at_s: float
+
+
+class RolloutHead(msgspec.Struct, frozen=True):
+    """Which rollout it is and where it stands, without its devices."""
+
+    number: int
+    model: str
+    status: Status
+    revision: int
 
 
 class Superseded(msgspec.Struct, frozen=True):

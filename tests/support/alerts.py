@@ -27,7 +27,7 @@ def found(
         devices=devices or ("cam-03",),
         hold_s=hold_s,
         command="muster device show cam-03",
-        inspect="muster fleet drift",
+        inspect="muster fleet alarms --model digits",
         path=f"/api/v1/drift?model={model}",
         model=model,
         version=4,

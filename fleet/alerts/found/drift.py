@@ -48,7 +48,7 @@ def drift_finding(
         affected=[trait.sentence for trait in alarm.shared],
         hold_s=thresholds.group_wait_s,
         command=command,
-        inspect=commands.fleet_drift(),
+        inspect=commands.fleet_alarms(alarm.model),
         path=f"/api/v1/drift?model={alarm.model}",
         model=alarm.model,
         version=version,

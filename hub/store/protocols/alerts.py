@@ -30,12 +30,12 @@ class AlertStore(Protocol):
         ...
 
     def alerts(
-        self, *, state: State | None = None, before: int | None = None, limit: int = 100
+        self, *, open_only: bool = False, before: int | None = None, limit: int = 100
     ) -> list[tuple[int, Alert]]:
         """Return alerts with their places, newest first; a place rises with every episode.
 
         Args:
-            state: Only those in this state.
+            open_only: Only those that have not ended.
             before: Only those with a lower place.
             limit: At most so many.
         """

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from fleet.rollout.state import Rollout, Status
-from hub.store.rows import OrderChange, RolloutRow, Superseded
+from hub.store.rows import OrderChange, RolloutHead, RolloutRow, Superseded
 
 
 class RolloutStore(Protocol):
@@ -75,6 +75,10 @@ class RolloutStore(Protocol):
 
     def rollout_counts(self) -> dict[Status, int]:
         """Return how many rollouts there are by status; a status of none is left out."""
+        ...
+
+    def newest_rollouts(self) -> list[RolloutHead]:
+        """Return the newest rollout of each model that was started, by model."""
         ...
 
     def open_rollouts(self) -> list[RolloutRow]:

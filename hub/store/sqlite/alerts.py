@@ -57,14 +57,13 @@ class SqliteAlerts(Part):
         return _alert(self._database.row(_NEWEST, (key,)), key)
 
     def alerts(
-        self, *, state: State | None = None, before: int | None = None, limit: int = 100
+        self, *, open_only: bool = False, before: int | None = None, limit: int = 100
     ) -> list[tuple[int, Alert]]:
         """Return alerts with their places, newest first."""
-        wanted = state.value if state else None
         rows = self._database.rows(
-            "SELECT place, body FROM alerts WHERE (? IS NULL OR state = ?) AND (? IS NULL OR place < ?)"
+            "SELECT place, body FROM alerts WHERE (NOT ? OR state <> ?) AND (? IS NULL OR place < ?)"
             " ORDER BY place DESC LIMIT ?",
-            (wanted, wanted, before, before, limit),
+            (open_only, State.RESOLVED.value, before, before, limit),
         )
         return [(row["place"], _ALERT.decode(row["body"])) for row in rows]
 

@@ -12,7 +12,7 @@ import sqlite_utils
 
 from fleet.protocol.errors import Conflict, NotFound
 from fleet.rollout.state import Rollout, Status, decode_rollout, encode_rollout
-from hub.store.rows import OrderChange, RolloutRow, Superseded
+from hub.store.rows import OrderChange, RolloutHead, RolloutRow, Superseded
 from hub.store.sqlite.database import Part
 from hub.store.sqlite.migrations import table
 
@@ -84,6 +84,15 @@ class SqliteRollouts(Part):
         """Return how many rollouts there are by status."""
         rows = self._database.rows("SELECT status, count(*) AS number FROM rollouts GROUP BY status")
         return {Status(row["status"]): row["number"] for row in rows}
+
+    def newest_rollouts(self) -> list[RolloutHead]:
+        """Return the newest rollout of each model that was started, by model."""
+        rows = self._database.rows(
+            "SELECT number, model, status, revision FROM rollouts WHERE number IN"
+            " (SELECT max(number) FROM rollouts WHERE status <> ? GROUP BY model) ORDER BY model",
+            (Status.CREATED.value,),
+        )
+        return [msgspec.convert(row, RolloutHead) for row in rows]
 
     def open_rollouts(self) -> list[RolloutRow]:
         """Return the rollouts that were started and have not ended."""

@@ -1,0 +1,1 @@
+"""Alerts on the hub: looking, keeping what is found, and telling receivers."""

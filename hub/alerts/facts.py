@@ -1,0 +1,163 @@
+"""Gathering what the rules of `fleet.alerts.found` judge, from what the hub keeps up to date anyhow.
+
+Nothing here reads history: counts come from the state rows, devices by name only where a rule needs them, and
+a rollout is read again only when its revision changed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, Protocol
+
+from fleet.alerts.alert import Finding
+from fleet.alerts.found.devices import UnwellDevices, offline_finding, quarantine_finding, unhealthy_finding
+from fleet.alerts.found.drift import drift_finding
+from fleet.alerts.found.hub import HubFacts, hub_findings
+from fleet.alerts.found.rollouts import rollout_finding
+from fleet.alerts.thresholds import Thresholds
+from fleet.drift.fleet_alarms import FleetAlarm
+from fleet.health import FleetHealth, HealthStatus
+from fleet.rollout.state import Rollout, Status
+from hub.health import alarms_of
+from hub.store.protocols import QuarantineStore, RegistryStore, RolloutStore, StateStore
+from hub.store.rows import VersionStatus
+
+MOST_NAMED = 1000
+"""So many devices are asked for by name; all are counted."""
+_OF_INTEREST = frozenset({Status.PAUSED, Status.ROLLING_BACK, Status.ROLLED_BACK, Status.FAILED})
+
+
+class FactStore(QuarantineStore, RegistryStore, RolloutStore, StateStore, Protocol):
+    """What alerts need of the store."""
+
+
+class HubCounts(NamedTuple):
+    """What the hub counts of itself: messages since it started, and records that wait to be judged."""
+
+    taken: int
+    refused: int
+    backlog: int
+
+
+class FleetLook:
+    """Finds what holds now. Its methods block on the store: call them in a thread, one at a time.
+
+    Args:
+        store: Knows devices, drift and rollouts.
+        thresholds: Where alerts begin.
+        broker_connected: Tells whether the hub is connected to its broker.
+        counts: Returns what the hub counts of itself.
+    """
+
+    def __init__(
+        self,
+        store: FactStore,
+        thresholds: Thresholds,
+        *,
+        broker_connected: Callable[[], bool],
+        counts: Callable[[], HubCounts],
+    ) -> None:
+        self._store = store
+        self._thresholds = thresholds
+        self._broker_connected = broker_connected
+        self._counts = counts
+        self._rollouts: dict[int, Rollout] = {}
+        self._drift: dict[str, _Drift] = {}
+        self._counted: deque[tuple[float, HubCounts]] = deque()
+
+    def findings(self, now_s: float) -> list[Finding]:
+        """Return what is found now.
+
+        Args:
+            now_s: Unix seconds.
+
+        Raises:
+            StorageError: The store cannot be read.
+        """
+        health = self._store.fleet_health()
+        return [
+            *self._of_drift(),
+            *self._of_rollouts(now_s),
+            *self._of_devices(health, now_s),
+            *hub_findings(self._hub_facts(now_s), self._thresholds),
+        ]
+
+    def _of_drift(self) -> Iterable[Finding]:
+        """Yield what is found of drift; what devices share is asked only when others drift than before."""
+        who: dict[str, set[tuple[str, int, tuple[str, ...]]]] = defaultdict(set)
+        for row in self._store.alarming():
+            who[row.model].add((row.device_id, row.version, row.alarm.raised))
+        before, self._drift = self._drift, {}
+        for model in sorted(who):
+            known = before.get(model)
+            if known is None or known.who != who[model]:
+                known = _Drift(who[model], alarms_of(self._store, model))
+            self._drift[model] = known
+            for alarm in known.alarms:
+                yield drift_finding(alarm, previous=self._previous, thresholds=self._thresholds)
+
+    def _previous(self, model: str, version: int) -> int | None:
+        """Return the newest released version of a model before one."""
+        newest, after = None, ("", 0)
+        while page := self._store.versions(model, after=after):
+            for row in page:
+                if row.status is VersionStatus.RELEASED and row.version < version:
+                    newest = max(newest or 0, row.version)
+            after = (page[-1].model, page[-1].version)
+        return newest
+
+    def _of_rollouts(self, now_s: float) -> Iterable[Finding]:
+        heads = [head for head in self._store.newest_rollouts() if head.status in _OF_INTEREST]
+        known: dict[int, Rollout] = {}
+        for head in heads:
+            rollout = self._rollouts.get(head.number)
+            if rollout is None or rollout.revision != head.revision:
+                rollout = self._store.rollout(head.number).state
+            known[head.number] = rollout
+            found = rollout_finding(rollout, now_s, self._thresholds)
+            if found is not None:
+                yield found
+        self._rollouts = known
+
+    def _of_devices(self, health: FleetHealth, now_s: float) -> Iterable[Finding]:
+        unwell = self._unwell(health.by_status)
+        quarantined = {
+            row.device_id: f"in quarantine for {row.until_s - row.since_s:g} s"
+            for row in self._store.quarantines()
+            if row.until_s > now_s
+        }
+        found = (
+            offline_finding(unwell[HealthStatus.OFFLINE], health.devices, self._thresholds),
+            unhealthy_finding(unwell[HealthStatus.UNHEALTHY], health.devices, self._thresholds),
+            quarantine_finding(quarantined, self._thresholds),
+        )
+        return [finding for finding in found if finding is not None]
+
+    def _unwell(self, by_status: Mapping[HealthStatus, int]) -> dict[HealthStatus, UnwellDevices]:
+        statuses = (HealthStatus.OFFLINE, HealthStatus.UNHEALTHY)
+        reasons: dict[HealthStatus, dict[str, str]] = {status: {} for status in statuses}
+        if any(by_status.get(status) for status in statuses):
+            for device in self._store.unwell(limit=MOST_NAMED):
+                reasons[device.status][device.device_id] = "; ".join(device.reasons)
+        return {status: UnwellDevices(by_status.get(status, 0), reasons[status]) for status in statuses}
+
+    def _hub_facts(self, now_s: float) -> HubFacts:
+        now = self._counts()
+        while self._counted and now_s - self._counted[0][0] > self._thresholds.refused_window_s:
+            self._counted.popleft()
+        self._counted.append((now_s, now))
+        _, before = self._counted[0]
+        return HubFacts(
+            broker_connected=self._broker_connected(),
+            refused=now.refused - before.refused,
+            taken=now.taken - before.taken,
+            backlog=now.backlog,
+        )
+
+
+class _Drift(NamedTuple):
+    """The drift of one model: whose alarms name what, and what that makes of the fleet."""
+
+    who: set[tuple[str, int, tuple[str, ...]]]
+    alarms: tuple[FleetAlarm, ...]

@@ -1,0 +1,203 @@
+"""What is found in drift, rollouts, devices and the hub; and the commands that alerts state are commands."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import msgspec
+import pytest
+import typer.main
+from typer.core import TyperGroup
+
+from fleet.alerts import commands
+from fleet.alerts.alert import KINDS, Finding, Severity
+from fleet.alerts.found.devices import UnwellDevices, offline_finding, quarantine_finding, unhealthy_finding
+from fleet.alerts.found.drift import drift_finding
+from fleet.alerts.found.hub import HubFacts, hub_findings
+from fleet.alerts.found.rollouts import rollout_finding
+from fleet.alerts.thresholds import Thresholds
+from fleet.drift.affected import SharedTrait
+from fleet.drift.fleet_alarms import FleetAlarm
+from fleet.protocol.errors import Cause
+from fleet.rollout.engine import step
+from fleet.rollout.events import Abort, Pause, Start
+from fleet.rollout.state import Kind, Rollout, Status
+from hub.cli.app import app
+from tests.support.stores import new_rollout
+
+RULES = Thresholds()
+SHARED = SharedTrait({"camera": "cam-b"}, holders=2, affected=2, other_holders=0, others=8, p=0.02)
+
+
+def _alarm(devices: int, *, feature: str = "input.mean", versions: tuple[int, ...] = (4,)) -> FleetAlarm:
+    names = tuple(f"cam-{number:02}" for number in range(devices))
+    return FleetAlarm(
+        model="digits",
+        feature=feature,
+        versions=versions,
+        devices=names,
+        of_devices=10,
+        since_s=None,
+        until_s=None,
+        strongest=names[-1],
+        evidence=f"{feature}: 71.0% of 300 values below 0.2, in the reference 4.0%",
+        shared=(SHARED,),
+    )
+
+
+def _drift(alarm: FleetAlarm, previous: int | None = 3) -> Finding:
+    return drift_finding(alarm, previous=lambda *_: previous, thresholds=RULES)
+
+
+def _paused(by_operator: bool) -> Rollout:
+    started = step(new_rollout(7), Start(by="ana"), 2.0)[0]
+    if by_operator:
+        return step(started, Pause(by="ana", reason="lunch"), 3.0)[0]
+    return msgspec.structs.replace(
+        started, status=Status.PAUSED, pause_reason="Stage 1: too little was observed."
+    )
+
+
+def _ended(status: Status, *, kind: Kind = Kind.UPDATE, code: str = "gate_failed") -> Rollout:
+    started = step(new_rollout(7), Start(by="ana"), 2.0)[0]
+    return msgspec.structs.replace(
+        started, kind=kind, status=status, cause=Cause(code, "Too many errors."), ended_s=10.0
+    )
+
+
+def _all_findings() -> list[Finding]:
+    unwell = UnwellDevices(6, {"cam-01": "not connected"})
+    found = [
+        _drift(_alarm(2)),
+        _drift(_alarm(8, feature="output.class")),
+        rollout_finding(_paused(by_operator=False), 5.0, RULES),
+        *(
+            rollout_finding(_ended(status, kind=kind), 20.0, RULES)
+            for status in (Status.ROLLED_BACK, Status.FAILED)
+            for kind in Kind
+        ),
+        offline_finding(unwell, 10, RULES),
+        unhealthy_finding(UnwellDevices(3, {}), 10, RULES),
+        quarantine_finding({"cam-01": "in quarantine for 600 s"}, RULES),
+        *hub_findings(HubFacts(False, refused=50, taken=7, backlog=10**6), RULES),
+    ]
+    return [finding for finding in found if finding is not None]
+
+
+FOUND = _all_findings()
+
+
+def test_every_rule_finds_something_of_a_known_kind() -> None:
+    assert {finding.matter.kind for finding in FOUND} == set(KINDS)
+
+
+@pytest.mark.parametrize("finding", FOUND, ids=lambda finding: finding.matter.title)
+def test_every_finding_has_evidence_and_commands_that_can_be_run(finding: Finding) -> None:
+    assert finding.matter.evidence
+    assert all(finding.matter.evidence)
+    assert finding.matter.sentence.endswith((".", "%)."))
+    for line in (finding.matter.command, finding.matter.inspect):
+        _parse(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        commands.fleet_health(),
+        commands.fleet_alarms("digits"),
+        commands.device_list(),
+        commands.device_show("cam-03"),
+        commands.device_diagnose("cam-03"),
+        commands.rollback("digits", 3, 'it\'s "odd"; $(rm -rf /) `x`\n--to 9'),
+        commands.rollout_status(7),
+        commands.rollout_abort(7, "--help"),
+    ],
+)
+def test_commands_are_copied_as_they_stand(line: str) -> None:
+    _parse(line)
+    assert shlex.split(line)[0] == "muster"
+
+
+def test_a_reason_is_one_word_for_the_shell() -> None:
+    reason = "drift; rm -rf / & 'x'"
+    assert _parse(commands.rollback("digits", 3, reason)) == {"model": "digits", "to": 3, "reason": reason}
+
+
+def _parse(line: str) -> dict[str, Any]:
+    """Have the command line parse a command, to the last option; return what was given."""
+    words = shlex.split(line)
+    command: Any = typer.main.get_command(app)
+    context = command.make_context(words[0], words[1:])
+    while isinstance(command, TyperGroup):
+        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        assert command is not None, name
+        context = command.make_context(name, rest, parent=context)
+    return {
+        name: value
+        for name, value in context.params.items()
+        if context.get_parameter_source(name).name == "COMMANDLINE"
+    }
+
+
+def test_drift_of_inputs_on_some_devices_leads_to_the_strongest() -> None:
+    matter = _drift(_alarm(2)).matter
+    assert matter.severity is Severity.WARNING
+    assert matter.key == "drift:digits:input.mean"
+    assert matter.command == "muster device show cam-01"
+    assert matter.affected == (SHARED.sentence,)
+    assert (matter.model, matter.version, matter.device_count) == ("digits", 4, 2)
+
+
+def test_drift_of_answers_on_most_devices_is_taken_back() -> None:
+    matter = _drift(_alarm(8, feature="output.class")).matter
+    assert matter.severity is Severity.CRITICAL
+    assert shlex.split(matter.command)[:5] == ["muster", "rollback", "digits", "--to", "3"]
+    for alarm, previous in (
+        (_alarm(8), 3),  # of inputs
+        (_alarm(8, feature="output.class"), None),  # nothing to go back to
+        (_alarm(2, feature="output.class"), 3),  # on few
+        (_alarm(8, feature="output.class", versions=(3, 4)), 2),  # whatever the version
+    ):
+        assert _drift(alarm, previous).matter.command.startswith("muster device show ")
+
+
+def test_what_operators_do_is_no_news_to_them() -> None:
+    assert rollout_finding(_paused(by_operator=True), 5.0, RULES) is None
+    aborted = step(_paused(by_operator=False), Abort(by="ana", reason="no", roll_back=True), 4.0)[0]
+    assert rollout_finding(aborted, 5.0, RULES) is None
+    assert rollout_finding(_ended(Status.ROLLED_BACK, code="aborted"), 20.0, RULES) is None
+    assert rollout_finding(_ended(Status.SUCCEEDED), 20.0, RULES) is None
+
+
+def test_a_rollout_is_alerted_while_somebody_may_act() -> None:
+    paused = rollout_finding(_paused(by_operator=False), 5.0, RULES)
+    assert paused is not None
+    assert paused.matter.key == "rollout:7:paused"
+    assert paused.matter.evidence[0] == "Stage 1: too little was observed."
+    failed = rollout_finding(_ended(Status.FAILED), 20.0, RULES)
+    assert failed is not None
+    assert failed.matter.severity is Severity.CRITICAL
+    assert shlex.split(failed.matter.command)[:5] == ["muster", "rollback", "digits", "--to", "1"]
+    assert rollout_finding(_ended(Status.FAILED), 10.0 + RULES.rollout_for_s, RULES) is None
+
+
+@pytest.mark.parametrize(
+    ("offline", "devices", "severity"),
+    [(0, 0, None), (0, 10, None), (1, 11, None), (1, 10, Severity.WARNING), (5, 10, Severity.CRITICAL)],
+)
+def test_a_share_of_the_devices_is_an_alert(offline: int, devices: int, severity: Severity | None) -> None:
+    reasons = {f"cam-{number}": "not connected" for number in range(offline)}
+    found = offline_finding(UnwellDevices(offline, reasons), devices, RULES)
+    assert (found.matter.severity if found else None) == severity
+    assert found is None or found.matter.device_count == offline
+
+
+def test_devices_that_are_not_known_by_name_are_counted() -> None:
+    found = unhealthy_finding(UnwellDevices(900, {"cam-1": "drift"}), 1000, RULES)
+    assert found is not None
+    assert (found.matter.device_count, found.devices) == (900, ("cam-1",))
+
+
+def test_a_hub_that_is_well_is_no_alert() -> None:
+    assert hub_findings(HubFacts(True, refused=19, taken=5, backlog=99_999), RULES) == []
