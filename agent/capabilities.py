@@ -16,11 +16,12 @@ from fleet.protocol.messages import Capabilities
 MAX_HARDWARE_LENGTH = 128
 
 
-def measure(state: Path) -> Capabilities:
+def measure(state: Path, *, captures_samples: bool = False) -> Capabilities:
     """Return the device's capabilities as they are now.
 
     Args:
         state: A folder on the file system where models are installed.
+        captures_samples: Whether the owner lets inputs be captured.
     """
     return Capabilities(
         agent_version=agent_version(),
@@ -30,6 +31,7 @@ def measure(state: Path) -> Capabilities:
         free_bytes=shutil.disk_usage(state).free,
         hardware=hardware(),
         obeys_wishes=True,
+        captures_samples=captures_samples,
     )
 
 

@@ -30,6 +30,8 @@ from agent import capabilities, durable
 from agent.announcement import Announcer, last_will
 from agent.backoff import Backoff
 from agent.blobs import BlobStore
+from agent.capture.capture import Capture
+from agent.capture.sender import SampleSender
 from agent.connection import Done
 from agent.delivery import Delivery
 from agent.drain import Drain
@@ -161,6 +163,16 @@ class Daemon:
         self._gate = Gate(state, settings, self._on_change)
         slots = Slots(state / "models", self._blobs)
         self._models = self._build_models(slots)
+        self._capture = Capture(
+            state, settings, self._host, on_sample=self._wake_samples, on_incident=self._on_incident
+        )
+        self._samples = SampleSender(
+            device_id,
+            self._capture.spool,
+            self._link,
+            waiting_records=self._recorder.waiting_records,
+            resend_s=settings.resend_interval_s,
+        )
         self._remote = Remote(
             state,
             settings,
@@ -176,7 +188,9 @@ class Daemon:
             self._link,
             settings,
             sequence=lambda: director.sequence,
-            capabilities=partial(capabilities.measure, state),
+            capabilities=partial(
+                capabilities.measure, state, captures_samples=settings.allow_sample_capture
+            ),
             states=self._models.states,
             waiting_records=self._recorder.waiting_records,
         )
@@ -236,6 +250,7 @@ class Daemon:
                 self._recorder.keep_recording(self._settings.telemetry_interval_s),
                 self._give_back(),
                 self._notifier.keep_telling(self._status),
+                *((self._capture.run(), self._samples.run()) if self._settings.allow_sample_capture else ()),
             )
         ]
         watch = asyncio.ensure_future(self._lasting(end_when_stalled(self._settings.stall_limit_s)))
@@ -318,6 +333,7 @@ class Daemon:
             task.cancel()
         await asyncio.wait(tasks, timeout=max(0.05, end_s - clock()))
         self._outbox.close()
+        self._capture.close()
         log.info("The agent of %s stopped.", self._identity.device_id)
         faulthandler.cancel_dump_traceback_later()
 
@@ -347,7 +363,8 @@ class Daemon:
                 case Down.FILE:
                     self._files.on_answer(payload)
                 case Down.ACK:
-                    self._sender.on_ack(payload)
+                    if not self._samples.on_ack(payload):
+                        self._sender.on_ack(payload)
                 case None:
                     raise InvalidMessage(f"A message came on the unknown topic {topic!r:.120}.")
         except MusterError as error:
@@ -376,6 +393,7 @@ class Daemon:
         """Carry out an accepted assignment: what is wished first, for it may hold back what is ordered."""
         self._remote.apply(assignment.wishes)
         self._models.apply(assignment)
+        self._capture.apply(assignment)
 
     def _live(self) -> Live:
         """Return what only the running agent knows, for a diagnostic bundle."""
@@ -388,6 +406,9 @@ class Daemon:
             tuple(self._incidents.recent),
             recent_lines(),
         )
+
+    def _wake_samples(self) -> None:
+        self._samples.wake()
 
     def _on_change(self) -> None:
         self._spare.set()

@@ -103,6 +103,8 @@ class Hosted:
         self.on_answer: Callable[[Tensors, dict[str, NDArray[Any]], int], None] | None = None
         """Told of each good answer in the thread that gave it: inputs and outputs (copy them to keep them),
         and how long the runtime took, in nanoseconds."""
+        self.on_sample: Callable[[Hosted, Tensors, Answer], None] | None = None
+        """Likewise, to choose samples that people may label, see `agent.capture`."""
         self.stated_memory_bytes = slot.variant.requirement.peak_memory_bytes
         self.footprint_before = measure_footprint()
         """The memory as it was before it was loaded, if whoever loads it sets it; else as it is now."""
@@ -114,7 +116,7 @@ class Hosted:
         self._loop = loop
         self._task = slot.manifest.signature.task
         signature = slot.manifest.signature
-        self._input, self._output = signature.inputs[0].name, signature.outputs[0].name
+        self._input, self.output_name = signature.inputs[0].name, signature.outputs[0].name
         self._numbers = next((tensor.name for tensor in signature.inputs if tensor.dtype != TEXT), None)
 
     async def self_test(self) -> None:
@@ -213,12 +215,14 @@ class Hosted:
             inputs: As they were given; they are not kept.
             answer: What they were answered with.
         """
-        values = answer.outputs[self._output]
+        values = answer.outputs[self.output_name]
         samples = len(values)
         self.answered += samples
-        self.counter.count(self._profiled(inputs, samples), values, answer.compute_ns / 1000)
+        self.counter.count(self.profiled(inputs, samples), values, answer.compute_ns / 1000)
         if self.on_answer is not None:
             self.on_answer(inputs, answer.outputs, answer.compute_ns)
+        if self.on_sample is not None:
+            self.on_sample(self, inputs, answer)
 
     def tell_late_run(self) -> None:
         """Count a run as failed that a thread began and that has not ended in time; once for each."""
@@ -252,10 +256,10 @@ class Hosted:
             if not is_finite(value):
                 why = "The model answered with values that are not finite."
                 raise self._failed(InferenceNotFinite(why))
-        values = outputs[self._output]
+        values = outputs[self.output_name]
         shape, samples = values.shape, len(inputs[self._input])
         if self._task == "reconstruction":
-            fits = values.size == self._profiled(inputs, samples).size
+            fits = values.size == self.profiled(inputs, samples).size
         else:
             fits = values.size > 0
         if shape[:1] != (samples,) or not fits:
@@ -277,7 +281,7 @@ class Hosted:
             is_guest,
         )
 
-    def _profiled(self, inputs: Tensors, samples: int) -> NDArray[Any]:
+    def profiled(self, inputs: Tensors, samples: int) -> NDArray[Any]:
         """Return the first input of numbers; for a model of text alone, no numbers, shape (N, 0)."""
         return np.empty((samples, 0), dtype=np.float32) if self._numbers is None else inputs[self._numbers]
 
@@ -359,6 +363,8 @@ class Host:
 
     def __init__(self) -> None:
         self._hosted: dict[str, Hosted] = {}
+        self.on_put: Callable[[str, Hosted], None] | None = None
+        """Told of each version that is to answer from now on, and of which model."""
         self._former: set[Counter] = (
             set()
         )  # of versions that answer no more, and in which something may be counted
@@ -417,6 +423,8 @@ class Host:
         if hosted is None:
             self._hosted.pop(model, None)
         else:
+            if self.on_put is not None:
+                self.on_put(model, hosted)
             self._hosted[model] = hosted
         if before is not None:
             self._former.add(before.counter)

@@ -16,6 +16,7 @@ from agent import durable
 from agent.life.maintenance import parse_windows
 from agent.runtimes.providers import check_providers
 from fleet.protocol.errors import InvalidConfiguration
+from fleet.protocol.names import checked_name
 
 FILE_NAME = "agent.toml"
 _HEADER = (
@@ -84,6 +85,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model_memory_limit_bytes: Bytes = 0
     models_memory_limit_bytes: Bytes = 0
 
+    allow_sample_capture: bool = False
+    sample_bytes_per_day: Bytes = 16 * 1024**2
+    sample_spool_bytes: Bytes = 8 * 1024**2
+    sample_redaction: str = ""
+    sample_redaction_command: Annotated[tuple[Line, ...], msgspec.Meta(max_length=64)] = ()
+    sample_redaction_timeout_s: Seconds = 10.0
+
     maintenance_windows: Annotated[tuple[Line, ...], msgspec.Meta(max_length=64)] = ()
     readiness_command: Annotated[tuple[Line, ...], msgspec.Meta(max_length=64)] = ()
     readiness_timeout_s: Seconds = 10.0
@@ -108,6 +116,7 @@ def parse_settings(given: dict[str, Any]) -> Settings:
 
     Raises:
         InvalidConfiguration: A setting is unknown, or its value cannot be used.
+        InvalidName: The redaction's name breaks the naming rule.
     """
     try:
         settings = msgspec.convert(given, Settings)
@@ -121,7 +130,18 @@ def parse_settings(given: dict[str, Any]) -> Settings:
     if settings.backoff_maximum_s < settings.backoff_minimum_s:
         raise InvalidConfiguration("backoff_maximum_s is below backoff_minimum_s.")
     parse_windows(settings.maintenance_windows)
+    _check_redaction(settings)
     return settings
+
+
+def _check_redaction(settings: Settings) -> None:
+    command = settings.sample_redaction_command
+    if bool(command) != bool(settings.sample_redaction):
+        raise InvalidConfiguration("sample_redaction and sample_redaction_command belong together.")
+    if command:
+        checked_name(settings.sample_redaction, "redaction")
+    if command and not Path(command[0]).is_absolute():
+        raise InvalidConfiguration("The program in sample_redaction_command is no absolute path.")
 
 
 def read_settings(state: Path) -> Settings:

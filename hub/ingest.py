@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from fleet.protocol import messages, topics
 from fleet.protocol.errors import InvalidInput, NotFound, StorageError, Unavailable
 from fleet.protocol.messages import Ack, FetchRequest, FileAnswer, Want
+from fleet.protocol.samples import SampleMessage
 from fleet.protocol.topics import Down, Up
 from hub.floods import Floods
 from hub.ingest_batch import Batch, BatchReader, Request
@@ -60,6 +61,7 @@ class Ingest:
         on_behind: Called with a device id when the device has not accepted its current assignment.
         on_records: Called when new records were stored.
         on_written: Told how long a batch took to be stored, in seconds.
+        take_sample: Keeps a captured sample, see `hub.samples.Samples.take`; raises what refuses it.
         dead_letters_kept: How many dead letters are kept.
     """
 
@@ -76,6 +78,7 @@ class Ingest:
         on_behind: Callable[[str], Coroutine[Any, Any, None]],
         on_records: Callable[[], None],
         on_written: Callable[[float], None],
+        take_sample: Callable[[str, SampleMessage, float], None],
         dead_letters_kept: int,
     ) -> None:
         self._store = store
@@ -87,11 +90,13 @@ class Ingest:
         self._on_behind = on_behind
         self._on_records = on_records
         self._on_written = on_written
+        self._take_sample = take_sample
         self._dead_letters_kept = dead_letters_kept
         self._background = TaskSet()
         self._requests: dict[Up, Callable[[Request], Awaitable[None]]] = {
             Up.WANT: self._want,
             Up.FETCH: self._fetch,
+            Up.SAMPLE: self._sample,
         }
         self.floods = floods
         self.messages_taken = 0
@@ -160,6 +165,20 @@ class Ingest:
         answer = await asyncio.to_thread(self._answer, messages.decode(request.payload, FetchRequest))
         topic = topics.down(request.device_id, Down.FILE)
         self._background.start(self._publish_or_drop(topic, messages.encode(answer)))
+
+    async def _sample(self, request: Request) -> None:
+        message = messages.decode(request.payload, SampleMessage)
+        ack = messages.encode(Ack(message.stream, (message.number,)))
+        topic = topics.down(request.device_id, Down.ACK)
+        try:
+            await asyncio.to_thread(self._take_sample, request.device_id, message, time.time())
+        except StorageError as error:
+            log.error("%s A sample of %s has to come again.", error, request.device_id)
+            return
+        except (InvalidInput, NotFound):
+            self._background.start(self._publish_or_drop(topic, ack))  # sending it again would not help
+            raise
+        self._background.start(self._publish_or_drop(topic, ack))
 
     async def _publish_or_drop(self, topic: str, payload: bytes) -> None:
         """Publish what is asked for again by the device if it is lost."""

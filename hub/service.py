@@ -51,6 +51,7 @@ from hub.mqtt_packets import Published
 from hub.quality import QualityWatch
 from hub.registry.models import Models
 from hub.rollouts import Rollouts
+from hub.samples import Samples
 from hub.settings import read_settings
 from hub.store.state_rows import StateRules
 from hub.wishes import Wishing
@@ -170,6 +171,13 @@ class _Running:
             lifetime_s=settings.assignment_lifetime_s,
             resend_s=settings.assignment_resend_s,
         )
+        self._samples = Samples(
+            store,
+            manifest=self._models.manifest,
+            on_orders=self._order_waits,
+            budget_bytes=settings.sample_budget_bytes,
+            retention_s=settings.sample_retention_s,
+        )
         self._ingest = Ingest(
             store,
             Floods(store, settings.flood_limits),
@@ -181,6 +189,7 @@ class _Running:
             on_behind=self._sender.send,
             on_records=self._judge.set,
             on_written=self._instruments.ingest_write_s.observe,
+            take_sample=self._samples.take,
             dead_letters_kept=settings.dead_letters_kept,
         )
         policy = HealthPolicy(silence_limit_s=settings.offline_after_s)
@@ -237,6 +246,7 @@ class _Running:
             wishing=Wishing(self._home.store, on_orders=self._order_waits),
             states=self._states,
             ingest=self._ingest,
+            samples=self._samples,
             broker_access=self._broker_access,
             update_accounts=self._update_accounts,
             broker_connected=lambda: self._mqtt.connected,
@@ -348,6 +358,7 @@ class _Running:
     async def _renew_metadata(self) -> None:
         while True:
             await asyncio.to_thread(_guarded, lambda: self._home.repository.renew(time.time()))
+            await asyncio.to_thread(_guarded, lambda: self._samples.forget_old(time.time()))
             await asyncio.sleep(RENEWAL_S)
 
     async def _woken(self, event: asyncio.Event) -> None:

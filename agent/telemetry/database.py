@@ -1,4 +1,4 @@
-"""The outbox's SQLite file: opened when it is needed, put aside when it is damaged, its errors made ours.
+"""The outbox's SQLite file, and the spool's: opened when needed, put aside if damaged, its errors made ours.
 
 A file that cannot be opened now (the disk is full, a device fails) is left as it is and tried again at the
 next use. Only what SQLite calls corrupt, or no database at all, is damage: the file then gets a name of its
@@ -32,10 +32,14 @@ class Database:
     Args:
         path: The file.
         prepare: Called with each new connection, before anything else uses it.
+        name: What messages call it.
     """
 
-    def __init__(self, path: Path, prepare: Callable[[sqlite3.Connection], None]) -> None:
+    def __init__(
+        self, path: Path, prepare: Callable[[sqlite3.Connection], None], *, name: str = "outbox"
+    ) -> None:
         self._path = path
+        self._name = name
         self._prepare = prepare
         self._connection: sqlite3.Connection | None = None
         self.damage: StorageCorrupt | None = None
@@ -63,8 +67,10 @@ class Database:
             if self.damage is not None and _is_damage(error):
                 raise self.damage from error
             if _code(error) in _FULL:
-                raise NoSpace("There is no space left for the outbox.", remedy="Free some space.") from error
-            raise StorageError(f"The outbox cannot be used: {error}.") from error
+                raise NoSpace(
+                    f"There is no space left for the {self._name}.", remedy="Free some space."
+                ) from error
+            raise StorageError(f"The {self._name} cannot be used: {error}.") from error
 
     def close(self) -> None:
         """Close the file, if it is open."""
@@ -99,8 +105,10 @@ class Database:
 
     def _put_aside(self, error: sqlite3.Error) -> None:
         """Make room for a new file. Comes before closing: SQLite deletes a log when it closes its file."""
-        log.warning("The outbox is damaged (%s) and was put aside as %s.", error, self._move_aside())
-        self.damage = StorageCorrupt("The outbox was damaged; records that the hub did not have are lost.")
+        log.warning("The %s is damaged (%s) and was put aside as %s.", self._name, error, self._move_aside())
+        self.damage = StorageCorrupt(
+            f"The {self._name} was damaged; records that the hub did not have are lost."
+        )
 
     def _move_aside(self) -> str:
         """Give the file and its log a name that nothing has, and return it."""

@@ -6,12 +6,13 @@ topic                                     direction    payload
 ``muster/v1/d/{device}/up/hello``         device → hub  `Hello`: what I can run, the newest order I know
 ``muster/v1/d/{device}/up/state``         device → hub  `StateReport`: heartbeat with the reported state
 ``muster/v1/d/{device}/up/record``        device → hub  `Record`: one durable event or telemetry window
+``muster/v1/d/{device}/up/sample``        device → hub  `SampleMessage`: one captured input
 ``muster/v1/d/{device}/up/want``          device → hub  `Want`: chunks of a blob that are still missing
 ``muster/v1/d/{device}/up/fetch``         device → hub  `FetchRequest`: a part of a trust metadata file
 ``muster/v1/d/{device}/up/presence``      device → hub  `Presence`: also the connection's last will
 ``muster/v1/d/{device}/down/assignment``  hub → device  COSE_Sign1 bytes, see `fleet.protocol.assignment`
 ``muster/v1/d/{device}/down/file``        hub → device  `FileAnswer`
-``muster/v1/d/{device}/down/ack``         hub → device  `Ack`: records that the hub has stored
+``muster/v1/d/{device}/down/ack``         hub → device  `Ack`: records and samples that the hub has
 ``muster/v1/blobs/{sha256}/{index}``      hub → all     one chunk of a blob, raw bytes
 ========================================  ===========  ==================================================
 
@@ -40,6 +41,7 @@ class Up(StrEnum):
     HELLO = "hello"
     STATE = "state"
     RECORD = "record"
+    SAMPLE = "sample"
     WANT = "want"
     FETCH = "fetch"
     PRESENCE = "presence"

@@ -16,6 +16,7 @@ from hub.api import (
     operations,
     remote,
     rollouts,
+    samples,
     tags,
 )
 from hub.api.limits import BodyLimit
@@ -24,7 +25,7 @@ from hub.api.schemas import Problem
 from hub.api.services import HubServices
 
 PREFIX = "/api/v1"
-MODULES = (alerts, datasets, models, enrolment, devices, remote, tags, rollouts, fleet, health)
+MODULES = (alerts, datasets, models, enrolment, devices, remote, tags, rollouts, fleet, health, samples)
 """Those whose routes are below `PREFIX`."""
 
 

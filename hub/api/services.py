@@ -17,6 +17,7 @@ from hub.ingest import Ingest
 from hub.metrics import Instruments
 from hub.registry.models import Models
 from hub.rollouts import Rollouts
+from hub.samples import Samples
 from hub.settings import Settings
 from hub.store.blobs import BlobFolder
 from hub.store.protocols import Store
@@ -46,6 +47,7 @@ class HubServices:
     wishing: Wishing
     states: FleetStates
     ingest: Ingest
+    samples: Samples
     broker_access: Callable[[str, str, str], BrokerAccess]
     update_accounts: Callable[[], Awaitable[None]]
     broker_connected: Callable[[], bool]

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fleet.protocol.errors import MusterError
-from hub.cli import alerts, datasets, devices, fleet, hub, models, remote, rollouts, tags
+from hub.cli import alerts, datasets, devices, fleet, hub, models, remote, rollouts, samples, tags
 from hub.cli.client import Connection
 from hub.cli.convert import convert
 from hub.cli.demo import demo
@@ -26,6 +26,7 @@ app.add_typer(hub.app, name="hub")
 app.add_typer(datasets.app, name="dataset")
 app.add_typer(models.app, name="model")
 models.app.command("convert")(convert)
+models.app.command("capture")(samples.capture)
 app.add_typer(devices.app, name="device")
 devices.app.command("log-level")(remote.log_level)
 devices.app.command("hold")(remote.hold)
@@ -33,6 +34,7 @@ devices.app.command("release")(remote.release)
 devices.app.command("tag", context_settings=tags.TAG_SETTINGS)(tags.tag)
 devices.app.command("diagnose")(remote.diagnose)
 app.add_typer(rollouts.app, name="rollout")
+app.add_typer(samples.app, name="samples")
 app.add_typer(fleet.app, name="fleet")
 app.add_typer(alerts.app, name="alerts")
 app.command("rollback")(rollouts.rollback)

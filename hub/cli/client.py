@@ -120,9 +120,10 @@ class Client:
         """POST bytes, part by part, and wait until the hub has worked on them; raises like `get`."""
         return self._json("POST", path, content=parts, timeout=httpx.Timeout(TIMEOUT_S, read=WORK_TIMEOUT_S))
 
-    def download(self, path: str) -> bytes:
-        """Return the bytes that answer a GET; raises like `get`."""
-        return self._answer("GET", path).content
+    def download(self, path: str, **parameters: Any) -> bytes:
+        """Return the bytes that answer a GET; parameters and errors are as of `get`."""
+        given = {key: value for key, value in parameters.items() if value is not None}
+        return self._answer("GET", path, params=given).content
 
     def close(self) -> None:
         """Close its connections."""

@@ -17,6 +17,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from fleet.protocol.assignment import Assignment, ModelOrder
+from fleet.protocol.capture import CapturePolicy
 from fleet.protocol.chunks import CHUNK_SIZE_BYTES, chunk_count, indices_of
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.enrolment import (
@@ -38,6 +39,7 @@ from fleet.protocol.messages import (
     encode,
 )
 from fleet.protocol.records import DeploymentReport, Incident, Measurement, ShadowReport, TelemetryWindow
+from fleet.protocol.samples import SampleMessage
 from fleet.protocol.topics import HUB_ACCOUNT, HUB_SUBSCRIPTION, Down, Up, chunk, down, parse_up
 from fleet.protocol.wishes import NO_WISHES, Wishes
 from tests.support.agent_broker import AnyBroker
@@ -62,6 +64,8 @@ class Peer:
         self.arrivals_s: list[float] = []
         """When each record came, also one that came before; by the monotonic clock."""
         self.lose_ack: Callable[[Record], bool] = lambda _record: False
+        self.samples: list[SampleMessage] = []
+        """Captured samples, each once, in the order in which they came."""
         self.states: list[StateReport] = []
         self.hellos: list[Hello] = []
         self.wants: list[Want] = []
@@ -130,11 +134,12 @@ class Peer:
         key: DirectorKey | None = None,
         shadow_s: int = 0,
         wishes: Wishes = NO_WISHES,
+        capture: CapturePolicy | None = None,
     ) -> Assignment:
         """Order bundles, now and after each announcement."""
-        assignment = msgspec.structs.replace(
-            self.assignment(device_id, *orders, shadow_s=shadow_s), wishes=wishes
-        )
+        given = self.assignment(device_id, *orders, shadow_s=shadow_s)
+        models = tuple(msgspec.structs.replace(order, capture=capture) for order in given.models)
+        assignment = msgspec.structs.replace(given, models=models, wishes=wishes)
         message = (key or self.repository.director).sign(assignment)
         self._assignments[device_id] = message
         self.send(device_id, Down.ASSIGNMENT, message)
@@ -246,6 +251,8 @@ class Peer:
             self.states.append(decode(payload, StateReport))
         elif channel is Up.RECORD:
             self._store(device_id, decode(payload, Record))
+        elif channel is Up.SAMPLE:
+            self._keep(device_id, decode(payload, SampleMessage))
         elif channel is Up.WANT:
             self._send_chunks(decode(payload, Want))
         elif channel is Up.FETCH:
@@ -261,6 +268,13 @@ class Peer:
         if self.lose_ack(record):
             return
         self.send(device_id, Down.ACK, encode(Ack(record.stream, (record.number,))))
+
+    def _keep(self, device_id: str, message: SampleMessage) -> None:
+        if Up.SAMPLE in self.silent:
+            return
+        if message not in self.samples:
+            self.samples.append(message)
+        self.send(device_id, Down.ACK, encode(Ack(message.stream, (message.number,))))
 
     def _send_chunks(self, want: Want) -> None:
         self.wants.append(want)

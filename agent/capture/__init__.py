@@ -1,0 +1,1 @@
+"""Capturing samples for labelling: what is chosen, how much, redaction, the spool, and sending."""
