@@ -14,6 +14,7 @@ from hub.api import (
     health,
     models,
     operations,
+    query,
     remote,
     rollouts,
     samples,
@@ -25,7 +26,7 @@ from hub.api.schemas import Problem
 from hub.api.services import HubServices
 
 PREFIX = "/api/v1"
-MODULES = (alerts, datasets, models, enrolment, devices, remote, tags, rollouts, fleet, health, samples)
+MODULES = (alerts, datasets, models, enrolment, devices, remote, tags, rollouts, fleet, health, query, samples)
 """Those whose routes are below `PREFIX`."""
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
 from msgspec.structs import asdict
 
 from fleet.health import device_health
 from fleet.protocol.records import DeploymentReport, Incident
 from hub.api.auth import Viewer
+from hub.api.exports import EXPORTS, Form, Wanted, exported
 from hub.api.measurement_schemas import MeasurementOut
 from hub.api.paging import Limit, number_in
 from hub.api.schemas import (
@@ -26,16 +30,41 @@ from hub.api.schemas import (
     TimelineEntryOut,
     WishesOut,
 )
+from hub.api.search import search_of
 from hub.api.services import Hub, HubServices
+from hub.query.devices import Search
+from hub.query.tables import Column, Kind, Table
 from hub.store.rows import DeviceRow, DeviceWishes, StoredRecord
+
+_EXPORTED_AT_ONCE = 1000
+DEVICE_COLUMNS = [
+    Column("device_id"),
+    Column("health"),
+    Column("reasons"),
+    Column("online", Kind.FLAG),
+    Column("runs"),
+    Column("tags"),
+    Column("attributes"),
+    Column("hardware"),
+    Column("architecture"),
+    Column("agent_version"),
+    Column("runtimes"),
+    Column("enrolled_at_s", Kind.TIME),
+    Column("last_seen_at_s", Kind.TIME),
+]
 
 router = APIRouter(tags=["devices"])
 
 
-@router.get("/devices")
-def list_devices(hub: Hub, _: Viewer, after: str = "", limit: Limit = 100) -> Page[DeviceOut]:
-    """List the devices of the fleet by id."""
-    rows = hub.store.devices(after=after, limit=limit)
+@router.get("/devices", response_model=Page[DeviceOut], responses=EXPORTS)
+def list_devices(
+    hub: Hub, _: Viewer, *, form: Wanted, where: str | None = None, after: str = "", limit: Limit = 100
+) -> Page[DeviceOut] | StreamingResponse:
+    """List devices, or those that a target means, by id; as CSV or Parquet all of them."""
+    search = search_of(hub, where)
+    if form is not Form.JSON:
+        return exported(Table(DEVICE_COLUMNS, _exported(hub, search)), form, "devices")
+    rows = list(islice(search.devices(after=after, wanted=limit), limit))
     items = [DeviceOut(**fields) for fields in _fields(hub, rows)]
     return Page(items=items, next=rows[-1].device_id if len(rows) == limit else None)
 
@@ -119,6 +148,15 @@ def _fields(hub: HubServices, rows: list[DeviceRow]) -> list[dict[str, Any]]:
         }
         for row, health in zip(rows, judged, strict=True)
     ]
+
+
+def _exported(hub: HubServices, search: Search) -> Iterator[dict[str, Any]]:
+    """Yield the devices of a search as rows of a table."""
+    found = search.devices()
+    while rows := list(islice(found, _EXPORTED_AT_ONCE)):
+        for fields in _fields(hub, rows):
+            runs = [f"{m.model} {m.version}" for m in fields["models"] if m.version is not None]
+            yield {**fields, "runs": runs}
 
 
 def _models(row: DeviceRow) -> list[ModelStateOut]:

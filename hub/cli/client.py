@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,19 @@ class Client:
         given = {key: value for key, value in parameters.items() if value is not None}
         return self._answer("GET", path, params=given).content
 
+    @contextmanager
+    def stream(self, path: str, **parameters: Any) -> Iterator[Iterator[bytes]]:
+        """Give the bytes that answer a GET, part by part as they come; raises like `get`."""
+        given = {key: value for key, value in parameters.items() if value is not None}
+        try:
+            with self._http.stream("GET", API + path, params=given) as response:
+                if not response.is_success:
+                    response.read()
+                    raise _error(response)
+                yield response.iter_bytes()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._silent(error) from error
+
     def close(self) -> None:
         """Close its connections."""
         self._http.close()
@@ -153,13 +167,16 @@ class Client:
         try:
             response = self._http.request(method, API + path, **arguments)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise HubUnavailable(
-                f"The hub at {self._url} does not answer ({type(error).__name__}).",
-                remedy="Is `muster hub serve` running there? Set MUSTER_URL if it is elsewhere.",
-            ) from error
+            raise self._silent(error) from error
         if not response.is_success:
             raise _error(response)
         return response
+
+    def _silent(self, error: Exception) -> HubUnavailable:
+        return HubUnavailable(
+            f"The hub at {self._url} does not answer ({type(error).__name__}).",
+            remedy="Is `muster hub serve` running there? Set MUSTER_URL if it is elsewhere.",
+        )
 
 
 def _error(response: httpx.Response) -> MusterError:

@@ -38,6 +38,12 @@ def test_a_device_has_no_end_of_tags_and_a_refused_change_changes_nothing(store:
     assert store.tags("cam-1") == ("lab",)
 
 
+def test_the_names_of_attributes_are_those_that_some_device_has(store: Store) -> None:
+    assert store.attribute_names() == set()
+    add_device(store, "cam-1")
+    assert store.attribute_names() == {"site"}
+
+
 def test_a_device_that_is_not_there_has_no_tags(store: Store) -> None:
     with pytest.raises(NotFound):
         store.tag("nobody", add=["lab"], remove=[], action=DID)

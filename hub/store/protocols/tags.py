@@ -1,4 +1,4 @@
-"""What operators tagged devices with."""
+"""What devices are chosen by: the tags that operators gave them, and the names of their attributes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from hub.store.rows import Action
 
 
 class TagStore(Protocol):
-    """What operators tagged devices with: a change and its action are one transaction."""
+    """What devices are chosen by: a change of tags and its action are one transaction."""
+
+    def attribute_names(self) -> set[str]:
+        """Return the names of all attributes that some device has."""
+        ...
 
     def tags(self, device_id: str) -> tuple[str, ...]:
         """Return a device's tags, sorted; none if there is no such device."""

@@ -1,4 +1,4 @@
-"""What operators tagged devices with."""
+"""What devices are chosen by: the tags that operators gave them, and the names of their attributes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ MAX_TAGS = 64
 
 class SqliteTags(Part):
     """Implements `hub.store.protocols.TagStore`."""
+
+    def attribute_names(self) -> set[str]:
+        """Return the names of all attributes that some device has."""
+        rows = self._database.rows(
+            "SELECT DISTINCT each.key AS name FROM devices, json_each(devices.attributes) AS each"
+        )
+        return {row["name"] for row in rows}
 
     def tags(self, device_id: str) -> tuple[str, ...]:
         """Return a device's tags, sorted; none if there is no such device."""

@@ -1,0 +1,1 @@
+"""What engineers ask of the fleet: devices, series, drift, comparisons. It changes nothing."""

@@ -1,0 +1,117 @@
+"""Searching devices: which of the fleet a target means."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from fleet.protocol.errors import InvalidTarget, NotFound
+from fleet.targets.evaluation import DeviceProfile, compile_target
+from fleet.targets.parser import parse_target
+from fleet.targets.tree import Attribute, BuiltIn, Fact, Target, VersionOf, operands
+from hub.store.protocols import DeviceStore, RegistryStore, StateStore, TagStore
+from hub.store.rows import DeviceRow
+
+PAGE = 1000
+
+
+class SearchStore(DeviceStore, StateStore, TagStore, RegistryStore, Protocol):
+    """What searching needs of the store."""
+
+
+class Search:
+    """Finds the devices that a target means.
+
+    Attributes:
+        asks_health: Whether the target asks for the devices' health, which is as old as its last refresh.
+
+    Args:
+        store: Knows the devices.
+        where: The target; None for every device.
+
+    Raises:
+        InvalidTarget: It cannot be understood, or asks for an attribute or model that nobody has.
+    """
+
+    def __init__(self, store: SearchStore, where: str | None) -> None:
+        self._store = store
+        target = parse_target(where) if where is not None else None
+        self._test: Callable[[DeviceProfile], bool] | None = None
+        self.asks_health = False
+        if target is not None:
+            check_names(store, target)
+            self._test = compile_target(target)
+            self.asks_health = Fact(BuiltIn.HEALTH) in operands(target)
+
+    def devices(self, *, after: str = "", wanted: int = PAGE) -> Iterator[DeviceRow]:
+        """Yield the devices that are meant, by id.
+
+        Args:
+            after: Only those whose id comes after it.
+            wanted: About so many are taken.
+        """
+        test = self._test
+        tags = self._store.all_tags() if test else {}
+        while rows := self._store.devices(after=after, limit=PAGE if test else wanted):
+            if test is None:
+                yield from rows
+            else:
+                health = self._health(rows)
+                yield from (row for row in rows if test(_profile(row, tags, health.get(row.device_id, ""))))
+            after = rows[-1].device_id
+
+    def _health(self, rows: list[DeviceRow]) -> dict[str, str]:
+        if not self.asks_health:
+            return {}
+        states = self._store.device_states([row.device_id for row in rows])
+        return {device_id: state.status.value for device_id, state in states.items()}
+
+
+def check_names(store: SearchStore, target: Target) -> None:
+    """Refuse a target that asks for what nobody has: more often it is a slip of the pen than meant.
+
+    Raises:
+        InvalidTarget: No device has an attribute of that name, or there is no such model.
+    """
+    asked = operands(target)
+    attributes = {operand.name for operand in asked if isinstance(operand, Attribute)}
+    known = store.attribute_names() if attributes else set()
+    for name in sorted(attributes - known):
+        near = difflib.get_close_matches(name, [*known, *BuiltIn], 1)
+        guess = f"Did you mean {near[0]}? " if near else ""
+        raise InvalidTarget(
+            f"No device has the attribute {name!r:.80}.", remedy=f"{guess}`has(…)` asks for it all the same."
+        )
+    for model in sorted(operand.model for operand in asked if isinstance(operand, VersionOf)):
+        try:
+            check_model(store, model)
+        except NotFound as error:
+            raise InvalidTarget(error.message, remedy=error.remedy) from error
+
+
+def check_model(store: RegistryStore, model: str) -> None:
+    """Raise `NotFound` if there is no model of that name."""
+    if not store.versions(model, limit=1):
+        raise NotFound(
+            f"There is no model {model!r:.80}.", remedy="`muster model list` shows those there are."
+        )
+
+
+def _profile(row: DeviceRow, tags: dict[str, tuple[str, ...]], health: str) -> DeviceProfile:
+    can = row.capabilities
+    models = row.reported.models if row.reported else ()
+    return DeviceProfile(
+        id=row.device_id,
+        attributes=row.attributes,
+        hardware=can.hardware,
+        architecture=can.architecture,
+        agent_version=can.agent_version,
+        memory_bytes=can.memory_bytes,
+        free_bytes=can.free_bytes,
+        runtimes=can.runtimes,
+        online=row.online,
+        health=health,
+        tags=frozenset(tags.get(row.device_id, ())),
+        versions={state.model: state.version for state in models if state.version is not None},
+    )
