@@ -26,7 +26,20 @@ from hub.api.schemas import Problem
 from hub.api.services import HubServices
 
 PREFIX = "/api/v1"
-MODULES = (alerts, datasets, models, enrolment, devices, remote, tags, rollouts, fleet, health, query, samples)
+MODULES = (
+    alerts,
+    datasets,
+    models,
+    enrolment,
+    devices,
+    remote,
+    tags,
+    rollouts,
+    fleet,
+    health,
+    query,
+    samples,
+)
 """Those whose routes are below `PREFIX`."""
 
 
