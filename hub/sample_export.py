@@ -45,6 +45,9 @@ COLUMNS = (
     "label",
 )
 
+_LAST_S = datetime.max.replace(tzinfo=UTC).timestamp() - 1.0
+"""Devices' clocks may be thousands of years ahead."""
+
 _Form = tuple[tuple[str, str, tuple[int, ...]], ...]
 
 
@@ -94,7 +97,7 @@ def _stacked(tensors: Sequence[SampleTensor]) -> NDArray[Any]:
 
 
 def _line(file: str, place: int, row: SampleRow) -> Sequence[Any]:
-    captured_at = datetime.fromtimestamp(row.at_s, UTC).isoformat(timespec="seconds")
+    captured_at = datetime.fromtimestamp(min(row.at_s, _LAST_S), UTC).isoformat(timespec="seconds")
     return (
         file,
         place,

@@ -121,6 +121,8 @@ class Samples:
             raise InvalidMessage(f"A sample of {sample.model} did not go through {policy.redaction}.")
         digest, manifest = self._manifest(sample.model, sample.version)
         check_sample(sample, digest, manifest.signature)
+        if sample.feature and sample.feature not in {each.name for each in manifest.reference.features}:
+            raise InvalidMessage(f"A sample is said to drift in {sample.feature!r:.80}, which is no feature.")
         before = self._store.sample_bytes(device_id, sample.model, since_s=now_s - DAY_S)
         if before + sample.size_bytes > DAYS_AT_ONCE * policy.bytes_per_day:
             raise InvalidMessage(f"{device_id} sends more samples of {sample.model} than are ordered.")
