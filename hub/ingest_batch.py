@@ -26,7 +26,6 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from fleet.flood import cost
 from fleet.protocol import messages, shadow, topics
 from fleet.protocol.errors import InvalidInput, InvalidMessage, MusterError, NotFound
 from fleet.protocol.fields import Stream
@@ -104,13 +103,13 @@ class BatchReader:
 
     Args:
         digest: Returns the digest of a version's bundle; raises `NotFound`.
-        admit: Returns how many of a device's messages of some costs are taken, see `hub.floods.Floods.admit`.
+        admit: Returns how many of a device's messages are taken, see `hub.floods.Floods.admit`.
     """
 
     def __init__(
         self,
         digest: Callable[[str, int], str],
-        admit: Callable[[str, Sequence[int], float], int],
+        admit: Callable[[str, Sequence[bytes], float], int],
     ) -> None:
         self._digest = digest
         self._admit = admit
@@ -118,17 +117,18 @@ class BatchReader:
         self._digests: dict[tuple[str, int], str] = {}
         self._streams: set[str] = set()
         self._variants: set[str] = set()
+        self._seen = WindowHead(0.0, 0.0, "", 0, "", "")  # the last window that was good: the next is like it
 
     def read(self, published: Sequence[Published], now_s: float) -> Batch:
         """Sort, limit, decode and check messages in the order of their arrival."""
         batch = Batch(now_s)
         by_topic: dict[str, list[bytes]] = {}
-        for topic, payload, _ in published:
-            payloads = by_topic.get(topic)
+        for message in published:
+            payloads = by_topic.get(message.topic)
             if payloads is None:
-                by_topic[topic] = [payload]
+                by_topic[message.topic] = [message.payload]
             else:
-                payloads.append(payload)
+                payloads.append(message.payload)
         told = []
         for topic, payloads in by_topic.items():
             try:
@@ -140,8 +140,7 @@ class BatchReader:
             if channel in _SELF:
                 told.append(topic)
                 continue
-            admitted = self._admit(device_id, [cost(len(payload)) for payload in payloads], now_s)
-            del payloads[admitted:]
+            del payloads[self._admit(device_id, payloads, now_s) :]
             if channel is Up.RECORD:
                 self._records(batch, device_id, topic, payloads)
             else:
@@ -152,29 +151,34 @@ class BatchReader:
         return batch
 
     def _records(self, batch: Batch, device_id: str, topic: str, payloads: Sequence[bytes]) -> None:
-        now_s, numbers, stream = batch.now_s, None, ""
+        now_s, records, streams = batch.now_s, batch.records, self._streams
+        numbers: list[int] = []
+        stream, seen = "", self._seen
         for data in payloads:
-            head = None
             try:
-                read = read_head(data)
-                if read.stream not in self._streams:
-                    _learn(self._streams, read.stream, Stream)
-                head = read
-                if type(head.body) is WindowHead:
-                    self._check_window(head.body)
-                else:
+                head = read_head(data)
+                if head.stream != stream:
+                    if head.stream not in streams:
+                        _learn(streams, head.stream, Stream)
+                    stream = head.stream
+                    numbers = batch.acknowledged.setdefault((device_id, stream), [])
+                numbers.append(head.number)
+                body = head.body
+                if type(body) is not WindowHead:
                     self._check_rare(batch, device_id, topic, head, data)
-                batch.records.append(IncomingRecord(device_id, now_s, head, data))
+                elif (
+                    body.manifest_sha256 != seen.manifest_sha256
+                    or body.model != seen.model
+                    or body.version != seen.version
+                    or body.variant != seen.variant
+                ):
+                    self._check_window(body)
+                    self._seen = seen = body
+                records.append(IncomingRecord(device_id, now_s, head, data))
             except (InvalidInput, NotFound) as error:
                 batch.letters.append(batch.letter(device_id, topic, data, error))
-                if head is None:
-                    continue
-            else:
-                batch.taken += 1
-            if numbers is None or head.stream != stream:
-                stream = head.stream
-                numbers = batch.acknowledged.setdefault((device_id, stream), [])
-            numbers.append(head.number)
+                batch.taken -= 1
+        batch.taken += len(payloads)
 
     def _check_window(self, window: WindowHead) -> None:
         version = (window.model, window.version)

@@ -34,6 +34,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import msgspec
+
 from fleet.protocol.errors import InvalidMessage
 
 CONNACK, PUBLISH, PUBACK, SUBACK, PINGRESP = 0x20, 0x30, 0x40, 0x90, 0xD0
@@ -56,7 +58,7 @@ _PASSWORD, _USER_NAME = 0x40, 0x80
 _SIZES = {CONNACK: 2, PUBACK: 2, PINGRESP: 0}
 
 
-class Published(NamedTuple):
+class Published(msgspec.Struct, frozen=True, gc=False):
     """A PUBLISH.
 
     Attributes:

@@ -16,7 +16,14 @@ import msgspec
 from fleet.protocol.errors import InvalidMessage, MessageTooLarge
 from fleet.protocol.fields import Count, UnixTime
 from fleet.protocol.messages import MAX_MESSAGE_SIZE_BYTES, Record
-from fleet.protocol.records import DeploymentReport, Diagnostics, Incident, Measurement, ShadowReport
+from fleet.protocol.records import (
+    DeploymentReport,
+    Diagnostics,
+    Incident,
+    Measurement,
+    SealedWindow,
+    ShadowReport,
+)
 
 
 class WindowHead(msgspec.Struct, frozen=True, gc=False, tag="window"):
@@ -34,10 +41,11 @@ class WindowHead(msgspec.Struct, frozen=True, gc=False, tag="window"):
     correct: Count = 0
 
 
-HeadBody = WindowHead | DeploymentReport | Incident | Diagnostics | Measurement | ShadowReport
+RareBody = DeploymentReport | Incident | Diagnostics | Measurement | ShadowReport
+HeadBody = WindowHead | RareBody
 
 
-class RecordHead(msgspec.Struct, frozen=True):
+class RecordHead(msgspec.Struct, frozen=True, gc=False):
     """A record, see `fleet.protocol.messages.Record`; if it is a window, its head alone."""
 
     stream: str
@@ -45,8 +53,15 @@ class RecordHead(msgspec.Struct, frozen=True):
     body: HeadBody
 
 
+class SealedRecord(msgspec.Struct, frozen=True, gc=False):
+    """A record; if it is a window, with its counts sealed."""
+
+    body: SealedWindow | RareBody
+
+
 # Made at import: msgspec crashes if two threads learn a type at the same time.
 _HEADS = msgspec.msgpack.Decoder(RecordHead)
+_SEALED = msgspec.msgpack.Decoder(SealedRecord)
 _WHOLE = msgspec.msgpack.Decoder(Record)
 
 
@@ -77,3 +92,16 @@ def read_record(data: bytes) -> Record:
         return _WHOLE.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidMessage(f"A Record cannot be understood: {error}.") from error
+
+
+def read_sealed(data: bytes) -> SealedWindow | None:
+    """Return the window in a record's bytes, with its counts sealed; None if it is of another kind.
+
+    Raises:
+        InvalidMessage: It cannot be understood.
+    """
+    try:
+        body = _SEALED.decode(data).body
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidMessage(f"A Record cannot be understood: {error}.") from error
+    return body if isinstance(body, SealedWindow) else None

@@ -59,18 +59,14 @@ class Received:
 
     def to_bytes(self) -> bytes:
         """Return the set as it is kept."""
+        if len(self._firsts) == 1:  # as nearly always
+            return _ENCODER.encode((self._firsts[0], self._lasts[0] - self._firsts[0]))
         numbers: list[int] = []
         at = 0
         for first, last in zip(self._firsts, self._lasts, strict=True):
             numbers += (first - at, last - first)
             at = last
         return _ENCODER.encode(numbers)
-
-    def copy(self) -> Self:
-        """Return the same set, to be changed on its own."""
-        made = type(self)()
-        made._firsts, made._lasts = self._firsts.copy(), self._lasts.copy()
-        return made
 
     def add(self, number: int) -> bool:
         """Put a number in; tell whether it is new."""

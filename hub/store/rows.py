@@ -202,7 +202,7 @@ class StoredRecord(msgspec.Struct, frozen=True):
     body: RecordBody
 
 
-class IncomingRecord(NamedTuple):
+class IncomingRecord(msgspec.Struct, frozen=True, gc=False):
     """A record on its way into the store.
 
     Attributes:

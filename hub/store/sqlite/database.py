@@ -20,6 +20,8 @@ from fleet.protocol.errors import StorageError
 from hub.store.sqlite.migrations import migrations
 
 BUSY_TIMEOUT_S = 30.0
+PAGE_SIZE_BYTES = 8192
+"""Twice SQLite's default: batches of records take fewer writes, measured by ``make bench-ingest``."""
 
 
 class Database:
@@ -121,6 +123,7 @@ class Database:
             self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         self._connections.append(connection)
+        connection.execute(f"PRAGMA page_size={PAGE_SIZE_BYTES}")  # of a new file; others keep theirs
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA synchronous=FULL")
         return sqlite_utils.Database(connection, strict=True)

@@ -40,10 +40,10 @@ _PACKS = msgspec.msgpack.Decoder(list[bytes])
 _ENCODER = msgspec.msgpack.Encoder()
 
 
-def rows_of(records: Sequence[IncomingRecord]) -> list[Sequence[Any]]:
+def rows_of(records: Sequence[IncomingRecord]) -> list[list[Any]]:
     """Return the rows of new records, in the order of what came first in each, for `INSERT`."""
-    rows: list[Sequence[Any]] = []
-    packs: dict[str, list[Any]] = {}
+    rows: list[list[Any]] = []
+    packs: dict[str, list[bytes]] = {}
     for record in records:
         body = record.head.body
         if type(body) is not WindowHead:
@@ -53,9 +53,10 @@ def rows_of(records: Sequence[IncomingRecord]) -> list[Sequence[Any]]:
         if pack is None or len(pack) == 2 * PACKED_WINDOWS:
             pack = packs[body.model] = []
             rows.append([None, record.received_at_s, body.model, "window", pack])
-        pack += (record.device_id.encode(), record.data)
+        pack.append(record.device_id.encode())
+        pack.append(record.data)
     for row in rows:
-        if row[0] is None and isinstance(row, list):
+        if row[0] is None:
             row[-1] = _ENCODER.encode(row[-1])
     return rows
 
@@ -86,10 +87,10 @@ def stored_record(raw: RawRecord) -> StoredRecord:
     return StoredRecord(raw.position, raw.device_id, raw.received_at_s, read_record(raw.data).body)
 
 
-def _row(incoming: IncomingRecord) -> Sequence[Any]:
+def _row(incoming: IncomingRecord) -> list[Any]:
     body, data = incoming.head.body, incoming.data
     if isinstance(body, Diagnostics):  # its bytes have a table of their own, which is bounded
         empty = msgspec.structs.replace(body, data=b"")
         data = encode(Record(incoming.head.stream, incoming.head.number, empty))
     model = None if isinstance(body, Incident | Diagnostics) else body.model
-    return incoming.device_id, incoming.received_at_s, model, KINDS[type(body)], data
+    return [incoming.device_id, incoming.received_at_s, model, KINDS[type(body)], data]

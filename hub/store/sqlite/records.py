@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -36,6 +37,7 @@ class SqliteRecords(Part):
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self._streams = Streams()
+        self._taking_in = threading.Lock()
 
     def add_records(self, records: Sequence[IncomingRecord]) -> int:
         """Store the records that were not received before; return how many that were."""
@@ -43,6 +45,16 @@ class SqliteRecords(Part):
 
     def take_in(self, intake: Intake) -> int:
         """Store a batch of messages, see `hub.store.protocols.RecordStore.take_in`."""
+        with self._taking_in:
+            try:
+                new = self._store(intake)
+            except BaseException:
+                self._streams.failed()
+                raise
+            self._streams.committed()
+        return len(new)
+
+    def _store(self, intake: Intake) -> list[IncomingRecord]:
         with self._database.writing() as db:
             new = self._streams.new_of(db, intake.records)
             db.conn.executemany(INSERT, rows_of(new))
@@ -55,8 +67,7 @@ class SqliteRecords(Part):
             keep_letters(db, [*_letters(intake, new), *wrong], intake.dead_letters_kept)
             for device_id, said in intake.devices.items():
                 note_said(db, device_id, said, intake.now_s)
-        self._streams.committed()
-        return len(new)
+        return new
 
     def delete_records(
         self, *, upto_position: int, older_than_s: float, kinds: Sequence[str], limit: int = 1000

@@ -1,12 +1,11 @@
 """Which records were received: for each stream of a device the set of its numbers, see `hub.store.received`.
 
-The sets that were used last stay in memory. A change is made on a copy and takes the place of the set when
-its transaction has committed, so that a failed transaction leaves nothing behind.
+Sets that were used stay in memory, where they are changed in place. If the transaction of a change fails, the
+sets that it touched are forgotten, and read again when they are needed.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import sqlite_utils
@@ -26,36 +25,43 @@ class Streams:
     """Knows every number that was received. For the store's writer alone."""
 
     def __init__(self) -> None:
-        self._sets: OrderedDict[_Key, tuple[int, Received]] = OrderedDict()
-        self._changed: dict[_Key, tuple[int, Received]] = {}
+        self._sets: dict[_Key, tuple[int, Received]] = {}
+        self._touched: dict[_Key, tuple[int, Received]] = {}
 
     def new_of(self, db: sqlite_utils.Database, records: Sequence[IncomingRecord]) -> list[IncomingRecord]:
         """Return the records that were not received before; within a transaction they now are."""
-        self._changed = {}
-        changed, new = self._changed, []
+        sets, touched, new = self._sets, self._touched, []
+        touched.clear()
+        received, device_id, stream = Received(), "", ""
         for record in records:
-            key = (record.device_id, record.head.stream)
-            held = changed.get(key)
-            if held is None:
-                number, received = self._sets.get(key) or self._loaded(db, key)
-                held = changed[key] = (number, received.copy())
-            if held[1].add(record.head.number):
+            head = record.head
+            if head.stream != stream or record.device_id != device_id:
+                device_id, stream = key = record.device_id, head.stream
+                held = touched.get(key)
+                if held is None:
+                    held = touched[key] = sets.get(key) or self._loaded(db, key)
+                received = held[1]
+            if received.add(head.number):
                 new.append(record)
         if new:
             db.conn.executemany(
                 "UPDATE streams SET received = ? WHERE id = ?",
-                [(received.to_bytes(), number) for number, received in changed.values()],
+                [(received.to_bytes(), number) for number, received in touched.values()],
             )
         return new
 
     def committed(self) -> None:
         """Keep what `new_of` changed: its transaction is durable."""
-        for key, held in self._changed.items():
-            self._sets[key] = held
-            self._sets.move_to_end(key)
-        self._changed = {}
+        self._sets.update(self._touched)
+        self._touched.clear()
         while len(self._sets) > KEPT_IN_MEMORY:
-            self._sets.popitem(last=False)
+            del self._sets[next(iter(self._sets))]
+
+    def failed(self) -> None:
+        """Forget what `new_of` changed: its transaction was undone."""
+        for key in self._touched:
+            self._sets.pop(key, None)
+        self._touched.clear()
 
     def _loaded(self, db: sqlite_utils.Database, key: _Key) -> tuple[int, Received]:
         row = db.execute(
