@@ -24,7 +24,7 @@ def alert_metrics(hub: HubServices) -> Iterator[Metric]:
     alerts = GaugeMetricFamily("muster_alerts", "Open alerts.", labels=["state", "severity"])
     for state in (State.PENDING, State.FIRING):
         for severity in Severity:
-            alerts.add_metric([state.value, severity.value], counts.get((state, severity), 0))
+            alerts.add_metric([state.value.lower(), severity.value], counts.get((state, severity), 0))
     yield alerts
     delivery = hub.alerting.delivery
     sent = CounterMetricFamily(
