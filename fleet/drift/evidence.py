@@ -13,7 +13,8 @@ normal, the likelihood ratio of a larger share s
 is an e-value for every share up to h: on average it is (1 + (p - h)(s - h) / (h (1 - h)))^n for the share
 p, which is at most 1 for p <= h < s. Likewise below the lowest share that is normal. The evidence of a
 look is the mean over all splits, both directions, and effects of several sizes, because nobody knows
-beforehand which drift will come. The split of the missing values has an eighth of the weight to itself.
+beforehand which drift will come; and, of a numeric feature, over bets on its shape as a whole, which have
+most of the weight (`fleet.drift.shapes`). The split of the missing values has an eighth of it to itself.
 
 Evidence is stated as its decimal logarithm: 3 is a thousand to one for drift, -1 ten to one against it.
 """
@@ -27,6 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fleet.drift.profile import FeatureCounts, FeatureReference
+from fleet.drift.shapes import WEIGHT_OF_SHAPES, shape_bets
 from fleet.drift.splits import Floats, band, name_of, splits
 
 EFFECTS = (0.05, 0.15, 0.45)
@@ -79,9 +81,14 @@ def find(reference: FeatureReference, counts: FeatureCounts, features: int) -> F
     if most == -math.inf:  # with so small a reference anything is normal
         return Finding(0.0, "", 0.0, 0.0)
     best = int(ratios.max(axis=0).argmax())
+    every = ratios.ravel()
+    if reference.edges is not None:
+        shapes = shape_bets(reference, features)
+        every = np.concatenate([every, shapes.ratios @ np.asarray(counts.cells) + shapes.log_weights])
+        most = float(every.max())
     normal = splits(reference, numeric=reference.edges is not None)
     return Finding(
-        evidence=(most + math.log(float(np.exp(ratios - most).sum()))) / math.log(10.0),
+        evidence=(most + math.log(float(np.exp(every - most).sum()))) / math.log(10.0),
         split=name_of(reference, best),
         share=float(current.part[best] / max(1.0, current.of[best])),
         expected=float(normal.part[best] / max(1.0, normal.of[best])),
@@ -94,7 +101,8 @@ def _bets(reference: FeatureReference, features: int) -> _Bets:
     up, down = _directed(normal.high), _directed(math.pi / 2.0 - normal.low)
     inside = np.concatenate([up.inside, down.outside])
     weight = np.exp(np.concatenate([up.log_weight, down.log_weight]))
-    weight[:, :-1] *= (1.0 - WEIGHT_OF_MISSING) / max(1e-300, weight[:, :-1].sum())
+    weight_of_shapes = 0.0 if reference.edges is None else WEIGHT_OF_SHAPES
+    weight[:, :-1] *= (1.0 - WEIGHT_OF_MISSING - weight_of_shapes) / max(1e-300, weight[:, :-1].sum())
     weight[:, -1] *= WEIGHT_OF_MISSING / max(1e-300, weight[:, -1].sum())
     with np.errstate(divide="ignore"):
         return _Bets(inside, np.concatenate([up.outside, down.inside]), np.log(weight))
