@@ -2,7 +2,7 @@
 
 ::
 
-    broker process ── MQTT ──→ Ingest ──→ store ──→ Rollouts, DriftWatch ──→ store
+    broker process ── MQTT ──→ Ingest ──→ store ──→ Rollouts, Telemetry ──→ store
                                                       │ orders
     devices ←── MQTT ── AssignmentSender, BlobPublisher ←┘
 
@@ -38,7 +38,6 @@ from hub.broker.accounts import hash_password, new_password
 from hub.broker.process import Broker, start_broker
 from hub.delivery.blobs import BlobPublisher
 from hub.delivery.files import answer_fetch
-from hub.drift import DriftWatch
 from hub.durable import write_durably
 from hub.floods import Floods
 from hub.health import FleetStates
@@ -54,6 +53,7 @@ from hub.rollouts import Rollouts
 from hub.samples import Samples
 from hub.settings import read_settings
 from hub.store.state_rows import StateRules
+from hub.telemetry.counting import Telemetry
 from hub.wishes import Wishing
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ log = logging.getLogger(__name__)
 BROKER_START_TIMEOUT_S = 30.0
 BROKER_RESTART_S = 2.0
 RENEWAL_S = 3600.0
+BETWEEN_COUNTS_S = 0.2
 AWAY_AFTER_S = 10.0
 REQUEST_GRACE_S = 3
 """How long requests may take to end when the hub is told to stop."""
@@ -160,6 +161,7 @@ class _Running:
         self._accounts_lock = asyncio.Lock()
         self._instruments = Instruments()
         self._judge = asyncio.Event()
+        self._count = asyncio.Event()
         self._orders = asyncio.Event()
         self._models = Models(store, home.datasets, home.blobs, home.repository)
         self._mqtt = HubMqtt(broker.host, broker.port, HUB_ACCOUNT, accounts.hub_password, self._take)
@@ -187,7 +189,7 @@ class _Running:
             demand=self._publisher.want,
             answer=lambda request: answer_fetch(request, home.repository),
             on_behind=self._sender.send,
-            on_records=self._judge.set,
+            on_records=self._records_came,
             on_written=self._instruments.ingest_write_s.observe,
             take_sample=self._samples.take,
             dead_letters_kept=settings.dead_letters_kept,
@@ -196,10 +198,13 @@ class _Running:
         self._states = FleetStates(store, StateRules(policy, settings.group_by))
         self._rollouts = Rollouts(store, released=self._models.released, on_orders=self._order_waits)
         self._quality = QualityWatch(store, reference=self._models.reference)
-        self._drift = DriftWatch(
-            store, reference=self._models.reference, block_predictions=settings.drift_block_predictions
+        self._telemetry = Telemetry(
+            store,
+            reference=self._models.reference,
+            block_predictions=settings.drift_block_predictions,
+            group_by=settings.group_by,
+            dead_letters_kept=settings.dead_letters_kept,
         )
-
         self._alerting = Alerting(
             store,
             alerts,
@@ -217,6 +222,7 @@ class _Running:
             self._publisher.run(),
             self._send_orders(),
             self._judge_fleet(),
+            self._count_telemetry(),
             self._alerting.run(),
             self._renew_metadata(),
         )
@@ -258,7 +264,7 @@ class _Running:
     def _counts(self) -> HubCounts:
         """Count what alerts on the hub itself rest on."""
         store = self._home.store
-        backlog = store.last_position() - store.drift_position()
+        backlog = store.last_position() - store.telemetry_position()
         return HubCounts(self._ingest.messages_taken, self._ingest.messages_refused, backlog)
 
     def _order_waits(self) -> None:
@@ -345,10 +351,21 @@ class _Running:
         while True:
             await asyncio.to_thread(_guarded, self._excuse_absence)
             await asyncio.to_thread(_guarded, self._rollouts.advance)
-            await asyncio.to_thread(_guarded, self._drift.advance)
             await asyncio.to_thread(_guarded, self._states.advance)
             await asyncio.to_thread(_guarded, self._quality.advance)
             await self._woken(self._judge)
+
+    def _records_came(self) -> None:
+        self._judge.set()
+        self._count.set()
+
+    async def _count_telemetry(self) -> None:
+        """Count windows, step by step; what comes within a moment is counted together, which costs less."""
+        while True:
+            while await asyncio.to_thread(_guarded, self._telemetry.step):
+                pass
+            await asyncio.sleep(BETWEEN_COUNTS_S)
+            await self._woken(self._count)
 
     def _excuse_absence(self) -> None:
         away_s = self._heartbeat.beat()
@@ -369,14 +386,15 @@ class _Running:
         event.clear()
 
 
-def _guarded(work: Callable[[], object]) -> None:
+def _guarded(work: Callable[[], object]) -> object:
     """Do work that is done again soon; what it raises is for the log, and must not end the hub."""
     try:
-        work()
+        return work()
     except MusterError as error:
         log.error("%s", error)
     except Exception:  # whatever it is, the fleet's other work must go on
         log.exception("Something failed that should not; it is tried again.")
+    return None
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

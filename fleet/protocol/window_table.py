@@ -76,8 +76,9 @@ class WindowTable(NamedTuple):
         """Answers given, shape (N,)."""
         return self.scalars[:, _PREDICTIONS]
 
-    def __len__(self) -> int:
-        """Return how many windows there are."""
+    @property
+    def number(self) -> int:
+        """How many windows there are."""
         return len(self.scalars)
 
     @classmethod
@@ -86,7 +87,7 @@ class WindowTable(NamedTuple):
         labels, before = dict[int, Labels](), 0
         for part in parts:
             labels.update((before + row, each) for row, each in part.labels.items())
-            before += len(part)
+            before += part.number
         return cls(
             parts[0].bundle,
             np.concatenate([part.started_at_s for part in parts]),
@@ -131,18 +132,20 @@ class WindowTable(NamedTuple):
     def without_counts(self) -> WindowTable:
         """Return the same windows without their profiles."""
         nothing = self.bundle._replace(layout=Layout(()))
-        return self._replace(bundle=nothing, counts=CountsMatrix.empty(nothing.layout, len(self)))
+        return self._replace(bundle=nothing, counts=CountsMatrix.empty(nothing.layout, self.number))
 
     def too_large(self) -> NDArray[np.bool_]:
         """Return which sums are more than can be stored and read again, shape (N,)."""
         requests = self.scalars[:, _PREDICTIONS] + self.scalars[:, _ERRORS]
-        too_large = np.asarray(np.maximum(requests, self.scalars[:, _LABELLED]) > MAX_COUNT)
-        too_large[[row for row, labels in self.labels.items() if labels.unknown > MAX_COUNT]] = True
+        largest = np.maximum(requests, self.scalars[:, _LABELLED])
+        for row, labels in self.labels.items():
+            largest[row] = max(largest[row], labels.unknown)
+        too_large: NDArray[np.bool_] = largest > MAX_COUNT
         return too_large
 
     def sealed(self) -> list[SealedWindow]:
         """Return the windows with sealed counts, which are not compressed."""
-        has_counts = self.counts.present.any(axis=1)
+        has_counts = (self.counts.present.sum(axis=1) > 0).tolist()
         counts = encode_profiles(self.counts)
         return [
             self._window(SealedWindow, row, latency, counts[row] if has_counts[row] else None)
@@ -159,7 +162,7 @@ class WindowTable(NamedTuple):
         return windows
 
     def _latencies(self) -> list[dict[int, int]]:
-        latencies: list[dict[int, int]] = [{} for _ in range(len(self))]
+        latencies: list[dict[int, int]] = [{} for _ in range(self.number)]
         rows, buckets = np.nonzero(self.latency)
         numbers = self.latency[rows, buckets]
         for row, bucket, number in zip(rows.tolist(), buckets.tolist(), numbers.tolist(), strict=True):

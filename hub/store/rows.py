@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from fleet.drift.alarms import AlarmState, FeatureDrift
-from fleet.drift.profile import Profile
 from fleet.protocol.assignment import ModelOrder
 from fleet.protocol.errors import Cause
 from fleet.protocol.heads import RecordHead
@@ -282,19 +281,19 @@ class Superseded(msgspec.Struct, frozen=True):
 
 
 class DriftRow(msgspec.Struct, frozen=True):
-    """Drift bookkeeping of one device and version.
+    """The drift alarm of one device and version, as the last look left it.
 
     Attributes:
-        block: Counts since the last look.
-        predictions: How many predictions the block holds.
         alarm: The alarm, and how many looks there were.
         last_look: What the last look found, feature by feature.
+        raised_at_s: Since when there is an alarm: when the last window of the look ended; None while none is.
+        looked_at_s: When the last window of the last look ended.
     """
 
     device_id: str
     model: str
     version: int
-    block: Profile = {}
-    predictions: int = 0
     alarm: AlarmState = AlarmState()
     last_look: tuple[FeatureDrift, ...] = ()
+    raised_at_s: float | None = None
+    looked_at_s: float | None = None

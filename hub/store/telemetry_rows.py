@@ -13,11 +13,13 @@ an attribute, ``site``    one of its values           the devices that had it wh
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from fleet.protocol.records import TelemetryWindow
+from hub.store.rows import DeadLetter, DriftRow
 
 EVERY_DEVICE = "all"
 ONE_DEVICE = "device"
@@ -81,3 +83,51 @@ class RollupRow(msgspec.Struct, frozen=True):
     windows: int
     devices: int
     window: TelemetryWindow
+
+
+VersionKey = tuple[str, str, int]
+"""A device, a model, and its version."""
+
+
+class StrongEvidence(NamedTuple):
+    """Evidence for drift that may matter to others, see `fleet.drift.alarms`.
+
+    Attributes:
+        device_id: Of which device.
+        model: Of which model,
+        version: and version, which the device is to run now.
+        values: Of each feature that has some.
+    """
+
+    device_id: str
+    model: str
+    version: int
+    values: tuple[float, ...]
+
+
+class TelemetryStep(msgspec.Struct, frozen=True):
+    """What a step of the telemetry pass changes, see `hub.telemetry`: all of it, or nothing.
+
+    Windows are in MessagePack with their counts sealed.
+
+    Attributes:
+        previous: Up to which position records were counted before,
+        position: and up to which they are counted after it.
+        received_at_s: When the newest of the records was received.
+        totals: The sums of all times, by device and version.
+        rollups: The sums over time.
+        blocks: What was counted since the last look for drift; None where a look was just taken.
+        drift: Alarms after a look.
+        letters: What could not be counted.
+        letters_kept: How many dead letters are kept.
+    """
+
+    previous: int = 0
+    position: int = 0
+    received_at_s: float = 0.0
+    totals: Mapping[VersionKey, bytes] = {}
+    rollups: Sequence[SealedRollup] = ()
+    blocks: Mapping[VersionKey, bytes | None] = {}
+    drift: Sequence[DriftRow] = ()
+    letters: Sequence[DeadLetter] = ()
+    letters_kept: int = 10_000

@@ -1,15 +1,12 @@
-"""The contract of every store: records, dead letters, totals and drift bookkeeping."""
+"""The contract of every store: records and dead letters."""
 
 from __future__ import annotations
 
-from fleet.drift.alarms import AlarmState
-from fleet.drift.profile import FeatureCounts
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
 from fleet.protocol.records import RecordBody
-from fleet.protocol.windows import MAX_REQUESTS
 from hub.store.protocols import Store
-from hub.store.rows import DeadLetter, DriftRow
+from hub.store.rows import DeadLetter
 from tests.support.stores import add_device, incident, incoming, report, window
 
 
@@ -18,34 +15,20 @@ def test_a_record_is_stored_once_however_often_it_comes(store: Store) -> None:
     assert store.add_records([incoming("cam-1", 1, window()), incoming("cam-1", 2, window())]) == 2
     assert store.add_records([incoming("cam-1", 2, window()), incoming("cam-1", 1, window())]) == 0
     assert store.add_records([incoming("cam-1", 1, window(), stream="f" * 16)]) == 1
-    [total] = store.totals()
-    assert total.totals.predictions == 30
+    assert len(store.records_after(0)) == 3
 
 
 def test_a_record_that_comes_twice_in_one_batch_counts_once(store: Store) -> None:
     add_device(store, "cam-1")
     assert store.add_records([incoming("cam-1", 1, window())] * 2) == 1
-    assert store.totals()[0].totals.predictions == 10
-
-
-def test_totals_stay_readable_whatever_a_device_claims(store: Store) -> None:
-    add_device(store, "cam-1")
-    claim = window()
-    claim.ended_at_s, claim.predictions = 2.0**39, MAX_REQUESTS
-    beyond = window()
-    beyond.ended_at_s, beyond.predictions = 2.0**39, 2**53
-    bodies: list[RecordBody] = [claim, claim, beyond]
-    assert store.add_records([incoming("cam-1", number, body) for number, body in enumerate(bodies)]) == 3
-    [total] = store.totals()
-    assert total.totals.predictions == MAX_REQUESTS
+    assert len(store.records_after(0)) == 1
 
 
 def test_equal_numbers_of_two_devices_are_two_records(store: Store) -> None:
     add_device(store, "cam-1")
     add_device(store, "cam-2")
     assert store.add_records([incoming("cam-1", 1, window()), incoming("cam-2", 1, window())]) == 2
-    assert [t.device_id for t in store.totals(model="digits")] == ["cam-1", "cam-2"]
-    assert [t.device_id for t in store.totals(device_id="cam-2")] == ["cam-2"]
+    assert [record.device_id for record in store.records_after(0)] == ["cam-1", "cam-2"]
 
 
 def test_records_are_read_in_the_order_in_which_they_were_stored(store: Store) -> None:
@@ -87,16 +70,3 @@ def test_dead_letters_are_kept_with_their_cause(store: Store) -> None:
     store.add_dead_letters(letters)
     assert store.dead_letters(limit=2) == [letters[2], letters[1]]
     assert store.count_dead_letters() == 3
-
-
-def test_drift_bookkeeping_and_its_position_change_together(store: Store) -> None:
-    assert (store.drift_position(), store.drift()) == (0, [])
-    row = DriftRow(
-        "cam-1", "digits", 1, {"output.class": FeatureCounts(cells=[1, 2])}, 3, AlarmState(looks=2)
-    )
-    store.save_drift(7, [row, DriftRow("cam-2", "digits", 1)])
-    assert store.drift_position() == 7
-    assert store.drift(device_id="cam-1") == [row]
-    store.save_drift(9, [DriftRow("cam-1", "digits", 1)])
-    assert [r.alarm.looks for r in store.drift(model="digits")] == [0, 0]
-    assert store.drift_position() == 9

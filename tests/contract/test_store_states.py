@@ -25,10 +25,12 @@ from fleet.health import (
 )
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause, Unavailable
-from fleet.protocol.messages import ModelState, StateReport
+from fleet.protocol.messages import ModelState, StateReport, encode
+from fleet.protocol.records import packed
 from hub.store.protocols import Store
-from hub.store.rows import DriftRow, OrderChange
+from hub.store.rows import DriftRow, OrderChange, QuarantineRow
 from hub.store.state_rows import GroupCount, StateRules
+from hub.store.telemetry_rows import TelemetryStep
 from tests.contract.conftest import STORES
 from tests.support.stores import (
     CAPABILITIES,
@@ -55,6 +57,7 @@ class Mirror:
         self.now_s = 1000.0
         self.rules = RULES
         self._rollout = store.create_rollout(new_rollout, 1.0).state
+        self._position = 0
         self._numbers: defaultdict[str, int] = defaultdict(int)
         self.online: dict[str, bool] = {}
         self.seen: dict[str, float] = {}
@@ -63,6 +66,7 @@ class Mirror:
         self.desired: defaultdict[str, dict[str, int]] = defaultdict(dict)
         self.ends: dict[tuple[str, str], tuple[DeploymentState, Cause | None]] = {}
         self.totals: defaultdict[tuple[str, str, int], list[int]] = defaultdict(lambda: [0, 0])
+        self.quarantined: dict[str, float] = {}
         self.drifting: dict[tuple[str, str, int], tuple[str, ...]] = {}
         store.adopt_rules(self.rules)
 
@@ -111,17 +115,30 @@ class Mirror:
         self.ends[device, model] = (state, cause)
 
     def windows(self, device: str, model: str, version: int, predictions: int, errors: int) -> None:
-        body = window(model=model, version=version, predictions=predictions)
-        body.errors = errors
-        self.store.add_records([incoming(device, self._number(device), body)])
-        sums = self.totals[device, model, version]
+        key = (device, model, version)
+        sums = self.totals[key]
         sums[0] += predictions
         sums[1] += errors
+        total = window(model=model, version=version, predictions=sums[0])
+        total.errors = sums[1]
+        self._counted(totals={key: encode(packed(total))})
 
     def drift(self, device: str, model: str, version: int, features: tuple[str, ...]) -> None:
         alarm = AlarmState(looks=1, raised=features)
-        self.store.save_drift(0, [DriftRow(device, model, version, alarm=alarm)])
+        self._counted(drift=[DriftRow(device, model, version, alarm=alarm)])
         self.drifting[device, model, version] = features
+
+    def quarantine(self, device: str, seconds: float) -> None:
+        """As the store keeps them: when one begins, those that are over are forgotten."""
+        self.store.begin_quarantine(
+            QuarantineRow(device, self.now_s, self.now_s + seconds), Cause("quarantined", "Too much.")
+        )
+        kept = {key: until_s for key, until_s in self.quarantined.items() if until_s >= self.now_s}
+        self.quarantined = {**kept, device: self.now_s + seconds}
+
+    def set_free(self, device: str) -> None:
+        self.store.end_quarantine(device)
+        self.quarantined.pop(device, None)
 
     def other_rules(self, rules: StateRules) -> None:
         self.store.adopt_rules(rules)
@@ -133,7 +150,13 @@ class Mirror:
 
     def facts(self) -> list[DeviceFacts]:
         return [
-            DeviceFacts(device, self.online[device], self.seen.get(device), tuple(self._models(device)))
+            DeviceFacts(
+                device,
+                self.online[device],
+                self.seen.get(device),
+                tuple(self._models(device)),
+                self.quarantined.get(device),
+            )
             for device in sorted(self.online)
         ]
 
@@ -154,6 +177,12 @@ class Mirror:
                 self.drifting.get(key, ()),
             )
 
+    def _counted(self, **changes: Any) -> None:
+        """Store what the telemetry pass comes to."""
+        step = TelemetryStep(previous=self._position, position=self._position + 1, **changes)
+        self.store.save_telemetry(step)
+        self._position += 1
+
     def _number(self, device: str) -> int:
         self._numbers[device] += 1
         return self._numbers[device]
@@ -169,6 +198,8 @@ EVENTS = st.one_of(
     st.tuples(st.just("deployment"), DEVICE, MODEL, st.sampled_from(DeploymentState)),
     st.tuples(st.just("windows"), DEVICE, MODEL, VERSION, st.integers(0, 60), st.integers(0, 10)),
     st.tuples(st.just("drift"), DEVICE, MODEL, VERSION, st.sampled_from([(), ("a",), ("a", "b")])),
+    st.tuples(st.just("quarantine"), DEVICE, st.sampled_from([10.0, 60.0])),
+    st.tuples(st.just("set_free"), DEVICE),
     st.tuples(st.just("other_rules"), st.sampled_from([RULES, STRICT])),
     st.tuples(st.just("wait"), st.sampled_from([1.0, 49.0, 51.0, 200.0])),
     st.tuples(st.just("refresh")),
@@ -294,7 +325,10 @@ def test_groups_beyond_the_largest_are_added_up(store: Store) -> None:
     assert (groups.values, groups.others and groups.others.devices) == (7, 5)
     everything = store.grouped_by_trait("site", limit=7)
     assert (everything.others, len(everything.groups)) == (None, 7)
-    assert store.grouped_by_trait("nothing").groups == (GroupCount(None, 10, {HealthStatus.OFFLINE: 10}),)
+    assert [(group.value, group.devices) for group in store.grouped_by_trait("hardware").groups] == [
+        (None, 10)
+    ]
+    assert store.grouped_by_trait("line").groups == (), "devices are not grouped by it"
 
 
 def test_devices_are_grouped_by_version_and_model(store: Store) -> None:

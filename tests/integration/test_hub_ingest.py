@@ -156,7 +156,8 @@ def test_a_record_counts_once_and_is_acknowledged_each_time(device: RawDevice) -
     for _ in range(3):
         device.say(Up.RECORD, messages.encode(Record(STREAM, 1, body)))
         assert messages.decode(device.hear(Down.ACK), Ack) == Ack(STREAM, (1,))
-    [total] = device.hub.client.get("/fleet/totals", device_id=device.id)["items"]
+    path = "/fleet/totals"
+    [total] = eventually(lambda: device.hub.client.get(path, device_id=device.id)["items"], "it is counted")
     assert (total["predictions"], total["accuracy"]) == (10, 0.75)
     lower, upper = total["accuracy_interval"]
     assert 0.2 < lower < 0.75 < upper < 1.0

@@ -90,10 +90,10 @@ def test_sums_of_sums_are_sums(sent: list[TelemetryWindow], cut: int) -> None:
     parts = [
         table.rows(np.arange(*part)) for part in ((0, min(cut, len(sent))), (min(cut, len(sent)), len(sent)))
     ]
-    halves = [part.summed(Groups([0] * len(part))) for part in parts if len(part)]
+    halves = [part.summed(Groups([0] * part.number)) for part in parts if part.number]
     stacked = WindowTable.stacked(halves)
-    whole = table.summed(Groups([0] * len(table)))
-    assert stacked.summed(Groups([0] * len(stacked))).opened() == whole.opened()
+    whole = table.summed(Groups([0] * table.number))
+    assert stacked.summed(Groups([0] * stacked.number)).opened() == whole.opened()
 
 
 def test_a_sum_that_could_not_be_read_again_is_known() -> None:

@@ -24,6 +24,7 @@ from hub.store.protocols.rollups import RollupStore
 from hub.store.protocols.samples import SampleStore
 from hub.store.protocols.states import StateStore
 from hub.store.protocols.tags import TagStore
+from hub.store.protocols.telemetry import TelemetryStore
 from hub.store.protocols.tokens import TokenStore
 
 __all__ = [
@@ -34,8 +35,8 @@ __all__ = [
     "DriftStore",
     "MeasurementStore",
     "QualityStore",
-    "RecordStore",
     "QuarantineStore",
+    "RecordStore",
     "RegistryStore",
     "RolloutStore",
     "RollupStore",
@@ -44,6 +45,7 @@ __all__ = [
     "StateStore",
     "Store",
     "TagStore",
+    "TelemetryStore",
     "TokenStore",
     "WishStore",
 ]
@@ -57,14 +59,15 @@ class Store(
     WishStore,
     RecordStore,
     DeadLetterStore,
+    QuarantineStore,
     DiagnosticsStore,
     MeasurementStore,
-    QuarantineStore,
     ShadowStore,
     StateStore,
     RolloutStore,
     RollupStore,
     DriftStore,
+    TelemetryStore,
     QualityStore,
     TagStore,
     SampleStore,

@@ -1,24 +1,33 @@
-"""Bookkeeping of drift alarms."""
+"""Drift alarms, as the last look left them; `TelemetryStore.save_telemetry` writes them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Protocol
 
 from hub.store.rows import DriftRow
+from hub.store.telemetry_rows import StrongEvidence, VersionKey
 
 
 class DriftStore(Protocol):
-    """Bookkeeping of drift alarms."""
-
-    def drift_position(self) -> int:
-        """Return how far drift has read the records."""
-        ...
-
-    def save_drift(self, position: int, rows: Sequence[DriftRow]) -> None:
-        """Store the rows and the position that they include."""
-        ...
+    """Drift alarms, as the last look left them."""
 
     def drift(self, *, model: str | None = None, device_id: str | None = None) -> list[DriftRow]:
-        """Return drift bookkeeping."""
+        """Return the alarms of devices and versions that were looked at."""
+        ...
+
+    def drift_of(self, which: Iterable[VersionKey]) -> dict[VersionKey, DriftRow]:
+        """Return those of the alarms that there are."""
+        ...
+
+    def strong_evidence(self) -> list[StrongEvidence]:
+        """Return all evidence that may be a discovery, of versions that the devices are to run."""
+        ...
+
+    def to_run(self, which: Iterable[VersionKey]) -> set[VersionKey]:
+        """Return those of the versions that their devices are to run."""
+        ...
+
+    def devices_to_run(self, model: str) -> int:
+        """Return how many devices are to run a model."""
         ...

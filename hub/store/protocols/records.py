@@ -13,7 +13,6 @@ from hub.store.rows import (
     RawRecord,
     ShadowTotals,
     StoredRecord,
-    VersionTotals,
 )
 
 
@@ -98,10 +97,6 @@ class RecordStore(Protocol):
 
     def last_position(self) -> int:
         """Return the position of the newest record; 0 for none."""
-        ...
-
-    def totals(self, *, device_id: str | None = None, model: str | None = None) -> list[VersionTotals]:
-        """Return what devices reported about versions, added up."""
         ...
 
 

@@ -22,6 +22,7 @@ from hub.store.sqlite.shadows import SqliteShadows
 from hub.store.sqlite.state_questions import SqliteStateQuestions
 from hub.store.sqlite.states import SqliteStates
 from hub.store.sqlite.tags import SqliteTags
+from hub.store.sqlite.telemetry import SqliteTelemetry
 from hub.store.sqlite.tokens import SqliteTokens
 from hub.store.sqlite.wishes import SqliteWishes
 
@@ -34,15 +35,16 @@ class SqliteStore(
     SqliteWishes,
     SqliteRecords,
     SqliteDeadLetters,
+    SqliteQuarantines,
     SqliteDiagnostics,
     SqliteMeasurements,
-    SqliteQuarantines,
     SqliteShadows,
     SqliteStates,
     SqliteStateQuestions,
     SqliteRollouts,
     SqliteRollups,
     SqliteDrift,
+    SqliteTelemetry,
     SqliteQuality,
     SqliteTags,
     SqliteSamples,

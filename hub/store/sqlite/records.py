@@ -1,23 +1,16 @@
-"""What devices reported: every record exactly once, and what they add up to."""
+"""What devices reported: every record exactly once."""
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-import msgspec
-import sqlite_utils
-
 from fleet.protocol.errors import InvalidMessage
-from fleet.protocol.heads import WindowHead, read_record
-from fleet.protocol.records import TelemetryWindow
-from fleet.protocol.topics import Up, up
-from fleet.protocol.windows import contradiction, merge_windows
+from fleet.protocol.heads import WindowHead
 from hub.store.intake_rows import Intake
-from hub.store.rows import DeadLetter, IncomingRecord, RawRecord, StoredRecord, VersionTotals
+from hub.store.rows import DeadLetter, IncomingRecord, RawRecord, StoredRecord
 from hub.store.sqlite.database import Database, Part
 from hub.store.sqlite.dead_letters import keep_letters
 from hub.store.sqlite.devices import note_said
@@ -27,8 +20,6 @@ from hub.store.sqlite.packs import COLUMNS, INSERT, raw_records, rows_of, stored
 from hub.store.sqlite.shadows import add_shadows
 from hub.store.sqlite.states import keep_deployments
 from hub.store.sqlite.streams import Streams
-
-log = logging.getLogger(__name__)
 
 
 class SqliteRecords(Part):
@@ -58,13 +49,12 @@ class SqliteRecords(Part):
         with self._database.writing() as db:
             new = self._streams.new_of(db, intake.records)
             db.conn.executemany(INSERT, rows_of(new))
-            wrong = _add_to_totals(db, new)
             rare = [record for record in new if type(record.head.body) is not WindowHead]
             keep_diagnostics(db, rare)
             keep_measurements(db, rare)
             add_shadows(db, rare)
             keep_deployments(db, rare)
-            keep_letters(db, [*_letters(intake, new), *wrong], intake.dead_letters_kept)
+            keep_letters(db, _letters(intake, new), intake.dead_letters_kept)
             for device_id, said in intake.devices.items():
                 note_said(db, device_id, said, intake.now_s)
         return new
@@ -129,23 +119,6 @@ class SqliteRecords(Part):
         row = self._database.row("SELECT coalesce(max(position), 0) AS position FROM records")
         return int(row["position"]) if row else 0
 
-    def totals(self, *, device_id: str | None = None, model: str | None = None) -> list[VersionTotals]:
-        """Return what devices reported about versions, added up."""
-        rows = self._database.rows(
-            "SELECT * FROM totals WHERE (? IS NULL OR device_id = ?) AND (? IS NULL OR model = ?)"
-            " ORDER BY device_id, model, version",
-            (device_id, device_id, model, model),
-        )
-        return [
-            VersionTotals(
-                device_id=row["device_id"],
-                model=row["model"],
-                version=row["version"],
-                totals=msgspec.msgpack.decode(row["body"], type=TelemetryWindow),
-            )
-            for row in rows
-        ]
-
     def _raw(self, sql: str, parameters: tuple[Any, ...], limit: int | None = None) -> list[RawRecord]:
         with self._database.reading() as connection:
             return raw_records(connection.execute(sql, parameters), limit=limit)
@@ -166,43 +139,3 @@ def _readable(records: Iterable[RawRecord]) -> list[StoredRecord]:
         with suppress(InvalidMessage):
             stored.append(stored_record(raw))
     return stored
-
-
-def _add_to_totals(db: sqlite_utils.Database, records: Iterable[IncomingRecord]) -> list[DeadLetter]:
-    """Add windows up; return those that cannot be true."""
-    wrong: list[DeadLetter] = []
-    sums: dict[tuple[str, str, int], TelemetryWindow] = {}
-    for incoming in records:
-        if not isinstance(incoming.head.body, WindowHead):
-            continue
-        try:
-            window = read_record(incoming.data).body
-            if not isinstance(window, TelemetryWindow):
-                continue
-            why = contradiction(window)
-            if why is not None:
-                raise InvalidMessage(f"The window contradicts itself: {why}.")  # noqa: TRY301 - one way out
-            key = (incoming.device_id, window.model, window.version)
-            known = sums.get(key) or _total(db, key)
-            sums[key] = merge_windows(known, window) if known else window
-        except InvalidMessage as error:
-            log.warning("A telemetry window of %s is not added up: %s", incoming.device_id, error)
-            topic = up(incoming.device_id, Up.RECORD)
-            payload = incoming.data[:4096]
-            wrong.append(
-                DeadLetter(topic, incoming.received_at_s, error.cause(), payload, incoming.device_id)
-            )
-    for (device_id, model, version), window in sums.items():
-        db.execute(
-            "INSERT INTO totals (device_id, model, version, body) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (device_id, model, version) DO UPDATE SET body = excluded.body",
-            [device_id, model, version, msgspec.msgpack.encode(window)],
-        )
-    return wrong
-
-
-def _total(db: sqlite_utils.Database, key: tuple[str, str, int]) -> TelemetryWindow | None:
-    row = db.execute(
-        "SELECT body FROM totals WHERE device_id = ? AND model = ? AND version = ?", list(key)
-    ).fetchone()
-    return msgspec.msgpack.decode(row[0], type=TelemetryWindow) if row else None

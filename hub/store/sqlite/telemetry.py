@@ -1,0 +1,144 @@
+"""What the telemetry pass keeps: sums of all times, blocks between looks, and how far it has counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+import sqlite_utils
+
+from fleet.cohorts import cohorts_of
+from fleet.protocol.errors import Conflict
+from fleet.protocol.records import TelemetryWindow
+from hub.store.rows import VersionTotals
+from hub.store.sqlite.database import Part
+from hub.store.sqlite.dead_letters import keep_letters
+from hub.store.sqlite.drift import put_drift
+from hub.store.sqlite.rollups import put_rollups
+from hub.store.telemetry_rows import TelemetryStep, VersionKey
+
+READER = "telemetry"
+
+
+class _Capabilities(msgspec.Struct):
+    """What cohorts need of `fleet.protocol.messages.Capabilities`."""
+
+    architecture: str
+    hardware: str = ""
+
+
+_WINDOWS = msgspec.msgpack.Decoder(TelemetryWindow)
+_CAPABILITIES = msgspec.json.Decoder(_Capabilities)
+_ATTRIBUTES = msgspec.json.Decoder(dict[str, str])
+
+_OF_A_VERSION = ("totals", "drift_blocks", "drift", "strong_evidence")
+_LEFT = (
+    "SELECT device_id, model, version FROM totals LEFT JOIN desired USING (device_id, model, version)"
+    " WHERE totals.received_at_s < ? AND desired.deployment_id IS NULL LIMIT ?"
+)
+
+
+class SqliteTelemetry(Part):
+    """Implements `hub.store.protocols.TelemetryStore`."""
+
+    def telemetry_position(self) -> int:
+        """Return up to which position records are counted."""
+        row = self._database.row("SELECT position FROM positions WHERE reader = ?", (READER,))
+        return int(row["position"]) if row else 0
+
+    def save_telemetry(self, step: TelemetryStep) -> None:
+        """Store what a step changes, see `hub.store.protocols.TelemetryStore.save_telemetry`."""
+        with self._database.writing() as db:
+            _advance(db, step)
+            db.conn.executemany(
+                "INSERT INTO totals (device_id, model, version, body, received_at_s) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT (device_id, model, version)"
+                " DO UPDATE SET body = excluded.body, received_at_s = excluded.received_at_s",
+                [(*key, body, step.received_at_s) for key, body in step.totals.items()],
+            )
+            put_rollups(db, step.rollups)
+            _put_blocks(db, step.blocks)
+            put_drift(db, step.drift)
+            keep_letters(db, list(step.letters), step.letters_kept)
+
+    def totals(self, *, device_id: str | None = None, model: str | None = None) -> list[VersionTotals]:
+        """Return what devices reported about versions in all, without profiles."""
+        rows = self._database.rows(
+            "SELECT * FROM totals WHERE (? IS NULL OR device_id = ?) AND (? IS NULL OR model = ?)"
+            " ORDER BY device_id, model, version",
+            (device_id, device_id, model, model),
+        )
+        return [
+            VersionTotals(row["device_id"], row["model"], row["version"], _WINDOWS.decode(row["body"]))
+            for row in rows
+        ]
+
+    def sealed_totals(self, which: Iterable[VersionKey]) -> dict[VersionKey, bytes]:
+        """Return those of the totals that there are, as they are stored."""
+        return self._bodies(
+            "SELECT body FROM totals WHERE device_id = ? AND model = ? AND version = ?", which
+        )
+
+    def drift_blocks(self, which: Iterable[VersionKey]) -> dict[VersionKey, bytes]:
+        """Return those of the blocks that there are, as they are stored."""
+        return self._bodies(
+            "SELECT body FROM drift_blocks WHERE device_id = ? AND model = ? AND version = ?", which
+        )
+
+    def cohorts(self, device_ids: Sequence[str], group_by: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        """Return the cohorts of those of the devices that there are."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT device_id, attributes, capabilities FROM devices"
+                " WHERE device_id IN (SELECT value FROM json_each(?))",
+                (msgspec.json.encode(device_ids).decode(),),
+            ).fetchall()
+        found: dict[str, Mapping[str, str]] = {}
+        for device_id, attributes, capabilities in rows:
+            said = _CAPABILITIES.decode(capabilities)
+            found[device_id] = cohorts_of(
+                _ATTRIBUTES.decode(attributes),
+                hardware=said.hardware,
+                architecture=said.architecture,
+                group_by=group_by,
+            )
+        return found
+
+    def forget_versions(self, *, before_s: float, limit: int) -> int:
+        """Forget what devices are not to run any more, see `hub.store.protocols.TelemetryStore`."""
+        with self._database.writing() as db:
+            left = db.execute(_LEFT, [before_s, limit]).fetchall()
+            for name in _OF_A_VERSION:
+                db.conn.executemany(
+                    f"DELETE FROM {name} WHERE device_id = ? AND model = ? AND version = ?",  # noqa: S608 - names
+                    left,
+                )
+        return len(left)
+
+    def _bodies(self, sql: str, which: Iterable[VersionKey]) -> dict[VersionKey, bytes]:
+        with self._database.reading() as connection:
+            found = {key: connection.execute(sql, key).fetchone() for key in which}
+        return {key: row[0] for key, row in found.items() if row}
+
+
+def _advance(db: sqlite_utils.Database, step: TelemetryStep) -> None:
+    row = db.execute("SELECT position FROM positions WHERE reader = ?", [READER]).fetchone()
+    known = row[0] if row else 0
+    if known != step.previous:
+        raise Conflict(f"Telemetry is counted up to {known}, and not up to {step.previous}.")
+    db.execute(
+        "INSERT INTO positions (reader, position) VALUES (?, ?)"
+        " ON CONFLICT (reader) DO UPDATE SET position = excluded.position",
+        [READER, step.position],
+    )
+
+
+def _put_blocks(db: sqlite_utils.Database, blocks: Mapping[VersionKey, bytes | None]) -> None:
+    db.conn.executemany(
+        "INSERT OR REPLACE INTO drift_blocks (device_id, model, version, body) VALUES (?, ?, ?, ?)",
+        [(*key, body) for key, body in blocks.items() if body is not None],
+    )
+    db.conn.executemany(
+        "DELETE FROM drift_blocks WHERE device_id = ? AND model = ? AND version = ?",
+        [key for key, body in blocks.items() if body is None],
+    )
