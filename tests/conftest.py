@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from hub.broker.kinds import KINDS
+from tests.support.alertmanager import ALERTMANAGER_IS_MISSING
 from tests.support.brokers import MOSQUITTO_IS_MISSING, RunningBroker, running_broker
 from tests.support.browser import CHROMIUM_IS_MISSING
 from tests.support.compiler import COMPILER_IS_MISSING
@@ -27,6 +28,7 @@ MISSING_PROGRAMS = (
     COMPILER_IS_MISSING,
     MEMORY_LIMIT_IS_MISSING,
     PROMTOOL_IS_MISSING,
+    ALERTMANAGER_IS_MISSING,
 )
 
 
