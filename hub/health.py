@@ -55,7 +55,7 @@ def alarms_of(store: StateStore, model: str | None = None) -> tuple[FleetAlarm, 
         model: Only those of this model; None for all.
     """
     alarms = [
-        DeviceAlarm(row.device_id, row.model, row.version, look)
+        DeviceAlarm(row.device_id, row.model, row.version, look, row.raised_at_s, row.looked_at_s)
         for row in store.alarming(model=model)
         for look in row.last_look
         if look.feature in row.alarm.raised

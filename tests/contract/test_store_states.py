@@ -260,7 +260,7 @@ def check(mirror: Mirror) -> None:
 
 
 @pytest.mark.parametrize("kind", STORES)
-@settings(max_examples=60, derandomize=True, deadline=None)
+@settings(max_examples=40, derandomize=True, deadline=None)
 @given(
     sites=st.lists(st.sampled_from(["lyon", "oslo", ""]), min_size=len(DEVICES), max_size=len(DEVICES)),
     events=st.lists(EVENTS, max_size=40),

@@ -2,41 +2,32 @@
 
 ::
 
-    device_counts   (cohort, status)                                       → devices
-    model_counts    (model, cohort, status, version, as desired, drifting) → devices, predictions, errors
+    trait_counts    (attribute, model, value, status)                → devices
+    version_counts  (model, version, status, as desired, drifting)   → devices, predictions, errors
 
-A cohort, here, is a number for one combination of traits (``{"hardware": "pi4", "site": "lyon"}``): there are
-as many as combinations occur, far fewer than devices. A version of `NONE` stands for none.
+A device counts once for each attribute that devices are grouped by, with an empty value where it has none,
+and once for all devices, whose attribute is empty. All that counts once for the fleet, whose model is empty,
+and once for each model that the device runs or should. So there are as many counts as values, however many
+devices there are, and however many combinations. A version of `NONE` stands for none.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-import msgspec
-
 NONE = -1
-
-_ENCODER = msgspec.json.Encoder(order="sorted")
-
-
-class DeviceKey(NamedTuple):
-    """Devices that are alike."""
-
-    cohort: int
-    status: str
+EVERY_DEVICE = EVERY_MODEL = ""
 
 
-class ModelKey(NamedTuple):
+class VersionKey(NamedTuple):
     """Devices on which a model is alike."""
 
     model: str
-    cohort: int
-    status: str
     version: int
+    status: str
     as_desired: int
     drifting: int
 
@@ -45,69 +36,55 @@ class Difference:
     """What a batch of changes does to the counts."""
 
     def __init__(self) -> None:
-        self._devices: Counter[DeviceKey] = Counter()
-        self._models: dict[ModelKey, list[int]] = {}
+        self._traits: Counter[tuple[str, str, str, str]] = Counter()
+        self._versions: dict[VersionKey, list[int]] = {}
 
-    def device(self, key: DeviceKey, sign: int) -> None:
-        """Add a device, or with a sign of -1 take one away."""
-        self._devices[key] += sign
+    def device(self, traits: Mapping[str, str], models: Iterable[str], status: str, sign: int) -> None:
+        """Add a device, or with a sign of -1 take one away.
 
-    def model(self, key: ModelKey, predictions: int, errors: int, sign: int) -> None:
+        Args:
+            traits: Its value of each attribute that devices are grouped by; empty for none.
+            models: What it runs or should.
+            status: Its health.
+            sign: 1 or -1.
+        """
+        for model in (EVERY_MODEL, *models):
+            self._traits[EVERY_DEVICE, model, "", status] += sign
+            for attribute, value in traits.items():
+                self._traits[attribute, model, value, status] += sign
+
+    def version(self, key: VersionKey, predictions: int, errors: int, sign: int) -> None:
         """Add a model on a device, or with a sign of -1 take one away."""
-        sums = self._models.setdefault(key, [0, 0, 0])
-        for index, number in enumerate((1, predictions, errors)):
-            sums[index] += sign * number
+        sums = self._versions.get(key)
+        if sums is None:
+            sums = self._versions[key] = [0, 0, 0]
+        sums[0] += sign
+        sums[1] += sign * predictions
+        sums[2] += sign * errors
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Change the counts, in the caller's transaction."""
-        devices = [(*key, number) for key, number in self._devices.items() if number]
-        models = [(*key, *sums) for key, sums in self._models.items() if any(sums)]
+        traits = [(*key, number) for key, number in self._traits.items() if number]
+        versions = [(*key, *sums) for key, sums in self._versions.items() if any(sums)]
         connection.executemany(
-            "INSERT INTO device_counts (cohort, status, devices) VALUES (?, ?, ?)"
+            "INSERT INTO trait_counts (attribute, model, value, status, devices) VALUES (?, ?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET devices = devices + excluded.devices",
-            devices,
+            traits,
         )
         connection.executemany(
-            "INSERT INTO model_counts (model, cohort, status, version, as_desired, drifting,"
-            " devices, predictions, errors) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            "INSERT INTO version_counts (model, version, status, as_desired, drifting,"
+            " devices, predictions, errors) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET devices = devices + excluded.devices,"
             " predictions = predictions + excluded.predictions, errors = errors + excluded.errors",
-            models,
+            versions,
         )
         connection.executemany(
-            "DELETE FROM device_counts WHERE cohort = ? AND status = ? AND devices = 0",
-            [row[:2] for row in devices],
+            "DELETE FROM trait_counts WHERE attribute = ? AND model = ? AND value = ? AND status = ?"
+            " AND devices = 0",
+            [key for key, number in self._traits.items() if number < 0],
         )
         connection.executemany(
-            "DELETE FROM model_counts WHERE model = ? AND cohort = ? AND status = ? AND version = ?"
+            "DELETE FROM version_counts WHERE model = ? AND version = ? AND status = ?"
             " AND as_desired = ? AND drifting = ? AND devices = 0",
-            [row[:6] for row in models],
+            [key for key, sums in self._versions.items() if sums[0] < 0],
         )
-
-
-def cohort_numbers(connection: sqlite3.Connection, wanted: Iterable[dict[str, str]]) -> dict[str, int]:
-    """Return the number of each combination of traits, by `traits_text`; those that are new get one."""
-    numbers: dict[str, int] = {}
-    for cohorts in wanted:
-        text = traits_text(cohorts)
-        if text not in numbers:
-            numbers[text] = _cohort_number(connection, text, cohorts)
-    return numbers
-
-
-def traits_text(cohorts: dict[str, str]) -> str:
-    """Return a combination of traits as one text, the same for the same traits."""
-    return _ENCODER.encode(cohorts).decode()
-
-
-def _cohort_number(connection: sqlite3.Connection, text: str, cohorts: dict[str, str]) -> int:
-    row = connection.execute("SELECT cohort FROM cohorts WHERE traits = ?", (text,)).fetchone()
-    if row is not None:
-        return int(row[0])
-    number = connection.execute("INSERT INTO cohorts (traits) VALUES (?)", (text,)).lastrowid
-    assert number is not None
-    connection.executemany(
-        "INSERT INTO cohort_traits (attribute, cohort, value) VALUES (?, ?, ?)",
-        [(attribute, number, value) for attribute, value in cohorts.items()],
-    )
-    return number

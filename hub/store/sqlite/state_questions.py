@@ -14,7 +14,7 @@ import msgspec
 from fleet.health import NO_VERSION, FleetHealth, HealthStatus, ModelHealth
 from hub.store.rows import DriftRow
 from hub.store.sqlite.database import Part
-from hub.store.sqlite.state_counts import NONE
+from hub.store.sqlite.state_counts import EVERY_DEVICE, EVERY_MODEL, NONE
 from hub.store.state_rows import DeviceState, GroupCount, Groups
 
 
@@ -48,11 +48,12 @@ class SqliteStateQuestions(Part):
         """Return the counts of the whole fleet."""
         with self._database.reading() as connection:
             devices = connection.execute(
-                "SELECT status, sum(devices) FROM device_counts GROUP BY status"
+                "SELECT status, devices FROM trait_counts WHERE attribute = ? AND model = ?",
+                (EVERY_DEVICE, EVERY_MODEL),
             ).fetchall()
             models = connection.execute(
                 "SELECT model, version, sum(devices), sum(devices * as_desired), sum(predictions),"
-                " sum(errors), sum(devices * drifting) FROM model_counts GROUP BY model, version"
+                " sum(errors), sum(devices * drifting) FROM version_counts GROUP BY model, version"
             ).fetchall()
         by_model: defaultdict[str, list[Sequence[int]]] = defaultdict(list)
         for model, *counts in models:
@@ -66,29 +67,26 @@ class SqliteStateQuestions(Part):
     def grouped_by_trait(self, attribute: str, *, model: str | None = None, limit: int = 100) -> Groups:
         """Return the devices by the value of an attribute."""
         grouped = (
-            "SELECT coalesce(value, '') AS value, status, sum(devices) AS devices FROM {counts} counted"
-            " LEFT JOIN cohort_traits traits"
-            " ON traits.attribute = :attribute AND traits.cohort = counted.cohort"
-            " WHERE {of_model} GROUP BY 1, 2"
+            "SELECT value, status, devices FROM trait_counts WHERE attribute = :attribute AND model = :model"
         )
-        return self._groups(grouped, model, limit, attribute=attribute)
+        return self._groups(grouped, limit, attribute=attribute, model=model or EVERY_MODEL)
 
     def grouped_by_status(self, *, model: str | None = None) -> Groups:
         """Return the devices by health."""
         grouped = (
-            "SELECT status AS value, status, sum(devices) AS devices FROM {counts}"
-            " WHERE {of_model} GROUP BY status"
+            "SELECT status AS value, status, devices FROM trait_counts"
+            " WHERE attribute = :attribute AND model = :model"
         )
-        return self._groups(grouped, model, len(HealthStatus))
+        return self._groups(grouped, len(HealthStatus), attribute=EVERY_DEVICE, model=model or EVERY_MODEL)
 
     def grouped_by_version(self, *, model: str | None = None, limit: int = 100) -> Groups:
         """Return the devices by the version that they report."""
         grouped = (
             f"SELECT model || ' ' || CASE version WHEN {NONE} THEN '{NO_VERSION}' ELSE version END AS value,"  # noqa: S608 - constants
-            " status, sum(devices) AS devices FROM model_counts WHERE :model IS NULL OR model = :model"
+            " status, sum(devices) AS devices FROM version_counts WHERE :model IS NULL OR model = :model"
             " GROUP BY value, status"
         )
-        return self._groups(grouped, model, limit)
+        return self._groups(grouped, limit, model=model)
 
     def device_states(self, device_ids: Sequence[str]) -> dict[str, DeviceState]:
         """Return the states of devices, by id."""
@@ -138,11 +136,11 @@ class SqliteStateQuestions(Part):
         )
         return {row["device_id"]: _traits(row) for row in rows}
 
-    def _groups(self, grouped: str, model: str | None, limit: int, **parameters: str) -> Groups:
-        counts, of_model = ("device_counts", "1") if model is None else ("model_counts", "model = :model")
-        sql = _FOLD.format(grouped=grouped.format(counts=counts, of_model=of_model))
+    def _groups(self, grouped: str, limit: int, **parameters: str | None) -> Groups:
         with self._database.reading() as connection:
-            rows = connection.execute(sql, {"model": model, "limit": limit, **parameters}).fetchall()
+            rows = connection.execute(
+                _FOLD.format(grouped=grouped), {"limit": limit, **parameters}
+            ).fetchall()
         by_status: defaultdict[str | None, dict[HealthStatus, int]] = defaultdict(dict)
         for named, value, status, devices, _ in rows:
             by_status[value if named else None][HealthStatus(status)] = devices

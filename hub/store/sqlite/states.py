@@ -10,23 +10,18 @@ from typing import NamedTuple
 import msgspec
 import sqlite_utils
 
+from fleet.cohorts import grouping
 from fleet.health import DeviceFacts, DeviceHealth, HealthStatus, ModelOnDevice, device_health
 from fleet.protocol.errors import Unavailable
 from fleet.protocol.records import DeploymentReport
 from hub.store.rows import IncomingRecord
 from hub.store.sqlite.database import Part
-from hub.store.sqlite.state_counts import (
-    NONE,
-    DeviceKey,
-    Difference,
-    ModelKey,
-    cohort_numbers,
-    traits_text,
-)
+from hub.store.sqlite.state_counts import NONE, Difference, VersionKey
 from hub.store.sqlite.state_facts import Known, read_known
 from hub.store.state_rows import StateRules
 
 _RULES = msgspec.json.Decoder(StateRules)
+_TRAITS = msgspec.json.Decoder(dict[str, str])
 _ENCODER = msgspec.json.Encoder()
 _MARK_ALL = "INSERT OR IGNORE INTO marked_devices (device_id) SELECT device_id FROM devices"
 _MARKED = "SELECT device_id FROM marked_devices LIMIT ?"
@@ -39,13 +34,8 @@ class _DeviceRow(NamedTuple):
     device_id: str
     status: str
     reasons: str
-    cohort: int
+    traits: str
     holds_until_s: float | None
-
-    @property
-    def key(self) -> DeviceKey:
-        """Where it counts."""
-        return DeviceKey(self.cohort, self.status)
 
 
 class _ModelRow(NamedTuple):
@@ -60,13 +50,12 @@ class _ModelRow(NamedTuple):
     errors: int
     drifting: str
 
-    def key(self, device: _DeviceRow) -> ModelKey:
-        """Where it counts."""
-        return ModelKey(
+    def key(self, status: str) -> VersionKey:
+        """Where it counts on a device of a status."""
+        return VersionKey(
             self.model,
-            device.cohort,
-            device.status,
             NONE if self.version is None else self.version,
+            status,
             int(self.version == self.desired_version),
             int(self.drifting != "[]"),
         )
@@ -143,9 +132,8 @@ def _refresh(connection: sqlite3.Connection, device_ids: Sequence[str], now_s: f
     known = read_known(connection, device_ids, rules.group_by)
     judged = [device_health(each.facts, now_s, rules.policy) for each in known]
     _keep_silence(connection, known, judged)
-    numbers = cohort_numbers(connection, (each.cohorts for each in known))
     devices = [
-        _device_row(health, numbers[traits_text(each.cohorts)])
+        _device_row(health, {name: each.cohorts.get(name, "") for name in grouping(rules.group_by)})
         for each, health in zip(known, judged, strict=True)
     ]
     models = {each.facts.device_id: _model_rows(each.facts) for each in known}
@@ -182,13 +170,7 @@ def _change(
         )
         if old == device and had == has:
             continue
-        if old is not None:
-            difference.device(old.key, -1)
-            for row in had:
-                difference.model(row.key(old), row.predictions, row.errors, -1)
-        difference.device(device.key, 1)
-        for row in has:
-            difference.model(row.key(device), row.predictions, row.errors, 1)
+        _count(difference, old, had, device, has)
         changed += [device] if old != device else []
         changed_models += [row for row in has if row not in had]
         gone += [(row.device_id, row.model) for row in had if row.model not in {each.model for each in has}]
@@ -202,6 +184,26 @@ def _change(
         f"INSERT OR REPLACE INTO model_states ({_MODEL_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         changed_models,
     )
+
+
+def _count(
+    difference: Difference,
+    old: _DeviceRow | None,
+    had: Sequence[_ModelRow],
+    new: _DeviceRow,
+    has: Sequence[_ModelRow],
+) -> None:
+    """Count a device that changed. Mostly only what it answered did, which no count of traits depends on."""
+    named_before, named = [row.model for row in had], [row.model for row in has]
+    if old is None or (old.traits, old.status, named_before) != (new.traits, new.status, named):
+        if old is not None:
+            difference.device(_TRAITS.decode(old.traits), named_before, old.status, -1)
+        difference.device(_TRAITS.decode(new.traits), named, new.status, 1)
+    if old is not None:
+        for row in had:
+            difference.version(row.key(old.status), row.predictions, row.errors, -1)
+    for row in has:
+        difference.version(row.key(new.status), row.predictions, row.errors, 1)
 
 
 def _select(connection: sqlite3.Connection, what: str, wanted: str) -> sqlite3.Cursor:
@@ -226,12 +228,12 @@ def _keep_silence(
     connection.executemany("UPDATE devices SET silent = ? WHERE device_id = ?", silent)
 
 
-def _device_row(health: DeviceHealth, cohort: int) -> _DeviceRow:
+def _device_row(health: DeviceHealth, traits: dict[str, str]) -> _DeviceRow:
     return _DeviceRow(
         health.device_id,
         health.status.value,
         _ENCODER.encode(health.reasons).decode(),
-        cohort,
+        _ENCODER.encode(traits).decode(),
         health.holds_until_s,
     )
 

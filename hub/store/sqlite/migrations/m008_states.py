@@ -64,11 +64,11 @@ def _create_states(db: sqlite_utils.Database) -> None:
             "device_id": str,
             "status": str,
             "reasons": str,
-            "cohort": int,
+            "traits": str,
             "holds_until_s": float,
         },
         pk="device_id",
-        not_null={"status", "reasons", "cohort"},
+        not_null={"status", "reasons", "traits"},
     )
     db.execute(
         "CREATE INDEX judgements_that_end ON device_states (holds_until_s) WHERE holds_until_s IS NOT NULL"
@@ -95,30 +95,15 @@ def _create_states(db: sqlite_utils.Database) -> None:
 
 
 def _create_counts(db: sqlite_utils.Database) -> None:
-    table(db, "cohorts").create({"cohort": int, "traits": str}, pk="cohort", not_null={"traits"})
-    table(db, "cohorts").create_index(["traits"], unique=True)
-    table(db, "cohort_traits").create(
-        {"attribute": str, "cohort": int, "value": str}, pk=("attribute", "cohort"), not_null={"value"}
+    # Narrow, and read in the order of their keys: without row ids, which sqlite-utils cannot say.
+    db.execute(
+        "CREATE TABLE trait_counts (attribute TEXT, model TEXT, value TEXT, status TEXT,"
+        " devices INTEGER NOT NULL, PRIMARY KEY (attribute, model, value, status)) WITHOUT ROWID"
     )
-    table(db, "device_counts").create(
-        {"cohort": int, "status": str, "devices": int},
-        pk=("cohort", "status"),
-        not_null={"devices"},
-    )
-    table(db, "model_counts").create(
-        {
-            "model": str,
-            "cohort": int,
-            "status": str,
-            "version": int,
-            "as_desired": int,
-            "drifting": int,
-            "devices": int,
-            "predictions": int,
-            "errors": int,
-        },
-        pk=("model", "cohort", "status", "version", "as_desired", "drifting"),
-        not_null={"devices", "predictions", "errors"},
+    db.execute(
+        "CREATE TABLE version_counts (model TEXT, version INTEGER, status TEXT, as_desired INTEGER,"
+        " drifting INTEGER, devices INTEGER NOT NULL, predictions INTEGER NOT NULL, errors INTEGER NOT NULL,"
+        " PRIMARY KEY (model, version, status, as_desired, drifting)) WITHOUT ROWID"
     )
 
 
