@@ -14,10 +14,11 @@ PEER_PYTHON ?= 3.12
 PEERS  := $(addprefix $(VENV)/peers/converters,/.ready -tensorflow/.ready -onnxruntime/.ready -muster/.ready)
 SERVERS := $(patsubst %,$(VENV)/peers/agent-%/.ready,mlserver bentoml litserve fastapi)
 
+QUALITY_PEERS := $(addprefix $(VENV)/peers/drift-,$(addsuffix /.ready,nannyml river))
 DRIFT_PEERS := $(addprefix $(VENV)/peers/drift-,$(addsuffix /.ready,whylogs datasketches evidently nannyml))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-torch demo test test-faults fmt lint types imports wheel-check lock check clean bench-converters bench-agent bench-drift
+.PHONY: help setup setup-torch demo test test-faults fmt lint types imports wheel-check lock check clean bench-converters bench-agent bench-drift bench-quality
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -122,6 +123,9 @@ bench-agent: $(READY) $(SERVERS) ## Compare the agent with other servers of mode
 
 bench-drift: $(READY) $(DRIFT_PEERS) ## Compare drift profiles and alarms with others', side by side
 	@$(BIN)/python -m benchmarks.drift $(ARGS)
+
+bench-quality: $(READY) $(QUALITY_PEERS) ## Compare estimated accuracies with the truth and with others'
+	@$(BIN)/python -m benchmarks.quality $(ARGS)
 
 clean: ## Remove what was built and installed here
 	@rm -rf $(VENV) build dist *.egg-info .import_linter_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

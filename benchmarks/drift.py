@@ -62,8 +62,14 @@ def main() -> None:
     sys.stdout.write("\n\n".join([*texts, "\n".join(str(aim) for aim in aims)]) + "\n")
 
 
-def _peer(program: str, peer: str, file: Path) -> dict[str, Any] | None:
-    """Run a peer's program in its environment; None if it is not installed or fails."""
+def asked_peer(program: str, peer: str, file: Path) -> dict[str, Any] | None:
+    """Run a peer's program in its environment; None if it is not installed or fails.
+
+    Args:
+        program: In `PEERS`.
+        peer: Who is asked; the program's first argument.
+        file: What of; its second.
+    """
     python = ENVIRONMENTS / f"drift-{peer}" / "bin" / "python"
     if not python.exists():
         return None
@@ -88,8 +94,8 @@ def _profiles(folder: Path, rows: int) -> Part:
     np.save(folder / "all.npy", values)
     np.save(folder / "some.npy", values[:WHYLOGS_ROWS])
     ours = profiles.profile_cost(features, values)
-    kll = _peer("drift_profiler.py", "datasketches", folder / "all.npy")
-    whylogs = _peer("drift_profiler.py", "whylogs", folder / "some.npy")
+    kll = asked_peer("drift_profiler.py", "datasketches", folder / "all.npy")
+    whylogs = asked_peer("drift_profiler.py", "whylogs", folder / "some.npy")
     lines = [["muster", f"{ours.ns_per_value:.1f}", f"{ours.sent_bytes:.0f}"]]
     for name, peer in (("datasketches KLL", kll), ("whylogs", whylogs)):
         lines.append([name, *((f"{peer['ns_per_value']:.1f}", f"{peer['bytes']:.0f}") if peer else "--")])
@@ -206,7 +212,7 @@ def _verdicts(folder: Path, columns: int) -> Part:
             tables[f"{drift}/{rows}/current"] = current_table(rng, drift, rows, columns)
     file = folder / "cases.npz"
     np.savez(file, **tables)  # type: ignore[arg-type]
-    evidently, nannyml = (_peer("drift_judge.py", peer, file) for peer in ("evidently", "nannyml"))
+    evidently, nannyml = (asked_peer("drift_judge.py", peer, file) for peer in ("evidently", "nannyml"))
     ours, like_evidently = _own_verdicts(tables)
     peers = {"muster": ours, "Evidently": evidently, "NannyML": nannyml}
     lines = [

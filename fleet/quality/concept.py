@@ -7,7 +7,7 @@ answers among labelled ones is above what is normal, and is valid however often 
 **Normal** is every share of wrong answers up to h. With w of n held-out answers wrong, in angles as those of
 `fleet.drift.splits`,
 
-    h = arcsin sqrt((w + 3/8) / (n + 3/4))  +  ALLOWANCE / (2 sqrt(n))  +  MATERIAL
+    h = arcsin sqrt((w + 3/8) / (n + 3/4))  +  ALLOWANCE / (2 sqrt(n))  +  NEGLIGIBLE
 
 so that it pays for the held-out samples being a sample, and for what is of no consequence.
 
@@ -43,11 +43,14 @@ from fleet.drift.alarms import (
     discovery_threshold,
 )
 from fleet.drift.evidence import EFFECTS
-from fleet.drift.splits import MATERIAL, REFERENCE_RATE
+from fleet.drift.splits import REFERENCE_RATE
 
 LABELS_PER_LOOK = 30
 ALLOWANCE = 2.326
 """By how many standard errors the held-out errors are too few with probability `REFERENCE_RATE` at most."""
+
+NEGLIGIBLE = 0.02
+"""An angle: 5.9 % of errors where there were 5 %, or 21.6 % where there were 20 %, are of no consequence."""
 
 
 class ConceptState(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -98,7 +101,7 @@ def normal_angle(wrong: int, answers: int) -> float:
         answers: How many of those there were, n, from 1.
     """
     angle = math.asin(math.sqrt((wrong + 0.375) / (answers + 0.75)))
-    return min(math.pi / 2.0, angle + ALLOWANCE / (2.0 * math.sqrt(answers)) + MATERIAL)
+    return min(math.pi / 2.0, angle + ALLOWANCE / (2.0 * math.sqrt(answers)) + NEGLIGIBLE)
 
 
 def look_evidence(angle: float, wrong: int, labelled: int) -> float:

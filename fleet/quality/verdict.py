@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fleet.drift.profile import FeatureCounts, FeatureReference, ReferenceProfile
-from fleet.protocol.records import TelemetryWindow
+from fleet.drift.profile import FeatureCounts, FeatureReference, Profile, ReferenceProfile
+from fleet.protocol.labels import Labels
 from fleet.quality.atc import atc
 from fleet.quality.calibration import (
     Calibration,
@@ -29,6 +29,24 @@ from fleet.quality.doubts import (
 from fleet.quality.interval import MISSED_RATE, Estimate
 from fleet.quality.powered import LEAST_LABELS, Powered, prediction_powered
 from fleet.rollout.confidence import proportion_interval
+
+
+class Counted(NamedTuple):
+    """What devices counted of a version, added up.
+
+    Attributes:
+        answers: Answers given.
+        labelled: Those for which a label came back.
+        correct: Those of them that were right.
+        labels: What else is known of labels.
+        profile: Counts by feature.
+    """
+
+    answers: int
+    labelled: int
+    correct: int
+    labels: Labels
+    profile: Profile
 
 
 class Quality(NamedTuple):
@@ -64,16 +82,16 @@ class Quality(NamedTuple):
     doubts: tuple[Doubt, ...]
 
 
-def judge(reference: ReferenceProfile, window: TelemetryWindow) -> Quality:
+def judge(reference: ReferenceProfile, counted: Counted) -> Quality:
     """Return what counts say.
 
     Args:
         reference: Of the version.
-        window: Windows of it, added up.
+        counted: Of the version as well.
     """
-    labelled, correct = window.labelled, min(window.correct, window.labelled)
+    labelled, correct = counted.labelled, min(counted.correct, counted.labelled)
     known = Quality(
-        answers=window.predictions,
+        answers=counted.answers,
         held_out=None,
         held_out_samples=0,
         estimated=None,
@@ -83,7 +101,7 @@ def judge(reference: ReferenceProfile, window: TelemetryWindow) -> Quality:
         accuracy=_accuracy(labelled, correct),
         powered=None,
         harder=None,
-        unknown_labels=window.label_counts.unknown,
+        unknown_labels=counted.labels.unknown,
         doubts=(),
     )
     confidence = confidence_of(reference)
@@ -93,10 +111,10 @@ def judge(reference: ReferenceProfile, window: TelemetryWindow) -> Quality:
     if calibration is None:
         return known._replace(doubts=(NOT_CALIBRATED,))
     known = known._replace(held_out=calibration.accuracy, held_out_samples=calibration.samples)
-    counts = counted_confidence(window.profile, len(calibration.answers))
+    counts = counted_confidence(counted.profile, len(calibration.answers))
     if counts is None:
         return known._replace(doubts=(NO_ANSWERS,))
-    return _with_confidences(known, calibration, confidence, counts, window)
+    return _with_confidences(known, calibration, confidence, counts, counted.labels)
 
 
 def sentence(quality: Quality) -> str:
@@ -145,10 +163,10 @@ def _with_confidences(
     calibration: Calibration,
     confidence: FeatureReference,
     counts: FeatureCounts,
-    window: TelemetryWindow,
+    known_labels: Labels,
 ) -> Quality:
     answers = folded(counts.cells)
-    labels, right = folded_labels(window.label_counts.by_confidence, len(answers))
+    labels, right = folded_labels(known_labels.by_confidence, len(answers))
     estimated, thresholded = cbpe(calibration, answers), atc(calibration, confidence, counts)
     has_labels = labels.sum() >= LEAST_LABELS
     doubts = doubts_of_answers(calibration, answers)

@@ -14,6 +14,7 @@ from hub.api import (
     health,
     models,
     operations,
+    quality,
     query,
     remote,
     rollouts,
@@ -38,6 +39,7 @@ MODULES = (
     fleet,
     health,
     query,
+    quality,
     samples,
 )
 """Those whose routes are below `PREFIX`."""

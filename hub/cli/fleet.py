@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from hub.cli import fleet_devices, fleet_drift, fleet_health, fleet_query
+from hub.cli import fleet_devices, fleet_drift, fleet_health, fleet_quality, fleet_query
 
 app = typer.Typer(help="Ask how the fleet is.", no_args_is_help=True)
 
@@ -15,3 +15,4 @@ app.command()(fleet_devices.devices)
 app.command()(fleet_drift.drift)
 app.command()(fleet_query.query)
 app.command()(fleet_query.compare)
+app.command()(fleet_quality.quality)

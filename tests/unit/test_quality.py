@@ -17,13 +17,21 @@ from fleet.quality.atc import atc
 from fleet.quality.calibration import calibration_of, with_correct
 from fleet.quality.concept import ConceptState, look, normal_angle
 from fleet.quality.doubts import DoubtCode
-from fleet.quality.verdict import Quality, concept_sentence, judge, sentence
+from fleet.quality.verdict import Counted, Quality, concept_sentence, sentence
+from fleet.quality.verdict import judge as judge_counts
 from tests.support.confidences import Answers, answers_of, reference_of, window_of
 
 RNG = np.random.default_rng(11)
 HELD_OUT = answers_of(RNG, 1000)
 REFERENCE = reference_of(HELD_OUT)
 NONE = Answers(np.zeros(0), np.zeros(0, dtype=np.bool_))
+
+
+def judge(reference: ReferenceProfile, window: TelemetryWindow) -> Quality:
+    counted = Counted(
+        window.predictions, window.labelled, window.correct, window.label_counts, window.profile
+    )
+    return judge_counts(reference, counted)
 
 
 def _codes(quality: Quality) -> set[DoubtCode]:
