@@ -16,6 +16,7 @@ import msgspec
 
 from agent.mqtt import Link
 from agent.settings import Settings
+from fleet.protocol.board import BoardWindow
 from fleet.protocol.errors import BrokerUnavailable
 from fleet.protocol.messages import (
     PROTOCOL_VERSION,
@@ -50,6 +51,7 @@ class Announcer:
         capabilities: Tells what the device can run.
         states: Gives the state of each model.
         waiting_records: Tells how many records wait in the outbox.
+        board: Gives what was read of the board lately; None if nothing was yet.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Announcer:
         capabilities: Callable[[], Capabilities],
         states: Callable[[], tuple[ModelState, ...]],
         waiting_records: Callable[[], int],
+        board: Callable[[], BoardWindow | None],
     ) -> None:
         self._device_id = device_id
         self._link = link
@@ -70,6 +73,7 @@ class Announcer:
         self._capabilities = capabilities
         self._states = states
         self._waiting_records = waiting_records
+        self._board = board
         self._changed = asyncio.Event()
 
     async def announce(self) -> None:
@@ -103,7 +107,13 @@ class Announcer:
                 pass
             self._changed.clear()
             if self._link.is_connected:
-                report = StateReport(time.time(), self._sequence(), self._states(), self._waiting_records())
+                report = StateReport(
+                    time.time(),
+                    self._sequence(),
+                    self._states(),
+                    self._waiting_records(),
+                    self._board() or msgspec.UNSET,
+                )
                 with suppress(BrokerUnavailable):  # the next one tells the same
                     await self._publish(Up.STATE, report)
 

@@ -52,6 +52,7 @@ from agent.mqtt import Link
 from agent.notify import Notifier
 from agent.orders import Orders
 from agent.remote import Remote
+from agent.sensors import Board, Sensors
 from agent.serving.api import InferenceApi
 from agent.serving.fast import FastServer, services_of
 from agent.serving.http import HttpServer
@@ -183,6 +184,9 @@ class Daemon:
             on_incident=self._on_incident,
         )
         self._director = director = Director(state / "trust", device_id)
+        self._board = Board(
+            Sensors(), interval_s=settings.sensors_interval_s, window_s=settings.telemetry_interval_s
+        )
         self._announcer = Announcer(
             device_id,
             self._link,
@@ -193,6 +197,7 @@ class Daemon:
             ),
             states=self._models.states,
             waiting_records=self._recorder.waiting_records,
+            board=lambda: self._board.window,
         )
         self._orders = Orders(
             director,
@@ -248,6 +253,7 @@ class Daemon:
                 self._announcer.keep_reporting(),
                 self._announcer.keep_announcing(),
                 self._recorder.keep_recording(self._settings.telemetry_interval_s),
+                self._board.keep_reading(),
                 self._give_back(),
                 self._notifier.keep_telling(self._status),
                 *((self._capture.run(), self._samples.run()) if self._settings.allow_sample_capture else ()),

@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heartbeat_interval_s: Seconds = 30.0
     hello_interval_s: Seconds = 300.0
     telemetry_interval_s: Seconds = 60.0
+    sensors_interval_s: Seconds = 10.0
 
     trial_s: Seconds = 60.0
     trial_minimum_predictions: Annotated[int, msgspec.Meta(ge=0)] = 0

@@ -12,6 +12,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from fleet.protocol.board import BoardWindow
 from fleet.protocol.chunks import MAX_RANGES
 from fleet.protocol.errors import InvalidMessage, MessageTooLarge
 from fleet.protocol.fields import Count, Stream, Text, UnixTime
@@ -98,12 +99,14 @@ class StateReport(msgspec.Struct, frozen=True):
         sequence: Highest assignment sequence number accepted.
         models: State of each model.
         unacknowledged_records: Records that wait in the outbox.
+        board: What the board said of itself lately; left out before the first window has ended.
     """
 
     at_s: UnixTime
     sequence: Count
     models: Annotated[tuple[ModelState, ...], msgspec.Meta(max_length=64)]
     unacknowledged_records: Count = 0
+    board: BoardWindow | msgspec.UnsetType = msgspec.UNSET
 
 
 class Presence(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ from fastapi import APIRouter, FastAPI
 
 from hub.api import (
     alerts,
+    boards,
     datasets,
     devices,
     enrolment,
@@ -41,6 +42,7 @@ MODULES = (
     query,
     quality,
     samples,
+    boards,
 )
 """Those whose routes are below `PREFIX`."""
 

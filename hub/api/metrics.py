@@ -122,6 +122,8 @@ def _fleet(hub: HubServices) -> Iterable[Metric]:
     drifting = {(model.model, ""): float(model.drifting) for model in judged.models}
     alarms = {(model,): number for (model, _), number in bounded(drifting).items()}
     yield gauges("muster_devices", "Devices by health.", ("health",), by_health)
+    throttled = float(hub.store.count_throttled())
+    yield gauge("muster_devices_throttled", "Devices that heat or power slowed lately.", throttled)
     yield gauges("muster_devices_running", "Devices by version.", _MODEL_VERSION, bounded(running))
     yield gauges("muster_drift_alarms", "Devices with a drift alarm.", ("model",), alarms)
 

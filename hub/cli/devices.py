@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from fleet.protocol.names import checked_name
+from hub.cli.boards import print_board
 from hub.cli.client import client_of
 from hub.cli.measurements import print_device_measurements
 from hub.cli.output import JsonFlag, ago, console, print_table, show
@@ -56,6 +57,7 @@ def show_device(
     device = client.get(f"/devices/{device_id}")
     device["timeline"] = client.get(f"/devices/{device_id}/timeline", limit=20)["items"]
     device["measurements"] = client.get(f"/devices/{device_id}/measurements")
+    device["board"] = client.get(f"/devices/{device_id}/board")
     show(device, as_json=as_json, draw=_print)
 
 
@@ -68,6 +70,7 @@ def _print(device: dict[str, Any]) -> None:
     if device["tags"]:
         console.print(f"tags:      {', '.join(device['tags'])}")
     print_wishes(device)
+    print_board(device["board"])
     columns = {
         "model": "model",
         "version": "version",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from fleet.protocol.board import BoardWindow
 from fleet.protocol.errors import NotFound
 from fleet.protocol.messages import ModelState, StateReport
 from hub.store.protocols import Store
@@ -96,3 +98,18 @@ def test_a_device_that_is_ahead_of_the_store_is_overtaken(store: Store) -> None:
     store.hello("cam-1", CAPABILITIES, 9, 70.0)
     assert store.desired("cam-1").sequence == 10
     assert store.behind() == {"cam-1": 10}
+
+
+def test_devices_that_were_throttled_are_counted_while_they_are_connected(store: Store) -> None:
+    for number, throttled in enumerate((None, 0, 2, 2), start=1):
+        add_device(store, f"cam-{number}")
+        board = BoardWindow(1.0, 2.0, 6, throttled)
+        store.report(f"cam-{number}", msgspec.structs.replace(STATE, board=board), 3.0)
+    add_device(store, "cam-5")
+    store.report("cam-5", STATE, 3.0)
+    assert store.count_throttled() == 2
+    store.set_online("cam-4", False, 4.0)
+    assert store.count_throttled() == 1
+    reported = store.device("cam-3").reported
+    assert reported is not None
+    assert reported.board == BoardWindow(1.0, 2.0, 6, 2)

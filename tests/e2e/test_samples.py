@@ -93,6 +93,9 @@ def test_an_uncertain_input_comes_redacted_is_exported_and_deleted(tmp_path: Pat
             again = hub.muster("samples", "export", "--model", MODEL, "--out", str(out), check=False)
             assert "[invalid_input]" in again
 
+            board = eventually(lambda: hub.client.get("/devices/cam-0/board"), "the board was read")
+            assert board["free_memory_bytes"]["least"] > 0
+            assert "of memory free" in hub.muster("device", "show", "cam-0")
             hub.muster("model", "capture", MODEL, "--device", "cam-0", "--off")
             assert hub.client.get(f"/models/{MODEL}/capture") == []
             assert "deleted" in hub.muster("samples", "delete", "--device", "cam-0")

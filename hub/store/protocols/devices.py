@@ -53,6 +53,10 @@ class DeviceStore(Protocol):
         """Remember a heartbeat."""
         ...
 
+    def count_throttled(self) -> int:
+        """Return how many connected devices were throttled in the window that their boards told of last."""
+        ...
+
     def desired(self, device_id: str) -> Desired:
         """Return what the device should run."""
         ...

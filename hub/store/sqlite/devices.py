@@ -84,6 +84,14 @@ class SqliteDevices(Part):
         """Remember a heartbeat."""
         self._note(device_id, Said(online=True, report=report), now_s)
 
+    def count_throttled(self) -> int:
+        """Return how many connected devices were throttled in the window that their boards told of last."""
+        row = self._database.row(  # by an index of just those, see the migration m012
+            "SELECT count(*) AS number FROM devices WHERE json_extract(reported, '$.board.throttled') > 0"
+            " AND online"
+        )
+        return int(row["number"]) if row else 0
+
     def desired(self, device_id: str) -> Desired:
         """Return what the device should run."""
         # One statement, so that orders, wishes and sequence number belong together.

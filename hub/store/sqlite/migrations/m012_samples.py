@@ -1,4 +1,4 @@
-"""Captured samples, by what policies devices capture them, and the last number taken of each stream."""
+"""Captured samples, their policies, the last number taken of each stream; an index of hot devices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hub.store.sqlite.migrations.registry import migrations, table
 
 @migrations()
 def m012_samples(db: sqlite_utils.Database) -> None:
-    """Captured samples, by what policies devices capture them, and the last number taken of each stream."""
+    """Create what keeps samples, and find throttled devices by an index."""
     table(db, "captures").create(
         {"device_id": str, "model": str, "policy": str, "at_s": float, "by": str},
         pk=("device_id", "model"),
@@ -41,4 +41,8 @@ def m012_samples(db: sqlite_utils.Database) -> None:
         {"device_id": str, "stream": str, "last_number": int, "at_s": float},
         pk=("device_id", "stream"),
         not_null={"last_number", "at_s"},
+    )
+    db.execute(
+        "CREATE INDEX throttled_devices ON devices (device_id)"
+        " WHERE json_extract(reported, '$.board.throttled') > 0"
     )
