@@ -12,7 +12,7 @@ most 28 bits, which they nearly always have, and 64 bits where one has more.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -76,6 +76,20 @@ def decode_profiles(encoded: Sequence[bytes], layout: Layout, most: int = MAX_SE
     for first in range(0, len(encoded), step):
         _decode_some(decoded, encoded, range(first, min(first + step, len(encoded))), most)
     return decoded
+
+
+def layout_of(encoded: Iterable[bytes]) -> Layout:
+    """Return the layout that has all features of profiles of one version.
+
+    Raises:
+        InvalidMessage: One cannot be read, or two have different cells for a feature.
+    """
+    cells: dict[str, int] = {}
+    for data in encoded:
+        for head in read_heads(unpack_body(data))[0]:
+            if cells.setdefault(head.name, head.cells) != head.cells:
+                raise InvalidMessage(f"Profiles have different cells for {head.name!r:.80}.")
+    return Layout(tuple(cells.items()))
 
 
 def encode_profiles(matrix: CountsMatrix, level: int = 0) -> list[bytes]:

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet.drift.batch import decode_profiles, encode_profiles
+from fleet.drift.batch import decode_profiles, encode_profiles, layout_of
 from fleet.drift.encoding import MAX_SENT_COUNT
 from fleet.drift.matrix import CountsMatrix, Groups, Integers, Layout
 from fleet.drift.profile import MAX_COUNT, check_counts
@@ -244,6 +244,29 @@ def read_windows(
         counts,
     )
     return table, refused
+
+
+def open_windows(windows: Sequence[SealedWindow]) -> list[TelemetryWindow]:
+    """Return sums, as they were stored, with their profiles.
+
+    Args:
+        windows: Of any models and versions.
+
+    Raises:
+        InvalidMessage: One of them is damaged.
+    """
+    opened: dict[int, TelemetryWindow] = {}
+    of_bundle: dict[tuple[str, int, str], list[int]] = {}
+    for row, window in enumerate(windows):
+        of_bundle.setdefault((window.model, window.version, window.manifest_sha256), []).append(row)
+    for bundle, rows in of_bundle.items():
+        group = [windows[row] for row in rows]
+        layout = layout_of(window.counts for window in group if window.counts is not msgspec.UNSET)
+        table, damaged = read_windows(group, Bundle(*bundle, layout))
+        for error in damaged.values():
+            raise error
+        opened.update(zip(rows, table.opened(), strict=True))
+    return [opened[row] for row in range(len(windows))]
 
 
 def _counts(windows: Sequence[SealedWindow], layout: Layout, most: int) -> tuple[CountsMatrix, Refused]:

@@ -10,7 +10,8 @@ import sqlite_utils
 
 from fleet.distinct import count_heard
 from fleet.protocol.errors import InvalidMessage
-from fleet.protocol.records import TelemetryWindow
+from fleet.protocol.records import SealedWindow, TelemetryWindow
+from fleet.protocol.window_table import open_windows
 from hub.store.sqlite.database import Part
 from hub.store.telemetry_rows import (
     COHORT_RESOLUTIONS_S,
@@ -22,7 +23,7 @@ from hub.store.telemetry_rows import (
     SealedRollup,
 )
 
-_DECODER = msgspec.msgpack.Decoder(TelemetryWindow)
+_WINDOWS = msgspec.msgpack.Decoder(SealedWindow)
 _VALUES_AT_ONCE = 500
 _SELECT = "SELECT key, value, model, version, duration_s, start_s, windows, heard, body FROM rollups"
 _INSERT = (
@@ -67,7 +68,8 @@ class SqliteRollups(Part):
                 places = ", ".join("?" * len(chosen))
                 found += self._database.rows(f"{sql} AND value IN ({places})", (*parameters, *chosen))
         found.sort(key=lambda row: (row["start_s"], row["value"], row["version"]))
-        return [_row(row) for row in found]
+        windows = open_windows([_WINDOWS.decode(row["body"]) for row in found])
+        return [_row(row, window) for row, window in zip(found, windows, strict=True)]
 
     def sealed_rollups(self, which: Iterable[RollupKey]) -> dict[RollupKey, SealedRollup]:
         """Return those of the sums that there are, as they are stored."""
@@ -99,7 +101,7 @@ def put_rollups(db: sqlite_utils.Database, rollups: Iterable[SealedRollup]) -> N
     )
 
 
-def _row(row: dict[str, Any]) -> RollupRow:
+def _row(row: dict[str, Any], window: TelemetryWindow) -> RollupRow:
     return RollupRow(
         key=row["key"],
         value=row["value"],
@@ -109,5 +111,5 @@ def _row(row: dict[str, Any]) -> RollupRow:
         duration_s=row["duration_s"],
         windows=row["windows"],
         devices=1 if row["key"] == ONE_DEVICE else count_heard(row["heard"]),
-        window=_DECODER.decode(row["body"]),
+        window=window,
     )
