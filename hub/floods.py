@@ -84,8 +84,8 @@ class Floods:
             self._begin(device_id, now_s)
         return decided.admitted
 
-    def lift(self, device_id: str, *, by: str) -> None:
-        """Take a device out of quarantine.
+    def lift(self, device_id: str, *, by: str) -> QuarantineRow:
+        """Take a device out of quarantine and return it as it was.
 
         Args:
             device_id: Which device.
@@ -95,14 +95,17 @@ class Floods:
             NotFound: It is in none.
         """
         now_s = time.time()
-        if not self._store.end_quarantine(device_id):
+        rows = [row for row in self._store.quarantines(device_id=device_id) if row.until_s > now_s]
+        if not rows:
             raise NotFound(
                 f"{device_id!r:.80} is not in quarantine.", remedy="`muster device show` says who is in one."
             )
+        self._store.end_quarantine(device_id)
         with self._lock:
             self._accounts[device_id] = full(self._limits, now_s)
             self._left.pop(device_id, None)
         self._store.add_action(device_id, Action(now_s, by, "Lifted the quarantine."))
+        return rows[0]
 
     def _begin(self, device_id: str, now_s: float) -> None:
         error = Quarantined(

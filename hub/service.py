@@ -259,6 +259,7 @@ class _Running:
             delivery=self._publisher.counters,
             instruments=self._instruments,
             alerting=self._alerting,
+            messages_waiting=lambda: self._mqtt.waiting,
         )
 
     def _counts(self) -> HubCounts:

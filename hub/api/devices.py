@@ -27,6 +27,7 @@ from hub.api.schemas import (
     ModelStateOut,
     OrderOut,
     Page,
+    QuarantineOut,
     TimelineEntryOut,
     WishesOut,
 )
@@ -88,6 +89,7 @@ def show_device(device_id: str, hub: Hub, _: Viewer) -> DeviceDetailOut:
         **_fields(hub, [row])[0],
         desired=desired,
         wishes=wishes_out(hub.store.wishes(device_id)),
+        quarantine=_quarantine(hub, device_id),
         diagnostics=[DiagnosticsOut(**asdict(sent)) for sent in hub.store.diagnostics(device_id)],
         actions=[ActionOut(**asdict(action)) for action in hub.store.actions(device_id)],
     )
@@ -188,3 +190,9 @@ def _entry(record: StoredRecord) -> TimelineEntryOut:
         state=report.state.value if report else None,
         cause=CauseOut.of(body.cause),
     )
+
+
+def _quarantine(hub: HubServices, device_id: str) -> QuarantineOut | None:
+    now_s = time.time()
+    rows = [row for row in hub.store.quarantines(device_id=device_id) if row.until_s > now_s]
+    return QuarantineOut(since_s=rows[0].since_s, until_s=rows[0].until_s) if rows else None

@@ -154,6 +154,13 @@ def _ingest(hub: HubServices) -> Iterable[Metric]:
     yield counter("muster_messages_taken", "Messages of devices that were taken in.", ingest.messages_taken)
     meaning = "Messages that became dead letters."
     yield counter("muster_messages_refused", meaning, ingest.messages_refused)
+    meaning = "Messages over a device's limit, which come again."
+    yield counter("muster_messages_limited", meaning, ingest.floods.limited)
+    meaning = "Messages of devices in quarantine, of which nothing is taken."
+    yield counter("muster_messages_ignored", meaning, ingest.floods.ignored)
+    yield counter("muster_batches", "Batches of messages that were stored.", ingest.batches)
+    yield gauge("muster_messages_waiting", "Messages that wait to be taken in.", hub.messages_waiting())
+    yield gauge("muster_devices_quarantined", "Devices in quarantine.", ingest.floods.quarantined)
 
 
 def _store(hub: HubServices) -> Iterable[Metric]:

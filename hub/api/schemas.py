@@ -190,11 +190,19 @@ class DiagnosticsOut(Schema):
     size_bytes: int
 
 
+class QuarantineOut(Schema):
+    """From when to when nothing is taken of a device, because it sent too much."""
+
+    since_s: float
+    until_s: float
+
+
 class DeviceDetailOut(DeviceOut):
     """A device with what it should run and what is wished of it."""
 
     desired: list[OrderOut]
     wishes: WishesOut
+    quarantine: QuarantineOut | None
     diagnostics: list[DiagnosticsOut]
     actions: list[ActionOut]
 

@@ -33,6 +33,7 @@ class HubServices:
         broker_access: Gives a device's way to the broker from user name, password and the host it reached.
         update_accounts: Makes the broker know the accounts that the store holds.
         broker_connected: Tells whether the hub is connected to the broker.
+        messages_waiting: Tells how many messages arrived and are not yet taken in.
         delivery: What was published, counted.
         instruments: Measure requests and writing.
         alerting: Finds, keeps and sends alerts.
@@ -51,6 +52,7 @@ class HubServices:
     broker_access: Callable[[str, str, str], BrokerAccess]
     update_accounts: Callable[[], Awaitable[None]]
     broker_connected: Callable[[], bool]
+    messages_waiting: Callable[[], int]
     delivery: DeliveryCounters
     instruments: Instruments
     alerting: Alerting

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any
 
 import typer
@@ -69,6 +70,8 @@ def _print(device: dict[str, Any]) -> None:
         console.print(f"  {reason}")
     if device["tags"]:
         console.print(f"tags:      {', '.join(device['tags'])}")
+    if device["quarantine"]:
+        console.print(f"quarantine: {_until(device['quarantine'])}", highlight=False)
     print_wishes(device)
     print_board(device["board"])
     columns = {
@@ -107,3 +110,10 @@ def _print(device: dict[str, Any]) -> None:
         "why": "why",
     }
     print_table(device["timeline"], columns, as_json=False, title="timeline")
+
+
+def _until(quarantine: dict[str, Any]) -> str:
+    since, until = (
+        time.strftime("%Y-%m-%d %H:%M", time.localtime(quarantine[edge])) for edge in ("since_s", "until_s")
+    )
+    return f"since {since} nothing that it sends is taken, because it was too much; until {until}"

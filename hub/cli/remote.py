@@ -50,6 +50,12 @@ def release(context: typer.Context, device_id: DeviceId, as_json: JsonFlag = Fal
     _wish(context, device_id, "release", {}, as_json=as_json)
 
 
+def lift_quarantine(context: typer.Context, device_id: DeviceId) -> None:
+    """Take in what a device sends again, before its quarantine ends."""
+    client_of(context).post(f"{_path(device_id)}/lift-quarantine")
+    console.out(f"What {device_id} sends is taken in again.", highlight=False)
+
+
 def diagnose(
     context: typer.Context,
     device_id: DeviceId,

@@ -15,8 +15,8 @@ class QuarantineStore(Protocol):
         """Remember a quarantine in place of the device's last, and an incident with its cause."""
         ...
 
-    def end_quarantine(self, device_id: str) -> bool:
-        """Forget a device's quarantine; tell whether there was one."""
+    def end_quarantine(self, device_id: str) -> None:
+        """Forget a device's quarantine, if there is one."""
         ...
 
     def quarantines(self, *, device_id: str | None = None) -> list[QuarantineRow]:

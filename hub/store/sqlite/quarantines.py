@@ -28,10 +28,10 @@ class SqliteQuarantines(Part):
             )
             db.execute(INSERT, [quarantine.device_id, quarantine.since_s, None, "incident", encode(record)])
 
-    def end_quarantine(self, device_id: str) -> bool:
-        """Forget a device's quarantine; tell whether there was one."""
+    def end_quarantine(self, device_id: str) -> None:
+        """Forget a device's quarantine, if there is one."""
         with self._database.writing() as db:
-            return db.execute("DELETE FROM quarantines WHERE device_id = ?", [device_id]).rowcount == 1
+            db.execute("DELETE FROM quarantines WHERE device_id = ?", [device_id])
 
     def quarantines(self, *, device_id: str | None = None) -> list[QuarantineRow]:
         """Return the quarantines of all devices, or of one, by device."""
