@@ -264,9 +264,9 @@ class _Running:
 
     def _counts(self) -> HubCounts:
         """Count what alerts on the hub itself rest on."""
-        store = self._home.store
-        backlog = store.last_position() - store.telemetry_position()
-        return HubCounts(self._ingest.messages_taken, self._ingest.messages_refused, backlog)
+        return HubCounts(
+            self._ingest.messages_taken, self._ingest.messages_refused, self._telemetry.backlog()
+        )
 
     def _order_waits(self) -> None:
         """Wake the sender, from whatever thread."""

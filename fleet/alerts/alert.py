@@ -57,7 +57,7 @@ KINDS: dict[str, str] = {
     "rollout": "a rollout failed, was taken back, or waits for a decision",
     "quarantine": "devices sent so much that the hub does not take their messages for a while",
     "offline": "a large share of the devices is offline",
-    "unhealthy": "a large share of the devices is unhealthy",
+    "unhealthy": "a large share of the devices is unhealthy, besides those that drift or are in quarantine",
     "broker": "the hub is not connected to its broker",
     "refused": "many messages of devices could not be taken in",
     "backlog": "the hub has not judged many of the records that it took in",

@@ -23,9 +23,9 @@ def device_show(device_id: str) -> str:
     return _line("device", "show", device_id)
 
 
-def device_diagnose(device_id: str) -> str:
-    """Return the command that fetches a diagnostic bundle of a device."""
-    return _line("device", "diagnose", device_id, "--wait")
+def device_lift_quarantine(device_id: str) -> str:
+    """Return the command that has a device heard again."""
+    return _line("device", "lift-quarantine", device_id)
 
 
 def device_list() -> str:

@@ -37,6 +37,7 @@ from hub.alerts.settings import AlertSettings
 from hub.alerts.webhook import WebhookSender
 from hub.store.alert_rows import AlertMessage, Outcome
 from hub.store.protocols import AlertStore
+from hub.tracing import span
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +203,8 @@ class Delivery:
     async def _send(self, line: _Line, batch: Sequence[AlertMessage]) -> None:
         line.allowance.take(time.monotonic())
         try:
-            await line.sender.send(batch, time.time())
+            with span("alert delivery", receiver_kind=line.receiver.kind, messages=len(batch)):
+                await line.sender.send(batch, time.time())
         except MusterError as error:
             self.counts[line.receiver.kind, FAILED] += len(batch)
             log.warning("%s was not told of %d alerts: %s", line.receiver.name, len(batch), error)

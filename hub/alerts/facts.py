@@ -7,7 +7,7 @@ a rollout is read again only when its revision changed.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from fleet.alerts.alert import Finding
@@ -121,12 +121,13 @@ class FleetLook:
         self._rollouts = known
 
     def _of_devices(self, health: FleetHealth, now_s: float) -> Iterable[Finding]:
-        unwell = self._unwell(health.by_status)
         quarantined = {
             row.device_id: f"in quarantine for {row.until_s - row.since_s:g} s"
             for row in self._store.quarantines()
             if row.until_s > now_s
         }
+        drifting = {device for drift in self._drift.values() for device, _, _ in drift.who}
+        unwell = self._unwell(health.by_status, drifting.union(quarantined))
         found = (
             offline_finding(unwell[HealthStatus.OFFLINE], health.devices, self._thresholds),
             unhealthy_finding(unwell[HealthStatus.UNHEALTHY], health.devices, self._thresholds),
@@ -134,13 +135,20 @@ class FleetLook:
         )
         return [finding for finding in found if finding is not None]
 
-    def _unwell(self, by_status: Mapping[HealthStatus, int]) -> dict[HealthStatus, UnwellDevices]:
+    def _unwell(
+        self, by_status: Mapping[HealthStatus, int], alerted: Collection[str]
+    ) -> dict[HealthStatus, UnwellDevices]:
+        """Return the devices that are offline or unhealthy, without unhealthy ones that are alerted already."""
         statuses = (HealthStatus.OFFLINE, HealthStatus.UNHEALTHY)
+        counts = {status: by_status.get(status, 0) for status in statuses}
         reasons: dict[HealthStatus, dict[str, str]] = {status: {} for status in statuses}
-        if any(by_status.get(status) for status in statuses):
+        if any(counts.values()):
             for device in self._store.unwell(limit=MOST_NAMED):
-                reasons[device.status][device.device_id] = "; ".join(device.reasons)
-        return {status: UnwellDevices(by_status.get(status, 0), reasons[status]) for status in statuses}
+                if device.status is HealthStatus.OFFLINE or device.device_id not in alerted:
+                    reasons[device.status][device.device_id] = "; ".join(device.reasons)
+        states = self._store.device_states(sorted(alerted)).values()
+        counts[HealthStatus.UNHEALTHY] -= sum(state.status is HealthStatus.UNHEALTHY for state in states)
+        return {status: UnwellDevices(max(0, counts[status]), reasons[status]) for status in statuses}
 
     def _hub_facts(self, now_s: float) -> HubFacts:
         now = self._counts()

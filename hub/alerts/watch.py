@@ -61,12 +61,24 @@ class AlertWatch:
 
     def advance(self) -> None:
         """Look, if it is time to."""
-        now_s, rules = time.time(), self._settings.rules
-        last_s = self._looked_at_s
-        if last_s is not None and 0.0 <= now_s - last_s < rules.look_interval_s:
-            return
+        now_s, last_s = time.time(), self._looked_at_s
+        if last_s is None or not 0.0 <= now_s - last_s < self._settings.rules.look_interval_s:
+            self.look(now_s)
+        if now_s - self._forgot_at_s >= FORGET_EVERY_S:
+            self._store.forget_alerts(now_s - KEPT_S)
+            self._forgot_at_s = now_s
+
+    def look(self, now_s: float) -> None:
+        """Look at a time, which is not before that of the last look unless the clock was set.
+
+        Args:
+            now_s: Unix seconds.
+
+        Raises:
+            StorageError: The store failed; nothing was changed.
+        """
         found = {finding.matter.key: finding for finding in self._findings(now_s)}
-        gap_s = LONGEST_GAP_S + rules.look_interval_s
+        last_s, gap_s = self._looked_at_s, LONGEST_GAP_S + self._settings.rules.look_interval_s
         if last_s is None or not 0.0 <= now_s - last_s <= gap_s:
             self._watched_since_s = now_s
         self._looked_at_s = now_s
@@ -76,9 +88,6 @@ class AlertWatch:
                 log.warning("Alert %s: %s", message.occasion.value, message.alert.matter.sentence)
         if done.messages:
             self._on_messages()
-        if now_s - self._forgot_at_s >= FORGET_EVERY_S:
-            self._store.forget_alerts(now_s - KEPT_S)
-            self._forgot_at_s = now_s
 
     def acknowledge(self, key: str, *, by: str, note: str) -> Alert:
         """Remember who takes care of an alert; raises `NotFound`, or `Conflict` if it has ended."""

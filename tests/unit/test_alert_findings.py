@@ -108,7 +108,7 @@ def test_every_finding_has_evidence_and_commands_that_can_be_run(finding: Findin
         commands.fleet_alarms("digits"),
         commands.device_list(),
         commands.device_show("cam-03"),
-        commands.device_diagnose("cam-03"),
+        commands.device_lift_quarantine("cam-03"),
         commands.rollback("digits", 3, 'it\'s "odd"; $(rm -rf /) `x`\n--to 9'),
         commands.rollout_status(7),
         commands.rollout_abort(7, "--help"),

@@ -61,7 +61,7 @@ def quarantine_finding(quarantined: Mapping[str, str], thresholds: Thresholds) -
         evidence=[f"{name}: {quarantined[name]}" for name in names[:MOST_EVIDENCE]],
         devices=names,
         hold_s=thresholds.group_wait_s,
-        command=commands.device_diagnose(names[0]),
+        command=commands.device_lift_quarantine(names[0]),
         inspect=commands.device_show(names[0]),
         path=f"/api/v1/devices/{names[0]}",
     )
