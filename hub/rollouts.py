@@ -38,6 +38,7 @@ from fleet.rollout.removals import is_removed, open_removals
 from fleet.rollout.state import Kind, Rollout
 from hub.store.protocols import DeviceStore, MeasurementStore, RecordStore, RolloutStore
 from hub.store.rows import OrderChange, RolloutRow, StoredRecord, Superseded
+from hub.tracing import span
 from hub.variants import Offers
 
 log = logging.getLogger(__name__)
@@ -186,7 +187,8 @@ class Rollouts:
         while not row.state.status.is_final:
             records = self._store.records_after(row.position, model=row.state.model, limit=RECORDS_PER_STEP)
             position = records[-1].position if records else row.position
-            row = self._apply(row, [*_events(records), *self._removals(row.state), Ticked()], position)
+            with span("rollout step", rollout=row.state.number, records=len(records)):
+                row = self._apply(row, [*_events(records), *self._removals(row.state), Ticked()], position)
             if len(records) < RECORDS_PER_STEP:
                 return
 

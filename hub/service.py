@@ -54,6 +54,7 @@ from hub.samples import Samples
 from hub.settings import read_settings
 from hub.store.state_rows import StateRules
 from hub.telemetry.counting import Telemetry
+from hub.tracing import span, tracing
 from hub.wishes import Wishing
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,8 @@ def serve(home: Path) -> None:
 def _serve_alone(home: Path) -> None:
     opened = open_home(home)
     try:
-        asyncio.run(_serve(opened))
+        with tracing(opened.settings.otlp_endpoint, opened.settings.trace_share):
+            asyncio.run(_serve(opened))
     except BaseExceptionGroup as errors:
         ours = errors.subgroup(MusterError)
         if ours is None:
@@ -239,7 +241,8 @@ class _Running:
             await self._broker.stop()
 
     async def _take(self, published: Sequence[Published]) -> None:
-        await self._ingest.handle(published)
+        with span("ingest batch", messages=len(published)):
+            await self._ingest.handle(published)
 
     def _services(self) -> HubServices:
         return HubServices(
@@ -256,10 +259,10 @@ class _Running:
             broker_access=self._broker_access,
             update_accounts=self._update_accounts,
             broker_connected=lambda: self._mqtt.connected,
+            messages_waiting=lambda: self._mqtt.waiting,
             delivery=self._publisher.counters,
             instruments=self._instruments,
             alerting=self._alerting,
-            messages_waiting=lambda: self._mqtt.waiting,
         )
 
     def _counts(self) -> HubCounts:

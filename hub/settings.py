@@ -47,6 +47,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         sample_budget_bytes: How much all captured samples together may take.
         sample_retention_s: How long a captured sample is kept.
         maximum_upload_bytes: Largest dataset or bundle that the API takes.
+        otlp_endpoint: Base URL of the collector to which traces are sent; empty for none.
+        trace_share: Share of all traces that are sent.
     """
 
     http_host: Host = "127.0.0.1"
@@ -69,6 +71,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sample_budget_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**50)] = 256 * 1024**2
     sample_retention_s: Seconds = 90 * 86400.0
     maximum_upload_bytes: Annotated[int, msgspec.Meta(ge=1)] = 512 * 1024 * 1024
+    otlp_endpoint: Annotated[str, msgspec.Meta(max_length=1024)] = ""
+    trace_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
 
     @property
     def flood_limits(self) -> FloodLimits:

@@ -1,4 +1,4 @@
-"""Every request is counted and timed, under the template of its route: never under its path.
+"""Every request is counted, timed and traced, under the template of its route: never under its path.
 
 A path has names of devices and models in it, of which there are any number; the templates are as many as
 there are routes. What leads to no route counts as `NO_ROUTE`.
@@ -11,6 +11,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hub.metrics import Instruments
+from hub.tracing import Span, span
 
 NO_ROUTE = "none"
 GONE = "gone"
@@ -37,6 +38,10 @@ class MeasuredRequests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        with span("request") as current:
+            await self._measured(scope, receive, send, current)
+
+    async def _measured(self, scope: Scope, receive: Receive, send: Send, current: Span) -> None:
         status = GONE
 
         async def noted(message: Message) -> None:
@@ -53,6 +58,10 @@ class MeasuredRequests:
             raise
         finally:
             method, route = method_of(scope), route_of(scope, self._prefix)
+            current.update_name(f"{method} {route}")
+            current.set_attribute("http.request.method", method)
+            current.set_attribute("http.route", route)
+            current.set_attribute("muster.status_class", status)
             self._instruments.requests.labels(method, route, status).inc()
             self._instruments.request_s.labels(route).observe(time.perf_counter() - started_s)
 

@@ -20,11 +20,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from hub.store.protocols import DriftStore, RecordStore, RollupStore, TelemetryStore
-from hub.store.rows import DriftRow
+from hub.store.rows import DriftRow, RawRecord
 from hub.store.telemetry_rows import SealedRollup, TelemetryStep, VersionKey
 from hub.telemetry.looks import Block, Looks
 from hub.telemetry.reading import Counted, Reading, Reference, WindowReader
 from hub.telemetry.sums import Sums, by_device, device_hours, rollups, with_bodies, with_stored
+from hub.tracing import span
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,11 @@ class Telemetry:
         records = self._store.raw_records_after(previous, limit=RECORDS_PER_STEP)
         if not records:
             return False
+        with span("telemetry step", records=len(records)):
+            self._take_in(previous, records)
+        return True
+
+    def _take_in(self, previous: int, records: Sequence[RawRecord]) -> None:
         reading = self._reader.read(records)
         changes = [self._change(counted) for counted in reading.counted if counted.table.number]
         self._store.save_telemetry(
@@ -117,7 +123,6 @@ class Telemetry:
             )
         )
         self._note(reading)
-        return True
 
     def _change(self, counted: Counted) -> _Change:
         cohorts = self._store.cohorts(sorted(set(counted.devices)), self._group_by)
