@@ -138,7 +138,7 @@ class FleetLook:
     def _unwell(
         self, by_status: Mapping[HealthStatus, int], alerted: Collection[str]
     ) -> dict[HealthStatus, UnwellDevices]:
-        """Return the devices that are offline or unhealthy, without unhealthy ones that are alerted already."""
+        """Return the devices that are offline, and those that are unhealthy and not alerted already."""
         statuses = (HealthStatus.OFFLINE, HealthStatus.UNHEALTHY)
         counts = {status: by_status.get(status, 0) for status in statuses}
         reasons: dict[HealthStatus, dict[str, str]] = {status: {} for status in statuses}

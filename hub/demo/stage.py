@@ -12,6 +12,7 @@ import httpx
 import msgspec
 
 from fleet.protocol.errors import HubUnavailable
+from hub.alerts.settings import ALERTS_FILE
 from hub.cli.client import Client
 from hub.demo.cameras import Camera
 from hub.demo.images import Digits
@@ -31,6 +32,7 @@ AGENT_SETTINGS = {
     "backoff_maximum_s": 2,
 }
 HUB_SETTINGS = {"rollout_tick_s": 0.3, "assignment_resend_s": 2.0, "offline_after_s": 15.0}
+ALERTS = "[rules]\nlook_interval_s = 0.3\ngroup_wait_s = 0.5\n"
 
 
 class StepFailed(Exception):
@@ -89,6 +91,7 @@ class Stage:
         )
         self._token = printed.split()[-1]
         write_settings(home, msgspec.structs.replace(read_settings(home), **HUB_SETTINGS))
+        (home / ALERTS_FILE).write_text(ALERTS)
         self._start("hub", ["hub", "hub", "serve", "--home", str(home)])
         await self.until("the hub answers", (home / ADDRESS_FILE).exists, timeout_s=30.0)
         self.address = msgspec.json.decode((home / ADDRESS_FILE).read_bytes(), type=Address)

@@ -134,6 +134,19 @@ class Story:
         self.findings.alarmed = alarmed
         for device_id, evidence in alarmed.items():
             self._say(f"drift alarm: {device_id}, {evidence}")
+        await self._alerted(dirty)
+
+    async def _alerted(self, dirty: list[str]) -> None:
+        """Wait until the alerts on drift fire, which name these devices and no other; say what acts on them."""
+
+        def firing() -> list[dict[str, Any]]:
+            alerts = self._stage.client.get("/alerts")["items"]
+            found = [alert for alert in alerts if alert["kind"] == "drift" and alert["state"] == "FIRING"]
+            return found if {name for alert in found for name in alert["devices"]} == set(dirty) else []
+
+        what = f"the alerts on drift name {' and '.join(dirty)}"
+        for alert in await self._stage.until(what, firing, timeout_s=QUICK_S):
+            self._say(f"alert: {alert['sentence']} Act: {alert['command']}")
 
     async def _roll_back(self) -> None:
         before = {row["device_id"]: row["predictions"] for row in await self._totals() if row["version"] == 1}
