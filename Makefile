@@ -127,5 +127,8 @@ bench-drift: $(READY) $(DRIFT_PEERS) ## Compare drift profiles and alarms with o
 bench-quality: $(READY) $(QUALITY_PEERS) ## Compare estimated accuracies with the truth and with others'
 	@$(BIN)/python -m benchmarks.quality $(ARGS)
 
+bench-health: $(READY) ## Measure what health of a fleet of 100,000 devices costs
+	@$(BIN)/python -m benchmarks.health $(ARGS)
+
 clean: ## Remove what was built and installed here
 	@rm -rf $(VENV) build dist *.egg-info .import_linter_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

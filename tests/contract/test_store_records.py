@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
 from fleet.protocol.records import RecordBody
 from hub.store.protocols import Store
@@ -51,18 +50,6 @@ def test_a_timeline_shows_reports_and_incidents_newest_first(store: Store) -> No
     timeline = store.timeline("cam-1")
     assert [record.body for record in timeline] == [incident(), report()]
     assert [r.body for r in store.timeline("cam-1", before=timeline[0].position)] == [report()]
-
-
-def test_the_newest_report_of_each_device_and_model(store: Store) -> None:
-    add_device(store, "cam-1")
-    add_device(store, "cam-2")
-    done = report(DeploymentState.SUCCEEDED)
-    store.add_records(
-        [incoming("cam-1", n, b) for n, b in enumerate([report(), done, report(model="letters")])]
-    )
-    store.add_records([incoming("cam-2", 1, report())])
-    assert [r.body for r in store.last_reports(device_id="cam-1")] == [done, report(model="letters")]
-    assert len(store.last_reports()) == 3
 
 
 def test_dead_letters_are_kept_with_their_cause(store: Store) -> None:

@@ -379,3 +379,18 @@ def test_without_rules_nothing_is_judged(store: Store) -> None:
     with pytest.raises(Unavailable):
         store.refresh_states(now_s=0.0)
     assert (store.fleet_health().devices, store.device_states(["cam-1"])) == (0, {})
+
+
+def test_the_newest_report_of_each_device_and_model_counts(store: Store) -> None:
+    mirror = Mirror(store)
+    mirror.enrol("cam-1", "lyon")
+    for model in MODELS:
+        mirror.ordered("cam-1", model, 1)
+    failed, done = report(DeploymentState.FAILED), report(DeploymentState.SUCCEEDED)
+    store.add_records([incoming("cam-1", 1, failed), incoming("cam-1", 2, done)])
+    store.add_records([incoming("cam-1", 3, report(model="letters")), incoming("cam-1", 1, failed)])
+    [facts] = store.facts(["cam-1"])
+    assert [(model.model, model.deployment) for model in facts.models] == [
+        ("digits", DeploymentState.SUCCEEDED),
+        ("letters", DeploymentState.TRIAL),
+    ]

@@ -6,11 +6,18 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import sqlite_utils
 
+from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.errors import Cause
+from fleet.protocol.messages import ModelState, StateReport
+from fleet.protocol.records import RecordBody
 from hub.store.rows import VersionRow, VersionStatus
 from hub.store.sqlite import SqliteStore
 from hub.store.sqlite.migrations import migrations
+from hub.store.sqlite.packs import INSERT, rows_of
+from tests.support.stores import DIGEST, add_device, incident, incoming, report
 
 
 def test_versions_survive_that_their_dataset_may_be_elsewhere(tmp_path: Path) -> None:
@@ -32,3 +39,27 @@ def test_versions_survive_that_their_dataset_may_be_elsewhere(tmp_path: Path) ->
         with closing(SqliteStore(path)) as store:
             store.add_version(new)
             assert store.versions() == [old, new]
+
+
+def test_the_last_deployments_are_known_from_the_records(tmp_path: Path) -> None:
+    path = tmp_path / "hub.db"
+    failed = msgspec.structs.replace(report(DeploymentState.FAILED), cause=Cause("no_space", "No space."))
+    bodies: list[RecordBody] = [
+        report(),
+        failed,
+        report(DeploymentState.SUCCEEDED, model="letters"),
+        incident(),
+    ]
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        migrations.apply(sqlite_utils.Database(connection, strict=True), stop_before="m008_states")
+        records = [incoming("cam-1", number, body) for number, body in enumerate(bodies)]
+        connection.executemany(INSERT, rows_of(records))
+    with closing(SqliteStore(path)) as store:
+        add_device(store, "cam-1")
+        models = [ModelState(name, 1, DIGEST, "onnx", "COMMITTED", None) for name in ("digits", "letters")]
+        store.report("cam-1", StateReport(60.0, 0, tuple(models)), 60.0)
+        [facts] = store.facts(["cam-1"])
+    assert [(model.deployment, model.cause) for model in facts.models] == [
+        (DeploymentState.FAILED, failed.cause),
+        (DeploymentState.SUCCEEDED, None),
+    ]

@@ -91,10 +91,6 @@ class RecordStore(Protocol):
         """Return one device's reports and incidents (no windows), newest first."""
         ...
 
-    def last_reports(self, *, device_id: str | None = None) -> list[StoredRecord]:
-        """Return the newest deployment report of each device and model."""
-        ...
-
     def last_position(self) -> int:
         """Return the position of the newest record; 0 for none."""
         ...

@@ -105,15 +105,6 @@ class SqliteRecords(Part):
         )
         return _readable(raw)
 
-    def last_reports(self, *, device_id: str | None = None) -> list[StoredRecord]:
-        """Return the newest deployment report of each device and model."""
-        raw = self._raw(
-            f"SELECT {COLUMNS} FROM records WHERE position IN (SELECT max(position) FROM records"  # noqa: S608
-            " WHERE kind = 'deployment' AND (? IS NULL OR device_id = ?) GROUP BY device_id, model)",
-            (device_id, device_id),
-        )
-        return _readable(raw)
-
     def last_position(self) -> int:
         """Return the position of the newest record; 0 for none."""
         row = self._database.row("SELECT coalesce(max(position), 0) AS position FROM records")
