@@ -137,7 +137,7 @@ class Story:
         await self._alerted(dirty)
 
     async def _alerted(self, dirty: list[str]) -> None:
-        """Wait until the alerts on drift fire, which name these devices and no other; say what acts on them."""
+        """Wait until the alerts on drift fire and name these devices and no other; say what acts on them."""
 
         def firing() -> list[dict[str, Any]]:
             alerts = self._stage.client.get("/alerts")["items"]
