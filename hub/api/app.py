@@ -22,6 +22,7 @@ from hub.api import (
     rollouts,
     samples,
     tags,
+    timeline,
 )
 from hub.api.limits import BodyLimit
 from hub.api.requests import MeasuredRequests
@@ -45,6 +46,7 @@ MODULES = (
     quality,
     samples,
     boards,
+    timeline,
 )
 """Those whose routes are below `PREFIX`."""
 

@@ -12,14 +12,12 @@ from fastapi.responses import StreamingResponse
 from msgspec.structs import asdict
 
 from fleet.health import device_health
-from fleet.protocol.records import DeploymentReport, Incident
 from hub.api.auth import Viewer
 from hub.api.exports import EXPORTS, Form, Wanted, exported
 from hub.api.measurement_schemas import MeasurementOut
-from hub.api.paging import Limit, number_in
+from hub.api.paging import Limit
 from hub.api.schemas import (
     ActionOut,
-    CauseOut,
     DeviceDetailOut,
     DeviceOut,
     DiagnosticsOut,
@@ -28,14 +26,13 @@ from hub.api.schemas import (
     OrderOut,
     Page,
     QuarantineOut,
-    TimelineEntryOut,
     WishesOut,
 )
 from hub.api.search import search_of
 from hub.api.services import Hub, HubServices
 from hub.query.devices import Search
 from hub.query.tables import Column, Kind, Table
-from hub.store.rows import DeviceRow, DeviceWishes, StoredRecord
+from hub.store.rows import DeviceRow, DeviceWishes
 
 _EXPORTED_AT_ONCE = 1000
 DEVICE_COLUMNS = [
@@ -93,21 +90,6 @@ def show_device(device_id: str, hub: Hub, _: Viewer) -> DeviceDetailOut:
         diagnostics=[DiagnosticsOut(**asdict(sent)) for sent in hub.store.diagnostics(device_id)],
         actions=[ActionOut(**asdict(action)) for action in hub.store.actions(device_id)],
     )
-
-
-@router.get("/devices/{device_id}/timeline")
-def timeline(
-    device_id: str,
-    hub: Hub,
-    _: Viewer,
-    after: str | None = None,
-    limit: Limit = 100,
-) -> Page[TimelineEntryOut]:
-    """Return what happened to a device, newest first: deployment reports and incidents."""
-    hub.store.device(device_id)
-    records = hub.store.timeline(device_id, before=number_in(after), limit=limit)
-    following = str(records[-1].position) if len(records) == limit else None
-    return Page(items=[_entry(record) for record in records], next=following)
 
 
 @router.get("/devices/{device_id}/measurements")
@@ -173,23 +155,6 @@ def _models(row: DeviceRow) -> list[ModelStateOut]:
         )
         for state in (row.reported.models if row.reported else ())
     ]
-
-
-def _entry(record: StoredRecord) -> TimelineEntryOut:
-    body = record.body
-    assert isinstance(body, DeploymentReport | Incident)
-    report = body if isinstance(body, DeploymentReport) else None
-    return TimelineEntryOut(
-        position=record.position,
-        at_s=body.at_s,
-        received_at_s=record.received_at_s,
-        kind="deployment" if report else "incident",
-        model=report.model if report else None,
-        version=report.version if report else None,
-        deployment_id=report.deployment_id if report else None,
-        state=report.state.value if report else None,
-        cause=CauseOut.of(body.cause),
-    )
 
 
 def _quarantine(hub: HubServices, device_id: str) -> QuarantineOut | None:

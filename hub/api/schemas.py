@@ -220,17 +220,18 @@ class DiagnosticsRequestOut(Schema):
 
 
 class TimelineEntryOut(Schema):
-    """A deployment report or incident of a device."""
+    """One thing that happened to a device; ``at_s`` is the hub's time, ``device_at_s`` the device's."""
 
-    position: int
     at_s: float
-    received_at_s: float
+    device_at_s: float | None
     kind: str
+    text: str
     model: str | None
     version: int | None
     deployment_id: str | None
     state: str | None
     cause: CauseOut | None
+    by: str | None
 
 
 class TotalsOut(Schema):

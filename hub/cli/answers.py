@@ -49,7 +49,15 @@ ToOption = Annotated[str | None, typer.Option("--to", help="Likewise; now if lef
 
 
 def form_of(form: Form | None, out: Path | None, *, as_json: bool) -> Form:
-    """Return the form in which an answer is wanted: what was said, else what the file's ending says."""
+    """Return the form in which an answer is wanted: what was said, else what the file's ending says.
+
+    Raises:
+        InvalidInput: The ending says nothing, or a table is wanted in a file.
+    """
+    if form is Form.TABLE and out is not None:
+        raise InvalidInput(
+            "A table is for people to look at.", remedy="Write json, csv or parquet to a file."
+        )
     if form is not None:
         return form
     if as_json:
@@ -82,13 +90,9 @@ def give(
         draw: Shows the answer to people.
 
     Raises:
-        InvalidInput: A table is wanted in a file, or Parquet on a terminal.
+        InvalidInput: Parquet is wanted on a terminal.
         StorageError: The file cannot be written.
     """
-    if form is Form.TABLE and out is not None:
-        raise InvalidInput(
-            "A table is for people to look at.", remedy="Write json, csv or parquet to a file."
-        )
     if form in {Form.CSV, Form.PARQUET}:
         if form is Form.PARQUET and out is None and sys.stdout.isatty():
             raise InvalidInput("Parquet is not for a terminal.", remedy="Add --out FILE.")

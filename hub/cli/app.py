@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fleet.protocol.errors import MusterError
-from hub.cli import alerts, datasets, devices, fleet, hub, models, remote, rollouts, samples, tags
+from hub.cli import alerts, datasets, devices, fleet, hub, models, remote, rollouts, samples, tags, timeline
 from hub.cli.client import Connection
 from hub.cli.convert import convert
 from hub.cli.demo import demo
@@ -33,6 +33,7 @@ devices.app.command("hold")(remote.hold)
 devices.app.command("release")(remote.release)
 devices.app.command("lift-quarantine")(remote.lift_quarantine)
 devices.app.command("tag", context_settings=tags.TAG_SETTINGS)(tags.tag)
+devices.app.command("timeline")(timeline.timeline)
 devices.app.command("diagnose")(remote.diagnose)
 app.add_typer(rollouts.app, name="rollout")
 app.add_typer(samples.app, name="samples")

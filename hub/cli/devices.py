@@ -13,6 +13,7 @@ from hub.cli.client import client_of
 from hub.cli.measurements import print_device_measurements
 from hub.cli.output import JsonFlag, ago, console, print_table, show
 from hub.cli.remote import print_wishes
+from hub.cli.timeline import print_timeline
 
 app = typer.Typer(help="Invite, list and show devices.", no_args_is_help=True)
 
@@ -56,7 +57,8 @@ def show_device(
     client = client_of(context)
     checked_name(device_id, "device id")  # or it would not be one step of the path
     device = client.get(f"/devices/{device_id}")
-    device["timeline"] = client.get(f"/devices/{device_id}/timeline", limit=20)["items"]
+    asked = {"limit": 20, "from": "1970-01-01", "kind": ["deployment", "incident", "alarm", "order"]}
+    device["timeline"] = client.get(f"/devices/{device_id}/timeline", **asked)["items"]
     device["measurements"] = client.get(f"/devices/{device_id}/measurements")
     device["board"] = client.get(f"/devices/{device_id}/board")
     show(device, as_json=as_json, draw=_print)
@@ -99,17 +101,7 @@ def _print(device: dict[str, Any]) -> None:
         columns = {"request_id": "request", "received_at_s": "came", "size_bytes": "bytes"}
         print_table(device["diagnostics"], columns, as_json=False, title="diagnostic bundles")
     print_device_measurements(device["measurements"])
-    for entry in device["timeline"]:
-        entry["why"] = entry["cause"]["detail"] if entry["cause"] else None
-    columns = {
-        "received_at_s": "when",
-        "kind": "what",
-        "model": "model",
-        "version": "version",
-        "state": "state",
-        "why": "why",
-    }
-    print_table(device["timeline"], columns, as_json=False, title="timeline")
+    print_timeline(device["timeline"])
 
 
 def _until(quarantine: dict[str, Any]) -> str:

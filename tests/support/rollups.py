@@ -82,7 +82,7 @@ def values_window(
     errors: int = 0,
     latency_us: float = 500.0,
 ) -> TelemetryWindow:
-    """Return a window of random values, with ``input.mean`` shifted by some standard deviations."""
+    """Return a window of random values, numeric ones shifted by some standard deviations."""
     counts: Profile = {}
     for feature in profile.features:
         counts[feature.name] = count(feature, _values(feature, rng, shift, values))
@@ -105,6 +105,10 @@ def values_window(
 def _values(
     feature: FeatureReference, rng: np.random.Generator, shift: float, values: int
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    """Draw values as the reference's are distributed."""
+    cells = np.array(feature.cells, dtype=np.float64)
     if feature.edges is None:
-        return rng.integers(0, len(feature.cells) - 1, values)
-    return rng.normal(shift, 1.0, values)
+        return rng.choice(len(cells) - 1, values, p=cells[:-1] / cells[:-1].sum())
+    bins = rng.choice(len(cells) - 2, values, p=cells[1:-1] / cells[1:-1].sum())
+    edges = np.array(feature.edges)
+    return np.asarray(rng.uniform(edges[bins], edges[bins + 1]) + shift * (feature.deviation or 0.0))
