@@ -99,6 +99,7 @@ class Ingest:
             Up.SAMPLE: self._sample,
         }
         self.floods = floods
+        self.messages_arrived = dict.fromkeys(Up, 0)
         self.messages_taken = 0
         self.messages_refused = 0
         self.batches = 0
@@ -112,6 +113,8 @@ class Ingest:
         batch = await asyncio.to_thread(self._reader.read, published, time.time())
         new = await self._stored(batch)
         self.batches += 1
+        for channel, number in batch.arrived.items():
+            self.messages_arrived[channel] += number
         self.messages_taken += batch.taken
         self.messages_refused += len(batch.letters)
         if new:

@@ -70,6 +70,7 @@ class Batch(msgspec.Struct):
         requests: What is handed on, in the order of arrival of each device.
         acknowledged: Numbers of records, by device and stream.
         taken: How many messages were understood.
+        arrived: How many there were, by channel.
     """
 
     now_s: float
@@ -80,6 +81,7 @@ class Batch(msgspec.Struct):
     requests: list[Request] = []
     acknowledged: dict[tuple[str, str], list[int]] = {}
     taken: int = 0
+    arrived: dict[Up, int] = {}
 
     def intake(self, dead_letters_kept: int) -> Intake:
         """Return what the store has to take in."""
@@ -137,6 +139,7 @@ class BatchReader:
                 for payload in payloads:
                     batch.letters.append(batch.letter(None, topic, payload, error))
                 continue
+            batch.arrived[channel] = batch.arrived.get(channel, 0) + len(payloads)
             if channel in _SELF:
                 told.append(topic)
                 continue

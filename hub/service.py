@@ -255,6 +255,7 @@ class _Running:
             wishing=Wishing(self._home.store, on_orders=self._order_waits),
             states=self._states,
             ingest=self._ingest,
+            telemetry=self._telemetry,
             samples=self._samples,
             broker_access=self._broker_access,
             update_accounts=self._update_accounts,

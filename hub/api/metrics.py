@@ -8,6 +8,7 @@ greatest values have series of their own; the others are added up as `OTHER`.
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from typing import TypeVar
@@ -151,6 +152,9 @@ def _rollouts(hub: HubServices) -> Iterable[Metric]:
 
 def _ingest(hub: HubServices) -> Iterable[Metric]:
     ingest = hub.ingest
+    by_channel = {(channel.value,): float(number) for channel, number in ingest.messages_arrived.items()}
+    meaning = "Messages of devices that arrived, by channel."
+    yield counters("muster_mqtt_messages", meaning, ("channel",), by_channel)
     yield counter("muster_messages_taken", "Messages of devices that were taken in.", ingest.messages_taken)
     meaning = "Messages that became dead letters."
     yield counter("muster_messages_refused", meaning, ingest.messages_refused)
@@ -161,6 +165,20 @@ def _ingest(hub: HubServices) -> Iterable[Metric]:
     yield counter("muster_batches", "Batches of messages that were stored.", ingest.batches)
     yield gauge("muster_messages_waiting", "Messages that wait to be taken in.", hub.messages_waiting())
     yield gauge("muster_devices_quarantined", "Devices in quarantine.", ingest.floods.quarantined)
+
+
+def _telemetry(hub: HubServices) -> Iterable[Metric]:
+    done = hub.telemetry.progress
+    yield counter("muster_windows_counted", "Telemetry windows that were added up.", done.windows)
+    meaning = "Telemetry windows that were not, and became dead letters."
+    yield counter("muster_windows_refused", meaning, done.refused)
+    meaning = "Telemetry windows whose clock is off: they count as of when they were received."
+    yield counter("muster_windows_misdated", meaning, done.misdated)
+    meaning = "Records that are stored and wait to be added up."
+    yield gauge("muster_telemetry_waiting_records", meaning, hub.telemetry.backlog())
+    first = hub.store.raw_records_after(hub.store.telemetry_position(), limit=1)
+    waited_s = max(0.0, time.time() - first[0].received_at_s) if first else 0.0
+    yield gauge("muster_telemetry_waiting_seconds", "How long the first of them has waited.", waited_s)
 
 
 def _store(hub: HubServices) -> Iterable[Metric]:
@@ -186,6 +204,7 @@ SOURCES: tuple[Callable[[HubServices], Iterable[Metric]], ...] = (
     _broker,
     _rollouts,
     _ingest,
+    _telemetry,
     _store,
     _delivery,
     alert_metrics,

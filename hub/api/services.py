@@ -21,6 +21,7 @@ from hub.samples import Samples
 from hub.settings import Settings
 from hub.store.blobs import BlobFolder
 from hub.store.protocols import Store
+from hub.telemetry.counting import Telemetry
 from hub.trust.image_repository import ImageRepository
 from hub.wishes import Wishing
 
@@ -48,6 +49,7 @@ class HubServices:
     wishing: Wishing
     states: FleetStates
     ingest: Ingest
+    telemetry: Telemetry
     samples: Samples
     broker_access: Callable[[str, str, str], BrokerAccess]
     update_accounts: Callable[[], Awaitable[None]]
