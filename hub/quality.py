@@ -22,7 +22,7 @@ from fleet.protocol.windows import contradiction
 from fleet.quality.calibration import Calibration, calibration_of
 from fleet.quality.concept import ConceptState, look, normal_angle
 from hub.store.concept_rows import EVERY_DEVICE, ConceptKey, ConceptRow
-from hub.store.protocols import DeviceStore, QualityStore, RecordStore
+from hub.store.protocols import DriftStore, QualityStore, RecordStore
 from hub.store.rows import RawRecord
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ RECORDS_PER_STEP = 5000
 _Labels = dict[ConceptKey, tuple[int, int]]
 
 
-class QualityWatchStore(QualityStore, RecordStore, DeviceStore, Protocol):
+class QualityWatchStore(QualityStore, RecordStore, DriftStore, Protocol):
     """What the tests need of the store."""
 
 
@@ -100,7 +100,7 @@ class QualityWatch:
 
 
 class _Watched:
-    """Evidence of all tests, of every device for the version that it is to run.
+    """Evidence of all tests: of every device for the version that it is to run, and of all together.
 
     Args:
         store: Knows the tests that this step does not change.
@@ -109,15 +109,18 @@ class _Watched:
 
     def __init__(self, store: QualityWatchStore, rows: dict[ConceptKey, ConceptRow]) -> None:
         self._store = store
-        self._desired: dict[str, dict[str, int]] = {}
+        self._tests: dict[str, int] = {}
+        found = {row.key: row for row in (*store.strong_concepts(LEAST_THRESHOLD), *rows.values())}
+        self._to_run = store.to_run([key for key in found if key.device_id != EVERY_DEVICE])
         self._strong: dict[ConceptKey, float] = {}
-        for row in (*store.strong_concepts(LEAST_THRESHOLD), *rows.values()):
+        for row in found.values():
             self.keep(row)
 
     def keep(self, row: ConceptRow) -> None:
         """Take in what is known of a test now; weak evidence cannot matter to others."""
         self._strong.pop(row.key, None)
-        if row.state.evidence >= LEAST_THRESHOLD and self._is_watched(row):
+        is_watched = row.device_id == EVERY_DEVICE or row.key in self._to_run
+        if is_watched and row.state.evidence >= LEAST_THRESHOLD:
             self._strong[row.key] = row.state.evidence
 
     def beside(self, row: ConceptRow) -> list[float]:
@@ -126,19 +129,10 @@ class _Watched:
 
     def tests(self, model: str) -> int:
         """Return how many tests of a model there are: of each device, and of each version on all."""
-        versions = self._versions(model)
-        return len(versions) + len(set(versions.values()))
-
-    def _is_watched(self, row: ConceptRow) -> bool:
-        versions = self._versions(row.model)
-        if row.device_id == EVERY_DEVICE:
-            return row.version in versions.values()
-        return versions.get(row.device_id) == row.version
-
-    def _versions(self, model: str) -> dict[str, int]:
-        if model not in self._desired:
-            self._desired[model] = self._store.desired_versions(model)
-        return self._desired[model]
+        if model not in self._tests:
+            together = self._store.concepts_of(model, device_id=EVERY_DEVICE)
+            self._tests[model] = self._store.devices_to_run(model) + max(1, len(together))
+        return self._tests[model]
 
 
 def _labels(records: Iterable[RawRecord]) -> _Labels:

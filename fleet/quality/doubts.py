@@ -12,8 +12,9 @@ code                    when
 ``labels_disagree``     the labelled answers are right more, or less, often than their confidences say: what a
                         confidence means has changed
 ``chosen_labels``       the labelled answers are surer, or less sure, than the others, by more than
-`MOST_ERRORS`
-                        standard errors: labels do not speak for all answers
+                        `MOST_ERRORS` standard errors: labels do not speak for all answers
+``inputs_drift``        drift alarms of inputs are raised: of inputs unlike any before, confidences may mean
+                        something else
 ======================  ===================================================================================
 
 The first three leave no estimate. No doubt is no proof: without labels nothing can be known of a model that
@@ -50,6 +51,7 @@ class DoubtCode(StrEnum):
     UNLIKE_HELD_OUT = "unlike_held_out"
     LABELS_DISAGREE = "labels_disagree"
     CHOSEN_LABELS = "chosen_labels"
+    INPUTS_DRIFT = "inputs_drift"
 
 
 class Doubt(NamedTuple):
@@ -67,6 +69,15 @@ NOT_CALIBRATED = Doubt(
     "The version was built without labels or by an older release, so what its confidences mean is not known.",
 )
 NO_ANSWERS = Doubt(DoubtCode.NO_ANSWERS, "No answers of which the confidence was counted have come.")
+
+
+def inputs_drift(devices: int) -> Doubt:
+    """Return the doubt that drift alarms of inputs raise, on so many devices."""
+    where = "a device" if devices == 1 else f"{devices:,} devices"
+    return Doubt(
+        DoubtCode.INPUTS_DRIFT,
+        f"Drift alarms of inputs are raised on {where}: confidences may mean something else there.",
+    )
 
 
 def doubts_of_answers(calibration: Calibration, answers: Floats) -> list[Doubt]:

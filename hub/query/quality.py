@@ -11,19 +11,21 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from fleet.quality.doubts import inputs_drift
 from fleet.quality.verdict import Counted, Quality, concept_sentence, judge, sentence
 from hub.query.series import References
 from hub.query.sums import Group, Question, Sum, cohort_of, sums
 from hub.store.concept_rows import EVERY_DEVICE, ConceptRow
-from hub.store.protocols import DeviceStore, QualityStore, RollupStore
+from hub.store.protocols import DeviceStore, QualityStore, RollupStore, StateStore
 from hub.store.telemetry_rows import EVERY_DEVICE as ALL
 from hub.store.telemetry_rows import ONE_DEVICE
 
+_OF_INPUTS = "input."
 MAX_NAMED = 100
 """Most devices with concept drift that one answer names."""
 
 
-class QualityQueryStore(RollupStore, QualityStore, DeviceStore, Protocol):
+class QualityQueryStore(RollupStore, QualityStore, DeviceStore, StateStore, Protocol):
     """What the question needs of the store."""
 
 
@@ -76,6 +78,8 @@ def _of_group(group: Group, done: Sum, references: References, tests: _Tests) ->
         return None
     profile = done.profiles.get(version, {})
     quality = judge(reference, Counted(done.predictions, done.labelled, done.correct, done.labels, profile))
+    if (moved := tests.inputs_drift(group.value, version)) and quality.estimated is not None:
+        quality = quality._replace(doubts=(*quality.doubts, inputs_drift(moved)))
     test, drifting = tests.of(group.value, version), tests.drifting(group.value, version)
     said = [sentence(quality), *(doubt.sentence for doubt in quality.doubts)]
     if test is not None:
@@ -90,7 +94,7 @@ def _of_group(group: Group, done: Sum, references: References, tests: _Tests) ->
 
 
 class _Tests:
-    """The tests for concept drift of a model, by group.
+    """The tests for concept drift of a model, and the drift alarms of its inputs, by group.
 
     Args:
         store: Keeps them.
@@ -102,15 +106,15 @@ class _Tests:
         whole_fleet = asked.key == ALL and asked.devices is None
         kept = store.concepts_of(asked.model, device_id=EVERY_DEVICE if whole_fleet else None)
         self._tests = {(row.device_id, row.version): row for row in kept}
-        self._drifting: dict[tuple[str, int], list[str]] = {}
-        for row in store.concepts_of(asked.model, raised=True):
-            if row.device_id == EVERY_DEVICE or (
-                asked.devices is not None and row.device_id not in asked.devices
-            ):
-                continue
-            group = self._group(store, asked, row.device_id)
-            self._drifting.setdefault((group, row.version), []).append(row.device_id)
         self._has_whole = whole_fleet
+        drifting = [(row.device_id, row.version) for row in store.concepts_of(asked.model, raised=True)]
+        self._drifting = self._by_group(store, asked, drifting)
+        inputs = [
+            (row.device_id, row.version)
+            for row in store.alarming(model=asked.model)
+            if any(name.startswith(_OF_INPUTS) for name in row.alarm.raised)
+        ]
+        self._inputs_drift = self._by_group(store, asked, inputs)
 
     def of(self, group: str, version: int) -> ConceptRow | None:
         """Return the one test of a group: of a device, or of the whole fleet."""
@@ -121,6 +125,20 @@ class _Tests:
     def drifting(self, group: str, version: int) -> tuple[str, ...]:
         """Return the devices of a group on which a test has found concept drift."""
         return tuple(self._drifting.get((group, version), [])[:MAX_NAMED])
+
+    def inputs_drift(self, group: str, version: int) -> int:
+        """Return on how many devices of a group a drift alarm names an input."""
+        return len(self._inputs_drift.get((group, version), []))
+
+    def _by_group(
+        self, store: QualityQueryStore, asked: Question, found: list[tuple[str, int]]
+    ) -> dict[tuple[str, int], list[str]]:
+        """Return the devices that are asked for, by group and version."""
+        groups: dict[tuple[str, int], list[str]] = {}
+        for device_id, version in found:
+            if device_id != EVERY_DEVICE and (asked.devices is None or device_id in asked.devices):
+                groups.setdefault((self._group(store, asked, device_id), version), []).append(device_id)
+        return groups
 
     def _group(self, store: QualityQueryStore, asked: Question, device_id: str) -> str:
         if asked.key == ONE_DEVICE:
