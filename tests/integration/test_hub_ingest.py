@@ -219,7 +219,8 @@ def test_a_rollout_orders_its_shadow_and_shows_what_came_of_it(device: RawDevice
     ]
     assert shadow["active_latency_p50_us"] < shadow["candidate_latency_p50_us"]
     assert 'muster_shadow_disagreed{model="digits",version="1"} 8.0' in metrics
-    for name in ('muster_mqtt_messages_total{channel="record"}', "muster_ingest_write_duration_seconds_count"):
+    written = "muster_ingest_write_duration_seconds_count"
+    for name in ('muster_mqtt_messages_total{channel="record"}', written):
         assert f"\n{name} " in metrics
         assert f"\n{name} 0.0\n" not in metrics
     eventually(lambda: client.get(path)["status"] == "ABORTED", "the rollout is out of the way")
