@@ -26,7 +26,7 @@ from converters.data.samples import Samples
 from converters.judging.gate import Gate
 from converters.judging.latency import measure_latency
 from converters.judging.mixed_precision import check_layers, with_fewest_float
-from converters.judging.prepare import prepare
+from converters.judging.prepare import given_samples, prepare
 from converters.judging.sensitivity import layer_errors_of
 from converters.judging.variant import build_variant
 from converters.report import Report, make_report
@@ -96,7 +96,7 @@ def convert(
         sensitivity: Measure what each layer loses in int8.
         seed: Of every random choice, 0 to 2^32 - 1.
         layout: What the axes of the input of numbers are, such as ``NHWC``, see `fleet.drift.inputs`;
-            empty to leave it as the source has it.
+            empty for what the samples declare, or else the source.
         identity: What the bundle is called and where it comes from; None names it after the source.
         on_step: Called with the name of each step when it begins, its number from 0, and how many there are.
         **opening: How to open the source, see `converters.sources.open_source`.
@@ -110,7 +110,9 @@ def convert(
     """
     if isinstance(targets, str):
         raise InvalidInput("Targets are given as a list of names.", remedy=f"Write [{targets!r:.80}].")
-    opened = _laid_out(open_source(source, **opening), layout)
+    opened = open_source(source, **opening)
+    samples, held_out = given_samples(samples), given_samples(held_out)
+    opened = _laid_out(opened, layout, [each for each in (held_out, samples) if each is not None])
     wanted = chosen_targets(targets, opened)
     steps = conversion_steps([target.name for target in wanted])
 
@@ -143,12 +145,18 @@ def convert(
     )
 
 
-def _laid_out(source: Source, layout: str) -> Source:
-    """Return the source with the layout of its input of numbers declared; what drift is watched on."""
-    if not layout:
-        return source
+def _laid_out(source: Source, layout: str, samples: Sequence[Samples]) -> Source:
+    """Return the source with the layout of its input of numbers declared, on which drift is watched.
+
+    What a dataset declares holds where the model takes its samples as they are, and not, say, as rows.
+    """
     signature = source.signature
     given = signature.profiled_input
+    if not layout and given is not None:
+        declared = (each.layout for each in samples)
+        layout = next((each for each in declared if each and len(each) == len(given.shape)), "")
+    if not layout:
+        return source
     if layout not in LAYOUTS or given is None or len(layout) != len(given.shape):
         shape = "has no input of numbers" if given is None else f"takes an input of the shape {given.shape}"
         raise InvalidInput(

@@ -1,6 +1,6 @@
 """Datasets: the file that people register, its checks, and its split.
 
-A dataset is an ``.npz`` file with three arrays:
+A dataset is an ``.npz`` file with three arrays, and a fourth where it declares what the features are:
 
 ============  ==========================  ============================================================
 name          dtype, shape                meaning
@@ -8,6 +8,7 @@ name          dtype, shape                meaning
 ``features``  numbers, (N, …), rank 2–4   one sample in each row, exactly as devices will see it
 ``labels``    integers, (N,)              number of the sample's class
 ``classes``   text, (C,)                  what the classes are called
+``layout``    text, () or (1,)            what the axes of the features are, see `fleet.drift.inputs`
 ============  ==========================  ============================================================
 
 The SHA-256 of the file identifies the dataset. All random choices come from `numpy.random.RandomState`,
@@ -18,8 +19,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,9 +30,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.data.npz import read_arrays, write_arrays
+from fleet.drift.inputs import LAYOUTS, layout_of
 from fleet.protocol.errors import DigestMismatch, InvalidDataset, NotFound, StorageError
 
 ARRAYS = ("features", "labels", "classes")
+LAYOUT = "layout"
+"""Name of the array that a dataset may have besides."""
 MAX_RANK = 4
 MAX_CLASSES = 1000
 MAX_CLASS_NAME_LENGTH = 64
@@ -46,11 +51,13 @@ class Dataset:
         features: float32, shape (N, …).
         labels: int64, shape (N,), each from 0 to C - 1.
         classes: C names.
+        layout: What the axes of the features are, such as ``NHW``; empty where it is not declared.
     """
 
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
+    layout: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,7 +69,7 @@ class Dataset:
 
     def take(self, indices: NDArray[np.intp]) -> Dataset:
         """Return the samples with these indices, shape (M,), in their order."""
-        return Dataset(self.features[indices], self.labels[indices], self.classes)
+        return replace(self, features=self.features[indices], labels=self.labels[indices])
 
 
 class Split(NamedTuple):
@@ -77,13 +84,16 @@ class Split(NamedTuple):
     rest: Dataset
 
 
-def checked_dataset(features: NDArray[Any], labels: NDArray[Any], classes: tuple[str, ...]) -> Dataset:
+def checked_dataset(
+    features: NDArray[Any], labels: NDArray[Any], classes: tuple[str, ...], layout: str = ""
+) -> Dataset:
     """Return a dataset of these arrays if they make one.
 
     Args:
         features: Numbers, shape (N, …).
         labels: Integers, shape (N,).
         classes: Names of the classes.
+        layout: What the axes of the features are; empty where it is not declared.
 
     Raises:
         InvalidDataset: They do not; the message says what is wrong with them.
@@ -94,6 +104,11 @@ def checked_dataset(features: NDArray[Any], labels: NDArray[Any], classes: tuple
             f"features has shape {features.shape} and dtype {features.dtype};"
             f" numbers of shape (N, …) with 2 to {MAX_RANK} dimensions are needed."
         )
+    if layout and layout_of(layout, features.shape[1:]) != layout:
+        raise InvalidDataset(
+            f"features of shape {features.shape} cannot be {layout!a:.40}.",
+            remedy=f"Declare one of {', '.join(LAYOUTS)}, a letter for each dimension, or no layout.",
+        )
     _check_labels(labels, len(features), classes)
     with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite, and is refused below
         converted = np.ascontiguousarray(features, dtype=np.float32)
@@ -103,7 +118,7 @@ def checked_dataset(features: NDArray[Any], labels: NDArray[Any], classes: tuple
             f"{bad.size} samples have features that are missing or not finite; the first is number {bad[0]}.",
             remedy="Fill or remove them: devices send no such values either.",
         )
-    return Dataset(converted, np.ascontiguousarray(labels, dtype=np.int64), classes)
+    return Dataset(converted, np.ascontiguousarray(labels, dtype=np.int64), classes, layout)
 
 
 def read_dataset(path: Path, *, sha256: str | None = None) -> Dataset:
@@ -121,7 +136,7 @@ def read_dataset(path: Path, *, sha256: str | None = None) -> Dataset:
     with opened(path) as stream:
         if sha256 is not None and (found := hashlib.file_digest(stream, "sha256").hexdigest()) != sha256:
             raise DigestMismatch(f"The dataset file has SHA-256 {found}; {sha256} was registered.")
-        arrays = read_arrays(stream, ARRAYS)
+        arrays = read_arrays(stream, ARRAYS, optional=LAYOUT)
     names = arrays["classes"]
     if names.dtype.kind != "U" or names.ndim != 1:
         raise InvalidDataset(
@@ -130,7 +145,24 @@ def read_dataset(path: Path, *, sha256: str | None = None) -> Dataset:
         )
     if len(names) > MAX_CLASSES:
         raise InvalidDataset(f"classes has {len(names)} names; {MAX_CLASSES} are allowed.")
-    return checked_dataset(arrays["features"], arrays["labels"], tuple(str(name) for name in names))
+    classes = tuple(str(name) for name in names)
+    return checked_dataset(arrays["features"], arrays["labels"], classes, layout_in(arrays))
+
+
+def layout_in(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return the layout that arrays of a dataset declare; empty if they declare none.
+
+    Raises:
+        InvalidDataset: It is no text.
+    """
+    declared = arrays.get(LAYOUT)
+    if declared is None:
+        return ""
+    if declared.dtype.kind != "U" or declared.size != 1:
+        raise InvalidDataset(
+            f"layout has shape {declared.shape} and dtype {declared.dtype}; one text is needed, such as NHW."
+        )
+    return str(declared.ravel()[0])
 
 
 def write_dataset(path: Path, dataset: Dataset) -> None:
@@ -144,12 +176,14 @@ def write_dataset(path: Path, dataset: Dataset) -> None:
         InvalidDataset: It would not be readable as a dataset.
         StorageError: It could not be written; nothing was changed.
     """
-    checked = checked_dataset(dataset.features, dataset.labels, dataset.classes)
+    checked = checked_dataset(dataset.features, dataset.labels, dataset.classes, dataset.layout)
     arrays: dict[str, NDArray[Any]] = {
         "features": checked.features.astype("<f4", copy=False),
         "labels": checked.labels.astype("<i8", copy=False),
         "classes": np.array(checked.classes, dtype=f"<U{max(map(len, checked.classes))}"),
     }
+    if checked.layout:
+        arrays[LAYOUT] = np.array(checked.layout)
     partial = path.with_name(f".{path.name}.part")
     try:
         with partial.open("wb") as stream:

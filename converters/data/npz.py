@@ -49,12 +49,15 @@ _READABLE_DTYPE = re.compile(r"[<>|=]?(?:[iu][1248]|f[248])\Z|[<>=]U[1-9]\d{0,2}
 _EARLIEST_DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def read_arrays(stream: BinaryIO, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+def read_arrays(
+    stream: BinaryIO, names: Sequence[str] | None = None, *, optional: str = ""
+) -> dict[str, NDArray[Any]]:
     """Read arrays from an ``.npz`` file.
 
     Args:
         stream: The opened, seekable file.
         names: The arrays that it must hold, and no others; None for whichever it holds.
+        optional: Name of one more that it may hold besides; empty for none.
 
     Raises:
         InvalidDataset: It is no such file, is damaged, or declares more than the limits allow.
@@ -62,6 +65,8 @@ def read_arrays(stream: BinaryIO, names: Sequence[str] | None = None) -> dict[st
     with _zip_errors_converted():
         _check_end_of_archive(stream)
         with zipfile.ZipFile(stream) as archive:
+            if names is not None and f"{optional}.npy" in archive.namelist():
+                names = [*names, optional]
             members = _checked_members(archive, names)
             return {name: _read_array(archive, member, name) for name, member in members.items()}
 

@@ -11,6 +11,7 @@ array           dtype, shape            meaning
 ``labels``      integers, (N,)          number of each sample's class; of an anomaly 1, of a normal sample 0
 ``classes``     text, (C,)              what the classes are called; only with labels
 ``targets``     numbers, (N, T)         the values that a regression should give
+``layout``      text, ()                what the axes of the input of numbers are, see `fleet.drift.inputs`
 *any other*     numbers or text, (N,…)  for the input of that name
 ==============  ======================  ======================================================================
 
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.data.dataset import Dataset, opened
+from converters.data.dataset import LAYOUT, Dataset, layout_in, opened
 from converters.data.npz import read_arrays
 from fleet.protocol.errors import DigestMismatch, InvalidDataset
 from fleet.protocol.manifest import Signature, Tensor
@@ -39,7 +40,7 @@ Inputs = dict[str, NDArray[Any]]
 
 FEATURES = "features"
 CATEGORIES = "categories"
-_TRUTH = ("labels", "classes", "targets")
+_NO_INPUTS = ("labels", "classes", "targets", LAYOUT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,7 @@ class Samples:
         targets: float32, shape (N, T); None where there are none.
         sha256: Digest of the file that they came from; empty for arrays.
         name: What messages call that file; empty for arrays.
+        layout: What the axes of the input of numbers are; empty where it is not declared.
     """
 
     arrays: Mapping[str, NDArray[Any]]
@@ -62,6 +64,7 @@ class Samples:
     targets: NDArray[np.float32] | None = None
     sha256: str = field(default="")
     name: str = ""
+    layout: str = ""
 
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
@@ -78,7 +81,8 @@ class Samples:
 
 def samples_of(dataset: Dataset) -> Samples:
     """Return a dataset for training as samples."""
-    return Samples({FEATURES: dataset.features}, dataset.labels, dataset.classes)
+    arrays = {FEATURES: dataset.features}
+    return Samples(arrays, dataset.labels, dataset.classes, layout=dataset.layout)
 
 
 def read_samples(path: Path, *, sha256: str | None = None) -> Samples:
@@ -111,8 +115,9 @@ def checked_samples(arrays: Mapping[str, NDArray[Any]], *, sha256: str = "") -> 
     Raises:
         InvalidDataset: They do not; the message says what is wrong with them.
     """
-    inputs = {name: _checked_input(name, array) for name, array in arrays.items() if name not in _TRUTH}
-    counts = {name: len(array) for name, array in arrays.items() if name != "classes" and array.ndim}
+    inputs = {name: _checked_input(name, array) for name, array in arrays.items() if name not in _NO_INPUTS}
+    each_sample = {name: array for name, array in arrays.items() if name not in ("classes", LAYOUT)}
+    counts = {name: len(array) for name, array in each_sample.items() if array.ndim}
     if not inputs or len(set(counts.values())) != 1 or 0 in counts.values():
         described = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
         raise InvalidDataset(
@@ -125,7 +130,7 @@ def checked_samples(arrays: Mapping[str, NDArray[Any]], *, sha256: str = "") -> 
         if targets.dtype != np.float32 or not np.isfinite(targets).all():
             raise InvalidDataset("targets must be finite numbers.")
         targets = targets.reshape(len(targets), -1)
-    return Samples(inputs, labels, classes, targets, sha256)
+    return Samples(inputs, labels, classes, targets, sha256, layout=layout_in(arrays))
 
 
 def bind(samples: Samples, signature: Signature) -> Inputs:

@@ -70,8 +70,8 @@ def prepare(
         if gate.minimum is not None:
             raise InvalidDataset("A minimum can only be demanded of answers to samples.")
         return Prepared(None, "", _made_up(source, gate, seed))
-    for_calibration = _read(samples)
-    for_judging = _read(held_out)
+    for_calibration = given_samples(samples)
+    for_judging = given_samples(held_out)
     if for_judging is None:
         assert for_calibration is not None
         bind(for_calibration, source.signature)  # what is wrong is told with the dataset's own numbers
@@ -83,7 +83,13 @@ def prepare(
     )
 
 
-def _read(samples: Samples | Path | str | None) -> Samples | None:
+def given_samples(samples: Samples | Path | str | None) -> Samples | None:
+    """Return samples however they were given, read from their file if need be.
+
+    Raises:
+        NotFound: There is no such file.
+        InvalidDataset: It does not hold samples, or they were given as something else.
+    """
     if samples is None or isinstance(samples, Samples):
         return samples
     if isinstance(samples, str | Path):

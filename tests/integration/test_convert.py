@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -19,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 
 from converters.convert import Conversion, conversion_steps, convert
-from converters.data.samples import Samples
+from converters.data.samples import Samples, samples_of
 from converters.judging.gate import Gate
 from converters.judging.latency import SLOWER_BY, mark_slower
 from converters.judging.variant import Candidate
@@ -83,6 +84,9 @@ def test_a_declared_layout_goes_into_the_manifest_and_decides_what_is_profiled()
     undeclared = _digits().bundle
     assert undeclared is not None
     assert not any(feature.axes for feature in undeclared.manifest.reference.features)
+    training, held_out = (replace(samples_of(each), layout="NHW") for each in training_and_held_out())
+    by_dataset = digits_conversion(targets=("onnx-fp32",), samples=training, held_out=held_out).bundle
+    assert by_dataset == bundle
     for unfit in ("NHWC", "HW"):
         with pytest.raises(InvalidInput, match="NHW"):
             digits_conversion(targets=("onnx-fp32",), layout=unfit)

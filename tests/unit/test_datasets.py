@@ -21,6 +21,7 @@ from converters.data.dataset import (
     split_stratified,
     write_dataset,
 )
+from converters.data.samples import read_samples, samples_of
 from fleet.protocol.errors import DigestMismatch, InvalidDataset, NotFound, StorageError
 from tests.support.digits import digits
 
@@ -143,10 +144,26 @@ def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
         ({"classes": np.array([b"no", b"yes"])}, "dtype"),
         ({"classes": np.array(["no", "yes"], dtype=object)}, "Python objects"),
         ({"classes": np.array([str(i) for i in range(1001)])}, "1001 names"),
+        ({"layout": np.array("NHWC")}, "cannot be 'NHWC'"),
+        ({"layout": np.array("HW")}, "cannot be 'HW'"),
+        ({"layout": np.array(["NHW", "NTC"])}, "one text"),
+        ({"layout": np.array(3)}, "one text"),
     ],
 )
 def test_arrays_that_are_no_dataset_are_refused(tmp_path: Path, changes: dict[str, Any], why: str) -> None:
     assert why in _refused(_save(tmp_path / "d.npz", **changes))
+
+
+@pytest.mark.parametrize("layout", [np.array("NHW"), np.array(["NHW"])], ids=["one text", "a list of one"])
+def test_a_dataset_may_declare_what_its_axes_are(tmp_path: Path, layout: np.ndarray[Any, Any]) -> None:
+    dataset = read_dataset(_save(tmp_path / "d.npz", layout=layout))
+    assert dataset.layout == dataset.take(np.arange(3)).layout == "NHW"
+    write_dataset(tmp_path / "again.npz", dataset)
+    assert read_dataset(tmp_path / "again.npz").layout == "NHW"
+    assert samples_of(dataset).layout == "NHW"
+    assert read_samples(tmp_path / "d.npz").layout == "NHW"
+    assert set(read_samples(tmp_path / "d.npz").arrays) == {"features"}
+    assert read_dataset(_save(tmp_path / "plain.npz")).layout == ""
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", b"x" * 1000, b"PK\x05\x06" + b"\0" * 18])
