@@ -83,7 +83,7 @@ def _asked(
         resolution_s=resolution_of(None if resolution == WHOLE else resolution, within, finest_s=finest_s),
         key=key,
         version=version,
-        devices=None if where is None else _meant(hub, where),
+        devices=None if where is None and key != ONE_DEVICE else _meant(hub, where),
         by_version=BY_VERSION in (by or ()),
         whole=resolution == WHOLE,
         group_by=hub.settings.group_by,
@@ -150,8 +150,8 @@ def compare(
     return ComparisonOut(**_span(asked), confidence=CONFIDENCE, items=items)
 
 
-def _meant(hub: HubServices, where: str) -> dict[str, DeviceRow]:
-    """Return the devices that a target means; of too many the first ones, which are still too many."""
+def _meant(hub: HubServices, where: str | None) -> dict[str, DeviceRow]:
+    """Return the devices that a target means, or all; of too many only the first, still too many."""
     found = search_of(hub, where).devices()
     return {row.device_id: row for row in islice(found, MAX_DEVICES + 1)}
 

@@ -67,7 +67,8 @@ def series(
     names = check_metrics(metrics, [*METRICS, *DRIFT_METRICS])
     about_drift = any(name in DRIFT_METRICS for name in names)
     by_version = question.by_version or about_drift
-    found = sums(store, msgspec.structs.replace(question, by_version=by_version))
+    profiles = about_drift or "confidence" in names
+    found = sums(store, msgspec.structs.replace(question, by_version=by_version, profiles=profiles))
     check_features(features, references.of(found))
     length_s = question.within.length_s if question.whole else float(question.resolution_s)
     rows: list[dict[str, Any]] = []

@@ -10,8 +10,9 @@ an attribute        those of its cohorts         those of the devices, by their 
 device              those of every device        those of the devices that are meant
 ==================  ===========================  ============================================
 
-Every answer is bounded: so many spans (`hub.query.times.MAX_SPANS`) and so many roll-ups (`MAX_ROLLUPS`); a
-question for more is refused. What is read is added up as it comes, a few spans at a time.
+Every answer is bounded: so many spans (`hub.query.times.MAX_SPANS`), devices (`MAX_DEVICES`), roll-ups
+(`MAX_ROLLUPS`) and distributions (`MAX_PROFILES`); a question for more is refused. What is read is added up
+as it comes, little by little.
 """
 
 from __future__ import annotations
@@ -32,11 +33,14 @@ from hub.store.protocols import RollupStore
 from hub.store.rows import DeviceRow
 from hub.store.telemetry_rows import EVERY_DEVICE, ONE_DEVICE, RollupRow
 
-MAX_ROLLUPS = 50_000
-"""Most roll-ups that one question reads; a thousand take about a tenth of a second."""
+MAX_ROLLUPS = 20_000
+"""Most roll-ups that one question reads; with sixteen profiled features they take some 10 s."""
 MAX_DEVICES = 20_000
 """Most devices that one question may be about, one by one."""
-_ROLLUPS_AT_ONCE = 2000
+MAX_PROFILES = 5_000
+"""Most groups of one answer whose profiles are kept, some 30 kB each."""
+_ROLLUPS_AT_ONCE = 1000
+_DEVICES_AT_ONCE = 500
 
 
 class Sum(msgspec.Struct):
@@ -101,6 +105,7 @@ class Question(msgspec.Struct, frozen=True):
         devices: Only these, by id; None for the whole fleet.
         by_version: Whether versions are kept apart.
         whole: Whether all spans are added up, so that the answer has one.
+        profiles: Whether profiles are added up as well; what needs none is answered ten times as fast.
         group_by: The hub's setting.
     """
 
@@ -112,6 +117,7 @@ class Question(msgspec.Struct, frozen=True):
     devices: Mapping[str, DeviceRow] | None = None
     by_version: bool = False
     whole: bool = False
+    profiles: bool = True
     group_by: tuple[str, ...] = ()
 
 
@@ -164,6 +170,11 @@ def sums(store: RollupStore, question: Question) -> dict[Group, Sum]:
             row.version if question.by_version else None,
         )
         found.setdefault(group, Sum()).add(row.window)
+        if question.profiles and len(found) > MAX_PROFILES:
+            raise InvalidInput(
+                f"The answer has more than {MAX_PROFILES:,} distributions.",
+                remedy="Group the fleet by an attribute, or ask for a shorter range or the resolution whole.",
+            )
     return dict(sorted(found.items()))
 
 
@@ -190,21 +201,25 @@ def cohort_of(row: DeviceRow, attribute: str, group_by: tuple[str, ...]) -> str:
 
 
 def _rollups(store: RollupStore, question: Question) -> Iterator[RollupRow]:
-    """Yield roll-ups, a few spans at a time, so that no more are in memory than needed."""
+    """Yield roll-ups, some of the spans of some of the devices at a time, to have few of them in memory."""
     within = question.within.aligned(question.resolution_s)
     devices = None if question.devices is None else sorted(question.devices)
-    each = 1 if devices is None else max(1, len(devices))
-    at_once_s = max(1, _ROLLUPS_AT_ONCE // each // 10) * question.resolution_s
-    start_s = within.start_s
-    while start_s < within.end_s and devices != []:
-        end_s = min(within.end_s, start_s + at_once_s)
-        yield from store.rollups(
-            model=question.model,
-            key=question.key if devices is None else ONE_DEVICE,
-            values=devices,
-            version=question.version,
-            start_s=start_s,
-            end_s=end_s,
-            resolution_s=question.resolution_s,
-        )
-        start_s = end_s
+    some: list[list[str] | None] = [None]
+    if devices is not None:
+        some = [devices[i : i + _DEVICES_AT_ONCE] for i in range(0, len(devices), _DEVICES_AT_ONCE)]
+    for values in some:
+        at_once_s = max(1, _ROLLUPS_AT_ONCE // len(values or "1")) * question.resolution_s
+        start_s = within.start_s
+        while start_s < within.end_s:
+            end_s = min(within.end_s, start_s + at_once_s)
+            yield from store.rollups(
+                model=question.model,
+                key=question.key if values is None else ONE_DEVICE,
+                values=values,
+                version=question.version,
+                start_s=start_s,
+                end_s=end_s,
+                resolution_s=question.resolution_s,
+                profiles=question.profiles,
+            )
+            start_s = end_s

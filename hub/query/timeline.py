@@ -159,6 +159,7 @@ def _windows(store: Store, device_id: str, within: TimeRange, resolution_s: int)
                 start_s=max(spans.start_s, end_s - _PAGE * resolution_s),
                 end_s=end_s,
                 resolution_s=resolution_s,
+                profiles=False,
             )
         rows.sort(key=lambda row: -row.start_s)
         yield from (_of_window(row) for row in rows)

@@ -31,6 +31,9 @@ def test_sums_are_found_by_subject_version_and_time(store: Store) -> None:
     second = store.rollups(model="digits", version=2, start_s=60, end_s=61, resolution_s=MINUTE_S)
     assert [(row.version, row.devices, row.window.predictions) for row in second] == [(2, 2, 10)]
     assert second[0].window.profile == PROFILE
+    bare = store.rollups(model="digits", start_s=0, end_s=60, resolution_s=MINUTE_S, profiles=False)
+    assert [(row.window.predictions, row.window.profile) for row in bare] == [(10, {})]
+    assert bare[0].window.latency == minutes[0].window.latency
     everywhere = store.rollups(model="digits", key="site", start_s=0, end_s=120, resolution_s=MINUTE_S)
     assert [row.value for row in everywhere] == ["lyon", "nice"]
     some = store.rollups(

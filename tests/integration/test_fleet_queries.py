@@ -256,6 +256,9 @@ def test_an_answer_that_rests_on_too_much_is_refused(
     monkeypatch.setattr("hub.query.sums.MAX_ROLLUPS", 5)
     with pytest.raises(InvalidInput, match="rests on"):
         series(store, _asked(key="device"), ["errors"], _references())
+    monkeypatch.setattr("hub.query.sums.MAX_PROFILES", 2)
+    with pytest.raises(InvalidInput, match="distributions"):
+        series(store, _asked(whole=True, key="device"), ["psi"], _references())
     monkeypatch.setattr("hub.query.sums.MAX_DEVICES", 2)
     with pytest.raises(InvalidInput, match="3 devices"):
         series(store, _asked(devices=_meant(store, 'site like "*"')), ["errors"], _references())

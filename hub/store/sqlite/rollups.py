@@ -30,10 +30,7 @@ _INSERT = (
     "INSERT OR REPLACE INTO rollups (key, value, model, version, duration_s, start_s, windows, heard, body)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_THIS_ONE = (
-    " WHERE model = :model AND key = :key AND duration_s = :duration_s"
-    " AND value = :value AND start_s = :start_s AND version = :version"
-)
+_THIS_ONE = " WHERE key = ? AND value = ? AND model = ? AND version = ? AND duration_s = ? AND start_s = ?"
 
 
 class SqliteRollups(Part):
@@ -49,6 +46,7 @@ class SqliteRollups(Part):
         start_s: float,
         end_s: float,
         resolution_s: int,
+        profiles: bool = True,
     ) -> list[RollupRow]:
         """Return sums by start, value and version."""
         possible = DEVICE_RESOLUTIONS_S if key == ONE_DEVICE else COHORT_RESOLUTIONS_S
@@ -68,13 +66,14 @@ class SqliteRollups(Part):
                 places = ", ".join("?" * len(chosen))
                 found += self._database.rows(f"{sql} AND value IN ({places})", (*parameters, *chosen))
         found.sort(key=lambda row: (row["start_s"], row["value"], row["version"]))
-        windows = open_windows([_WINDOWS.decode(row["body"]) for row in found])
+        sealed = [_WINDOWS.decode(row["body"]) for row in found]
+        windows = open_windows(sealed) if profiles else map(_without_profile, sealed)
         return [_row(row, window) for row, window in zip(found, windows, strict=True)]
 
     def sealed_rollups(self, which: Iterable[RollupKey]) -> dict[RollupKey, SealedRollup]:
         """Return those of the sums that there are, as they are stored."""
         with self._database.reading() as connection:
-            found = [connection.execute(_SELECT + _THIS_ONE, one._asdict()).fetchone() for one in which]
+            found = [connection.execute(_SELECT + _THIS_ONE, one).fetchone() for one in which]
         sealed = [SealedRollup(RollupKey(*row[:6]), *row[6:]) for row in found if row]
         return {rollup.which: rollup for rollup in sealed}
 
@@ -98,6 +97,23 @@ def put_rollups(db: sqlite_utils.Database, rollups: Iterable[SealedRollup]) -> N
     db.conn.executemany(
         _INSERT,
         [(*rollup.which, rollup.windows, rollup.heard, rollup.body) for rollup in rollups],
+    )
+
+
+def _without_profile(window: SealedWindow) -> TelemetryWindow:
+    return TelemetryWindow(
+        started_at_s=window.started_at_s,
+        ended_at_s=window.ended_at_s,
+        model=window.model,
+        version=window.version,
+        manifest_sha256=window.manifest_sha256,
+        variant=window.variant,
+        predictions=window.predictions,
+        errors=window.errors,
+        labelled=window.labelled,
+        correct=window.correct,
+        latency=window.latency,
+        labels=window.labels,
     )
 
 
