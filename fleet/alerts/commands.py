@@ -18,6 +18,11 @@ def fleet_alarms(model: str) -> str:
     return _line("fleet", "alarms", "--model", model)
 
 
+def fleet_quality(model: str, by: str | None = None) -> str:
+    """Return the command that shows how good a model's answers are."""
+    return _line("fleet", "quality", "--model", model, *(() if by is None else ("--by", by)))
+
+
 def device_show(device_id: str) -> str:
     """Return the command that shows a device."""
     return _line("device", "show", device_id)

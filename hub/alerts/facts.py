@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from fleet.alerts.alert import Finding
+from fleet.alerts.found.concept import ConceptDrift, concept_finding
 from fleet.alerts.found.devices import UnwellDevices, offline_finding, quarantine_finding, unhealthy_finding
 from fleet.alerts.found.drift import drift_finding
 from fleet.alerts.found.hub import HubFacts, hub_findings
@@ -20,7 +21,15 @@ from fleet.drift.fleet_alarms import FleetAlarm
 from fleet.health import FleetHealth, HealthStatus
 from fleet.rollout.state import Rollout, Status
 from hub.health import alarms_of
-from hub.store.protocols import QuarantineStore, RegistryStore, RolloutStore, StateStore
+from hub.store.concept_rows import EVERY_DEVICE, ConceptRow
+from hub.store.protocols import (
+    DriftStore,
+    QualityStore,
+    QuarantineStore,
+    RegistryStore,
+    RolloutStore,
+    StateStore,
+)
 from hub.store.rows import VersionStatus
 
 MOST_NAMED = 1000
@@ -28,7 +37,7 @@ MOST_NAMED = 1000
 _OF_INTEREST = frozenset({Status.PAUSED, Status.ROLLING_BACK, Status.ROLLED_BACK, Status.FAILED})
 
 
-class FactStore(QuarantineStore, RegistryStore, RolloutStore, StateStore, Protocol):
+class FactStore(DriftStore, QualityStore, QuarantineStore, RegistryStore, RolloutStore, StateStore, Protocol):
     """What alerts need of the store."""
 
 
@@ -78,6 +87,7 @@ class FleetLook:
         health = self._store.fleet_health()
         return [
             *self._of_drift(),
+            *self._of_concepts(health),
             *self._of_rollouts(now_s),
             *self._of_devices(health, now_s),
             *hub_findings(self._hub_facts(now_s), self._thresholds),
@@ -96,6 +106,29 @@ class FleetLook:
             self._drift[model] = known
             for alarm in known.alarms:
                 yield drift_finding(alarm, previous=self._previous, thresholds=self._thresholds)
+
+    def _of_concepts(self, health: FleetHealth) -> Iterable[Finding]:
+        """Yield what labels say of versions that devices run; a test of what nobody runs ends no more."""
+        running = {
+            (model.model, version): devices
+            for model in health.models
+            for version, devices in model.by_version.items()
+        }
+        found: dict[tuple[str, int], list[ConceptRow]] = defaultdict(list)
+        raised = self._store.raised_concepts()
+        to_run = self._store.to_run([row.key for row in raised if row.device_id != EVERY_DEVICE])
+        for row in raised:
+            if row.device_id == EVERY_DEVICE or row.key in to_run:
+                found[row.model, row.version].append(row)
+        for (model, version), rows in sorted(found.items()):
+            of_devices = running.get((model, str(version)), 0)
+            if of_devices == 0:
+                continue
+            states = {row.device_id: row.state for row in rows}
+            together = states.pop(EVERY_DEVICE, None)
+            yield concept_finding(
+                ConceptDrift(model, version, together, states, of_devices), self._thresholds
+            )
 
     def _previous(self, model: str, version: int) -> int | None:
         """Return the newest released version of a model before one."""

@@ -36,3 +36,4 @@ def test_tests_are_found_by_model_device_and_alarm(store: Store) -> None:
     assert store.concepts_of("digits", raised=True) == rows[1:2]
     assert {row.key for row in store.strong_concepts(1.0)} == {row.key for row in rows[1:]}
     assert store.concepts_of("voices") == []
+    assert store.raised_concepts() == [rows[1], rows[3]]

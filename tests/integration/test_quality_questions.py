@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from fleet.alerts.thresholds import Thresholds
 from fleet.drift.alarms import AlarmState
 from fleet.drift.profile import ReferenceProfile
 from fleet.health import HealthPolicy
@@ -16,18 +17,19 @@ from fleet.protocol.errors import NotFound
 from fleet.protocol.messages import ModelState, StateReport
 from fleet.quality.concept import ConceptState
 from fleet.quality.doubts import DoubtCode
+from hub.alerts.facts import FleetLook, HubCounts
 from hub.query.quality import QualityOf, qualities
 from hub.query.series import References
 from hub.query.sums import Question
 from hub.query.times import TimeRange
 from hub.store.concept_rows import EVERY_DEVICE, ConceptRow
-from hub.store.rows import DriftRow
+from hub.store.rows import DriftRow, OrderChange
 from hub.store.sqlite import SqliteStore
 from hub.store.state_rows import StateRules
 from hub.store.telemetry_rows import HOUR_S, TelemetryStep
 from tests.support.confidences import answers_of, reference_of, window_of
 from tests.support.rollups import DeviceWindow, keep_windows
-from tests.support.stores import DIGEST, new_device
+from tests.support.stores import DIGEST, new_device, new_rollout, order
 
 RNG = np.random.default_rng(13)
 REFERENCE = reference_of(answers_of(RNG, 500))
@@ -92,11 +94,19 @@ def test_concept_drift_is_told_where_it_was_found(store: SqliteStore) -> None:
     assert "cam-2" in whole.sentences[-1]
 
 
-def test_estimates_are_doubted_where_inputs_drift(store: SqliteStore) -> None:
+def _report(store: SqliteStore) -> None:
+    """All devices say that they run version 1, as they were ordered to."""
     store.adopt_rules(StateRules(HealthPolicy(silence_limit_s=100.0), ("site",)))
+    rollout = store.create_rollout(new_rollout, 1.0).state
+    orders = [OrderChange(device_id, "digits", order()) for device_id in SITES]
+    store.apply_step(rollout, previous_revision=rollout.revision, position=0, changes=orders)
     for device_id in SITES:
         state = ModelState("digits", 1, DIGEST, "onnx", "COMMITTED", None)
         store.report(device_id, StateReport(10.0, 0, (state,)), 10.0)
+
+
+def test_estimates_are_doubted_where_inputs_drift(store: SqliteStore) -> None:
+    _report(store)
     alarms = [
         DriftRow("cam-2", "digits", 1, alarm=AlarmState(looks=3, raised=("input.contrast",))),
         DriftRow("cam-3", "digits", 1, alarm=AlarmState(looks=3, raised=("output.class",))),
@@ -108,3 +118,24 @@ def test_estimates_are_doubted_where_inputs_drift(store: SqliteStore) -> None:
     assert [doubt.code for doubt in doubted.pop("cam-2")] == [DoubtCode.INPUTS_DRIFT]
     assert set(doubted.values()) == {()}
     assert [doubt.code for doubt in _asked(store, "site")["lyon"].quality.doubts] == [DoubtCode.INPUTS_DRIFT]
+
+
+def test_concept_drift_of_what_devices_run_is_an_alert(store: SqliteStore) -> None:
+    _report(store)
+    raised = ConceptState(looks=4, raised=True, last_labelled=30, last_wrong=20)
+    rows = [
+        ConceptRow(device_id, "digits", version, raised)
+        for device_id, version in (("cam-2", 1), ("cam-3", 9))
+    ]
+    store.save_concepts(1, [*rows, ConceptRow(EVERY_DEVICE, "digits", 9, raised)])
+    while store.refresh_states(now_s=11.0):
+        pass
+    look = FleetLook(
+        store,
+        Thresholds(),
+        broker_connected=lambda: True,
+        counts=lambda: HubCounts(taken=0, refused=0, backlog=0),
+    )
+    (found,) = [one for one in look.findings(11.0) if one.matter.kind == "concept_drift"]
+    assert (found.matter.key, found.devices) == ("concept_drift:digits:1", ("cam-2",))
+    assert found.matter.evidence == ("cam-2: 20 of the last 30 labelled answers are wrong",)

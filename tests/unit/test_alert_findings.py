@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from fleet.alerts import commands
 from fleet.alerts.alert import KINDS, Finding, Severity
+from fleet.alerts.found.concept import ConceptDrift, concept_finding
 from fleet.alerts.found.devices import UnwellDevices, offline_finding, quarantine_finding, unhealthy_finding
 from fleet.alerts.found.drift import drift_finding
 from fleet.alerts.found.hub import HubFacts, hub_findings
@@ -20,6 +21,7 @@ from fleet.alerts.thresholds import Thresholds
 from fleet.drift.affected import SharedTrait
 from fleet.drift.fleet_alarms import FleetAlarm
 from fleet.protocol.errors import Cause
+from fleet.quality.concept import ConceptState
 from fleet.rollout.engine import step
 from fleet.rollout.events import Abort, Pause, Start
 from fleet.rollout.state import Kind, Rollout, Status
@@ -27,6 +29,7 @@ from hub.cli.app import app
 from tests.support.stores import new_rollout
 
 RULES = Thresholds()
+RAISED = ConceptState(looks=3, raised=True, last_labelled=40, last_wrong=17)
 SHARED = SharedTrait({"camera": "cam-b"}, holders=2, affected=2, other_holders=0, others=8, p=0.02)
 
 
@@ -71,6 +74,8 @@ def _all_findings() -> list[Finding]:
     found = [
         _drift(_alarm(2)),
         _drift(_alarm(8, feature="output.class")),
+        concept_finding(ConceptDrift("digits", 4, RAISED, {}, 10), RULES),
+        concept_finding(ConceptDrift("digits", 4, None, {"cam-01": RAISED}, 10), RULES),
         rollout_finding(_paused(by_operator=False), 5.0, RULES),
         *(
             rollout_finding(_ended(status, kind=kind), 20.0, RULES)
@@ -106,6 +111,7 @@ def test_every_finding_has_evidence_and_commands_that_can_be_run(finding: Findin
     [
         commands.fleet_health(),
         commands.fleet_alarms("digits"),
+        commands.fleet_quality("digits", by="device"),
         commands.device_list(),
         commands.device_show("cam-03"),
         commands.device_lift_quarantine("cam-03"),

@@ -35,6 +35,10 @@ class QualityStore(Protocol):
         """
         ...
 
+    def raised_concepts(self) -> list[ConceptRow]:
+        """Return the tests of all models whose alarm is raised, by device."""
+        ...
+
     def strong_concepts(self, least: float) -> list[ConceptRow]:
         """Return the tests with at least so much evidence."""
         ...

@@ -59,6 +59,11 @@ class SqliteQuality(Part):
         )
         return [_row(row) for row in rows]
 
+    def raised_concepts(self) -> list[ConceptRow]:
+        """Return the tests of all models whose alarm is raised, by device."""
+        rows = self._database.rows("SELECT * FROM concepts WHERE raised = 1 ORDER BY device_id")
+        return [_row(row) for row in rows]
+
     def strong_concepts(self, least: float) -> list[ConceptRow]:
         """Return the tests with at least so much evidence."""
         rows = self._database.rows("SELECT * FROM concepts WHERE evidence >= ?", (least,))
