@@ -14,13 +14,14 @@ from importlib.metadata import version
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from fleet.rollout.state import Status
 from hub.api.alert_metrics import alert_metrics
 from hub.api.services import HubServices
 from hub.shadows import rollout_shadow
+from hub.telemetry.since_start import LE_S, Answers
 
 MOST_VERSIONS = 100
 OTHER = "other"
@@ -84,21 +85,27 @@ def counters(name: str, meaning: str, labels: Labels, values: Mapping[Key, float
 
 
 def bounded(values: Mapping[ModelVersion, float], most: int = MOST_VERSIONS) -> dict[ModelVersion, float]:
-    """Return values by model and version with a bounded number of keys and the same sum.
+    """Return values by model and version with a bounded number of keys and the same sum, see `series_of`."""
+    sums: dict[ModelVersion, float] = {}
+    for key, label in series_of(values, most).items():
+        sums[label] = sums.get(label, 0.0) + values[key]
+    return sums
+
+
+def series_of(
+    values: Mapping[ModelVersion, float], most: int = MOST_VERSIONS
+) -> dict[ModelVersion, ModelVersion]:
+    """Return under which labels each model and version is added up: a bounded number.
 
     Args:
         values: By model and version.
-        most: How many keep keys of their own: those with the greatest values. The other versions of their
+        most: How many keep labels of their own: those with the greatest values. The other versions of their
             models are added up by model, and everything else under `OTHER` twice.
     """
     ranked = sorted(values, key=lambda key: (-values[key], key))
     kept = set(ranked[:most])
     models = {model for model, _ in kept}
-    sums: dict[ModelVersion, float] = {}
-    for model, number in ranked:
-        key = (model, number) if (model, number) in kept else (model if model in models else OTHER, OTHER)
-        sums[key] = sums.get(key, 0.0) + values[model, number]
-    return sums
+    return {key: key if key in kept else (key[0] if key[0] in models else OTHER, OTHER) for key in ranked}
 
 
 def _build(_: HubServices) -> Iterable[Metric]:
@@ -181,6 +188,24 @@ def _telemetry(hub: HubServices) -> Iterable[Metric]:
     yield gauge("muster_telemetry_waiting_seconds", "How long the first of them has waited.", waited_s)
 
 
+def _answers(hub: HubServices) -> Iterable[Metric]:
+    by_version = {(model, str(number)): a for (model, number), a in dict(hub.telemetry.answers).items()}
+    labels = series_of({key: float(answers.scalars[0]) for key, answers in by_version.items()})
+    sums: dict[ModelVersion, Answers] = {}
+    for key, label in labels.items():
+        more = by_version[key]
+        sums[label] = sums[label].plus(more) if label in sums else more
+    for column, (name, meaning) in enumerate(_ANSWERS):
+        numbers = {label: float(answers.scalars[column]) for label, answers in sums.items()}
+        yield counters(name, meaning, _MODEL_VERSION, numbers)
+    meaning = "How long devices took for an answer."
+    took = HistogramMetricFamily("muster_inference_duration_seconds", meaning, labels=_MODEL_VERSION)
+    for label, answers in sums.items():
+        below = [(f"{edge_s:.9g}", float(n)) for edge_s, n in zip(LE_S, answers.below_edges, strict=True)]
+        took.add_metric(label, [*below, ("+Inf", float(answers.latency.sum()))], answers.seconds)
+    yield took
+
+
 def _store(hub: HubServices) -> Iterable[Metric]:
     yield gauge("muster_store_size_bytes", "Size of the database's files.", hub.store.size_bytes())
 
@@ -197,6 +222,12 @@ def _delivery(hub: HubServices) -> Iterable[Metric]:
     yield counters("muster_chunks", "Chunks asked for, by outcome.", ("outcome",), outcomes)
 
 
+_ANSWERS = (
+    ("muster_predictions", "Answers of devices that were reported."),
+    ("muster_prediction_errors", "Requests to devices that failed."),
+    ("muster_predictions_labelled", "Answers of which the truth became known."),
+    ("muster_predictions_correct", "Those that were right."),
+)
 _VERSION = version("muster")
 SOURCES: tuple[Callable[[HubServices], Iterable[Metric]], ...] = (
     _build,
@@ -205,6 +236,7 @@ SOURCES: tuple[Callable[[HubServices], Iterable[Metric]], ...] = (
     _rollouts,
     _ingest,
     _telemetry,
+    _answers,
     _store,
     _delivery,
     alert_metrics,

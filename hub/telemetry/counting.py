@@ -24,6 +24,7 @@ from hub.store.rows import DriftRow, RawRecord
 from hub.store.telemetry_rows import SealedRollup, TelemetryStep, VersionKey
 from hub.telemetry.looks import Block, Looks
 from hub.telemetry.reading import Counted, Reading, Reference, WindowReader
+from hub.telemetry.since_start import Answers
 from hub.telemetry.sums import Sums, by_device, device_hours, rollups, with_bodies, with_stored
 from hub.tracing import span
 
@@ -86,6 +87,8 @@ class Telemetry:
         self._group_by = group_by
         self._dead_letters_kept = dead_letters_kept
         self.progress = Progress()
+        self.answers: dict[tuple[str, int], Answers] = {}
+        """By model and version."""
 
     def backlog(self) -> int:
         """Return how many positions of the records are not counted yet."""
@@ -151,6 +154,9 @@ class Telemetry:
 
     def _note(self, reading: Reading) -> None:
         done = self.progress
+        for counted in reading.counted:
+            which = (counted.table.bundle.model, counted.table.bundle.version)
+            self.answers[which] = self.answers.get(which, Answers()).with_windows(counted.table)
         if reading.misdated:
             log.warning(
                 "%d windows count as of when they were received: their clock is off.", reading.misdated

@@ -114,3 +114,14 @@ def test_what_cannot_be_judged_is_given_up_and_the_rest_goes_on(fleet: Fleet) ->
 def _threshold(fleet: Fleet, device_id: str, version: int) -> float:
     (row,) = [r for r in fleet.store.drift(device_id=device_id) if r.version == version]
     return row.last_look[0].threshold
+
+
+def test_answers_are_counted_for_metrics_once_and_anew_with_every_start(fleet: Fleet) -> None:
+    answers = fleet.watch.answers["digits", 1]
+    fleet.watch.advance()  # with nothing new
+    assert fleet.watch.answers == {("digits", 1): answers}
+    assert answers.scalars.tolist() == [fleet.sent * PREDICTIONS, 0, 0, 0]
+    assert answers.latency.sum() == fleet.sent * PREDICTIONS
+    again = Telemetry(fleet.store, reference=lambda *_: (DIGEST, REFERENCE), block_predictions=LOOK)
+    again.advance()
+    assert again.answers == {}
