@@ -227,7 +227,26 @@ def _verdicts(folder: Path, columns: int) -> Part:
     text = table(
         f"Share found at one look, of {columns}; one feature watched", ["drift", "values", *peers], lines
     )
-    return [text], _verdict_aims(ours, like_evidently, evidently)
+    return [text, _peers_delays({"Evidently": evidently, "NannyML": nannyml})], _verdict_aims(
+        ours, like_evidently, evidently
+    )
+
+
+def _peers_delays(peers: Mapping[str, Any]) -> str:
+    """Return how soon peers find drift if every window is judged for itself, as they do."""
+    lines = [
+        [
+            drift,
+            *(
+                simulation.median_looks(float(np.mean(by[f"{drift}/{rows}"]))) if by else "-"
+                for by in peers.values()
+                for rows in SIZES
+            ),
+        ]
+        for drift in DRIFTS
+    ]
+    title = "Looks until a peer first finds drift, median by the shares above, without drift too"
+    return table(title, ["drift", *(f"{peer} {rows:,}" for peer in peers for rows in SIZES)], lines)
 
 
 def _own_verdicts(tables: Mapping[str, np.ndarray]) -> tuple[dict[str, list[bool]], dict[str, list[bool]]]:

@@ -85,6 +85,13 @@ def by_evidently(feature: FeatureReference, column: np.ndarray) -> bool:
     return (wasserstein(feature, counts) or 0.0) >= EVIDENTLY_THRESHOLD
 
 
+def median_looks(share: float) -> str:
+    """Return the look at which drift is found in half of the cases, if each look finds it in a share of them."""
+    if share <= 0.0:
+        return "never"
+    return "1" if share >= 0.5 else str(math.ceil(math.log(0.5) / math.log(1.0 - share)))
+
+
 def looks_until_alarm(rng: Generator, profile: ReferenceProfile, drift: str, rows: int) -> int | None:
     """Return after how many looks an alarm is raised, with 32 features watched; None if never."""
     state = AlarmState()
