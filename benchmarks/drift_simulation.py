@@ -86,7 +86,7 @@ def by_evidently(feature: FeatureReference, column: np.ndarray) -> bool:
 
 
 def median_looks(share: float) -> str:
-    """Return the look at which drift is found in half of the cases, if each look finds it in a share of them."""
+    """Return the look by which half of the drift is found, if each look finds a share of it."""
     if share <= 0.0:
         return "never"
     return "1" if share >= 0.5 else str(math.ceil(math.log(0.5) / math.log(1.0 - share)))
