@@ -29,6 +29,8 @@ from fleet.protocol.errors import InvalidPlan
 
 MAX_PLAN_SIZE_BYTES = 64 * 1024
 MAX_STAGES = 32
+MAX_RETRIES = 10
+MAX_DEVICES = 10**7
 MAX_DURATION_S = 366 * 86400.0
 LONGEST_BUDGET_US = 3600e6
 """An hour: the last bucket of the latency histogram, see `fleet.protocol.latency`."""
@@ -103,6 +105,18 @@ class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics: tuple[MetricGate, ...] = ()
 
 
+class Retries(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether a deployment that ran out of time, or was lost on its way, is tried again.
+
+    Attributes:
+        attempts: How many more times at most; 0 for not at all.
+        backoff_s: How long after the first failure; each later one waits twice as long.
+    """
+
+    attempts: int = 0
+    backoff_s: float = 60.0
+
+
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole rollout.
 
@@ -114,6 +128,10 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         variant_policy: Which of the variants that a device can run it runs, see `fleet.variants`.
         shadow_s: How long each device compares the version with its active one before the version may
             answer; 0 for not at all. A deployment has so much more time.
+        devices_per_minute: Most orders forward in a minute; None for no limit.
+        concurrency: Most orders forward that are open at once; None for no limit.
+        retries: Of deployments that failed on their way.
+        rollback_devices_per_minute: Most orders in a minute that lead back a rollout; None for no limit.
     """
 
     stages: tuple[Stage, ...]
@@ -122,6 +140,10 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on_inconclusive: OnInconclusive = OnInconclusive.PAUSE
     variant_policy: VariantPolicy = VariantPolicy.FIRST
     shadow_s: int = 0
+    devices_per_minute: float | None = None
+    concurrency: int | None = None
+    retries: Retries = Retries()
+    rollback_devices_per_minute: float | None = None
 
 
 _DECODER = msgspec.json.Decoder(Plan)  # made once: two threads that were the first to use a type crash
@@ -161,6 +183,7 @@ def check_plan(plan: Plan) -> None:
     _check_rising(plan.stages)
     _check_number("deployment_timeout_s", plan.deployment_timeout_s, 1.0, MAX_DURATION_S)
     _check_number("shadow_s", plan.shadow_s, 0, MAX_SHADOW_S)
+    _check_pace(plan)
     _check_gate(plan.gate)
 
 
@@ -250,6 +273,17 @@ def _check_rising(stages: tuple[Stage, ...]) -> None:
     last = stages[-1].devices
     if isinstance(last, str) and share_of(last) != 1.0:
         raise InvalidPlan(f"Stage {len(stages)}: the last stage must reach all devices, not {last}.")
+
+
+def _check_pace(plan: Plan) -> None:
+    for name in ("devices_per_minute", "rollback_devices_per_minute"):
+        rate = getattr(plan, name)
+        if rate is not None:
+            _check_number(name, rate, 1 / 60, MAX_DEVICES)
+    if plan.concurrency is not None:
+        _check_number("concurrency", plan.concurrency, 1, MAX_DEVICES)
+    _check_number("retries.attempts", plan.retries.attempts, 0, MAX_RETRIES)
+    _check_number("retries.backoff_s", plan.retries.backoff_s, 0.0, MAX_DURATION_S)
 
 
 def _check_gate(gate: Gate) -> None:
