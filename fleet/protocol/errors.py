@@ -155,9 +155,19 @@ class InvalidModel(InvalidInput):
 
 
 class InvalidPlan(InvalidInput):
-    """A rollout plan is refused: it could not be carried out, or not be judged."""
+    """A rollout plan is refused: it could not be carried out, or not be judged.
+
+    Args:
+        message: What is wrong, one sentence.
+        remedy: What the reader can do about it.
+        field: Where in the plan, such as ``stages[1].devices``; empty for the plan as a whole.
+    """
 
     code = "invalid_plan"
+
+    def __init__(self, message: str, *, remedy: str = "", field: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.field = field
 
 
 class InvalidTarget(InvalidInput):

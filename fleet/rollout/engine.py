@@ -48,7 +48,8 @@ from fleet.rollout.events import (
     Ticked,
     WasAway,
 )
-from fleet.rollout.plan import Plan, check_plan
+from fleet.rollout.plan import Plan
+from fleet.rollout.plan_checks import check_plan
 from fleet.rollout.state import PAUSED_BY, CauseCode, Happening, Kind, Rollout, Status
 from fleet.rollout.targeting import cohort_ends, ordered
 

@@ -12,25 +12,28 @@
 ``devices`` is cumulative: how many of the rollout's devices have been sent the version once the stage has
 begun. A share is rounded up to whole devices. Every stage adds at least one device, the last reaches all.
 
-Nothing fails open: what cannot be understood is refused when it is written, with the stage or field and the
-reason, and an unknown field is an error rather than a wish ignored.
+A stage may name its devices by a target instead (``cohort``), and is then all devices that match and were not
+reached before. Every field is described at its type below; the JSON Schema is made from there, see
+`fleet.rollout.plan_schema`. What only fields together can be wrong about is refused by
+`fleet.rollout.plan_checks`, and an unknown field is an error rather than a wish ignored.
 """
 
 from __future__ import annotations
 
-import math
 from enum import StrEnum
 
 import msgspec
 
-from fleet.drift.features import CONFIDENCE_EDGES
-from fleet.protocol.assignment import MAX_SHADOW_S, VariantPolicy
-from fleet.protocol.errors import InvalidPlan
+from fleet.protocol.assignment import VariantPolicy
+from fleet.protocol.maintenance import Maintenance, Mode
 
 MAX_PLAN_SIZE_BYTES = 64 * 1024
 MAX_STAGES = 32
 MAX_RETRIES = 10
 MAX_DEVICES = 10**7
+MAX_PRIORITY = 1000
+MAX_STRATIFYING = 4
+MAX_NAME_LENGTH = 80
 MAX_DURATION_S = 366 * 86400.0
 LONGEST_BUDGET_US = 3600e6
 """An hour: the last bucket of the latency histogram, see `fleet.protocol.latency`."""
@@ -54,19 +57,44 @@ class OnInconclusive(StrEnum):
     ROLL_BACK = "roll_back"
 
 
-class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One step of the rollout.
+class OnFail(StrEnum):
+    """What happens when the gate says FAIL, or more deployments fail than it allows. It never promotes."""
+
+    ROLL_BACK = "roll_back"
+    PAUSE = "pause"
+
+
+class Membership(StrEnum):
+    """Whom a rollout reaches.
+
+    SNAPSHOT: the devices that match when it is started. CONTINUOUS: also those that come to match later.
+    """
+
+    SNAPSHOT = "snapshot"
+    CONTINUOUS = "continuous"
+
+
+class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """One step of the rollout. It has either ``devices`` or ``cohort``.
 
     Attributes:
         devices: Cumulative: a count, a share such as ``"50%"``, or ``"all"``.
+        cohort: A target: all devices of the rollout that match and that no earlier stage reached.
+        minimum_devices: Fewest of its devices that must run the version before the stage can pass.
         minimum_bake_s: The stage cannot pass sooner than this after its last deployment ended.
         maximum_bake_s: Without a verdict this long after its last deployment ended, the rollout does as
             ``on_inconclusive`` says.
+        approval: Whether the stage begins only when a second person has approved of it.
+        name: What people call the stage; empty for its number.
     """
 
-    devices: int | str
+    devices: int | str | None = None
+    cohort: str | None = None
+    minimum_devices: int = 1
     minimum_bake_s: float
     maximum_bake_s: float
+    approval: bool = False
+    name: str = ""
 
 
 class MetricGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -132,6 +160,14 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         concurrency: Most orders forward that are open at once; None for no limit.
         retries: Of deployments that failed on their way.
         rollback_devices_per_minute: Most orders in a minute that lead back a rollout; None for no limit.
+        target: Which devices the rollout reaches, an expression of `fleet.targets`; None for those that
+            are named when it is created, or all.
+        membership: See `Membership`.
+        maintenance: When devices swap the version in, by the clock on their own wall; None for any time.
+        mode: Whom devices ask before they do.
+        priority: Of rollouts of one model that reach the same device, the one with the higher has it.
+        stratify_by: Attributes whose every value an early stage has to see; None for the hub's own.
+        on_fail: See `OnFail`.
     """
 
     stages: tuple[Stage, ...]
@@ -144,47 +180,13 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     concurrency: int | None = None
     retries: Retries = Retries()
     rollback_devices_per_minute: float | None = None
-
-
-_DECODER = msgspec.json.Decoder(Plan)  # made once: two threads that were the first to use a type crash
-
-
-def decode_plan(data: bytes) -> Plan:
-    """Return the plan in JSON bytes, checked.
-
-    Raises:
-        InvalidPlan: It cannot be understood, could not be carried out, or not be judged.
-    """
-    if len(data) > MAX_PLAN_SIZE_BYTES:
-        raise InvalidPlan(f"The plan has {len(data)} bytes; {MAX_PLAN_SIZE_BYTES} are allowed.")
-    try:
-        plan = _DECODER.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidPlan(f"The plan cannot be understood: {error}.") from error
-    check_plan(plan)
-    return plan
-
-
-def encode_plan(plan: Plan) -> bytes:
-    """Return the plan as JSON."""
-    return msgspec.json.encode(plan)
-
-
-def check_plan(plan: Plan) -> None:
-    """Check everything that does not depend on how many devices there are.
-
-    Raises:
-        InvalidPlan: The message names the stage or field and the reason.
-    """
-    if not 1 <= len(plan.stages) <= MAX_STAGES:
-        raise InvalidPlan(f"The plan has {len(plan.stages)} stages; it needs 1 to {MAX_STAGES}.")
-    for number, stage in enumerate(plan.stages, start=1):
-        _check_stage(f"Stage {number}", stage)
-    _check_rising(plan.stages)
-    _check_number("deployment_timeout_s", plan.deployment_timeout_s, 1.0, MAX_DURATION_S)
-    _check_number("shadow_s", plan.shadow_s, 0, MAX_SHADOW_S)
-    _check_pace(plan)
-    _check_gate(plan.gate)
+    target: str | None = None
+    membership: Membership = Membership.SNAPSHOT
+    maintenance: Maintenance | None = None
+    mode: Mode = Mode.SOFT
+    priority: int = 0
+    stratify_by: tuple[str, ...] | None = None
+    on_fail: OnFail = OnFail.ROLL_BACK
 
 
 def share_of(devices: str) -> float | None:
@@ -238,87 +240,3 @@ def rollback_plan(*, deployment_timeout_s: float = 3600.0, maximum_failed_share:
         gate=Gate(maximum_failed_share=maximum_failed_share),
         deployment_timeout_s=deployment_timeout_s,
     )
-
-
-def _check_stage(where: str, stage: Stage) -> None:
-    if isinstance(stage.devices, bool) or not isinstance(stage.devices, (int, str)):
-        raise InvalidPlan(f"{where}: devices must be a count, a share or 'all'.")
-    if isinstance(stage.devices, int) and stage.devices < 1:
-        raise InvalidPlan(f"{where}: {stage.devices} devices would be an empty stage.")
-    if isinstance(stage.devices, str) and share_of(stage.devices) is None:
-        raise InvalidPlan(
-            f"{where}: devices {stage.devices!r:.40} is neither a share above 0% and up to 100% nor 'all'."
-        )
-    _check_number(f"{where}: minimum_bake_s", stage.minimum_bake_s, 0.0, MAX_DURATION_S)
-    _check_number(f"{where}: maximum_bake_s", stage.maximum_bake_s, 0.0, MAX_DURATION_S)
-    if stage.maximum_bake_s < stage.minimum_bake_s:
-        raise InvalidPlan(
-            f"{where}: maximum_bake_s {stage.maximum_bake_s:g} is below minimum_bake_s "
-            f"{stage.minimum_bake_s:g}."
-        )
-
-
-def _check_rising(stages: tuple[Stage, ...]) -> None:
-    """Counts rise among counts and shares among shares; `targeting.cohort_ends` compares the two."""
-    highest: dict[type, float] = {}
-    for number, stage in enumerate(stages, start=1):
-        kind = type(stage.devices)
-        reach = float(stage.devices) if isinstance(stage.devices, int) else share_of(stage.devices) or 0.0
-        if reach <= highest.get(kind, 0.0):
-            raise InvalidPlan(
-                f"Stage {number}: {stage.devices} adds nobody to an earlier stage.",
-                remedy="The number of devices is cumulative and must rise from stage to stage.",
-            )
-        highest[kind] = reach
-    last = stages[-1].devices
-    if isinstance(last, str) and share_of(last) != 1.0:
-        raise InvalidPlan(f"Stage {len(stages)}: the last stage must reach all devices, not {last}.")
-
-
-def _check_pace(plan: Plan) -> None:
-    for name in ("devices_per_minute", "rollback_devices_per_minute"):
-        rate = getattr(plan, name)
-        if rate is not None:
-            _check_number(name, rate, 1 / 60, MAX_DEVICES)
-    if plan.concurrency is not None:
-        _check_number("concurrency", plan.concurrency, 1, MAX_DEVICES)
-    _check_number("retries.attempts", plan.retries.attempts, 0, MAX_RETRIES)
-    _check_number("retries.backoff_s", plan.retries.backoff_s, 0.0, MAX_DURATION_S)
-
-
-def _check_gate(gate: Gate) -> None:
-    _check_number("gate.error_budget", gate.error_budget, 1e-9, 0.5)
-    _check_number("gate.maximum_failed_share", gate.maximum_failed_share, 0.0, 1.0)
-    if gate.maximum_failed_share == 1.0:
-        raise InvalidPlan("gate.maximum_failed_share: 1 would let every deployment fail.")
-    for metric in gate.metrics:
-        _check_metric(f"gate.metrics, {metric.metric.value}", metric)
-    if len({metric.metric for metric in gate.metrics}) != len(gate.metrics):
-        raise InvalidPlan("gate.metrics: a metric is judged twice.")
-
-
-def _check_metric(where: str, gate: MetricGate) -> None:
-    _check_number(f"{where}: margin", gate.margin, 0.0, 1.0, above=True, below=True)
-    _check_number(f"{where}: limit", gate.limit, 0.0, 1.0, above=True, below=True)
-    if not 1 <= gate.minimum_samples <= 10**9:
-        raise InvalidPlan(f"{where}: minimum_samples {gate.minimum_samples} is not from 1 to 10^9.")
-    if (gate.budget_us is not None) != (gate.metric is Metric.SLOW):
-        raise InvalidPlan(f"{where}: budget_us belongs to 'slow', and 'slow' needs it.")
-    if gate.budget_us is not None:
-        _check_number(f"{where}: budget_us", gate.budget_us, 1.0, LONGEST_BUDGET_US)
-    if (gate.threshold is not None) != (gate.metric is Metric.UNSURE):
-        raise InvalidPlan(f"{where}: threshold belongs to 'unsure', and 'unsure' needs it.")
-    if gate.threshold is not None and gate.threshold not in CONFIDENCE_EDGES[1:]:
-        raise InvalidPlan(
-            f"{where}: threshold {gate.threshold:g} is not one of the edges at which confidence is counted.",
-            remedy="Use a multiple of 0.05 from 0.05 to 1.",
-        )
-
-
-def _check_number(
-    where: str, value: float, low: float, high: float, *, above: bool = False, below: bool = False
-) -> None:
-    inside = math.isfinite(value) and low <= value <= high
-    if not inside or (above and value == low) or (below and value == high):
-        left, right = ("above" if above else "from"), ("below" if below else "to")
-        raise InvalidPlan(f"{where}: {value:g} is not a number {left} {low:g} {right} {high:g}.")

@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.latency import quantile_us
 from fleet.rollout.events import Abort, Pause, Promote, Resume, Start
-from fleet.rollout.plan import decode_plan
+from fleet.rollout.plan_file import decode_plan
 from fleet.rollout.state import Rollout
 from hub.api.auth import Operator, Viewer
 from hub.api.paging import Limit, Number, number_in

@@ -52,7 +52,8 @@ from fleet.protocol.messages import (
 from fleet.protocol.names import checked_name
 from fleet.protocol.records import TelemetryWindow
 from fleet.protocol.wishes import LogLevel, Wishes
-from fleet.rollout.plan import check_plan, decode_plan
+from fleet.rollout.plan_checks import check_plan
+from fleet.rollout.plan_file import decode_plan
 from fleet.rollout.state import decode_rollout
 
 KINDS: list[type[msgspec.Struct]] = [

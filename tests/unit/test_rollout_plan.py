@@ -18,13 +18,12 @@ from fleet.rollout.plan import (
     MetricGate,
     Plan,
     Stage,
-    check_plan,
-    decode_plan,
     default_plan,
-    encode_plan,
     rollback_plan,
     share_of,
 )
+from fleet.rollout.plan_checks import check_plan
+from fleet.rollout.plan_file import decode_plan, encode_plan
 from fleet.rollout.state import CauseCode, Kind
 from fleet.rollout.targeting import cohort_ends
 
@@ -77,7 +76,7 @@ BAD: list[tuple[str, list[str | int], Any]] = [
     ("Stage 3: the last stage must reach all", ["stages", 2, "devices"], "90%"),
     (r"stages\[1\].devices", ["stages", 1, "devices"], 0.5),
     (r"stages\[1\].devices", ["stages", 1, "devices"], True),
-    (r"stages\[1\].devices", ["stages", 1, "devices"], None),
+    ("Stage 2: it needs either devices or a cohort", ["stages", 1, "devices"], None),
     ("Stage 1: minimum_bake_s", ["stages", 0, "minimum_bake_s"], -1),
     ("Stage 1: maximum_bake_s", ["stages", 0, "maximum_bake_s"], 1e12),
     ("Stage 1: maximum_bake_s 1 is below", ["stages", 0, "maximum_bake_s"], 1),

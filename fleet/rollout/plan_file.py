@@ -1,0 +1,64 @@
+"""Reading a plan: from JSON bytes, or from plain values that came from anywhere."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from fleet.protocol.errors import InvalidPlan
+from fleet.rollout.plan import MAX_PLAN_SIZE_BYTES, Plan
+from fleet.rollout.plan_checks import check_plan
+
+_DECODER = msgspec.json.Decoder(Plan)  # made once: two threads that were the first to use a type crash
+_PLACE = re.compile(r" - at `\$\.?(.*)`\Z", re.DOTALL)
+_UNKNOWN = re.compile(r"unknown field `(.*)`", re.DOTALL)
+
+
+def decode_plan(data: bytes) -> Plan:
+    """Return the plan in JSON bytes, checked.
+
+    Raises:
+        InvalidPlan: It cannot be understood, could not be carried out, or not be judged.
+    """
+    if len(data) > MAX_PLAN_SIZE_BYTES:
+        raise InvalidPlan(f"The plan has {len(data)} bytes; {MAX_PLAN_SIZE_BYTES} are allowed.")
+    try:
+        plan = _DECODER.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _not_understood(error) from error
+    check_plan(plan)
+    return plan
+
+
+def plan_of(values: Any) -> Plan:
+    """Return the plan that plain values describe, checked.
+
+    Args:
+        values: Mappings, lists, texts, numbers, truth values and None, as JSON has them.
+
+    Raises:
+        InvalidPlan: As in `decode_plan`; it carries the field.
+    """
+    try:
+        plan = msgspec.convert(values, Plan)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise _not_understood(error) from error
+    check_plan(plan)
+    return plan
+
+
+def encode_plan(plan: Plan) -> bytes:
+    """Return the plan as JSON."""
+    return msgspec.json.encode(plan)
+
+
+def _not_understood(error: Exception) -> InvalidPlan:
+    """Say what msgspec refused, with the field it names."""
+    text = str(error)
+    place, unknown = _PLACE.search(text), _UNKNOWN.search(text)
+    field = place[1] if place else ""
+    if unknown:
+        field = f"{field}.{unknown[1]}".lstrip(".")
+    return InvalidPlan(f"The plan cannot be understood: {text}.", field=field)

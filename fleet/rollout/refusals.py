@@ -1,0 +1,39 @@
+"""How checks of a plan refuse a number: with the field, so that whoever read the plan can say the line."""
+
+from __future__ import annotations
+
+import math
+
+from fleet.protocol.errors import InvalidPlan
+
+
+def check_number(
+    field: str,
+    value: float,
+    low: float,
+    high: float,
+    *,
+    where: str | None = None,
+    above: bool = False,
+    below: bool = False,
+) -> None:
+    """Check that a number is finite and within bounds.
+
+    Args:
+        field: Its place in the plan, such as ``stages[1].minimum_bake_s``.
+        value: The number.
+        low: Least.
+        high: Greatest.
+        where: What people are told instead of the field.
+        above: Whether it must be above ``low``.
+        below: Whether it must be below ``high``.
+
+    Raises:
+        InvalidPlan: It is not.
+    """
+    inside = math.isfinite(value) and low <= value <= high
+    if not inside or (above and value == low) or (below and value == high):
+        left, right = ("above" if above else "from"), ("below" if below else "to")
+        raise InvalidPlan(
+            f"{where or field}: {value:g} is not a number {left} {low:g} {right} {high:g}.", field=field
+        )
