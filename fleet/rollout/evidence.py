@@ -9,7 +9,14 @@ metric                 bad                                 of
                        threshold, or of none               one (NaN) is unsure
 ``slow``               durations in buckets wholly above   durations
                        the budget
+``latency``            (the whole histogram)               durations
+``output_drift``       (the counts of each class)          answers whose class was counted
 =====================  ==================================  ==============================================
+
+Evidence is a value, and merging is addition: over windows, devices, batches and stages, in any order. A
+window adds a few numbers to its arm and to its stratum in it: O(1), and nothing is kept of the window
+itself. Beside the counts there are sums of squares over windows, from which `fleet.rollout.dispersion`
+finds out how much alike the answers of one device are.
 
 A window that contradicts itself counts for nothing; how many did is kept, because a canary that mostly
 talks nonsense is a reason to stop and look (verdict ERROR).
@@ -17,27 +24,75 @@ talks nonsense is a reason to stop and look (verdict ERROR).
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
-from fleet.drift.features import CONFIDENCE_EDGES, OUTPUT_CONFIDENCE
+from fleet.drift.features import CONFIDENCE_EDGES, OUTPUT_CLASS, OUTPUT_CONFIDENCE
 from fleet.protocol.latency import count_above
 from fleet.protocol.records import TelemetryWindow
 from fleet.protocol.windows import contradiction
 from fleet.rollout.plan import Metric, MetricGate
 
+MOST_STRATA = 64
+"""Windows of further strata count for the whole alone."""
+MOST_CLASSES = 32
+"""Of more classes, the last ones are counted together."""
 
-class Tally(msgspec.Struct, frozen=True):
-    """How many of ``total`` samples were ``bad``."""
+
+class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How many of ``total`` samples were ``bad``, or how many fell into which cell.
+
+    Attributes:
+        bad: How many; of a histogram the sum of the numbers of its cells.
+        total: Of how many.
+        bad_squared: Sum over windows of the square of ``bad``.
+        cross: Likewise of ``bad`` times ``total``.
+        total_squared: Likewise of the square of ``total``.
+        cells: Of a metric that compares histograms: how many samples fell into each cell that any did.
+    """
 
     bad: int = 0
     total: int = 0
+    bad_squared: float = 0.0
+    cross: float = 0.0
+    total_squared: float = 0.0
+    cells: dict[int, int] = {}
+
+    @classmethod
+    def of(cls, bad: int, total: int) -> Tally:
+        """Return the tally of one window."""
+        return cls(bad, total, float(bad) * bad, float(bad) * total, float(total) * total)
+
+    @classmethod
+    def of_cells(cls, cells: dict[int, int]) -> Tally:
+        """Return the tally of one window's histogram, by number of its cell."""
+        one = cls.of(sum(cell * number for cell, number in cells.items()), sum(cells.values()))
+        return msgspec.structs.replace(one, cells=cells)
 
     def plus(self, other: Tally) -> Tally:
         """Return both together."""
-        return Tally(self.bad + other.bad, self.total + other.total)
+        return Tally(
+            self.bad + other.bad,
+            self.total + other.total,
+            self.bad_squared + other.bad_squared,
+            self.cross + other.cross,
+            self.total_squared + other.total_squared,
+            _added(self.cells, other.cells),
+        )
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether any windows can have added up to this."""
+        squares = (self.bad_squared, self.cross, self.total_squared)
+        if self.total < 0 or not all(math.isfinite(square) and square >= 0.0 for square in squares):
+            return False
+        if self.cells:
+            return min(self.cells.values()) >= 0 and sum(self.cells.values()) == self.total
+        return 0 <= self.bad <= self.total
 
 
-class Arm(msgspec.Struct, frozen=True):
+class Arm(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one side of the comparison reported during a stage.
 
     Attributes:
@@ -45,12 +100,14 @@ class Arm(msgspec.Struct, frozen=True):
         windows: How many windows were counted.
         unusable: How many contradicted themselves and were not.
         tallies: One for each of the gate's metrics, in the plan's order.
+        strata: The same of each class of devices, by its name; empty if there are no classes, and in a class.
     """
 
     devices: int
     windows: int
     unusable: int
     tallies: tuple[Tally, ...]
+    strata: dict[str, Arm] = {}
 
     @classmethod
     def empty(cls, metrics: int) -> Arm:
@@ -59,11 +116,20 @@ class Arm(msgspec.Struct, frozen=True):
 
     def plus(self, other: Arm) -> Arm:
         """Return both together."""
+        strata = self.strata
+        if other.strata:
+            strata = dict(strata)
+            for name, arm in other.strata.items():
+                if name in strata:
+                    strata[name] = strata[name].plus(arm)
+                elif len(strata) < MOST_STRATA:
+                    strata[name] = arm
         return Arm(
             self.devices + other.devices,
             self.windows + other.windows,
             self.unusable + other.unusable,
             tuple(a.plus(b) for a, b in zip(self.tallies, other.tallies, strict=True)),
+            strata,
         )
 
 
@@ -83,6 +149,10 @@ class Evidence(msgspec.Struct, frozen=True):
         """Return no evidence, for so many metrics."""
         return cls(Arm.empty(metrics), Arm.empty(metrics))
 
+    def plus(self, other: Evidence) -> Evidence:
+        """Return both together."""
+        return Evidence(self.canary.plus(other.canary), self.control.plus(other.control))
+
 
 def unusable(window: TelemetryWindow) -> str | None:
     """Return why the window counts for nothing; None if it counts."""
@@ -96,17 +166,23 @@ def tally(window: TelemetryWindow, gate: MetricGate) -> Tally:
     """Return what a window that does not contradict itself says about one metric."""
     match gate.metric:
         case Metric.INFERENCE_ERRORS:
-            return Tally(window.errors, window.predictions + window.errors)
+            return Tally.of(window.errors, window.predictions + window.errors)
         case Metric.LABEL_ERRORS:
-            return Tally(window.labelled - window.correct, window.labelled)
+            return Tally.of(window.labelled - window.correct, window.labelled)
         case Metric.UNSURE:
             return _unsure(window, gate)
         case Metric.SLOW:
             assert gate.budget_us is not None
-            return Tally(count_above(window.latency, gate.budget_us), sum(window.latency.values()))
+            return Tally.of(count_above(window.latency, gate.budget_us), sum(window.latency.values()))
+        case Metric.LATENCY:
+            return Tally.of_cells(window.latency)
+        case Metric.OUTPUT_DRIFT:
+            return _classes(window)
 
 
-def observe(arm: Arm, window: TelemetryWindow, metrics: tuple[MetricGate, ...], *, is_new: bool) -> Arm:
+def observe(
+    arm: Arm, window: TelemetryWindow, metrics: tuple[MetricGate, ...], *, is_new: bool, stratum: str = ""
+) -> Arm:
     """Return the arm with one more window.
 
     Args:
@@ -114,10 +190,12 @@ def observe(arm: Arm, window: TelemetryWindow, metrics: tuple[MetricGate, ...], 
         window: From a device of this arm.
         metrics: Of the gate.
         is_new: Whether the device has not contributed to the arm before.
+        stratum: The device's class; empty where devices have none.
     """
     if unusable(window) is not None:
         return msgspec.structs.replace(arm, unusable=arm.unusable + 1)
-    return arm.plus(Arm(int(is_new), 1, 0, tuple(tally(window, gate) for gate in metrics)))
+    one = Arm(int(is_new), 1, 0, tuple(tally(window, gate) for gate in metrics))
+    return arm.plus(msgspec.structs.replace(one, strata={stratum: one}) if stratum else one)
 
 
 def _unsure(window: TelemetryWindow, gate: MetricGate) -> Tally:
@@ -126,4 +204,22 @@ def _unsure(window: TelemetryWindow, gate: MetricGate) -> Tally:
         return Tally()
     assert gate.threshold is not None
     below = 1 + CONFIDENCE_EDGES.index(gate.threshold)  # cell 0, and the bins up to the threshold
-    return Tally(sum(confidence.cells[:below]) + confidence.missing, confidence.total + confidence.missing)
+    bad = sum(confidence.cells[:below]) + confidence.missing
+    return Tally.of(bad, confidence.total + confidence.missing)
+
+
+def _classes(window: TelemetryWindow) -> Tally:
+    """Two versions of a model are compared class by class; the cell of unseen ones is a class as well."""
+    classes = window.profile.get(OUTPUT_CLASS)
+    cells: dict[int, int] = {}
+    for number, count in enumerate(classes.cells if classes is not None else ()):
+        if count:
+            cell = min(number, MOST_CLASSES - 1)
+            cells[cell] = cells.get(cell, 0) + count
+    return Tally.of_cells(cells) if cells else Tally()
+
+
+def _added(left: dict[int, int], right: dict[int, int]) -> dict[int, int]:
+    if not right:
+        return left
+    return {cell: left.get(cell, 0) + right.get(cell, 0) for cell in left.keys() | right.keys()}

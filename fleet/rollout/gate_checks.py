@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
+import math
+
+import msgspec
+
 from fleet.drift.features import CONFIDENCE_EDGES
 from fleet.protocol.errors import InvalidPlan
 from fleet.rollout.plan import LONGEST_BUDGET_US, Gate, Metric, MetricGate
 from fleet.rollout.refusals import check_number
+
+LARGEST_RATIO = 1000.0
+
+_SHARES = frozenset({"margin", "limit"})
+_FIELDS = {
+    Metric.UNSURE: _SHARES | {"threshold"},
+    Metric.SLOW: _SHARES | {"budget_us"},
+    Metric.LATENCY: frozenset({"quantile", "ratio", "budget_us"}),
+    Metric.OUTPUT_DRIFT: frozenset({"margin"}),
+}
+"""What each metric needs; what is not named here, it must not have. Others need `_SHARES`."""
+_BOUNDS = {
+    "margin": (0.0, 1.0),
+    "limit": (0.0, 1.0),
+    "budget_us": (1.0, LONGEST_BUDGET_US),
+    "threshold": (-math.inf, math.inf),
+    "quantile": (0.0, 1.0),
+    "ratio": (1.0, LARGEST_RATIO),
+}
+"""Each must lie between these. A threshold is one of a few, which is checked apart."""
+_OPEN = frozenset({"margin", "limit", "quantile", "ratio"})
+"""What must be neither of its bounds."""
+_ABSENT = {field.name: field.default for field in msgspec.structs.fields(MetricGate)}
 
 
 def check_gate(gate: Gate) -> None:
@@ -28,22 +55,21 @@ def check_gate(gate: Gate) -> None:
 
 def _check_metric(path: str, gate: MetricGate) -> None:
     where = f"gate.metrics, {gate.metric.value}"
-    for name, share in (("margin", gate.margin), ("limit", gate.limit)):
-        check_number(f"{path}.{name}", share, 0.0, 1.0, where=f"{where}: {name}", above=True, below=True)
+    for name, (low, high) in _BOUNDS.items():
+        value: float | None = getattr(gate, name)
+        if name in _FIELDS.get(gate.metric, _SHARES):
+            if value is None:
+                raise InvalidPlan(f"{where}: {name} belongs to it and is missing.", field=f"{path}.{name}")
+            ends = name not in _OPEN
+            check_number(
+                f"{path}.{name}", value, low, high, where=f"{where}: {name}", above=not ends, below=not ends
+            )
+        elif value != _ABSENT[name]:
+            raise InvalidPlan(f"{where}: {name} does not belong to it.", field=f"{path}.{name}")
     if not 1 <= gate.minimum_samples <= 10**9:
         raise InvalidPlan(
             f"{where}: minimum_samples {gate.minimum_samples} is not from 1 to 10^9.",
             field=f"{path}.minimum_samples",
-        )
-    if (gate.budget_us is not None) != (gate.metric is Metric.SLOW):
-        raise InvalidPlan(
-            f"{where}: budget_us belongs to 'slow', and 'slow' needs it.", field=f"{path}.budget_us"
-        )
-    if gate.budget_us is not None:
-        check_number(f"{path}.budget_us", gate.budget_us, 1.0, LONGEST_BUDGET_US, where=f"{where}: budget_us")
-    if (gate.threshold is not None) != (gate.metric is Metric.UNSURE):
-        raise InvalidPlan(
-            f"{where}: threshold belongs to 'unsure', and 'unsure' needs it.", field=f"{path}.threshold"
         )
     if gate.threshold is not None and gate.threshold not in CONFIDENCE_EDGES[1:]:
         raise InvalidPlan(

@@ -1,23 +1,35 @@
 """The gate of a stage: PASS, FAIL, INCONCLUSIVE or ERROR, and a sentence that a person can check.
 
-For each metric let D be the canaries' share of bad samples less the controls', and [lower, upper] its
-anytime-valid interval (`fleet.rollout.confidence`). With the metric's margin m:
+For each metric there are two e-values (`fleet.rollout.eprocess`), of harm and of safety: evidence that the
+canaries are worse than the controls by more than the metric's margin, and that they are not. With alpha the
+metric's part of the error budget:
 
-============  =================  ==========================================================================
-FAIL          lower > m          the canaries are worse by more than the margin, beyond reasonable doubt
-PASS          upper <= m         they are not
-INCONCLUSIVE  otherwise          or an arm has fewer than ``minimum_samples``
-ERROR         -                  the evidence cannot be judged: most of the canaries' windows contradict
-                                 themselves, or a stored tally has more bad samples than samples
-============  =================  ==========================================================================
+============  ==================  =========================================================================
+FAIL          harm >= 1 / alpha   the canaries are worse by more than the margin, beyond reasonable doubt
+PASS          safety >= 1 / alpha they are not, and no class of devices leans to harm
+INCONCLUSIVE  otherwise           or an arm has fewer than ``minimum_samples``
+ERROR         -                   the evidence cannot be judged: most of the canaries' windows contradict
+                                  themselves, or a stored tally is one that no windows add up to
+============  ==================  =========================================================================
+
+**The error budget.** Each metric of each stage gets an equal share of ``error_budget`` (union bound): a
+harmless version is rolled back, at any look of any stage, with a probability of ``error_budget`` at most,
+and one harmful in the whole passes with no more than that.
+
+**Classes.** With more than one class of devices (`fleet.rollout.comparison`) the e-value of harm is the
+mean of the whole's and of the mean over the classes: a mean of e-values is one, so harm in one class only
+is found at the price of a factor of twice the number of classes, and nothing of the budget. Which classes
+are named follows e-BH (Wang and Ramdas 2022, "False discovery rate control with e-values"): the k of K
+classes with the largest e-values, for the largest k at which each of them is at least K / (k alpha). A
+class leans to harm if its e-value of harm exceeds its e-value of safety; that holds a PASS back and spends
+no budget.
 
 Evidence of earlier stages' canaries goes on counting, but no stage passes on it alone: `HEARD_SHARE` of the
 devices that the stage added must have been heard of.
 
 The gate fails if any metric fails, else is in error, else inconclusive if any metric is, else passes. A
 difference within the margin, however certain, never rolls back; one above it, however small a sample shows
-it, never passes. Either mistake, at any of the rollout's looks, stages and metrics, has a probability of
-``error_budget`` at most: each metric of each stage gets an equal share of it (union bound).
+it, never passes.
 
 What the canaries are compared with:
 
@@ -30,11 +42,14 @@ LIMIT        the metric's absolute ``limit``, where there is neither: a first ve
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 
 import msgspec
 
-from fleet.rollout.confidence import Interval, difference_interval, proportion_interval
+from fleet.rollout import sentences
+from fleet.rollout.comparison import WHOLE, Basis, Compared, compare
+from fleet.rollout.eprocess import e_value, mean
 from fleet.rollout.evidence import Arm, Evidence, Tally
 from fleet.rollout.plan import Metric, MetricGate, Plan
 
@@ -54,14 +69,6 @@ class Outcome(StrEnum):
     ERROR = "ERROR"
 
 
-class Basis(StrEnum):
-    """What the canaries were compared with, see the head of this file."""
-
-    CONCURRENT = "concurrent"
-    EARLIER = "earlier"
-    LIMIT = "limit"
-
-
 class MetricVerdict(msgspec.Struct, frozen=True):
     """One metric, judged.
 
@@ -69,12 +76,13 @@ class MetricVerdict(msgspec.Struct, frozen=True):
         metric: Which.
         outcome: PASS, FAIL or INCONCLUSIVE.
         basis: What it was compared with.
-        canary: What the canaries reported.
-        control: What the controls reported; nothing where the basis is LIMIT.
-        lower: Lower end of the interval of the difference, or of the share where the basis is LIMIT.
-        upper: Its upper end.
-        bound: The margin, or the limit.
+        canary: What the canaries reported; of the class that decided, if one did.
+        control: What the controls reported, likewise; nothing where the basis is LIMIT.
         sentence: For people.
+        harm: The e-value of harm.
+        safety: The e-value of safety.
+        needed: How large one of them must be.
+        classes: The classes of devices that decided; empty if it was the whole.
     """
 
     metric: Metric
@@ -82,10 +90,11 @@ class MetricVerdict(msgspec.Struct, frozen=True):
     basis: Basis
     canary: Tally
     control: Tally
-    lower: float
-    upper: float
-    bound: float
     sentence: str
+    harm: float = 1.0
+    safety: float = 1.0
+    needed: float = 0.0
+    classes: tuple[str, ...] = ()
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -117,7 +126,7 @@ def judge(
         expected: How many of them run the version.
     """
     number = len(stages) - 1
-    if any(_is_impossible(tally) for e in stages for tally in (*e.canary.tallies, *e.control.tallies)):
+    if not all(_is_possible(arm) for evidence in stages for arm in (evidence.canary, evidence.control)):
         return Verdict(Outcome.ERROR, number, "ERROR: the stored evidence contradicts itself", ())
     alpha = plan.gate.error_budget / (len(plan.stages) * max(1, len(plan.gate.metrics)))
     metrics = tuple(
@@ -161,21 +170,56 @@ def installs_fail(failed: int, size: int, maximum_failed_share: float) -> str | 
 def _judge_metric(
     gate: MetricGate, place: int, stages: tuple[Evidence, ...], *, has_control: bool, alpha: float
 ) -> MetricVerdict:
-    canary = stages[-1].canary
     basis, control = _control(gate, place, stages, has_control=has_control)
-    bad, against = canary.tallies[place], control.tallies[place]
-    if basis is Basis.LIMIT:
-        interval, bound = proportion_interval(bad.bad, bad.total, alpha), gate.limit
-    else:
-        interval = difference_interval(bad.bad, bad.total, against.bad, against.total, alpha)
-        bound = gate.margin
-    enough = bad.total >= gate.minimum_samples and (
-        basis is Basis.LIMIT or against.total >= gate.minimum_samples
+    whole, *classes = compare(gate, place, basis, stages[-1].canary, control)
+    harm, safety = whole.evidences
+    if classes:
+        harm = mean([harm, mean([one.evidences.harm for one in classes])])
+    enough = whole.canary.tally.total >= gate.minimum_samples and (
+        basis is Basis.LIMIT or whole.control.tally.total >= gate.minimum_samples
     )
-    outcome = _outcome(interval, bound) if enough else Outcome.INCONCLUSIVE
-    sentence = _comparison(gate, basis, _share(bad, canary, "canary", "canaries"), against, control)
-    sentence += "; " + (_reading(basis, interval, bound) if enough else _shortage(gate))
-    return MetricVerdict(gate.metric, outcome, basis, bad, against, *interval, bound, sentence)
+    leaning = [one for one in classes if one.evidences.harm > max(0.0, one.evidences.safety)]
+    needed, deciding, outcome = 1.0 / alpha, [whole], Outcome.INCONCLUSIVE
+    if not enough:
+        reading = sentences.shortage(gate)
+    elif harm >= math.log(needed):
+        outcome, deciding = Outcome.FAIL, _harmed(classes, alpha) or [whole]
+        reading = sentences.harm(harm, needed)
+    elif safety >= math.log(needed) and leaning:
+        deciding = sorted(leaning, key=lambda one: -one.evidences.harm)[:1]
+        reading = sentences.leaning(deciding[0])
+    elif safety >= math.log(needed):
+        outcome = Outcome.PASS
+        reading = sentences.safety(gate, basis, safety, needed)
+    else:
+        reading = sentences.undecided(gate, basis, harm, safety, needed)
+    shown = deciding[0]
+    return MetricVerdict(
+        metric=gate.metric,
+        outcome=outcome,
+        basis=basis,
+        canary=shown.canary.tally,
+        control=shown.control.tally,
+        harm=e_value(harm),
+        safety=e_value(safety),
+        needed=needed,
+        classes=tuple(one.name for one in deciding if one.name != WHOLE),
+        sentence=f"{sentences.comparison(gate, basis, shown, len(deciding))}; {reading}",
+    )
+
+
+def _harmed(classes: list[Compared], alpha: float) -> list[Compared]:
+    """Return the classes that e-BH names, the worst first; none if it names all of several."""
+    ranked = sorted(classes, key=lambda one: -one.evidences.harm)
+    count = max(
+        (
+            k
+            for k, one in enumerate(ranked, start=1)
+            if one.evidences.harm >= math.log(len(ranked) / (k * alpha))
+        ),
+        default=0,
+    )
+    return ranked[:count] if count < len(ranked) else []
 
 
 def _control(
@@ -192,12 +236,6 @@ def _control(
     return Basis.LIMIT, Arm.empty(len(earlier.tallies))
 
 
-def _outcome(interval: Interval, bound: float) -> Outcome:
-    if interval.lower > bound:
-        return Outcome.FAIL
-    return Outcome.PASS if interval.upper <= bound else Outcome.INCONCLUSIVE
-
-
 def _worst(metrics: tuple[MetricVerdict, ...]) -> Outcome:
     outcomes = {metric.outcome for metric in metrics}
     for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
@@ -210,39 +248,14 @@ def _is_unusable(arm: Arm) -> bool:
     return arm.unusable >= MINIMUM_UNUSABLE and arm.unusable > arm.windows
 
 
-def _is_impossible(tally: Tally) -> bool:
-    return not 0 <= tally.bad <= tally.total
-
-
-def _comparison(gate: MetricGate, basis: Basis, canary: str, against: Tally, control: Arm) -> str:
-    text = f"{_title(gate)} {canary}"
-    if basis is Basis.LIMIT:
-        return f"{text}, no control to compare with"
-    text += f" against {_share(against, control, 'control', 'controls')}"
-    return text if basis is Basis.CONCURRENT else f"{text} during the earlier stages"
-
-
-def _reading(basis: Basis, interval: Interval, bound: float) -> str:
-    if basis is Basis.LIMIT:
-        return f"share {interval.lower:.1%} to {interval.upper:.1%}, limit {bound:.1%}"
-    low, high = 100 * interval.lower, 100 * interval.upper
-    return f"difference {low:+.1f} to {high:+.1f} points, margin {100 * bound:.1f}"
-
-
-def _shortage(gate: MetricGate) -> str:
-    return f"each side needs {gate.minimum_samples:,}"
-
-
-def _share(tally: Tally, arm: Arm, one: str, many: str) -> str:
-    share = f"{tally.bad / tally.total:.1%}" if tally.total else "none"
-    return f"{share} of {tally.total:,} on {arm.devices:,} {one if arm.devices == 1 else many}"
-
-
-def _title(gate: MetricGate) -> str:
-    match gate.metric:
-        case Metric.SLOW:
-            return f"slower than {gate.budget_us:g} µs"
-        case Metric.UNSURE:
-            return f"confidence below {gate.threshold:g}"
-        case _:
-            return gate.metric.value.replace("_", " ")
+def _is_possible(arm: Arm) -> bool:
+    """Return whether windows can have added up to this; a class has no more than the whole."""
+    if min(arm.devices, arm.windows, arm.unusable) < 0:
+        return False
+    if not all(tally.is_possible for tally in arm.tallies):
+        return False
+    for place, tally in enumerate(arm.tallies):
+        inside = [stratum.tallies[place] for stratum in arm.strata.values()]
+        if sum(one.total for one in inside) > tally.total or sum(one.bad for one in inside) > tally.bad:
+            return False
+    return all(_is_possible(stratum) for stratum in arm.strata.values())

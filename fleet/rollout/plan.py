@@ -42,12 +42,14 @@ ALL = "all"
 
 
 class Metric(StrEnum):
-    """What a gate compares; each is a share of something bad, see `fleet.rollout.evidence`."""
+    """What a gate compares, see `fleet.rollout.evidence`."""
 
     INFERENCE_ERRORS = "inference_errors"
     LABEL_ERRORS = "label_errors"
     UNSURE = "unsure"
     SLOW = "slow"
+    LATENCY = "latency"
+    OUTPUT_DRIFT = "output_drift"
 
 
 class OnInconclusive(StrEnum):
@@ -102,20 +104,27 @@ class MetricGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
     Attributes:
         metric: What is compared.
-        margin: How much greater the canaries' share may be than the controls', 0 to 1.
-        limit: Greatest share of the canaries, 0 to 1; used where there is no control to compare with.
+        margin: How much greater the canaries' share may be than the controls', 0 to 1; for ``output_drift``
+            how much greater or smaller the share of any class. Not for ``latency``.
+        limit: Greatest share of the canaries, 0 to 1; used where there is no control to compare with. Not for
+            ``latency`` and ``output_drift``.
         minimum_samples: Fewest samples of each arm before there is a verdict.
-        budget_us: For ``slow``, and only there: a longer duration is slow.
+        budget_us: For ``slow``: a longer duration is slow. For ``latency``: greatest quantile of the
+            canaries, used where there is no control.
         threshold: For ``unsure``, and only there: a lower confidence is unsure. One of
             `fleet.drift.features.CONFIDENCE_EDGES`.
+        quantile: For ``latency``, and only there: which quantile is compared, between 0 and 1.
+        ratio: Likewise: how many times the controls' quantile the canaries' may be, above 1.
     """
 
     metric: Metric
-    margin: float
-    limit: float
+    margin: float = 0.0
+    limit: float = 0.0
     minimum_samples: int = 100
     budget_us: float | None = None
     threshold: float | None = None
+    quantile: float | None = None
+    ratio: float | None = None
 
 
 class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -123,7 +132,7 @@ class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         error_budget: Greatest probability that any verdict of the whole rollout is wrong, see
-            `fleet.rollout.gates`.
+            `fleet.rollout.gates` for how it is split.
         maximum_failed_share: Greatest share of a stage's devices whose deployment may fail, 0 to below 1.
         metrics: How telemetry is judged.
     """

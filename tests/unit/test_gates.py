@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from fleet.rollout.comparison import Basis
 from fleet.rollout.evidence import Arm, Evidence, Tally
-from fleet.rollout.gates import Basis, Outcome, Verdict, installs_fail, judge
+from fleet.rollout.gates import Outcome, Verdict, installs_fail, judge
 from fleet.rollout.plan import Metric, MetricGate, Plan
 from tests.support.rollouts import plan
 
@@ -35,15 +36,26 @@ def test_harm_is_said_with_the_numbers_that_show_it() -> None:
     assert said.outcome is Outcome.FAIL
     assert said.sentence == (
         "FAIL: label errors 71.2% of 800 on 1 canary against 3.0% of 5,600 on 7 controls; "
-        "difference +59.6 to +76.0 points, margin 10.0"
+        "e-value over a million ≥ 300"
     )
-    assert said.metrics[0].lower == pytest.approx(0.596, abs=1e-3)
+    assert said.metrics[0].harm > 1e100
+    assert said.metrics[0].needed == pytest.approx(300.0)
+
+
+def test_the_sentence_says_the_evidence_that_was_enough() -> None:
+    said = verdict(arm((27, 120)), arm((168, 5600), devices=7))
+    assert said.outcome is Outcome.FAIL
+    assert said.sentence == (
+        "FAIL: label errors 22.5% of 120 on 1 canary against 3.0% of 5,600 on 7 controls; "
+        f"e-value {said.metrics[0].harm:.0f} ≥ 300"
+    )
 
 
 def test_a_harmless_version_passes_on_five_seconds_of_the_demo() -> None:
     said = verdict(arm((15, 500)), arm((105, 3500), devices=7))
     assert said.outcome is Outcome.PASS
-    assert said.metrics[0].upper <= 0.1
+    assert said.metrics[0].safety >= said.metrics[0].needed
+    assert "margin 10.0 points, e-value" in said.sentence
 
 
 def test_four_metrics_pass_on_five_seconds_of_the_demo() -> None:
@@ -59,7 +71,7 @@ def test_a_version_with_most_labels_wrong_fails_on_one_second_of_the_demo() -> N
 
 def test_a_difference_within_the_margin_never_fails_however_certain() -> None:
     said = verdict(arm((90_000, 1_000_000)), arm((30_000, 1_000_000)))
-    assert said.metrics[0].lower > 0.05
+    assert said.metrics[0].harm < 1.0
     assert said.outcome is Outcome.PASS
 
 
@@ -144,8 +156,8 @@ def test_more_stages_and_metrics_make_each_verdict_harder_to_reach() -> None:
     canary, control = arm((15, 500)), arm((105, 3500))
     few = verdict(canary, control, plan("all")).metrics[0]
     many = verdict(canary, control, plan(1, 2, 3, 4, 5, "all")).metrics[0]
-    assert many.upper > few.upper
-    assert many.lower < few.lower
+    assert many.needed == pytest.approx(6 * few.needed)
+    assert (many.harm, many.safety) == (few.harm, few.safety)
 
 
 @pytest.mark.parametrize(

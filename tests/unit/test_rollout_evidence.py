@@ -38,10 +38,10 @@ def test_each_metric_counts_what_its_table_says() -> None:
     )
     one.profile[OUTPUT_CONFIDENCE].missing = 2
     gates = [
-        (MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.1, limit=0.1), Tally(2, 12)),
-        (MetricGate(metric=Metric.LABEL_ERRORS, margin=0.1, limit=0.1), Tally(3, 10)),
-        (MetricGate(metric=Metric.UNSURE, margin=0.1, limit=0.1, threshold=0.35), Tally(4, 7)),
-        (MetricGate(metric=Metric.SLOW, margin=0.1, limit=0.1, budget_us=1000.0), Tally(4, 9)),
+        (MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.1, limit=0.1), Tally.of(2, 12)),
+        (MetricGate(metric=Metric.LABEL_ERRORS, margin=0.1, limit=0.1), Tally.of(3, 10)),
+        (MetricGate(metric=Metric.UNSURE, margin=0.1, limit=0.1, threshold=0.35), Tally.of(4, 7)),
+        (MetricGate(metric=Metric.SLOW, margin=0.1, limit=0.1, budget_us=1000.0), Tally.of(4, 9)),
     ]
     for gate, expected in gates:
         assert tally(one, gate) == expected, gate.metric
@@ -85,7 +85,7 @@ def test_labels_may_come_later_than_their_answers() -> None:
     late = window(NEW, 0.0)
     late.predictions = 0
     assert unusable(late) is None
-    assert tally(late, plan().gate.metrics[0]) == Tally(6, 200)
+    assert tally(late, plan().gate.metrics[0]) == Tally.of(6, 200)
 
 
 def test_canaries_and_controls_are_told_apart_by_what_they_were_sent_and_run() -> None:
@@ -96,8 +96,8 @@ def test_canaries_and_controls_are_told_apart_by_what_they_were_sent_and_run() -
     campaign.succeed(0)
     campaign.observe(rounds=1, canary_wrong=7)
     evidence = campaign.rollout.stages[0].evidence
-    assert evidence.canary == Arm(1, 1, 0, (Tally(7, 200),))
-    assert evidence.control == Arm(7, 14, 0, (Tally(84, 2800),))
+    assert evidence.canary == Arm(1, 1, 0, (Tally.of(7, 200),))
+    assert evidence.control == Arm(7, 14, 0, (Tally(84, 2800, 14 * 36.0, 14 * 1200.0, 14 * 40_000.0),))
 
 
 def test_windows_that_are_evidence_of_nothing_change_nothing() -> None:

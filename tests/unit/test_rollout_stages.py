@@ -8,7 +8,8 @@ from fleet.rollout.events import (
     EvidenceObserved,
     Resume,
 )
-from fleet.rollout.gates import Basis, Outcome
+from fleet.rollout.comparison import Basis
+from fleet.rollout.gates import Outcome
 from fleet.rollout.plan import OnInconclusive
 from fleet.rollout.state import CauseCode, Happening, Status
 from tests.support.rollouts import DEVICES, NEW, Campaign, assigned, plan, window

@@ -1,0 +1,226 @@
+"""Canaries beside controls, the whole and each class of devices, in effective counts; and the evidence.
+
+**Classes.** Harm may sit in one hardware class only. Every stratum of which both arms have the metric's
+``minimum_samples`` is a class and compared on its own, and all of them together are the whole. The
+canaries of a small stage are another mix of classes than the controls, so the whole is standardized: the
+controls' share is the mean of the classes' shares, weighted as the canaries are,
+
+    b = sum w_s b_s        worth        n = 1 / sum (w_s² / n_s)        independent answers,
+
+with w_s the class's part of the canaries' effective answers (direct standardization). Canaries of strata
+that are no class are compared with all controls. Of the canaries, whose classes have shares of their own,
+only the mean share is bounded, which is all that a bet needs (`fleet.rollout.eprocess`).
+
+**Effective counts** are counts by the weight that `fleet.rollout.dispersion` gives them.
+
+**One metric, many pairs.** Shares are compared by the margin, latency by its quantile. Drift of the output
+compares the share of every cell, upwards and downwards: the evidence of drift is the mean of the e-values,
+and the evidence that there is none is the least of them, for all hypotheses have to be rejected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+from fleet.protocol.latency import bucket
+from fleet.rollout.dispersion import correlation, weight
+from fleet.rollout.eprocess import (
+    NOTHING,
+    Counts,
+    Evidences,
+    against_control,
+    against_limit,
+    mean,
+    of_quantiles,
+)
+from fleet.rollout.evidence import Arm, Tally
+from fleet.rollout.plan import Metric, MetricGate
+
+WHOLE = ""
+"""The name of all classes together."""
+
+
+class Basis(StrEnum):
+    """What the canaries are compared with, see `fleet.rollout.gates`."""
+
+    CONCURRENT = "concurrent"
+    EARLIER = "earlier"
+    LIMIT = "limit"
+
+
+class Part(NamedTuple):
+    """One side of a pair.
+
+    Attributes:
+        devices: That contributed.
+        tally: What they said.
+    """
+
+    devices: int
+    tally: Tally
+
+
+class Compared(NamedTuple):
+    """A class, or the whole, compared.
+
+    Attributes:
+        name: Of the class, or `WHOLE`.
+        canary: What the canaries said.
+        control: What the controls said; nothing where the basis is LIMIT.
+        evidences: What follows.
+    """
+
+    name: str
+    canary: Part
+    control: Part
+    evidences: Evidences
+
+
+class _Side(NamedTuple):
+    """Effective counts."""
+
+    bad: float
+    total: float
+    cells: Mapping[int, float]
+
+    def times(self, factor: float) -> _Side:
+        return _Side(self.bad * factor, self.total * factor, {c: n * factor for c, n in self.cells.items()})
+
+    def plus(self, other: _Side) -> _Side:
+        cells = {
+            c: self.cells.get(c, 0) + other.cells.get(c, 0) for c in self.cells.keys() | other.cells.keys()
+        }
+        return _Side(self.bad + other.bad, self.total + other.total, cells)
+
+
+_EMPTY = _Side(0.0, 0.0, {})
+
+
+def compare(gate: MetricGate, place: int, basis: Basis, canary: Arm, control: Arm) -> list[Compared]:
+    """Return the whole, and after it the classes if there is more than one.
+
+    Args:
+        gate: Of the metric.
+        place: Of the metric in the arms' tallies.
+        basis: What to compare with.
+        canary: The canaries.
+        control: The controls; of no account where the basis is LIMIT.
+    """
+    names = _classes(gate, place, basis, canary, control)
+    parts = {WHOLE: (_part(canary, place), _part(control, place))}
+    for name in names:
+        beside = _part(control.strata[name], place) if basis is not Basis.LIMIT else Part(0, Tally())
+        parts[name] = (_part(canary.strata[name], place), beside)
+    if basis is Basis.LIMIT:
+        parts[WHOLE] = (parts[WHOLE][0], Part(0, Tally()))
+    within = [pair for name, pair in parts.items() if name != WHOLE] or [parts[WHOLE]]
+    rho = correlation(part for pair in within for part in pair)
+    sides = {name: (_side(pair[0], rho), _side(pair[1], rho)) for name, pair in parts.items()}
+    if names:
+        sides[WHOLE] = _standardized(parts, sides, rho)
+    evidences = _evidences(gate, basis, list(sides.values()))
+    return [Compared(name, *parts[name], evidences[i]) for i, name in enumerate(parts)]
+
+
+def _classes(gate: MetricGate, place: int, basis: Basis, canary: Arm, control: Arm) -> list[str]:
+    def is_heard(arm: Arm | None) -> bool:
+        return arm is not None and arm.tallies[place].total >= gate.minimum_samples
+
+    names = [
+        name
+        for name, arm in sorted(canary.strata.items())
+        if is_heard(arm) and (basis is Basis.LIMIT or is_heard(control.strata.get(name)))
+    ]
+    return names if len(canary.strata) > 1 or len(control.strata) > 1 else []
+
+
+def _part(arm: Arm, place: int) -> Part:
+    return Part(arm.devices, arm.tallies[place])
+
+
+def _side(part: Part, rho: float) -> _Side:
+    tally = part.tally
+    return _Side(tally.bad, tally.total, tally.cells).times(weight(part.devices, tally, rho))
+
+
+def _standardized(
+    parts: dict[str, tuple[Part, Part]], sides: dict[str, tuple[_Side, _Side]], rho: float
+) -> tuple[_Side, _Side]:
+    """Return the whole's sides, the controls' as if they were mixed as the canaries are."""
+    pairs = [pair for name, pair in sides.items() if name != WHOLE]
+    rest = _rest(parts)
+    if rest.tally.total > 0:
+        pairs.append((_side(rest, rho), sides[WHOLE][1]))
+    canary = _EMPTY
+    for side, _ in pairs:
+        canary = canary.plus(side)
+    control, inverse = _EMPTY, 0.0
+    for side, beside in pairs:
+        share = side.total / canary.total
+        if beside.total > 0:
+            control = control.plus(beside.times(share / beside.total))
+            inverse += share * share / beside.total
+    return canary, control.times(1.0 / inverse if inverse > 0.0 else 0.0)
+
+
+def _rest(parts: dict[str, tuple[Part, Part]]) -> Part:
+    """Return the canaries that are in no class."""
+    whole = parts[WHOLE][0]
+    inside = [pair[0] for name, pair in parts.items() if name != WHOLE]
+    cells = dict(whole.tally.cells)
+    for part in inside:
+        for cell, number in part.tally.cells.items():
+            cells[cell] = cells.get(cell, 0) - number
+    return Part(
+        whole.devices - sum(part.devices for part in inside),
+        Tally(
+            bad=whole.tally.bad - sum(part.tally.bad for part in inside),
+            total=whole.tally.total - sum(part.tally.total for part in inside),
+            cells=cells,
+        ),
+    )
+
+
+def _evidences(gate: MetricGate, basis: Basis, sides: list[tuple[_Side, _Side]]) -> list[Evidences]:
+    match gate.metric, basis:
+        case Metric.OUTPUT_DRIFT, Basis.LIMIT:
+            return [NOTHING] * len(sides)
+        case Metric.OUTPUT_DRIFT, _:
+            return [_drift(*pair, gate.margin) for pair in sides]
+        case Metric.LATENCY, Basis.LIMIT:
+            return [_late(side, gate) for side, _ in sides]
+        case Metric.LATENCY, _:
+            return [_slower(*pair, gate) for pair in sides]
+        case _, Basis.LIMIT:
+            return [against_limit(Counts(side.bad, side.total), gate.limit) for side, _ in sides]
+        case _:
+            return against_control(
+                [Counts(side.bad, side.total) for side, _ in sides],
+                [Counts(side.bad, side.total) for _, side in sides],
+                gate.margin,
+            )
+
+
+def _drift(canary: _Side, control: _Side, margin: float) -> Evidences:
+    both: tuple[list[Counts], list[Counts]] = ([], [])
+    for cell in sorted(canary.cells.keys() | control.cells.keys()):
+        for side, counts in zip((canary, control), both, strict=True):
+            inside = side.cells.get(cell, 0.0)
+            counts += [Counts(inside, side.total), Counts(side.total - inside, side.total)]
+    if not both[0]:
+        return NOTHING
+    found = against_control(*both, margin)
+    return Evidences(mean([one.harm for one in found]), min(one.safety for one in found))
+
+
+def _slower(canary: _Side, control: _Side, gate: MetricGate) -> Evidences:
+    assert gate.quantile is not None and gate.ratio is not None
+    return of_quantiles(canary.cells, control.cells, gate.quantile, gate.ratio)
+
+
+def _late(canary: _Side, gate: MetricGate) -> Evidences:
+    assert gate.quantile is not None and gate.budget_us is not None
+    late = sum(n for index, n in canary.cells.items() if index > bucket(gate.budget_us))
+    return against_limit(Counts(late, canary.total), 1.0 - gate.quantile)

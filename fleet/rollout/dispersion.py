@@ -1,0 +1,84 @@
+"""How much a device's many answers are worth, where the answers of one device are alike.
+
+Devices differ: one camera looks into the sun. Its thousand answers are not a thousand draws of the fleet's
+share of bad ones, and a test that takes them for that finds harm where the lot fell on a hard place. With
+an intra-class correlation rho (two answers of one device, against two of different devices), n answers of
+each device are worth
+
+    n / (1 + (n - 1) rho)        so never more than 1 / rho
+
+independent ones: Kish's design effect (1965, "Survey Sampling"). Counts are divided by it before any bet is
+made.
+
+rho is estimated from windows, by moments. With x bad of n in a window, p the arm's share and v the variance
+of one answer (p (1 - p); of a histogram that of its cells' numbers),
+
+    E[ (x - n p)² ] = v n + v n (n - 1) rho
+    rho = ( sum (x - n p)²  -  sum v n )  /  sum v n (n - 1)
+
+summed over windows, arms and strata, each around its own share. That takes sums of x², x n and n² and no
+memory of single devices. What varies between the windows of one device counts as if it varied between
+devices, which is the careful side. As p is taken from the same devices, the squares of an arm with D
+devices are multiplied by D / (D - 1); an arm with one device says nothing of rho. The fewer devices, the
+less is known: the estimate is raised by the factor 1 + 2 / sqrt(D - 1). It is at least `LEAST_CORRELATION`,
+for no two devices are exactly alike.
+
+The e-values are exact for independent answers. With devices that differ they rest on this estimate, which
+is consistent in the number of devices; simulation shows that false alarms stay in their budget (``make
+bench-gates``, ``tests/property/test_gates_correlated.py``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from fleet.rollout.evidence import Tally
+
+LEAST_CORRELATION = 0.0005
+"""The answers of one device are worth 2,000 independent ones at most."""
+
+
+def correlation(arms: Iterable[tuple[int, Tally]]) -> float:
+    """Return rho, from `LEAST_CORRELATION` to 1.
+
+    Args:
+        arms: Devices and tally of each arm and stratum.
+    """
+    excess = possible = devices = 0.0
+    for number, tally in arms:
+        pairs = tally.total_squared - tally.total
+        if number < 2 or pairs <= 0.0:
+            continue
+        share, variance = _moments(tally)
+        squares = tally.bad_squared - 2.0 * share * tally.cross + share * share * tally.total_squared
+        excess += max(0.0, squares) * number / (number - 1) - variance * tally.total
+        possible += variance * pairs
+        devices += number - 1
+    if possible <= 0.0:
+        return LEAST_CORRELATION
+    raised = excess / possible * (1.0 + 2.0 / math.sqrt(devices))
+    return min(1.0, max(LEAST_CORRELATION, raised))
+
+
+def weight(devices: int, tally: Tally, rho: float) -> float:
+    """Return how many independent answers one answer of the arm is worth, above 0, at most 1.
+
+    Args:
+        devices: That contributed to the arm.
+        tally: What they said.
+        rho: From `correlation`.
+    """
+    if tally.total <= 0:
+        return 1.0
+    each = tally.total / max(1, devices)
+    return 1.0 / (1.0 + max(0.0, each - 1.0) * rho)
+
+
+def _moments(tally: Tally) -> tuple[float, float]:
+    """Return mean and variance of one answer."""
+    share = tally.bad / tally.total
+    if not tally.cells:
+        return share, share * (1.0 - share)
+    square = sum(cell * cell * number for cell, number in tally.cells.items()) / tally.total
+    return share, max(0.0, square - share * share)

@@ -1,0 +1,124 @@
+"""The sentences of verdicts: the numbers compared, the evidence in them, and how much of it is needed.
+
+    inference errors 3.1% of 12,400 on 40 canaries against 0.2% of 3,000 on 400 controls; e-value 1,900 ≥ 800
+
+An e-value of 1,900: who had bet on it from the start would have 1,900 times the stake, and where it is not so
+that happens once in 1,900 times at most, see `fleet.rollout.eprocess`.
+"""
+
+from __future__ import annotations
+
+from fleet.protocol.latency import quantile_us
+from fleet.rollout.comparison import WHOLE, Basis, Compared, Part
+from fleet.rollout.eprocess import e_value
+from fleet.rollout.plan import Metric, MetricGate
+
+_MOST_SHOWN = 1e6
+
+
+def comparison(gate: MetricGate, basis: Basis, compared: Compared, count: int = 1) -> str:
+    """Return what was compared with what.
+
+    Args:
+        gate: Of the metric.
+        basis: What the canaries were compared with.
+        compared: The class, or the whole.
+        count: How many classes the sentence stands for; this one is shown.
+    """
+    text = f"{_title(gate)} {_share(gate, compared.canary, compared.control, 'canary', 'canaries')}"
+    if basis is Basis.LIMIT:
+        text += ", no control to compare with"
+    else:
+        text += f" against {_share(gate, compared.control, compared.canary, 'control', 'controls')}"
+        text += " during the earlier stages" if basis is Basis.EARLIER else ""
+    if compared.name != WHOLE:
+        text += f", {compared.name}" + (f" and {count - 1:,} more classes" if count > 1 else "")
+    return text
+
+
+def harm(log_e: float, needed: float) -> str:
+    """Return that the evidence of harm is enough."""
+    return f"e-value {_number(log_e)} ≥ {needed:,.0f}"
+
+
+def safety(gate: MetricGate, basis: Basis, log_e: float, needed: float) -> str:
+    """Return that the evidence of safety is enough."""
+    return f"{_bound(gate, basis)}, e-value {_number(log_e)} ≥ {needed:,.0f}"
+
+
+def undecided(gate: MetricGate, basis: Basis, harm_log_e: float, safety_log_e: float, needed: float) -> str:
+    """Return how far the evidence is from either."""
+    return (
+        f"{_bound(gate, basis)}, e-values {_number(harm_log_e)} for more and {_number(safety_log_e)} "
+        f"for less; {needed:,.0f} is needed"
+    )
+
+
+def leaning(compared: Compared) -> str:
+    """Return that a class keeps the whole from passing."""
+    return (
+        f"the class leans to harm, e-values {_number(compared.evidences.harm)} for more "
+        f"and {_number(compared.evidences.safety)} for less"
+    )
+
+
+def shortage(gate: MetricGate) -> str:
+    """Return that there are too few samples."""
+    return f"each side needs {gate.minimum_samples:,}"
+
+
+def _title(gate: MetricGate) -> str:
+    match gate.metric:
+        case Metric.SLOW:
+            return f"slower than {gate.budget_us:g} µs"
+        case Metric.UNSURE:
+            return f"confidence below {gate.threshold:g}"
+        case Metric.LATENCY:
+            return f"latency of {gate.quantile or 0:.4g} of requests"
+        case _:
+            return gate.metric.value.replace("_", " ")
+
+
+def _bound(gate: MetricGate, basis: Basis) -> str:
+    if gate.metric is Metric.LATENCY:
+        return f"limit {gate.budget_us:,.0f} µs" if basis is Basis.LIMIT else f"margin ×{gate.ratio:g}"
+    if basis is Basis.LIMIT:
+        return f"limit {gate.limit:.1%}"
+    return f"margin {100 * gate.margin:.1f} points"
+
+
+def _share(gate: MetricGate, part: Part, other: Part, one: str, many: str) -> str:
+    devices = f"{part.devices:,} {one if part.devices == 1 else many}"
+    return f"{_value(gate, part, other)} of {part.tally.total:,} on {devices}"
+
+
+def _value(gate: MetricGate, part: Part, other: Part) -> str:
+    tally = part.tally
+    if not tally.total:
+        return "none"
+    match gate.metric:
+        case Metric.LATENCY:
+            return f"{quantile_us(tally.cells, gate.quantile or 0.0) or 0.0:,.0f} µs"
+        case Metric.OUTPUT_DRIFT:
+            return _most_moved(part, other)
+        case _:
+            return f"{tally.bad / tally.total:.1%}"
+
+
+def _most_moved(part: Part, other: Part) -> str:
+    """Return the share of the class of answers whose shares differ most."""
+
+    def share(of: Part, cell: int) -> float:
+        return of.tally.cells.get(cell, 0) / max(1, of.tally.total)
+
+    cells = sorted(part.tally.cells.keys() | other.tally.cells.keys())
+    cell = max(cells, key=lambda c: abs(share(part, c) - share(other, c)))
+    return f"class {cell} {share(part, cell):.1%}"
+
+
+def _number(log_e: float) -> str:
+    """Return an e-value in few digits."""
+    value = e_value(log_e)
+    if value >= _MOST_SHOWN:
+        return "over a million"
+    return f"{value:,.0f}" if value >= 100.0 else f"{value:.2g}"
