@@ -32,6 +32,7 @@ def measure(state: Path, *, captures_samples: bool = False) -> Capabilities:
         hardware=hardware(),
         obeys_wishes=True,
         captures_samples=captures_samples,
+        keeps_windows=True,
     )
 
 

@@ -97,6 +97,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     readiness_command: Annotated[tuple[Line, ...], msgspec.Meta(max_length=64)] = ()
     readiness_timeout_s: Seconds = 10.0
     readiness_interval_s: Seconds = 30.0
+    forced_updates: bool = True
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "text"] = "auto"

@@ -12,7 +12,9 @@ from typing import Protocol
 
 from fleet.protocol.assignment import ModelOrder, VariantPolicy
 from fleet.protocol.errors import VariantUnsupported
+from fleet.protocol.maintenance import Maintenance, Mode
 from fleet.protocol.manifest import Manifest
+from fleet.protocol.messages import Capabilities
 from fleet.protocol.records import Measurement
 from fleet.rollout.events import Assign
 from fleet.rollout.state import Kind, Rollout
@@ -62,6 +64,7 @@ class Offers:
                 f"The agent of {command.device_id} is of a release that knows no shadow.",
                 remedy="Update it first, or leave the device to a rollout without a shadow.",
             )
+        maintenance, mode = self._swap(command, version, device)
         policy = self._policy(version)
         measured = {} if policy is VariantPolicy.FIRST else self._measurements(digest)
         offered = offer(
@@ -80,7 +83,28 @@ class Offers:
             alternatives=offered.alternatives,
             policy=offered.policy,
             shadow_s=command.shadow_s,
+            maintenance=maintenance,
+            mode=mode,
         )
+
+    def _swap(self, command: Assign, version: int, device: Capabilities) -> tuple[Maintenance | None, Mode]:
+        """Return when the version may be swapped in, and whom the device asks. Ways back wait for no window.
+
+        Raises:
+            VariantUnsupported: The device would not keep to the window. One that does not know what is
+                forced asks everybody: that is slower, and harms nobody.
+        """
+        plan = self._rollout.plan
+        if version != self._rollout.version or (plan.maintenance is None and plan.mode is Mode.SOFT):
+            return None, Mode.SOFT
+        if device.keeps_windows:
+            return plan.maintenance, plan.mode
+        if plan.maintenance is not None:
+            raise VariantUnsupported(
+                f"The agent of {command.device_id} is of a release that keeps to no plan's window.",
+                remedy="Update it first, or leave the device to a rollout without one.",
+            )
+        return None, Mode.SOFT
 
     def _policy(self, version: int) -> VariantPolicy:
         rollout = self._rollout

@@ -69,6 +69,8 @@ def _take_order(life: Life, order: Ordered, state: DeploymentState, candidate: R
         alternatives=() if candidate is None else order.alternatives,
         policy=order.policy,
         shadow_s=0 if candidate is None else order.shadow_s,
+        maintenance=order.maintenance,
+        mode=order.mode,
     )
     return Step(taken, (*ended, Report(order.deployment_id, order.release.version, state)))
 

@@ -5,10 +5,14 @@ who                           how                                               
 ============================  ====================================================  =========================
 the hub                       its wish in the assignment                            all the time
 people at the device          ``muster-agent hold``, see `agent.life.hold`          every `LOOK_S`
+the order                     its maintenance window, on the device's clock         every `LOOK_S`
 the settings                  ``maintenance_windows``, see `agent.life.maintenance` every `LOOK_S`
 the device's own program      ``readiness_command``, see `agent.life.readiness`     ``readiness_interval_s``,
                                                                                     when all others agree
 ============================  ====================================================  =========================
+
+An order that is *forced* asks the first two alone, unless the setting ``forced_updates`` forbids it: then it
+is an order like any other. A window of the order opens no window that the settings keep closed.
 
 Nothing fails open: what cannot be asked is taken for a no. That holds for the hub's wish as well, as long as
 the last assignment could not be verified. Once a version was let through it is tested and tried to the end.
@@ -19,16 +23,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
 from agent.life import hold
-from agent.life.maintenance import is_open, next_open_s, parse_windows
+from agent.life.maintenance import Window, is_open, next_open_s, parse_windows, windows_of
 from agent.life.readiness import ask
 from agent.settings import Settings
+from fleet.protocol.maintenance import Maintenance, Mode
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +72,18 @@ class Gate:
         """Return what a model's staged version waits for, a sentence; None if it does not wait."""
         return self._waiting.get(model)
 
-    async def wait(self, model: str) -> None:
-        """Return when a model's staged version may be swapped in."""
+    async def wait(self, model: str, maintenance: Maintenance | None = None, mode: Mode = Mode.SOFT) -> None:
+        """Return when a model's staged version may be swapped in.
+
+        Args:
+            model: Its name.
+            maintenance: The window of the order; None for any time.
+            mode: Whom the order asks.
+        """
+        ordered = windows_of(maintenance)
+        forced = mode is Mode.FORCED and self._settings.forced_updates
         try:
-            while (against := await self._against()) is not None:
+            while (against := await self._against(ordered, forced=forced)) is not None:
                 reason, again_s = against
                 self._tell(model, reason)
                 self._wake.clear()
@@ -82,32 +95,30 @@ class Gate:
         finally:
             self._tell(model, None)
 
-    async def _against(self) -> tuple[str, float] | None:
+    async def _against(self, ordered: Sequence[Window], *, forced: bool) -> tuple[str, float] | None:
         """Return what stands against a swap, and in how many seconds to look again; None if nothing does."""
-        reason = self._standing()
+        reason = self._standing(ordered, forced=forced)
         if reason is not None:
             return reason, LOOK_S
-        if not self._settings.readiness_command:
+        if forced or not self._settings.readiness_command:
             return None
         async with self._asking:
             reason = await ask(self._settings.readiness_command, self._settings.readiness_timeout_s)
         if reason is not None:
             return reason, self._settings.readiness_interval_s
-        reason = self._standing()  # it may have changed while the program was asked
+        reason = self._standing(ordered, forced=forced)  # it may have changed while the program was asked
         return None if reason is None else (reason, LOOK_S)
 
-    def _standing(self) -> str | None:
+    def _standing(self, ordered: Sequence[Window], *, forced: bool) -> str | None:
         """Return what stands against a swap without asking a program."""
         if self._against_by_hub is not None:
             return self._against_by_hub
         held = hold.held(self._state)
         if held is not None:
             return held
-        now_s = time.time()
-        if is_open(self._windows, _local(now_s)):
+        if forced:
             return None
-        opens = _local(next_open_s(self._windows, now_s, datetime.fromtimestamp))
-        return f"The next maintenance window opens on {opens:%A, %Y-%m-%d at %H:%M}."
+        return _closed(self._windows, "The next") or _closed(ordered, "The rollout's next")
 
     def _tell(self, model: str, reason: str | None) -> None:
         if reason == self._waiting.get(model):
@@ -141,6 +152,15 @@ def read_waiting(state: Path) -> dict[str, str]:
         return msgspec.json.decode((state / WAITING_FILE).read_bytes(), type=dict[str, str])
     except (OSError, msgspec.DecodeError):
         return {}
+
+
+def _closed(windows: Sequence[Window], which: str) -> str | None:
+    """Return when windows open next, a sentence; None if they are open."""
+    now_s = time.time()
+    if is_open(windows, _local(now_s)):
+        return None
+    opens = _local(next_open_s(windows, now_s, datetime.fromtimestamp))
+    return f"{which} maintenance window opens on {opens:%A, %Y-%m-%d at %H:%M}."
 
 
 def _local(unix_s: float) -> datetime:

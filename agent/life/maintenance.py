@@ -23,8 +23,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from fleet.protocol.errors import InvalidConfiguration
+from fleet.protocol.maintenance import DAYS, Maintenance, minute_of
 
-DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_PLACES = {day.value: place for place, day in enumerate(DAYS)}
 _DAY = 24 * 60
 _WEEK = 7 * _DAY
 _LARGEST_SHIFT = 3 * 60
@@ -54,6 +55,15 @@ def parse_windows(texts: Sequence[str]) -> tuple[Window, ...]:
         InvalidConfiguration: A text is not of that form.
     """
     return tuple(window for text in texts for window in _parse(text))
+
+
+def windows_of(ordered: Maintenance | None) -> tuple[Window, ...]:
+    """Return the windows of an order, one for each day."""
+    if ordered is None:
+        return ()
+    start, length = minute_of(ordered.from_), ordered.length_minutes
+    starts = (DAYS.index(day) * _DAY + start for day in ordered.days)
+    return tuple(Window(begin, begin + length) for begin in starts)
 
 
 def is_open(windows: Sequence[Window], local: datetime) -> bool:
@@ -99,9 +109,9 @@ def _days(days: str, text: str) -> list[int]:
     found: list[int] = []
     for part in days.split(","):
         first, dash, last = part.partition("-")
-        if first not in DAYS or (last if dash else first) not in DAYS:
+        if first not in _PLACES or (last if dash else first) not in _PLACES:
             raise _refusal(text)
-        begin, count = DAYS.index(first), (DAYS.index(last or first) - DAYS.index(first)) % 7 + 1
+        begin, count = _PLACES[first], (_PLACES[last or first] - _PLACES[first]) % 7 + 1
         found += [(begin + offset) % 7 for offset in range(count)]
     return found
 

@@ -41,7 +41,15 @@ class Models:
             if order.model not in self._shells:
                 self._shells[order.model] = self._new_shell(order.model, Stored(Life()))
             release = Release(order.version, order.manifest_sha256.hex(), order.variant)
-            ordered = Ordered(order.deployment_id, release, order.alternatives, order.policy, order.shadow_s)
+            ordered = Ordered(
+                order.deployment_id,
+                release,
+                order.alternatives,
+                order.policy,
+                order.shadow_s,
+                order.maintenance,
+                order.mode,
+            )
             self._shells[order.model].handle(ordered)
         wanted = {order.model for order in assignment.models}
         for model in [model for model in self._shells if model not in wanted]:

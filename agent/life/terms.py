@@ -13,6 +13,7 @@ import msgspec
 from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
+from fleet.protocol.maintenance import Maintenance, Mode
 from fleet.protocol.messages import ModelState
 
 
@@ -70,6 +71,8 @@ class Life(msgspec.Struct, frozen=True):
         alternatives: Variants that may still take the candidate's place, the most promising first.
         policy: How one of them is chosen.
         shadow_s: How long the candidate is to be compared with the active version before it answers.
+        maintenance: When it may be swapped in, by the order; None for any time.
+        mode: Whom to ask before, by the order.
     """
 
     phase: Phase = Phase.IDLE
@@ -83,6 +86,8 @@ class Life(msgspec.Struct, frozen=True):
     alternatives: tuple[str, ...] = ()
     policy: VariantPolicy = VariantPolicy.FIRST
     shadow_s: int = 0
+    maintenance: Maintenance | None = None
+    mode: Mode = Mode.SOFT
 
     @property
     def offered(self) -> tuple[Release, ...]:
@@ -139,6 +144,8 @@ class Ordered(msgspec.Struct, frozen=True):
         alternatives: Variants that may be chosen in its place.
         policy: How.
         shadow_s: How long it is to be compared with the active version before it answers; 0: not at all.
+        maintenance: When it may be swapped in; None for any time.
+        mode: Whom to ask before.
     """
 
     deployment_id: str
@@ -146,6 +153,8 @@ class Ordered(msgspec.Struct, frozen=True):
     alternatives: tuple[str, ...] = ()
     policy: VariantPolicy = VariantPolicy.FIRST
     shadow_s: int = 0
+    maintenance: Maintenance | None = None
+    mode: Mode = Mode.SOFT
 
 
 class Withdrawn(msgspec.Struct, frozen=True):

@@ -116,7 +116,7 @@ class Workshop:
                     await run_to_end(partial(self._slots.install, model, prepared))
                 return Verified(deployment_id)
             case Phase.STAGED:
-                await self.gate.wait(model)
+                await self.gate.wait(model, life.maintenance, life.mode)
                 return Cleared(deployment_id)
             case Phase.TESTING:
                 chosen = await self._chosen(model, life)
@@ -127,7 +127,8 @@ class Workshop:
                 if release not in ready:
                     ready[release] = await self.load(model, release, must_fit=True)
                 await self._shadow(ready[release], life)
-                await self.gate.wait(model)  # a shadow takes long: what was agreed before may hold no longer
+                # A shadow takes long: what was agreed before may hold no longer.
+                await self.gate.wait(model, life.maintenance, life.mode)
                 return ShadowPassed(deployment_id)
             case Phase.TRIAL:
                 hosted = self._host.get(model)

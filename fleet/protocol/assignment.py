@@ -7,13 +7,15 @@ integers as keys because microcontrollers read the same bytes::
       5: [ { 1: model (tstr), 2: version (uint), 3: manifest SHA-256 (bstr 32),
              4: variant (tstr), 5: deployment id (tstr),
              ? 6: alternatives ([tstr], 1 to 8), ? 7: policy (tstr),
-             ? 8: shadow (uint, s, at least 1), ? 9: capture, see `fleet.protocol.capture` }, … ],
+             ? 8: shadow (uint, s, at least 1), ? 9: capture, see `fleet.protocol.capture`,
+             ? 10: maintenance window, see `fleet.protocol.maintenance`, ? 11: mode (tstr, "forced") }, … ],
       ? 6: wishes, see `fleet.protocol.wishes` }
 
 Keys marked ``?`` are left out where they say nothing, so that a receiver which does not know them is sent
 none. 6 and 7 come together: the device then chooses among ``variant`` and the alternatives by the policy. 8
 asks that the version computes in the active version's shadow for so long before it may answer. 9 lets the
-device put inputs of the model aside for people to label.
+device put inputs of the model aside for people to label. 10 lets the version be swapped in at some times of
+the week only, 11 at any time that the device's own windows and program would forbid; one of the two at most.
 The list is complete: a model that is not in it is to be removed. Sequence numbers only rise, also when
 an older version is assigned again. Times are Unix seconds, UTC.
 """
@@ -35,6 +37,7 @@ from fleet.protocol.errors import (
     InvalidAssignment,
     InvalidName,
 )
+from fleet.protocol.maintenance import Maintenance, Mode, maintenance_fields, read_maintenance
 from fleet.protocol.names import checked_name
 from fleet.protocol.wishes import NO_WISHES, Wishes, read_wishes, wishes_fields
 
@@ -50,7 +53,7 @@ MAX_SHADOW_S = 7 * 86400
 _NEEDED = frozenset({1, 2, 3, 4, 5})
 _OF_ASSIGNMENT = frozenset({6})
 """Keys that an assignment may have besides."""
-_OF_ORDER = frozenset({6, 7, 8, 9})
+_OF_ORDER = frozenset({6, 7, 8, 9, 10, 11})
 """Keys that an order may have besides."""
 
 
@@ -76,6 +79,8 @@ class ModelOrder(msgspec.Struct, frozen=True):
         policy: How the device chooses among them; FIRST without alternatives: it runs ``variant``.
         shadow_s: How long the version is compared with the active one before it may answer; 0 for not at all.
         capture: Which inputs the device may capture; None for none.
+        maintenance: When the version may be swapped in; None for any time.
+        mode: Whom the device asks before it is; FORCED has no maintenance window.
     """
 
     model: str
@@ -87,6 +92,8 @@ class ModelOrder(msgspec.Struct, frozen=True):
     policy: VariantPolicy = VariantPolicy.FIRST
     shadow_s: int = 0
     capture: CapturePolicy | None = None
+    maintenance: Maintenance | None = None
+    mode: Mode = Mode.SOFT
 
 
 class Assignment(msgspec.Struct, frozen=True):
@@ -137,6 +144,10 @@ def _order_fields(order: ModelOrder) -> dict[int, Any]:
         fields[8] = order.shadow_s
     if order.capture is not None:
         fields[9] = capture_fields(order.capture)
+    if order.maintenance is not None:
+        fields[10] = maintenance_fields(order.maintenance)
+    if order.mode is not Mode.SOFT:
+        fields[11] = order.mode.value
     return fields
 
 
@@ -208,6 +219,7 @@ def _order(fields: dict[int, Any]) -> ModelOrder:
         raise InvalidAssignment("The assignment has a manifest digest that is not 32 bytes.")
     variant = checked_name(_typed(fields[4], str), "variant name")
     alternatives, policy = _choice(fields, variant)
+    maintenance, mode = _swap(fields)
     return ModelOrder(
         model=checked_name(_typed(fields[1], str), "model name"),
         version=_unsigned(fields[2]),
@@ -218,7 +230,19 @@ def _order(fields: dict[int, Any]) -> ModelOrder:
         policy=policy,
         shadow_s=_shadow(fields[8]) if 8 in fields else 0,
         capture=read_capture(fields[9]) if 9 in fields else None,
+        maintenance=maintenance,
+        mode=mode,
     )
+
+
+def _swap(fields: dict[int, Any]) -> tuple[Maintenance | None, Mode]:
+    """Return when an order's version may be swapped in, and whom the device asks."""
+    window = read_maintenance(fields[10]) if 10 in fields else None
+    if 11 not in fields:
+        return window, Mode.SOFT
+    if Mode(_typed(fields[11], str)) is Mode.SOFT or window is not None:
+        raise InvalidAssignment("The assignment's mode is not forced, or has a maintenance window.")
+    return None, Mode.FORCED
 
 
 def _shadow(value: Any) -> int:

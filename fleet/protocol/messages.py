@@ -43,6 +43,8 @@ class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True):
             that does not would refuse an assignment that has some.
         captures_samples: Whether its owner lets it capture inputs, see `fleet.protocol.capture`; one that
             does not know of that would refuse an assignment with a capture policy.
+        keeps_windows: Whether it keeps to the maintenance window and the mode of an order, see
+            `fleet.protocol.maintenance`; one that does not know of them would refuse an assignment with them.
     """
 
     agent_version: Text
@@ -53,6 +55,7 @@ class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True):
     hardware: Text = ""
     obeys_wishes: bool = False
     captures_samples: bool = False
+    keeps_windows: bool = False
 
 
 class ModelState(msgspec.Struct, frozen=True, omit_defaults=True):

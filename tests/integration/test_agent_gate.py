@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.life.maintenance import DAYS
 from agent.status import read_status
 from fleet.protocol.deployment import DeploymentState as S
+from fleet.protocol.maintenance import DAYS, Maintenance, Mode
 from fleet.protocol.wishes import Wishes
 from tests.support.agent_bundles import build
 from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures by name
@@ -194,6 +194,60 @@ def test_outside_every_maintenance_window_a_version_waits(peer: Peer, make_devic
     settings.write_text(settings.read_text().replace('["', '["mon-sun 00:00-24:00", "'))
     device.start()
     peer.wait_report("d-1", S.SUCCEEDED)
+
+
+def test_a_window_of_the_order_is_on_the_devices_own_clock_and_opens_none_of_its_own(
+    peer: Peer, make_device: MakeDevice
+) -> None:
+    tomorrow = datetime.now() + timedelta(days=1)  # noqa: DTZ005 - the clock on the wall
+    day = DAYS[tomorrow.weekday()]
+    device = make_device(maintenance_windows=[f"{day} 13:00-13:30"])
+    peer.release(ONE)
+    device.start()
+    peer.assign(device.id, (ONE, "d-1"), maintenance=Maintenance(DAYS, "00:00", "24:00"))
+    assert "13:00" in wait_reason(peer, "The next maintenance window opens on")
+    device.stop()
+    settings = device.state / "agent.toml"
+    settings.write_text(settings.read_text().replace('["', '["mon-sun 00:00-24:00", "'))
+    device.start()
+    peer.wait_report("d-1", S.SUCCEEDED)
+    peer.release(TWO)
+    peer.assign(device.id, (TWO, "d-2"), maintenance=Maintenance((day,), "12:00", "12:30"))
+    reason = wait_reason(peer, "The rollout's next maintenance window opens on")
+    assert f"{tomorrow:%Y-%m-%d} at 12:00" in reason
+    device.kill()
+    peer.states.clear()
+    device.start()
+    wait_reason(peer, "The rollout's next maintenance window")
+    peer.assign(device.id, (TWO, "d-3"), maintenance=Maintenance(DAYS, "00:00", "24:00"))
+    peer.wait_report("d-3", S.SUCCEEDED)
+
+
+def test_a_forced_order_asks_neither_windows_nor_program_but_the_hold_at_the_device(
+    peer: Peer, make_device: MakeDevice, tmp_path: Path
+) -> None:
+    tomorrow = datetime.now() + timedelta(days=1)  # noqa: DTZ005 - the clock on the wall
+    window = f"{DAYS[tomorrow.weekday()]} 12:00-12:30"
+    device = make_device(maintenance_windows=[window], readiness_command=script(tmp_path, "exit 1"))
+    agent("hold", "--state", str(device.state), "--reason", "on the road")
+    peer.release(ONE)
+    device.start()
+    peer.assign(device.id, (ONE, "d-1"), mode=Mode.FORCED)
+    wait_reason(peer, "Updates are held on the device")
+    agent("release", "--state", str(device.state))
+    peer.wait_report("d-1", S.SUCCEEDED)
+
+
+def test_the_devices_owner_may_forbid_that_updates_are_forced(
+    peer: Peer, make_device: MakeDevice, tmp_path: Path
+) -> None:
+    command = script(tmp_path, 'echo "The vehicle moves."; exit 1')
+    device = make_device(forced_updates=False, readiness_command=command, readiness_interval_s=0.2)
+    peer.release(ONE)
+    device.start()
+    peer.assign(device.id, (ONE, "d-1"), mode=Mode.FORCED)
+    wait_reason(peer, "The vehicle moves.")
+    assert S.TRIAL not in states(peer, "d-1")
 
 
 def test_while_the_last_assignment_cannot_be_verified_nothing_is_swapped_in(

@@ -36,6 +36,7 @@ from fleet.protocol.errors import (
     StorageCorrupt,
 )
 from fleet.protocol.latency import bucket, merge_latency, upper_bound_us
+from fleet.protocol.maintenance import Mode, read_maintenance
 from fleet.protocol.manifest import decode_manifest
 from fleet.protocol.messages import (
     Ack,
@@ -108,6 +109,14 @@ def test_assignments_of_the_right_keys_and_any_values(fields: dict[int, Any]) ->
         decode_assignment(cbor2.dumps(fields | {3: -1}))
 
 
+WINDOWS = st.builds(
+    lambda days, start, length: read_maintenance([days, start, (start + length) % 1440]),
+    st.integers(1, 127),
+    st.integers(0, 1439),
+    st.integers(1, 1439),
+)
+
+
 @st.composite
 def orders(draw: st.DrawFn) -> ModelOrder:
     """An order, with alternatives and a policy or without both."""
@@ -121,6 +130,7 @@ def orders(draw: st.DrawFn) -> ModelOrder:
         alternatives=tuple(others),
         policy=draw(st.sampled_from(list(VariantPolicy)[1:])) if others else VariantPolicy.FIRST,
         shadow_s=draw(st.integers(0, MAX_SHADOW_S)),
+        **draw(st.builds(dict, maintenance=WINDOWS) | st.builds(dict, mode=st.sampled_from(Mode))),
     )
 
 

@@ -26,6 +26,7 @@ from fleet.protocol.enrolment import (
     EnrolmentRequest,
     EnrolmentToken,
 )
+from fleet.protocol.maintenance import Maintenance, Mode
 from fleet.protocol.messages import (
     FILE_PART_SIZE_BYTES,
     Ack,
@@ -135,10 +136,15 @@ class Peer:
         shadow_s: int = 0,
         wishes: Wishes = NO_WISHES,
         capture: CapturePolicy | None = None,
+        maintenance: Maintenance | None = None,
+        mode: Mode = Mode.SOFT,
     ) -> Assignment:
         """Order bundles, now and after each announcement."""
         given = self.assignment(device_id, *orders, shadow_s=shadow_s)
-        models = tuple(msgspec.structs.replace(order, capture=capture) for order in given.models)
+        models = tuple(
+            msgspec.structs.replace(order, capture=capture, maintenance=maintenance, mode=mode)
+            for order in given.models
+        )
         assignment = msgspec.structs.replace(given, models=models, wishes=wishes)
         message = (key or self.repository.director).sign(assignment)
         self._assignments[device_id] = message

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import cbor2
+import msgspec
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -35,6 +36,7 @@ from fleet.protocol.errors import (
     MetadataRejected,
     SignatureInvalid,
 )
+from fleet.protocol.maintenance import Maintenance, Mode
 from fleet.protocol.wishes import LogLevel, Wishes
 
 VECTORS: dict[str, Any] = json.loads(
@@ -70,6 +72,8 @@ def assignment_of(case: dict[str, Any]) -> Assignment:
                 policy=VariantPolicy(m.get("policy", "first")),
                 shadow_s=m.get("shadow_s", 0),
                 capture=CapturePolicy(**m["capture"]) if "capture" in m else None,
+                maintenance=msgspec.convert(m["maintenance"], Maintenance) if "maintenance" in m else None,
+                mode=Mode(m.get("mode", "soft")),
             )
             for m in case["models"]
         ),
@@ -209,6 +213,19 @@ FIELDS: dict[int, object] = {1: "cam-1", 2: 1, 3: 10, 4: 20, 5: [ORDER]}
         {**FIELDS, 5: [{**ORDER, 9: {1: 2, 2: 3, 3: 4, 5: False}}]},
         {**FIELDS, 5: [{**ORDER, 9: {1: 2, 2: 3, 3: 4, 5: True, 7: "/bin/sh"}}]},
         {**FIELDS, 5: [{**ORDER, 9: {1: 2, 2: 3, 3: 4, 5: True, 7: b"x"}}]},
+        {**FIELDS, 5: [{**ORDER, 10: [0, 0, 60]}]},
+        {**FIELDS, 5: [{**ORDER, 10: [128, 0, 60]}]},
+        {**FIELDS, 5: [{**ORDER, 10: [1, 60, 60]}]},
+        {**FIELDS, 5: [{**ORDER, 10: [1, 1440, 60]}]},
+        {**FIELDS, 5: [{**ORDER, 10: [1, 0, 1441]}]},
+        {**FIELDS, 5: [{**ORDER, 10: [1, -1, 60]}]},
+        {**FIELDS, 5: [{**ORDER, 10: [True, 0, 60]}]},
+        {**FIELDS, 5: [{**ORDER, 10: [1, 0]}]},
+        {**FIELDS, 5: [{**ORDER, 10: "mon 00:00-01:00"}]},
+        {**FIELDS, 5: [{**ORDER, 11: "soft"}]},
+        {**FIELDS, 5: [{**ORDER, 11: 1}]},
+        {**FIELDS, 5: [{**ORDER, 11: "brutal"}]},
+        {**FIELDS, 5: [{**ORDER, 10: [1, 0, 60], 11: "forced"}]},
         {**FIELDS, 6: {}},
         {**FIELDS, 6: [1]},
         {**FIELDS, 6: {4: 1}},

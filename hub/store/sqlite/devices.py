@@ -9,6 +9,7 @@ import sqlite_utils
 
 from fleet.protocol.assignment import ModelOrder, VariantPolicy
 from fleet.protocol.errors import Conflict, NotAuthenticated, NotFound
+from fleet.protocol.maintenance import Maintenance, Mode
 from fleet.protocol.messages import PROTOCOL_VERSION, Capabilities, Hello, StateReport
 from hub.store.intake_rows import Said
 from hub.store.rows import Desired, DeviceRow, NewDevice
@@ -16,6 +17,8 @@ from hub.store.sqlite.database import Part
 from hub.store.sqlite.migrations import table
 from hub.store.sqlite.samples import capture_of
 from hub.store.sqlite.wishes import wishes_of
+
+_WINDOW = msgspec.json.Decoder(Maintenance)
 
 
 class SqliteDevices(Part):
@@ -97,7 +100,7 @@ class SqliteDevices(Part):
         # One statement, so that orders, wishes and sequence number belong together.
         rows = self._database.rows(
             "SELECT d.sequence, o.model, o.version, o.manifest_sha256, o.variant, o.deployment_id,"
-            " o.alternatives, o.policy, o.shadow_s, c.policy AS capture,"
+            " o.alternatives, o.policy, o.shadow_s, o.maintenance, o.mode, c.policy AS capture,"
             " w.log_level, w.held_by, w.held_reason, w.held_at_s, w.diagnostics"
             " FROM devices d LEFT JOIN desired o ON o.device_id = d.device_id"
             " LEFT JOIN captures c ON c.device_id = d.device_id AND c.model = o.model"
@@ -208,4 +211,6 @@ def _order(row: dict[str, Any]) -> ModelOrder:
         policy=VariantPolicy(row["policy"]),
         shadow_s=row["shadow_s"],
         capture=capture_of(row.get("capture")),
+        maintenance=_WINDOW.decode(row["maintenance"]) if row["maintenance"] else None,
+        mode=Mode(row["mode"]),
     )

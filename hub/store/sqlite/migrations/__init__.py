@@ -18,6 +18,7 @@ from hub.store.sqlite.migrations import (
     m010_alerts,
     m011_concepts,
     m012_samples,
+    m014_order_windows,
 )
 from hub.store.sqlite.migrations.registry import migrations, table
 
@@ -34,6 +35,7 @@ __all__ = [
     "m010_alerts",
     "m011_concepts",
     "m012_samples",
+    "m014_order_windows",
     "migrations",
     "table",
 ]
