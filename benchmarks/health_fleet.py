@@ -139,7 +139,7 @@ def _order(store: Store, fleet: list[FleetMember]) -> None:
         for member in fleet
         for model in member.models
     ]
-    store.apply_step(rollout, previous_revision=rollout.revision, position=0, changes=changes)
+    store.apply_step(rollout, previous=rollout, position=0, changes=changes)
 
 
 def _incoming(member: FleetMember, number: int, body: RecordBody, now_s: float) -> IncomingRecord:

@@ -26,6 +26,7 @@ from fleet.rollout import engine
 from fleet.rollout.events import (
     Assign,
     DeploymentReported,
+    DeploymentsReported,
     Event,
     EvidenceObserved,
     Start,
@@ -126,7 +127,7 @@ class Rollouts:
         with self._lock:
             in_the_way = [row for row in self._store.open_rollouts() if row.state.model == model]
             superseded = [
-                Superseded(self._stepped(row.state, [Supersede(by=by, reason=why)])[0], row.state.revision)
+                Superseded(self._stepped(row.state, [Supersede(by=by, reason=why)])[0], row.state)
                 for row in in_the_way
             ]
             members = [d for d, version in self._store.desired_versions(model).items() if version > to]
@@ -232,9 +233,7 @@ class Rollouts:
         """Step through the events and store the outcome, with the orders, in one transaction."""
         state, changes = self._stepped(row.state, events)
         if state.revision != row.state.revision or position != row.position:
-            self._store.apply_step(
-                state, previous_revision=row.state.revision, position=position, changes=changes
-            )
+            self._store.apply_step(state, previous=row.state, position=position, changes=changes)
         if changes:
             self._on_orders()
         return RolloutRow(state=state, position=position, created_at_s=row.created_at_s)
@@ -246,14 +245,17 @@ class Rollouts:
         waiting = deque(events)
         while waiting:
             state, commands = engine.step(state, waiting.popleft(), time.time())
+            refused: list[DeploymentReported] = []
             for command in commands:
                 if isinstance(command, Assign):
                     try:
                         changes.append(self._order(offers, state.model, command))
                     except VariantUnsupported as error:
-                        waiting.appendleft(_refusal(command, error))
+                        refused.append(_refusal(command, error))
                 else:
                     log.info("Rollout %d: %s", state.number, command.text)
+            if refused:
+                waiting.appendleft(DeploymentsReported(tuple(refused)))
         return state, changes
 
     def _order(self, offers: Offers, model: str, command: Assign) -> OrderChange:
@@ -268,8 +270,8 @@ class Rollouts:
 
 
 def _events(records: Sequence[StoredRecord]) -> list[Event]:
-    """Turn records into events: reports in their order, all windows as one."""
-    reports: list[Event] = [
+    """Turn records into events: all reports, in their order, as one, and all windows as one."""
+    reports = tuple(
         DeploymentReported(
             device_id=record.device_id,
             deployment_id=record.body.deployment_id,
@@ -279,11 +281,12 @@ def _events(records: Sequence[StoredRecord]) -> list[Event]:
         )
         for record in records
         if isinstance(record.body, DeploymentReport)
-    ]
+    )
     windows = tuple(
         (record.device_id, record.body) for record in records if isinstance(record.body, TelemetryWindow)
     )
-    return [*reports, EvidenceObserved(windows)] if windows else reports
+    events: list[Event] = [DeploymentsReported(reports)] if reports else []
+    return [*events, EvidenceObserved(windows)] if windows else events
 
 
 def _refusal(command: Assign, error: VariantUnsupported) -> DeploymentReported:

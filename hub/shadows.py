@@ -15,11 +15,11 @@ def rollout_shadow(store: ShadowStore, rollout: Rollout) -> ShadowSums:
         store: Knows the reports.
         rollout: The rollout.
     """
-    ours = {part.device_id: part.attempt.deployment_id for part in rollout.deployments}
     reports: dict[str, list[ShadowReport]] = {}
     for row in store.shadows(rollout.model, rollout.version):
         report = row.report
-        is_ours = ours.get(row.device_id) == report.deployment_id
+        part = rollout.deployments.of_device(row.device_id)
+        is_ours = part is not None and part.attempt.deployment_id == report.deployment_id
         if is_ours and report.manifest_sha256 == rollout.manifest_sha256:
             reports.setdefault(row.device_id, []).append(report)
     return sum_shadows(reports)

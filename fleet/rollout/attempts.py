@@ -1,7 +1,10 @@
-"""Orders to devices and what becomes of them: the way forward, the way back, and time running out.
+"""What becomes of orders: reports of devices, time running out, and another try.
 
-An attempt is ordered once, moves forward only, and ends once. A way forward that does not end in SUCCEEDED
-is followed by an order back at once, so that what the hub desires is what the device runs. An operator's
+An attempt is ordered once (`fleet.rollout.orders`), moves forward only, and ends once. A way forward that was
+lost on its way, TIMED_OUT or FAILED because a peer did not answer, is tried again as often as the plan says,
+each time after twice the time; a device that tried the version and did not keep it is never asked again. A
+way forward that does not end in SUCCEEDED is followed by an order back at once, so that what the hub desires
+is what the device runs. An operator's
 rollback is the exception: nobody is ordered back to the version that it leaves, and a device that could not
 follow keeps its order and follows when it can.
 """
@@ -9,71 +12,33 @@ follow keeps its order and follows when it can.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import msgspec
+import numpy as np
 
 from fleet.protocol.deployment import PROGRESS, DeploymentState
-from fleet.protocol.errors import Cause
-from fleet.rollout.deployments import Attempt, Deployment
+from fleet.protocol.errors import BrokerUnavailable, Cause, DeliveryTimedOut, HubUnavailable, Unavailable
+from fleet.rollout import orders
+from fleet.rollout.columns import Attempt, Deployment, forward_id
 from fleet.rollout.draft import Draft
 from fleet.rollout.events import DeploymentReported
 from fleet.rollout.state import CauseCode, Happening, Kind
 
-_DEPLOYMENT_ID = re.compile(r"r([0-9]{1,15})-([0-9]{1,9})([fb])\Z", re.ASCII)
+_DEPLOYMENT_ID = re.compile(r"r([0-9]{1,15})-([0-9]{1,9})(?:(b)|f([1-9][0-9]?)?)\Z", re.ASCII)
+_TRANSPORT = frozenset(
+    error.code for error in (Unavailable, HubUnavailable, BrokerUnavailable, DeliveryTimedOut)
+)
+"""A device that failed by one of these never had the version; trying again may help."""
+
+_FEWEST_LOOKS = 64
+"""What is due is looked for this many times at most while a deployment may last."""
 
 
-def forward_id(number: int, index: int) -> str:
-    """Return the deployment id of the way forward of a rollout's device."""
-    return f"r{number}-{index}f"
-
-
-def back_id(number: int, index: int) -> str:
-    """Return the deployment id of the way back."""
-    return f"r{number}-{index}b"
-
-
-def order_forward(draft: Draft, deployment: Deployment) -> None:
-    """Send the rollout's version to a device; its stage counts it as open already."""
-    attempt = msgspec.structs.replace(deployment.attempt, ordered_s=draft.now_s, since_s=draft.now_s)
-    draft.put(msgspec.structs.replace(deployment, attempt=attempt))
-    draft.assign(
-        deployment.device_id,
-        attempt.deployment_id,
-        draft.rollout.version,
-        shadow_s=draft.rollout.plan.shadow_s,
-    )
-
-
-def order_back(draft: Draft, deployment: Deployment) -> None:
-    """Send a device what it ran before; it was not sent back yet."""
-    rollout = draft.rollout
-    restore = Attempt(
-        back_id(rollout.number, deployment.index), DeploymentState.QUEUED, draft.now_s, ordered_s=draft.now_s
-    )
-    draft.put(msgspec.structs.replace(deployment, restore=restore))
-    deadline_s = draft.now_s + rollout.plan.deployment_timeout_s
-    known_s = rollout.restore_deadline_s
-    draft.change(
-        open_restores=rollout.open_restores + 1,
-        restore_deadline_s=deadline_s if known_s is None else min(known_s, deadline_s),
-    )
-    draft.assign(deployment.device_id, restore.deployment_id, deployment.previous_version)
-
-
-def cancel(draft: Draft, deployment: Deployment, cause: Cause) -> None:
-    """End a way forward that is open, or was never ordered."""
-    if deployment.attempt.is_open:
-        draft.change_stage(deployment.stage, open=draft.rollout.stages[deployment.stage].open - 1)
-    attempt = _moved(deployment.attempt, DeploymentState.CANCELED, draft.now_s, cause)
-    draft.put(msgspec.structs.replace(deployment, attempt=attempt))
-
-
-def cancel_restore(draft: Draft, deployment: Deployment, cause: Cause) -> None:
-    """End a way back that is open, if there is one."""
-    if deployment.restore is not None and deployment.restore.is_open:
-        restore = _moved(deployment.restore, DeploymentState.CANCELED, draft.now_s, cause)
-        draft.put(msgspec.structs.replace(deployment, restore=restore))
-        draft.change(open_restores=draft.rollout.open_restores - 1)
+def take_reports(draft: Draft, reports: Iterable[DeploymentReported]) -> None:
+    """Take reports in their order, each at the same cost however large the fleet is."""
+    for report in reports:
+        take_report(draft, report)
 
 
 def take_report(draft: Draft, report: DeploymentReported) -> None:
@@ -81,69 +46,57 @@ def take_report(draft: Draft, report: DeploymentReported) -> None:
     match = _DEPLOYMENT_ID.match(report.deployment_id)
     if match is None or int(match[1]) != draft.rollout.number:
         return
-    index, is_forward = int(match[2]), match[3] == "f"
-    if index >= len(draft.rollout.deployments):
+    index, is_forward = int(match[2]), match[3] is None
+    if index >= len(draft.editing) or not draft.editing.members.is_at(index, report.device_id):
         return
     deployment = draft.deployment(index)
     if report.state is DeploymentState.REMOVED and _awaits_removal(deployment):
         is_forward = False
     attempt = deployment.attempt if is_forward else deployment.restore
-    if deployment.device_id != report.device_id or attempt is None or not attempt.is_open:
+    if attempt is None or not attempt.is_open:
         return
-    if is_forward:
-        _advance_forward(draft, deployment, report)
-    else:
+    if not is_forward:
         _advance_restore(draft, deployment, attempt, report)
+    elif int(match[4] or 0) == deployment.tries:
+        _advance_forward(draft, deployment, report)
 
 
 def expire(draft: Draft) -> None:
-    """End as TIMED_OUT every attempt whose time has run out.
+    """Do what is due: end as TIMED_OUT what ran out of time, and let devices wait that may try again.
 
-    A stage's orders are given together, so one comparison tells whether any of them can be due; devices
-    are looked at only then.
+    One comparison tells whether anything can be due; only then are the devices looked at, all at once, and
+    not sooner again than a small part of the time that a deployment has.
     """
-    restore_s = draft.rollout.plan.deployment_timeout_s
-    timeout_s = restore_s + draft.rollout.plan.shadow_s  # nobody goes back through a shadow
-    for number, stage in enumerate(draft.rollout.stages):
-        if stage.open > 0 and draft.now_s >= stage.started_s + stage.excused_s + timeout_s:
-            end = draft.rollout.cohort_ends[number]
-            for index in range(end - stage.size, end):
-                deployment = draft.deployment(index)
-                if deployment.attempt.is_open:
-                    _end_forward(draft, deployment, DeploymentState.TIMED_OUT, _timeout_cause(timeout_s))
-    deadline_s = draft.rollout.restore_deadline_s
-    if draft.rollout.open_restores > 0 and deadline_s is not None and draft.now_s >= deadline_s:
-        _expire_restores(draft, restore_s)
-
-
-def forgive_restores(draft: Draft, duration_s: float) -> None:
-    """Move the deadlines of the ways back."""
-    deadline_s = draft.rollout.restore_deadline_s
-    if draft.rollout.open_restores == 0 or deadline_s is None:
+    rollout, now_s = draft.rollout, draft.now_s
+    if rollout.next_due_s is None or now_s < rollout.next_due_s:
         return
-    for index in range(len(draft.rollout.deployments)):
-        deployment = draft.deployment(index)
-        restore = deployment.restore
-        if restore is not None and restore.is_open and restore.ordered_s is not None:
-            restore = msgspec.structs.replace(restore, ordered_s=restore.ordered_s + duration_s)
-            draft.put(msgspec.structs.replace(deployment, restore=restore))
-    draft.change(restore_deadline_s=deadline_s + duration_s)
+    for index in draft.editing.where(lambda rows: np.asarray(rows["due_s"] <= now_s)).tolist():
+        _run_out(draft, draft.deployment(index))
+    next_s = draft.editing.least("due_s")
+    if next_s is not None:
+        next_s = max(next_s, now_s + rollout.plan.deployment_timeout_s / _FEWEST_LOOKS)
+    draft.change(next_due_s=next_s)
 
 
-def _expire_restores(draft: Draft, timeout_s: float) -> None:
-    next_s: float | None = None
-    for index in range(draft.rollout.cohort_ends[draft.rollout.stage_index]):
-        deployment = draft.deployment(index)
-        restore = deployment.restore
-        if restore is None or not restore.is_open or restore.ordered_s is None:
-            continue
-        deadline_s = restore.ordered_s + timeout_s
-        if draft.now_s >= deadline_s:
-            cause = _timeout_cause(timeout_s)
-            _end_restore(draft, deployment, _moved(restore, DeploymentState.TIMED_OUT, draft.now_s, cause))
-        else:
-            next_s = deadline_s if next_s is None else min(next_s, deadline_s)
-    draft.change(restore_deadline_s=next_s)
+def forgive(draft: Draft, duration_s: float) -> None:
+    """Move everything that is due by the time that the hub was away."""
+    if draft.rollout.next_due_s is not None:
+        draft.editing.shift("due_s", duration_s)
+        draft.change(next_due_s=draft.rollout.next_due_s + duration_s)
+
+
+def _run_out(draft: Draft, deployment: Deployment) -> None:
+    timeout_s = draft.rollout.plan.deployment_timeout_s
+    restore = deployment.restore
+    if restore is not None and restore.is_open:
+        cause = _timeout_cause(timeout_s)
+        _end_restore(draft, deployment, _moved(restore, DeploymentState.TIMED_OUT, draft.now_s, cause))
+    elif deployment.attempt.is_open:
+        cause = _timeout_cause(timeout_s + draft.rollout.plan.shadow_s)
+        _end_forward(draft, deployment, DeploymentState.TIMED_OUT, cause)
+    else:  # it failed before, and may try again
+        draft.put(msgspec.structs.replace(deployment, due_s=None))
+        draft.change(cursor=min(draft.rollout.cursor, deployment.index))
 
 
 def _awaits_removal(deployment: Deployment) -> bool:
@@ -169,21 +122,46 @@ def _advance_forward(draft: Draft, deployment: Deployment, report: DeploymentRep
 
 
 def _end_forward(draft: Draft, deployment: Deployment, state: DeploymentState, cause: Cause | None) -> None:
-    stage = draft.rollout.stages[deployment.stage]
-    succeeded = state is DeploymentState.SUCCEEDED
-    if not succeeded:
-        cause = cause or Cause(CauseCode.UNEXPLAINED.value, f"The device reported {state} without a cause.")
-    deployment = msgspec.structs.replace(
-        deployment, attempt=_moved(deployment.attempt, state, draft.now_s, cause)
-    )
-    draft.put(deployment)
-    draft.change_stage(deployment.stage, open=stage.open - 1, failed=stage.failed + (not succeeded))
+    if state is DeploymentState.SUCCEEDED:
+        _put_end(draft, deployment, state, cause)
+        return
+    cause = cause or Cause(CauseCode.UNEXPLAINED.value, f"The device reported {state} without a cause.")
+    draft.announce(Happening.DEPLOYMENT_FAILED, f"{deployment.device_id}: {state}, {cause.detail}")
+    if _may_try_again(draft, deployment, state, cause):
+        _put_retry(draft, deployment, cause)
+        return
+    _put_end(draft, deployment, state, cause)
+    if draft.rollout.kind is not Kind.ROLLBACK:
+        orders.order_one_back(draft, deployment)
+
+
+def _put_end(draft: Draft, deployment: Deployment, state: DeploymentState, cause: Cause | None) -> None:
+    attempt = _moved(deployment.attempt, state, draft.now_s, cause)
+    draft.put(msgspec.structs.replace(deployment, attempt=attempt, due_s=None))
+    stage, failed = draft.rollout.stages[deployment.stage], state is not DeploymentState.SUCCEEDED
+    draft.change_stage(deployment.stage, open=stage.open - 1, failed=stage.failed + failed)
     draft.change(verdict=None)
-    if not succeeded:
-        assert cause is not None
-        draft.announce(Happening.DEPLOYMENT_FAILED, f"{deployment.device_id}: {state}, {cause.detail}")
-        if draft.rollout.kind is not Kind.ROLLBACK:
-            order_back(draft, deployment)
+
+
+def _may_try_again(draft: Draft, deployment: Deployment, state: DeploymentState, cause: Cause) -> bool:
+    """Whether a deployment was lost on its way; a device that judged the version is not asked again."""
+    lost = state is DeploymentState.TIMED_OUT or (
+        state is DeploymentState.FAILED and cause.code in _TRANSPORT
+    )
+    return lost and deployment.tries < draft.rollout.plan.retries.attempts
+
+
+def _put_retry(draft: Draft, deployment: Deployment, cause: Cause) -> None:
+    tries = deployment.tries + 1
+    due_s = draft.now_s + draft.rollout.plan.retries.backoff_s * 2 ** (tries - 1)
+    waiting = Attempt(
+        forward_id(draft.rollout.number, deployment.index, tries),
+        DeploymentState.QUEUED,
+        draft.now_s,
+        cause=cause,
+    )
+    draft.put(msgspec.structs.replace(deployment, attempt=waiting, tries=tries, due_s=due_s))
+    draft.due_by(due_s)
 
 
 def _advance_restore(
@@ -197,9 +175,9 @@ def _advance_restore(
 
 
 def _end_restore(draft: Draft, deployment: Deployment, ended: Attempt) -> None:
-    deployment = msgspec.structs.replace(deployment, restore=ended)
+    deployment = msgspec.structs.replace(deployment, restore=ended, due_s=None)
     draft.put(deployment)
-    draft.change(open_restores=draft.rollout.open_restores - 1)
+    orders.count_back(draft, -1, removals=-(deployment.previous_version is None))
     if not deployment.is_restored:
         why = f", {ended.cause.detail}" if ended.cause else ""
         draft.announce(

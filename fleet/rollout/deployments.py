@@ -1,135 +1,260 @@
-"""The deployments of a rollout, in pages, so that one can change without copying the others.
+"""The deployments of a rollout: compact rows in pages, so that some change without copying the others.
 
 ::
 
-    pages:  ( (d0 … d255), (d256 … d511), … )        a deployment's index is its place
-    index:  { device id: index }                     fixed when the rollout is created
+    pages:    ( rows 0 … 255, rows 256 … 511, … )      a deployment's index is its place
+    members:  place → device id, device id → place     fixed, or extended at the end
 
-All of it is immutable by contract: `replaced` builds new pages for what changed and one new tuple of pages,
-and shares the rest, so that the old value stays what it was. To change one deployment of a million copies
-256 + 3,907 references.
+All of it is immutable by contract: a step of the engine copies the pages in which something changes, once,
+and shares the rest (`fleet.rollout.editing`), so that the old value stays what it was. One page of a million
+devices' and the tuple of pages are 18 kB and 31 kB.
+
+`Deployment` and `Attempt` are values made on demand for whoever looks at few devices; what concerns many is
+asked of the columns, with `where`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Self
 
-import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
+from fleet.rollout.columns import (
+    KINDS,
+    NO_VERSION,
+    NOT_BACK,
+    PAGE_SIZE,
+    ROW,
+    STATES,
+    Attempt,
+    Deployment,
+    Mask,
+    Page,
+    Places,
+    Row,
+    Rows,
+    kinds,
+    pack,
+    unpack,
+)
+from fleet.rollout.members import Members
 
-PAGE_SIZE = 256
+__all__ = ["Attempt", "Deployment", "Deployments", "scan"]
+
+Test = Callable[[Rows], Mask]
+_IS_FAILURE = np.array([state.is_failure for state in STATES])
 
 
-class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One order to one device, and how far it got.
+class Deployments:
+    """All deployments of a rollout, see the head of this file.
 
-    Attributes:
-        deployment_id: Echoed by the device in every report.
-        state: Where it stands.
-        since_s: When it came there, hub time.
-        ordered_s: When the order was given, hub time; None while it was not.
-        cause: Why it failed.
+    Args:
+        number: Of the rollout.
+        members: Its devices.
+        pages: Their rows; all pages but the last are full.
     """
 
-    deployment_id: str
-    state: DeploymentState
-    since_s: float
-    ordered_s: float | None = None
-    cause: Cause | None = None
+    __slots__ = ("members", "number", "pages")
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the device was sent the order and has not ended it."""
-        return self.ordered_s is not None and not self.state.is_terminal
-
-
-class Deployment(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One device's part in a rollout.
-
-    Attributes:
-        index: Its place in the rollout's order.
-        device_id: The device.
-        stage: The stage that reaches it, from 0.
-        previous_version: What the device ran before, and goes back to; None if it had no version.
-        attempt: The way forward, to the rollout's version.
-        restore: The way back; None unless it was ordered.
-        answers_since_s: When the new version began to answer, by the device's own clock.
-        counted_in: Last stage in which the device's telemetry was counted; -1 for none.
-    """
-
-    index: int
-    device_id: str
-    stage: int
-    previous_version: int | None
-    attempt: Attempt
-    restore: Attempt | None = None
-    answers_since_s: float | None = None
-    counted_in: int = -1
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether nothing is expected of the device any more."""
-        return self.attempt.state.is_terminal and (self.restore is None or self.restore.state.is_terminal)
-
-    @property
-    def is_restored(self) -> bool:
-        """Whether the way back was ordered and the device went it."""
-        if self.restore is None:
-            return False
-        if self.previous_version is None:
-            return self.restore.state is DeploymentState.REMOVED
-        return self.restore.state is DeploymentState.SUCCEEDED
-
-
-class Deployments(msgspec.Struct, frozen=True):
-    """All deployments of a rollout, see the head of this file."""
-
-    pages: tuple[tuple[Deployment, ...], ...]
-    index: dict[str, int]
+    def __init__(self, number: int, members: Members, pages: tuple[Page, ...]) -> None:
+        self.number, self.members, self.pages = number, members, pages
 
     @classmethod
-    def of(cls, deployments: Iterable[Deployment]) -> Self:
-        """Return the deployments in pages.
+    def of(cls, number: int, deployments: Iterable[Deployment]) -> Self:
+        """Return deployments as they were stored.
 
         Args:
+            number: Of the rollout.
             deployments: In ascending order of index, from 0, without gaps.
         """
-        flat = tuple(deployments)
-        return cls(
-            pages=tuple(flat[i : i + PAGE_SIZE] for i in range(0, len(flat), PAGE_SIZE)),
-            index={deployment.device_id: deployment.index for deployment in flat},
-        )
+        device_ids: list[str] = []
+        pages: list[Page] = []
+        rows: list[Row] = []
+        causes: list[Cause] = []
+        for deployment in deployments:
+            device_ids.append(deployment.device_id)
+            rows.append(pack(deployment, causes))
+            if len(rows) == PAGE_SIZE:
+                pages.append(frozen(np.array(rows, dtype=ROW), causes))
+                rows, causes = [], []
+        if rows:
+            pages.append(frozen(np.array(rows, dtype=ROW), causes))
+        return cls(number, Members.of(device_ids), tuple(pages))
+
+    @classmethod
+    def queued(
+        cls,
+        number: int,
+        devices: Mapping[str, int | None],
+        stages: NDArray[np.uint8],
+        now_s: float,
+        strata: NDArray[np.uint16] | None = None,
+    ) -> Self:
+        """Return deployments of which none was ordered.
+
+        Args:
+            number: Of the rollout.
+            devices: What each runs now, None for no version; in the rollout's order.
+            stages: That reach them, shape (n,).
+            now_s: Hub time.
+            strata: Of the devices, shape (n,); None for one that all are in.
+        """
+        rows = waiting_rows(list(devices.values()), stages, now_s, strata)
+        return cls(number, Members.of(devices), pages_of(rows))
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.members)
 
     def __iter__(self) -> Iterator[Deployment]:
-        for page in self.pages:
-            yield from page
+        return self.at(np.arange(len(self)))
 
     def __getitem__(self, index: int) -> Deployment:
-        if not 0 <= index < len(self.index):
+        if not 0 <= index < len(self):
             raise IndexError(index)
-        return self.pages[index // PAGE_SIZE][index % PAGE_SIZE]
+        page = self.pages[index // PAGE_SIZE]
+        row = Row._make(page.rows[index % PAGE_SIZE].item())
+        return unpack(self.number, index, self.members.device_id(index), row, page.causes)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Deployments):
+            return NotImplemented
+        same = self.number == other.number and self.members == other.members
+        return self is other or (same and all(a == b for a, b in zip(self, other, strict=True)))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<{len(self):,} deployments of rollout {self.number}>"
+
+    def at(self, places: Places) -> Iterator[Deployment]:
+        """Yield the deployments at ascending places."""
+        device_ids = iter(self.members.device_ids(places))
+        for number, inside in split(places):
+            page, first = self.pages[number], number * PAGE_SIZE
+            for place, values in zip(inside.tolist(), page.rows[inside].tolist(), strict=True):
+                row = Row._make(values)
+                yield unpack(self.number, first + place, next(device_ids), row, page.causes)
 
     def of_device(self, device_id: str) -> Deployment | None:
         """Return the device's deployment; None if the device is not of this rollout."""
-        index = self.index.get(device_id)
+        index = self.members.place(device_id)
         return None if index is None else self[index]
 
-    def replaced(self, changed: Iterable[Deployment]) -> Deployments:
-        """Return these deployments with some of them exchanged for others of the same index."""
-        by_page: dict[int, dict[int, Deployment]] = {}
-        for deployment in changed:
-            number, place = divmod(deployment.index, PAGE_SIZE)
-            by_page.setdefault(number, {})[place] = deployment
-        pages = list(self.pages)
-        for number, places in by_page.items():
-            page = list(pages[number])
-            for place, deployment in places.items():
-                page[place] = deployment
-            pages[number] = tuple(page)
-        return Deployments(pages=tuple(pages), index=self.index)
+    def where(self, test: Test, *, limit: int | None = None) -> Iterator[Deployment]:
+        """Yield the deployments whose rows pass a test, the first ones if there is a limit."""
+        return self.at(scan([page.rows for page in self.pages], test, limit=limit))
+
+    def tally(self, stages: int) -> NDArray[np.int64]:
+        """Count the devices by stage and `fleet.rollout.columns.kinds`; shape (stages, KINDS)."""
+        counts = np.zeros(stages * KINDS, dtype=np.int64)
+        for page in self.pages:
+            cells = page.rows["stage"].astype(np.intp) * KINDS + kinds(page.rows)
+            counts += np.bincount(cells, minlength=len(counts))
+        return counts.reshape(stages, KINDS)
+
+    def previous_versions(self) -> dict[int, int]:
+        """Count the devices by the version that they ran before, without those that ran none."""
+        found: Counter[int] = Counter()
+        for page in self.pages:
+            versions, counts = np.unique(page.rows["previous_version"], return_counts=True)
+            found.update(dict(zip(versions.tolist(), counts.tolist(), strict=True)))
+        found.pop(NO_VERSION, None)
+        return dict(found)
+
+    def changed_since(self, before: Deployments | None) -> Places:
+        """Return the places at which these differ from what they were.
+
+        Args:
+            before: What these were made from, step by step; None for nothing.
+        """
+        if before is None or not self.members.extends(before.members):
+            return np.arange(len(self))
+        found = []
+        for number, page in enumerate(self.pages):
+            old = before.pages[number].rows if number < len(before.pages) else page.rows[:0]
+            if old is not page.rows:
+                differs = np.ones(len(page.rows), dtype=bool)
+                differs[: len(old)] = (_bytes(page.rows[: len(old)]) != _bytes(old)).any(axis=1)
+                found.append(number * PAGE_SIZE + np.flatnonzero(differs))
+        return np.concatenate(found) if found else np.arange(0)
+
+    @property
+    def size_bytes(self) -> int:
+        """How much memory the rows and the members take, without causes."""
+        return self.members.size_bytes + sum(page.rows.nbytes for page in self.pages)
+
+
+def waiting_rows(
+    versions: Sequence[int | None],
+    stages: NDArray[np.uint8],
+    now_s: float,
+    strata: NDArray[np.uint16] | None = None,
+) -> Rows:
+    """Return rows of devices that wait for their order, see `Deployments.queued`."""
+    rows = np.zeros(len(versions), dtype=ROW)
+    rows["stage"] = stages
+    rows["stratum"] = 0 if strata is None else strata
+    rows["back_state"], rows["counted_in"] = NOT_BACK, -1
+    rows["previous_version"] = [NO_VERSION if version is None else version for version in versions]
+    rows["since_s"] = now_s
+    for name in ("ordered_s", "back_since_s", "back_ordered_s", "answers_since_s", "due_s"):
+        rows[name] = np.nan
+    return rows
+
+
+def pages_of(rows: Rows) -> tuple[Page, ...]:
+    """Return rows without causes in pages."""
+    return tuple(frozen(rows[i : i + PAGE_SIZE].copy(), []) for i in range(0, len(rows), PAGE_SIZE))
+
+
+def frozen(rows: Rows, causes: Sequence[Cause]) -> Page:
+    """Return a page that nobody can write to any more."""
+    rows.flags.writeable = False
+    return Page(rows, tuple(causes))
+
+
+def split(places: Places) -> Iterator[tuple[int, Places]]:
+    """Yield, for each page that has some of the ascending places, its number and the places in it."""
+    if len(places) == 0:
+        return
+    numbers = places // PAGE_SIZE
+    cuts = np.flatnonzero(np.diff(numbers)) + 1
+    for part in np.split(places, cuts):
+        number = int(part[0]) // PAGE_SIZE
+        yield number, part - number * PAGE_SIZE
+
+
+def scan(pages: Sequence[Rows], test: Test, *, start: int = 0, limit: int | None = None) -> Places:
+    """Return the places of the rows that pass a test, ascending.
+
+    Args:
+        pages: The rows.
+        test: Tells it for many rows at once.
+        start: The first place that is looked at.
+        limit: Most places; None for all.
+    """
+    found: list[Places] = []
+    count = 0
+    for number in range(start // PAGE_SIZE, len(pages)):
+        places = number * PAGE_SIZE + np.flatnonzero(test(pages[number]))
+        if number == start // PAGE_SIZE:
+            places = places[places >= start]
+        if len(places):
+            found.append(places)
+            count += len(places)
+        if limit is not None and count >= limit:
+            break
+    return np.concatenate(found)[:limit] if found else np.arange(0)
+
+
+def has_failed(rows: Rows) -> Mask:
+    """Tell which devices ended the way forward without running what was ordered."""
+    return np.asarray(_IS_FAILURE[rows["state"]])
+
+
+def _bytes(rows: Rows) -> NDArray[np.uint8]:
+    return rows.view(np.uint8).reshape(len(rows), ROW.itemsize)

@@ -11,24 +11,27 @@ from typing import Any
 
 import msgspec
 
-from fleet.rollout.deployments import Deployment
+from fleet.rollout.columns import Deployment
+from fleet.rollout.deployments import Deployments
+from fleet.rollout.editing import Editing
 from fleet.rollout.events import Announce, Assign, Command
-from fleet.rollout.state import Happening, HistoryEntry, Rollout, StageProgress
+from fleet.rollout.state import HISTORY_KEPT, Happening, HistoryEntry, Rollout, StageProgress
 
 
 class Draft:
     """The rollout as it is becoming.
 
     Attributes:
-        rollout: All but the deployments, which are up to date only after `finished`.
+        rollout: All but the deployments and their tally, which are up to date only after `finished`.
+        editing: The deployments.
         now_s: Hub time of the step, Unix seconds.
     """
 
     def __init__(self, rollout: Rollout, now_s: float) -> None:
         self.rollout = rollout
         self.now_s = now_s
+        self.editing = Editing(rollout.deployments, rollout.tally)
         self._before = rollout
-        self._changed: dict[int, Deployment] = {}
         self._commands: list[Command] = []
 
     @property
@@ -38,11 +41,11 @@ class Draft:
 
     def deployment(self, index: int) -> Deployment:
         """Return a deployment as this step has left it so far."""
-        return self._changed.get(index) or self.rollout.deployments[index]
+        return self.editing.get(index)
 
     def put(self, deployment: Deployment) -> None:
         """Exchange a deployment for its next value."""
-        self._changed[deployment.index] = deployment
+        self.editing.put(deployment)
 
     def change(self, **fields: Any) -> None:
         """Give fields of the rollout new values."""
@@ -59,6 +62,18 @@ class Draft:
         stages[number] = msgspec.structs.replace(stages[number], **fields)
         self.change(stages=tuple(stages))
 
+    def recast(self, cohort_ends: tuple[int, ...], deployments: Deployments) -> None:
+        """Put other deployments in the place of all there are; nothing was ordered yet."""
+        tally = deployments.tally(len(cohort_ends)).tolist()
+        self.change(cohort_ends=cohort_ends, deployments=deployments, tally=tuple(map(tuple, tally)))
+        self.editing = Editing(self.rollout.deployments, self.rollout.tally)
+
+    def due_by(self, at_s: float) -> None:
+        """Note that something of a device is due at a time."""
+        known_s = self.rollout.next_due_s
+        if known_s is None or at_s < known_s:
+            self.change(next_due_s=at_s)
+
     def assign(self, device_id: str, deployment_id: str, version: int | None, *, shadow_s: int = 0) -> None:
         """Command an order to a device."""
         self._commands.append(Assign(device_id, deployment_id, version, shadow_s))
@@ -70,12 +85,14 @@ class Draft:
     def decide(self, kind: Happening, text: str) -> None:
         """Tell the operators of a decision, and keep it in the history."""
         self.announce(kind, text)
-        self.change(history=(*self.rollout.history, HistoryEntry(self.now_s, kind, text)))
+        history = (*self.rollout.history, HistoryEntry(self.now_s, kind, text))[-HISTORY_KEPT:]
+        self.change(history=history, decisions=self.rollout.decisions + 1)
 
     def finished(self) -> tuple[Rollout, tuple[Command, ...]]:
         """Return the next state, the very same object if nothing changed, and the commands."""
-        if self._changed:
-            self.change(deployments=self.rollout.deployments.replaced(self._changed.values()))
+        deployments = self.editing.finished()
+        if deployments is not self.rollout.deployments:
+            self.change(deployments=deployments, tally=self.editing.tally)
         if self.rollout is not self._before:
             self.change(revision=self._before.revision + 1)
         return self.rollout, tuple(self._commands)

@@ -13,6 +13,7 @@ Promote            Conflict   overrides  overrides    Conflict        Conflict
 Abort              ends       ends       ends         Conflict        Conflict
 Supersede          ends       ends       ends         ends            Conflict
 DeploymentReport.  -          taken      taken        taken           -
+Deployments…       -          taken      taken        taken           -
 EvidenceObserved   -          taken      taken        -               -
 WasAway            -          forgives   forgives     forgives        -
 Ticked             -          rules      rules        rules           -
@@ -24,20 +25,20 @@ every event that is taken, the rules of `fleet.rollout.rules` are applied.
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Mapping
 
 import msgspec
+import numpy as np
 
-from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause, Conflict, InvalidPlan
 from fleet.rollout import attempts, rules, telemetry
-from fleet.rollout.deployments import Attempt, Deployment, Deployments
+from fleet.rollout.deployments import Deployments
 from fleet.rollout.draft import Draft
 from fleet.rollout.events import (
     Abort,
     Command,
     DeploymentReported,
+    DeploymentsReported,
     Event,
     EvidenceObserved,
     Pause,
@@ -98,6 +99,7 @@ def create(
         seed=seed,
         created_s=now_s,
         cohort_ends=ends,
+        tally=tuple(map(tuple, deployments.tally(len(ends)).tolist())),
         deployments=deployments,
     )
 
@@ -130,6 +132,8 @@ def step(rollout: Rollout, event: Event, now_s: float) -> tuple[Rollout, tuple[C
             _supersede(draft, event)
         case DeploymentReported():
             attempts.take_report(draft, event)
+        case DeploymentsReported():
+            attempts.take_reports(draft, event.reports)
         case EvidenceObserved():
             telemetry.take_windows(draft, event)
         case WasAway():
@@ -158,16 +162,9 @@ def _cohorts(
     if not targets:
         raise InvalidPlan(f"There is no device to bring version {version} to.")
     ends = cohort_ends(plan.stages, len(targets))
-    deployments = Deployments.of(
-        Deployment(
-            index=index,
-            device_id=device_id,
-            stage=bisect.bisect_right(ends, index),
-            previous_version=devices[device_id],
-            attempt=Attempt(attempts.forward_id(number, index), DeploymentState.QUEUED, now_s),
-        )
-        for index, device_id in enumerate(ordered(seed, targets))
-    )
+    order = ordered(seed, targets)
+    stages = np.repeat(np.arange(len(ends), dtype=np.uint8), np.diff((0, *ends)))
+    deployments = Deployments.queued(number, {name: devices[name] for name in order}, stages, now_s)
     return ends, deployments
 
 
@@ -175,7 +172,9 @@ def _start(draft: Draft, event: Start) -> None:
     rollout = draft.rollout
     _require(draft, "started", Status.CREATED)
     if event.running is not None:
-        devices = {part.device_id: event.running.get(part.device_id) for part in rollout.deployments}
+        members = rollout.deployments.members
+        names = members.device_ids(np.arange(len(members)))
+        devices = {device_id: event.running.get(device_id) for device_id in names}
         ends, deployments = _cohorts(
             number=rollout.number,
             version=rollout.version,
@@ -184,7 +183,7 @@ def _start(draft: Draft, event: Start) -> None:
             devices=devices,
             now_s=draft.now_s,
         )
-        draft.change(cohort_ends=ends, deployments=deployments)
+        draft.recast(ends, deployments)
     draft.change(status=Status.RUNNING)
     draft.decide(Happening.STARTED, f"Started by {event.by}.")
     rules.begin_stage(draft)

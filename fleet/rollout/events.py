@@ -91,6 +91,16 @@ class DeploymentReported(msgspec.Struct, frozen=True):
     cause: Cause | None = None
 
 
+class DeploymentsReported(msgspec.Struct, frozen=True):
+    """Many devices reported; the rules are applied once, after all of it.
+
+    Attributes:
+        reports: In the order in which they came.
+    """
+
+    reports: tuple[DeploymentReported, ...]
+
+
 class EvidenceObserved(msgspec.Struct, frozen=True):
     """Telemetry arrived; each window is given exactly once."""
 
@@ -119,6 +129,7 @@ Event = (
     | Abort
     | Supersede
     | DeploymentReported
+    | DeploymentsReported
     | EvidenceObserved
     | WasAway
     | Ticked

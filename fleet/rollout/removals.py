@@ -8,19 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from fleet.protocol.messages import StateReport
-from fleet.rollout.deployments import Attempt, Deployment
+from fleet.rollout.columns import IS_TERMINAL, NO_VERSION, NOT_BACK, Attempt, Deployment, Mask, Rows
 from fleet.rollout.state import Rollout
 
 
 def open_removals(rollout: Rollout) -> Iterator[tuple[Deployment, Attempt]]:
     """Yield the deployments whose way back is a removal that was not confirmed, with that attempt."""
-    if rollout.open_restores == 0:
+    if rollout.open_removals == 0:
         return
-    for deployment in rollout.deployments:
-        restore = deployment.restore
-        if restore is not None and restore.is_open and deployment.previous_version is None:
-            yield deployment, restore
+    for deployment in rollout.deployments.where(_is_open_removal):
+        assert deployment.restore is not None
+        yield deployment, deployment.restore
+
+
+def _is_open_removal(rows: Rows) -> Mask:
+    goes_back = (rows["back_state"] != NOT_BACK) & ~IS_TERMINAL[rows["back_state"]]
+    was_ordered = ~np.isnan(rows["back_ordered_s"])
+    return np.asarray(goes_back & was_ordered & (rows["previous_version"] == NO_VERSION))
 
 
 def is_removed(model: str, *, sequence: int, report: StateReport | None) -> bool:

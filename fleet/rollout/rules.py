@@ -6,7 +6,7 @@ While RUNNING or PAUSED, in this order:
 2. More failed installs than the gate allows: roll back, at once.
 3. The gate says FAIL: roll back, at once, also while paused. A pause holds progress, not protection.
 
-While RUNNING only:
+While RUNNING only, orders that wait are released as fast as the plan allows, and:
 
 4. The gate says ERROR: pause.
 5. A stage bakes from the moment its last deployment has ended. It ends when the gate says PASS and it has
@@ -14,7 +14,8 @@ While RUNNING only:
 6. After ``maximum_bake_s`` without PASS: pause, or roll back if the plan says so.
 7. After the last stage, when every deployment has ended: SUCCEEDED.
 
-While ROLLING_BACK: when every way back has ended, the rollout ends; FAILED if a device is not back.
+While ROLLING_BACK: ways back that wait are released as fast as the plan allows; when every way back has
+ended, the rollout ends; FAILED if a device is not back.
 
 An operator's rollback (`Kind.ROLLBACK`) is never itself rolled back by rule 2: the version that it leaves
 is the one somebody wanted to leave. It goes to its end and is FAILED if too many devices did not follow.
@@ -24,10 +25,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fleet.protocol.deployment import DeploymentState
+import numpy as np
+
 from fleet.protocol.errors import Cause
-from fleet.rollout import attempts
-from fleet.rollout.deployments import Attempt, Deployment
+from fleet.rollout import attempts, orders
+from fleet.rollout.columns import (
+    NO_VERSION,
+    NOT_BACK,
+    REMOVED,
+    SUCCEEDED,
+    Attempt,
+    Deployment,
+    Mask,
+    Rows,
+)
+from fleet.rollout.deployments import Test
 from fleet.rollout.draft import Draft
 from fleet.rollout.evidence import Evidence
 from fleet.rollout.gates import Outcome, Verdict, installs_fail, judge
@@ -44,35 +56,48 @@ def settle(draft: Draft) -> None:
         attempts.expire(draft)
         _protect(draft)
     if draft.rollout.status is Status.RUNNING:
+        orders.release_forward(draft)
         _proceed(draft)
     if draft.rollout.status is Status.ROLLING_BACK:
         attempts.expire(draft)
+        orders.release_back(draft)
         _end_rollback(draft)
 
 
 def begin_stage(draft: Draft) -> None:
-    """Send the version to the next stage's cohort."""
+    """Send the version to the next stage's cohort, as fast as the plan allows."""
     rollout = draft.rollout
     number = rollout.stage_index + 1
-    start = rollout.cohort_ends[number - 1] if number else 0
-    end = rollout.cohort_ends[number]
+    size = sum(draft.editing.tally[number])
+    end = sum(sum(counts) for counts in draft.editing.tally[: number + 1])
     stage = StageProgress(
-        size=end - start,
+        size=size,
         started_s=draft.now_s,
-        open=end - start,
+        open=size,
         failed=0,
         evidence=Evidence.empty(len(rollout.plan.gate.metrics)),
     )
-    controls = sum(
-        rollout.deployments[i].previous_version is not None for i in range(end, len(rollout.deployments))
+    start = rollout.cohort_ends[number - 1] if number else 0
+    draft.change(
+        stages=(*rollout.stages, stage),
+        controls=_controls(draft, number),
+        cursor=min(rollout.cursor, start),
+        verdict=None,
     )
-    draft.change(stages=(*rollout.stages, stage), controls=controls, verdict=None)
-    for index in range(start, end):
-        attempts.order_forward(draft, draft.deployment(index))
+    orders.release_forward(draft)
     draft.decide(
         Happening.STAGE_BEGAN,
         f"Stage {number + 1} of {len(rollout.plan.stages)} began: it brings the version to {stage.size:,} "
         f"more, to {end:,} of {len(rollout.deployments):,} devices in all.",
+    )
+
+
+def _controls(draft: Draft, stage: int) -> int:
+    """Count the devices that are reached after a stage and run another version."""
+    return len(
+        draft.editing.where(
+            lambda rows: np.asarray((rows["stage"] > stage) & (rows["previous_version"] != NO_VERSION))
+        )
     )
 
 
@@ -94,25 +119,16 @@ def begin_rollback(draft: Draft, ending: Status, cause: Cause, *, keep: bool = F
     """
     draft.change(status=Status.ROLLING_BACK, ending=ending, cause=cause, pause_reason="")
     draft.decide(Happening.ROLLING_BACK, cause.detail)
-    canceled = Cause(CauseCode.CANCELED.value, cause.detail)
-    for index in range(len(draft.rollout.deployments)):
-        deployment = draft.deployment(index)
-        was_ordered = deployment.attempt.ordered_s is not None
-        if not deployment.attempt.state.is_terminal:
-            attempts.cancel(draft, deployment, canceled)
-            if was_ordered:
-                attempts.order_back(draft, draft.deployment(index))
-        elif deployment.attempt.state is DeploymentState.SUCCEEDED and not keep:
-            attempts.order_back(draft, deployment)
+    concerned = orders.to_go_back(draft, keep=keep)
+    orders.cancel_forward(draft, Cause(CauseCode.CANCELED.value, cause.detail))
+    orders.send_back(draft, concerned)
 
 
 def withdraw(draft: Draft, cause: Cause) -> None:
     """End the rollout as ABORTED with whatever is under way, in either direction; send nothing."""
     canceled = Cause(CauseCode.CANCELED.value, cause.detail)
-    for index in range(len(draft.rollout.deployments)):
-        if not draft.deployment(index).attempt.state.is_terminal:
-            attempts.cancel(draft, draft.deployment(index), canceled)
-        attempts.cancel_restore(draft, draft.deployment(index), canceled)
+    orders.cancel_forward(draft, canceled)
+    orders.cancel_back(draft, canceled)
     draft.change(pause_reason="")
     _end(draft, Status.ABORTED, cause)
 
@@ -128,7 +144,7 @@ def forgive(draft: Draft, duration_s: float) -> None:
             excused_s=stage.excused_s + duration_s,
             bake_started_s=None if bake_s is None else bake_s + duration_s,
         )
-    attempts.forgive_restores(draft, duration_s)
+    attempts.forgive(draft, duration_s)
 
 
 def _protect(draft: Draft) -> None:
@@ -198,7 +214,7 @@ def _try_to_succeed(draft: Draft) -> None:
     cause: Cause | None = None
     status = Status.SUCCEEDED
     if failed:
-        names = _named(draft, lambda d: d.attempt, lambda d: d.attempt.state is DeploymentState.SUCCEEDED)
+        names = _named(draft, lambda rows: np.asarray(rows["state"] != SUCCEEDED), lambda d: d.attempt)
         text = f"{failed:,} of {len(rollout.deployments):,} devices did not follow: {names}."
         share = rollout.plan.gate.maximum_failed_share
         if any(installs_fail(stage.failed, stage.size, share) for stage in rollout.stages):
@@ -213,7 +229,7 @@ def _end_rollback(draft: Draft) -> None:
     if rollout.open_restores > 0:
         return
     assert rollout.ending is not None and rollout.cause is not None
-    names = _named(draft, lambda d: d.restore, lambda d: d.is_restored)
+    names = _named(draft, _is_not_back, lambda d: d.restore)
     if names:
         text = f"{rollout.cause.detail} Not back on what they ran before: {names}."
         _end(draft, Status.FAILED, Cause(CauseCode.RESTORE_FAILED.value, text))
@@ -242,15 +258,20 @@ def _verdict(draft: Draft) -> Verdict:
     return draft.rollout.verdict
 
 
-def _named(
-    draft: Draft, attempt_of: Callable[[Deployment], Attempt | None], is_well: Callable[[Deployment], bool]
-) -> str:
-    """Return the devices whose attempt did not end well, the first few by name; empty if there are none."""
-    unwell: list[str] = []
-    for index in range(len(draft.rollout.deployments)):
+def _is_not_back(rows: Rows) -> Mask:
+    """Tell which devices were to go back and did not."""
+    arrived = np.where(rows["previous_version"] == NO_VERSION, REMOVED, SUCCEEDED)
+    return np.asarray((rows["back_state"] != NOT_BACK) & (rows["back_state"] != arrived))
+
+
+def _named(draft: Draft, unwell: Test, attempt_of: Callable[[Deployment], Attempt | None]) -> str:
+    """Return the devices that pass a test, the first few by name; empty if there are none."""
+    places = draft.editing.where(unwell)
+    names = []
+    for index in places[:_NAMED_DEVICES].tolist():
         deployment = draft.deployment(index)
         attempt = attempt_of(deployment)
-        if attempt is not None and not is_well(deployment):
-            unwell.append(f"{deployment.device_id} ({attempt.state})")
-    more = len(unwell) - _NAMED_DEVICES
-    return ", ".join(unwell[:_NAMED_DEVICES]) + (f" and {more:,} more" if more > 0 else "")
+        assert attempt is not None
+        names.append(f"{deployment.device_id} ({attempt.state})")
+    more = len(places) - _NAMED_DEVICES
+    return ", ".join(names) + (f" and {more:,} more" if more > 0 else "")

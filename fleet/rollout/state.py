@@ -14,6 +14,9 @@
 Besides, Supersede leads from every status but the final ones to ABORTED, and an operator's rollback that too
 many devices did not follow goes from RUNNING to FAILED. The four on the right are final. A value of `Rollout`
 never changes: every step builds the next one.
+
+A `Summary` is all but the devices: small however large the fleet is, and written anew with every step. The
+devices' parts are kept beside it, as `fleet.rollout.deployments` says.
 """
 
 from __future__ import annotations
@@ -22,10 +25,13 @@ from enum import StrEnum
 
 import msgspec
 
+from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause, StorageCorrupt
+from fleet.rollout.columns import CODES, STATES, WAITING
 from fleet.rollout.deployments import Deployments
 from fleet.rollout.evidence import Evidence
 from fleet.rollout.gates import Verdict
+from fleet.rollout.pace import Pace
 from fleet.rollout.plan import Plan
 
 
@@ -53,6 +59,9 @@ class Status(StrEnum):
         """Whether the rollout has ended."""
         return self in FINAL
 
+
+HISTORY_KEPT = 100
+"""Decisions that are at hand in a rollout; a store keeps all of them."""
 
 PAUSED_BY = "Paused by "
 """Begins the reason of a pause that an operator asked for."""
@@ -131,8 +140,8 @@ class StageProgress(msgspec.Struct, frozen=True):
     excused_s: float = 0.0
 
 
-class Rollout(msgspec.Struct, frozen=True):
-    """A rollout, whole.
+class Summary(msgspec.Struct, frozen=True):
+    """A rollout without its devices.
 
     Attributes:
         number: The hub's number of it; part of every deployment id.
@@ -144,17 +153,24 @@ class Rollout(msgspec.Struct, frozen=True):
         seed: Fixes the order of devices.
         created_s: Hub time.
         cohort_ends: How many devices each stage reaches, see `fleet.rollout.targeting`.
-        deployments: One for each device, in the rollout's order.
+        tally: For each stage of the plan how many of its devices wait for their order, and how many are in
+            each state of the way forward; the columns are those of `fleet.rollout.columns.KINDS`.
         status: Where it stands.
         stages: The stages that have begun; the last one is current.
         controls: Devices that have not been sent the version and run another: the control arm.
         open_restores: Restore attempts that have not ended.
-        restore_deadline_s: No open restore attempt times out before this; None without any.
+        open_removals: How many of them remove the model.
+        next_due_s: Nothing of any device is due before this; None if nothing is at all.
+        cursor: Before this place no device of a stage that has begun waits for its order forward.
+        pace: Of the orders forward.
+        back_cursor: Before this place no device waits for its order back.
+        back_pace: Of the orders back.
         ending: What a rollout that is ROLLING_BACK will be; None otherwise.
         cause: Why it is rolling back or ended otherwise than by passing; also failures that were tolerated.
         pause_reason: Why it is paused; empty otherwise.
         verdict: The latest verdict on the current stage; None before the first.
-        history: Every decision, oldest first.
+        history: The latest decisions, oldest first, `HISTORY_KEPT` at most; the store keeps all.
+        decisions: How many there were in all.
         revision: Rises by one with every change, for optimistic locking.
         ended_s: Hub time; None before the end.
     """
@@ -168,17 +184,23 @@ class Rollout(msgspec.Struct, frozen=True):
     seed: int
     created_s: float
     cohort_ends: tuple[int, ...]
-    deployments: Deployments
+    tally: tuple[tuple[int, ...], ...]
     status: Status = Status.CREATED
     stages: tuple[StageProgress, ...] = ()
     controls: int = 0
     open_restores: int = 0
-    restore_deadline_s: float | None = None
+    open_removals: int = 0
+    next_due_s: float | None = None
+    cursor: int = 0
+    pace: Pace = Pace()
+    back_cursor: int = 0
+    back_pace: Pace = Pace()
     ending: Status | None = None
     cause: Cause | None = None
     pause_reason: str = ""
     verdict: Verdict | None = None
     history: tuple[HistoryEntry, ...] = ()
+    decisions: int = 0
     revision: int = 0
     ended_s: float | None = None
 
@@ -187,17 +209,50 @@ class Rollout(msgspec.Struct, frozen=True):
         """The current stage, from 0; -1 before the start."""
         return len(self.stages) - 1
 
+    @property
+    def device_count(self) -> int:
+        """How many devices the rollout has."""
+        return sum(map(sum, self.tally))
 
-_DECODER = msgspec.json.Decoder(Rollout)  # made once: two threads that were the first to use a type crash
+    @property
+    def counts(self) -> dict[DeploymentState, int]:
+        """How many devices are in each state of the way forward; those of none are left out."""
+        totals = [sum(column) for column in zip(*self.tally, strict=True)]
+        found = dict(zip(STATES, totals[1:], strict=True))
+        found[DeploymentState.QUEUED] += totals[WAITING]
+        return {state: number for state, number in found.items() if number}
+
+    def in_state(self, stage: int, state: DeploymentState) -> int:
+        """Return how many devices of a stage are in a state of the way forward, ordered or not."""
+        waiting = self.tally[stage][WAITING] if state is DeploymentState.QUEUED else 0
+        return self.tally[stage][1 + CODES[state]] + waiting
 
 
-def encode_rollout(rollout: Rollout) -> bytes:
-    """Return the rollout as JSON, without loss."""
-    return msgspec.json.encode(rollout)
+class Rollout(Summary, frozen=True, kw_only=True):
+    """A rollout, whole.
+
+    Attributes:
+        deployments: One for each device, in the rollout's order.
+    """
+
+    deployments: Deployments
+
+    @property
+    def summary(self) -> Summary:
+        """The rollout without its devices."""
+        return Summary(*(getattr(self, name) for name in Summary.__struct_fields__))
 
 
-def decode_rollout(data: bytes) -> Rollout:
-    """Return the rollout that `encode_rollout` encoded.
+_DECODER = msgspec.json.Decoder(Summary)  # made once: two threads that were the first to use a type crash
+
+
+def encode_summary(rollout: Summary) -> bytes:
+    """Return the rollout without its devices as JSON, without loss."""
+    return msgspec.json.encode(rollout.summary if isinstance(rollout, Rollout) else rollout)
+
+
+def decode_summary(data: bytes) -> Summary:
+    """Return what `encode_summary` encoded.
 
     Raises:
         StorageCorrupt: The bytes are not a stored rollout.
@@ -206,3 +261,17 @@ def decode_rollout(data: bytes) -> Rollout:
         return _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StorageCorrupt(f"A stored rollout cannot be read: {error}.") from error
+
+
+def whole(summary: Summary, deployments: Deployments) -> Rollout:
+    """Return the rollout of which this is the summary.
+
+    Raises:
+        StorageCorrupt: The deployments are not as many as the summary counts.
+    """
+    if len(deployments) != summary.device_count:
+        raise StorageCorrupt(
+            f"Rollout {summary.number} has {summary.device_count:,} devices; {len(deployments):,} are stored."
+        )
+    fields = {name: getattr(summary, name) for name in Summary.__struct_fields__}
+    return Rollout(**fields, deployments=deployments)

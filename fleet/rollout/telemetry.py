@@ -19,7 +19,7 @@ import msgspec
 from fleet.protocol.assignment import CLOCK_TOLERANCE_S
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.records import TelemetryWindow
-from fleet.rollout.deployments import Deployment
+from fleet.rollout.columns import Deployment
 from fleet.rollout.draft import Draft
 from fleet.rollout.events import EvidenceObserved
 from fleet.rollout.evidence import observe, unusable
@@ -32,7 +32,7 @@ def take_windows(draft: Draft, event: EvidenceObserved) -> None:
         return
     ignored: dict[str, list[str]] = {}
     for device_id, window in event.windows:
-        index = draft.rollout.deployments.index.get(device_id)
+        index = draft.editing.members.place(device_id)
         if index is None or window.model != draft.rollout.model:
             continue
         deployment = draft.deployment(index)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import msgspec
@@ -12,7 +11,7 @@ from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.latency import quantile_us
 from fleet.rollout.events import Abort, Pause, Promote, Resume, Start
 from fleet.rollout.plan_file import decode_plan
-from fleet.rollout.state import Rollout
+from fleet.rollout.state import Summary
 from hub.api.auth import Operator, Viewer
 from hub.api.paging import Limit, Number, number_in
 from hub.api.rollout_schemas import (
@@ -31,7 +30,7 @@ from hub.api.rollout_schemas import (
 from hub.api.schemas import ActionIn, CauseOut, Page
 from hub.api.services import Hub
 from hub.shadows import rollout_shadow
-from hub.store.rows import RolloutRow
+from hub.store.rows import RolloutRow, SummaryRow
 
 router = APIRouter(tags=["rollouts"])
 
@@ -78,10 +77,16 @@ def show(number: Number, hub: Hub, _: Viewer) -> RolloutDetailOut:
 
 
 @router.get("/rollouts/{number}/history")
-def history(number: Number, hub: Hub, _: Viewer) -> Page[HistoryOut]:
+def history(
+    number: Number, hub: Hub, _: Viewer, after: str | None = None, limit: Limit = 100
+) -> Page[HistoryOut]:
     """Return every decision about a rollout, oldest first."""
-    entries = hub.store.rollout(number).state.history
-    return Page(items=[HistoryOut(**msgspec.to_builtins(entry)) for entry in entries])
+    known = number_in(after) or 0
+    if known == 0:
+        hub.store.rollout(number)  # or there is none
+    entries = hub.store.decisions(number, after=known, limit=limit)
+    following = str(known + len(entries)) if len(entries) == limit else None
+    return Page(items=[HistoryOut(**msgspec.to_builtins(entry)) for entry in entries], next=following)
 
 
 @router.get("/rollouts/{number}/shadow")
@@ -155,9 +160,8 @@ def _detail(row: RolloutRow) -> RolloutDetailOut:
     return RolloutDetailOut(**_fields(row), plan=plan, deployments=deployments)
 
 
-def _fields(row: RolloutRow) -> dict[str, Any]:
+def _fields(row: RolloutRow | SummaryRow) -> dict[str, Any]:
     state = row.state
-    counts = Counter(part.attempt.state.value for part in state.deployments)
     return {
         "number": state.number,
         "model": state.model,
@@ -171,28 +175,24 @@ def _fields(row: RolloutRow) -> dict[str, Any]:
         "pause_reason": state.pause_reason,
         "revision": state.revision,
         "created_at_s": row.created_at_s,
-        "counts": dict(sorted(counts.items())),
+        "counts": {name.value: number for name, number in sorted(state.counts.items())},
     }
 
 
-def _stages(state: Rollout) -> list[StageOut]:
+def _stages(state: Summary) -> list[StageOut]:
     """Count each stage's outcomes; a stage that has not begun shows how many devices it will add."""
-    succeeded = Counter(
-        part.stage for part in state.deployments if part.attempt.state is DeploymentState.SUCCEEDED
-    )
-    starts = (0, *state.cohort_ends)
     return [
         StageOut(
-            devices=end - starts[number],
-            succeeded=succeeded[number],
+            devices=sum(counts),
+            succeeded=state.in_state(number, DeploymentState.SUCCEEDED),
             failed=state.stages[number].failed if number < len(state.stages) else 0,
             verdict=_stage_verdict(state, number),
         )
-        for number, end in enumerate(state.cohort_ends)
+        for number, counts in enumerate(state.tally)
     ]
 
 
-def _stage_verdict(state: Rollout, number: int) -> str | None:
+def _stage_verdict(state: Summary, number: int) -> str | None:
     if number > state.stage_index:
         return None
     progress = state.stages[number]

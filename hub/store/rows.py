@@ -14,7 +14,7 @@ from fleet.protocol.heads import RecordHead
 from fleet.protocol.messages import Capabilities, StateReport
 from fleet.protocol.records import Measurement, RecordBody, ShadowReport, TelemetryWindow
 from fleet.protocol.wishes import NO_WISHES, LogLevel, Wishes
-from fleet.rollout.state import Rollout, Status
+from fleet.rollout.state import Rollout, Status, Summary
 
 
 class Role(StrEnum):
@@ -264,6 +264,14 @@ class RolloutRow(msgspec.Struct, frozen=True):
     created_at_s: float
 
 
+class SummaryRow(msgspec.Struct, frozen=True):
+    """A rollout without its devices, and how far it has read the records."""
+
+    state: Summary
+    position: int
+    created_at_s: float
+
+
 class RolloutHead(msgspec.Struct, frozen=True):
     """Which rollout it is and where it stands, without its devices."""
 
@@ -274,10 +282,10 @@ class RolloutHead(msgspec.Struct, frozen=True):
 
 
 class Superseded(msgspec.Struct, frozen=True):
-    """A rollout that a rollback puts aside: its last state, and the revision that it follows."""
+    """A rollout that a rollback puts aside: its last state, and the one before."""
 
     state: Rollout
-    previous_revision: int
+    previous: Rollout
 
 
 class DriftRow(msgspec.Struct, frozen=True):

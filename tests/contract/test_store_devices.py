@@ -58,7 +58,7 @@ def test_devices_come_in_pages(store: Store) -> None:
 
 def _apply(store: Store, *changes: OrderChange) -> None:
     row = store.create_rollout(new_rollout, 1.0)
-    store.apply_step(row.state, previous_revision=row.state.revision, position=0, changes=changes)
+    store.apply_step(row.state, previous=row.state, position=0, changes=changes)
 
 
 def test_each_change_of_orders_raises_the_sequence_number(store: Store) -> None:

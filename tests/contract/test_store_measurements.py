@@ -44,9 +44,9 @@ def test_an_order_keeps_what_it_leaves_to_the_device(store: Store) -> None:
     plain = ModelOrder("digits", 1, digest, "onnx-fp32", "r1-1f")
     row = store.create_rollout(new_rollout, 1.0)
     changes = [OrderChange("cam-1", "digits", choice), OrderChange("cam-2", "digits", plain)]
-    store.apply_step(row.state, previous_revision=row.state.revision, position=0, changes=changes)
+    store.apply_step(row.state, previous=row.state, position=0, changes=changes)
     assert store.desired("cam-1").orders == (choice,)
     assert store.all_desired() == {"cam-1": (choice,), "cam-2": (plain,)}
     again = [OrderChange("cam-1", "digits", plain)]
-    store.apply_step(row.state, previous_revision=row.state.revision, position=0, changes=again)
+    store.apply_step(row.state, previous=row.state, position=0, changes=again)
     assert store.desired("cam-1").orders == (plain,)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from fleet.protocol.errors import Conflict, NotFound
 from fleet.rollout.engine import step
-from fleet.rollout.events import Start, Supersede
-from fleet.rollout.state import Rollout, Status
+from fleet.rollout.events import Pause, Resume, Start, Supersede
+from fleet.rollout.state import HISTORY_KEPT, Rollout, Status
 from hub.store.protocols import Store
 from hub.store.rows import OrderChange, RolloutRow, Superseded
 from tests.support.stores import add_device, new_rollout, order
@@ -25,6 +26,7 @@ def test_rollouts_are_numbered_and_read_back_whole(store: Store) -> None:
     first, second = _created(store), _created(store)
     assert (first.state.number, second.state.number) == (1, 2)
     assert store.rollout(1) == first
+    assert [row.state for row in store.rollouts()] == [second.state.summary, first.state.summary]
     assert [row.state.number for row in store.rollouts()] == [2, 1]
     assert [row.state.number for row in store.rollouts(before=2)] == [1]
     assert store.rollouts(model="letters") == []
@@ -37,21 +39,36 @@ def test_a_step_stores_state_position_and_orders_together(store: Store) -> None:
     row = _created(store)
     started = _started(row.state)
     change = OrderChange("cam-1", "digits", order(2))
-    store.apply_step(started, previous_revision=row.state.revision, position=5, changes=[change])
+    store.apply_step(started, previous=row.state, position=5, changes=[change])
     assert store.rollout(1).state == started
     assert store.rollout(1).position == 5
     assert [open_row.state for open_row in store.open_rollouts()] == [started]
     assert store.desired("cam-1").sequence == 1
 
 
+def test_decisions_are_kept_beyond_those_at_hand(store: Store) -> None:
+    state = _started(_created(store).state)
+    store.apply_step(state, previous=store.rollout(1).state, position=0, changes=[])
+    said = [entry.text for entry in state.history]
+    for number in range(HISTORY_KEPT):
+        event = Resume("ana") if number % 2 else Pause("ana", f"pause {number}")
+        after = step(state, event, 3.0 + number)[0]
+        store.apply_step(after, previous=state, position=0, changes=[])
+        state, said = after, [*said, after.history[-1].text]
+    assert len(store.rollout(1).state.history) == HISTORY_KEPT < len(said)
+    assert [entry.text for entry in store.decisions(1, limit=1000)] == said
+    assert [entry.text for entry in store.decisions(1, after=3, limit=2)] == said[3:5]
+    assert store.decisions(2) == []
+
+
 def test_the_second_of_two_concurrent_steps_is_refused_whole(store: Store) -> None:
     add_device(store, "cam-1")
     row = _created(store)
     started = _started(row.state)
-    store.apply_step(started, previous_revision=row.state.revision, position=5, changes=[])
+    store.apply_step(started, previous=row.state, position=5, changes=[])
     change = OrderChange("cam-1", "digits", order(2))
     with pytest.raises(Conflict):
-        store.apply_step(started, previous_revision=row.state.revision, position=9, changes=[change])
+        store.apply_step(started, previous=row.state, position=9, changes=[change])
     assert store.rollout(1).position == 5
     assert store.desired("cam-1").sequence == 0
 
@@ -59,11 +76,9 @@ def test_the_second_of_two_concurrent_steps_is_refused_whole(store: Store) -> No
 def test_only_one_rollout_of_a_model_is_under_way(store: Store) -> None:
     first, second, other = _created(store), _created(store), _created(store, "letters")
     for row in (first, other):
-        store.apply_step(_started(row.state), previous_revision=row.state.revision, position=0, changes=[])
+        store.apply_step(_started(row.state), previous=row.state, position=0, changes=[])
     with pytest.raises(Conflict):
-        store.apply_step(
-            _started(second.state), previous_revision=second.state.revision, position=0, changes=[]
-        )
+        store.apply_step(_started(second.state), previous=second.state, position=0, changes=[])
     assert store.rollout(second.state.number).state.status is Status.CREATED
 
 
@@ -71,20 +86,19 @@ def test_a_rollback_puts_aside_and_begins_at_once_or_not_at_all(store: Store) ->
     add_device(store, "cam-1")
     row = _created(store)
     running = _started(row.state)
-    store.apply_step(running, previous_revision=row.state.revision, position=0, changes=[])
+    store.apply_step(running, previous=row.state, position=0, changes=[])
     aside = step(running, Supersede(by="ana", reason="trouble"), 3.0)[0]
     change = OrderChange("cam-1", "digits", order(1))
 
     def build(number: int) -> tuple[Rollout, list[OrderChange]]:
         return _started(new_rollout(number)), [change]
 
+    elsewhere = msgspec.structs.replace(running, revision=99)
     with pytest.raises(Conflict):
-        store.begin_rollback(build, superseded=[Superseded(aside, 99)], position=4, now_s=3.0)
+        store.begin_rollback(build, superseded=[Superseded(aside, elsewhere)], position=4, now_s=3.0)
     assert store.rollout(1).state == running
     assert store.desired("cam-1").sequence == 0
-    begun = store.begin_rollback(
-        build, superseded=[Superseded(aside, running.revision)], position=4, now_s=3.0
-    )
+    begun = store.begin_rollback(build, superseded=[Superseded(aside, running)], position=4, now_s=3.0)
     assert store.rollout(1).state.status is Status.ABORTED
     assert store.rollout(begun.state.number) == begun
     assert begun.position == 4
@@ -94,7 +108,7 @@ def test_a_rollback_puts_aside_and_begins_at_once_or_not_at_all(store: Store) ->
 def test_rollouts_are_counted_by_status(store: Store) -> None:
     assert store.rollout_counts() == {}
     first, _, _ = _created(store), _created(store), _created(store, "letters")
-    store.apply_step(_started(first.state), previous_revision=first.state.revision, position=0, changes=[])
+    store.apply_step(_started(first.state), previous=first.state, position=0, changes=[])
     assert store.rollout_counts() == {Status.CREATED: 2, Status.RUNNING: 1}
 
 

@@ -36,7 +36,7 @@ def numbers(store: Store, wanted: SampleFilter | None = None) -> list[tuple[str,
 
 def _apply(store: Store, *changes: OrderChange) -> None:
     row = store.create_rollout(new_rollout, 1.0)
-    store.apply_step(row.state, previous_revision=row.state.revision, position=0, changes=changes)
+    store.apply_step(row.state, previous=row.state, position=0, changes=changes)
 
 
 def test_a_policy_travels_with_the_orders_of_its_model_and_raises_the_sequence_number(store: Store) -> None:

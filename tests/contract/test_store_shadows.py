@@ -89,6 +89,6 @@ def test_an_order_keeps_its_shadow(store: Store) -> None:
     row = store.create_rollout(new_rollout, 1.0)
     asked = msgspec.structs.replace(order(), shadow_s=3600)
     changes = [OrderChange("cam-1", "digits", asked)]
-    store.apply_step(row.state, previous_revision=row.state.revision, position=0, changes=changes)
+    store.apply_step(row.state, previous=row.state, position=0, changes=changes)
     assert store.desired("cam-1").orders == (asked,)
     assert store.all_desired() == {"cam-1": (asked,)}

@@ -101,9 +101,7 @@ class Mirror:
     def ordered(self, device: str, model: str, version: int | None) -> None:
         wanted = None if version is None else order(version, model=model)
         changes = [OrderChange(device, model, wanted)]
-        self.store.apply_step(
-            self._rollout, previous_revision=self._rollout.revision, position=0, changes=changes
-        )
+        self.store.apply_step(self._rollout, previous=self._rollout, position=0, changes=changes)
         self.desired[device].pop(model, None)
         if version is not None:
             self.desired[device][model] = version

@@ -32,9 +32,11 @@ from tests.support.stores import add_device, incoming
 
 DEVICES = [f"cam-{number}" for number in range(4)]
 BUNDLES: dict[int, Bundle] = {1: build(1), 2: build(2)}
-BAKE = {"minimum_bake_s": 0.0, "maximum_bake_s": 1e6}
 PLAN = Plan(
-    stages=(Stage(devices=1, **BAKE), Stage(devices="all", **BAKE)),
+    stages=(
+        Stage(devices=1, minimum_bake_s=0.0, maximum_bake_s=1e6),
+        Stage(devices="all", minimum_bake_s=0.0, maximum_bake_s=1e6),
+    ),
     gate=Gate(metrics=(MetricGate(metric=Metric.LABEL_ERRORS, margin=0.1, limit=0.3),)),
     deployment_timeout_s=1e6,
 )
@@ -59,13 +61,13 @@ class DyingStore(SqliteStore):
         self.writes = 0
 
     def apply_step(
-        self, state: Rollout, *, previous_revision: int, position: int, changes: Sequence[OrderChange]
+        self, state: Rollout, *, previous: Rollout, position: int, changes: Sequence[OrderChange]
     ) -> None:
         """Store a step, and perhaps die."""
         dies = self.writes == self._at
         self.writes += 1
         if not dies or self._after_commit:
-            super().apply_step(state, previous_revision=previous_revision, position=position, changes=changes)
+            super().apply_step(state, previous=previous, position=position, changes=changes)
         if dies:
             raise Died
 
@@ -151,7 +153,8 @@ class Scenario:
             self.store.add_records(records)
 
     def _outcome(self) -> dict[str, Any]:
-        rollouts = [row.state for row in reversed(self.store.rollouts())]
+        numbers = [row.state.number for row in reversed(self.store.rollouts())]
+        rollouts = [self.store.rollout(number).state for number in numbers]
         return {
             "statuses": [state.status for state in rollouts],
             "attempts": [[part.attempt.state for part in state.deployments] for state in rollouts],

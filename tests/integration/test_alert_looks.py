@@ -117,9 +117,7 @@ class Scene:
         joining = msgspec.structs.replace(new_device(device), attributes={"camera": camera})
         self.store.enrol(joining, token_sha256=device, now_s=NOW_S)
         change = OrderChange(device, "digits", order(1))
-        self.store.apply_step(
-            self._rollout, previous_revision=self._rollout.revision, position=0, changes=[change]
-        )
+        self.store.apply_step(self._rollout, previous=self._rollout, position=0, changes=[change])
         runs = ModelState("digits", 1, "ab" * 32, "onnx-fp32", "COMMITTED", None)
         self.store.report(device, StateReport(NOW_S, 1, (runs,)), NOW_S)
 
@@ -221,20 +219,20 @@ def test_after_a_gap_a_finding_must_hold_anew(scene: Scene) -> None:
 def test_a_rollout_that_waits_for_a_decision_is_alerted(scene: Scene) -> None:
     row = scene.store.rollout(1)
     started = step(row.state, Start(by="ana"), NOW_S)[0]
-    scene.store.apply_step(started, previous_revision=row.state.revision, position=0, changes=[])
+    scene.store.apply_step(started, previous=row.state, position=0, changes=[])
     by_operator = step(started, Pause(by="ana", reason="lunch"), NOW_S)[0]
-    scene.store.apply_step(by_operator, previous_revision=started.revision, position=0, changes=[])
+    scene.store.apply_step(by_operator, previous=started, position=0, changes=[])
     assert scene.look() == []
     by_gate = msgspec.structs.replace(
         by_operator, pause_reason="Stage 1: nothing was observed.", revision=by_operator.revision + 1
     )
-    scene.store.apply_step(by_gate, previous_revision=by_operator.revision, position=0, changes=[])
+    scene.store.apply_step(by_gate, previous=by_operator, position=0, changes=[])
     assert _told(scene.look(10.0)) == [(name, "raised", "rollout:1:paused") for name in ("all", "am")]
     newer = scene.store.create_rollout(new_rollout, NOW_S).state
     aborted = msgspec.structs.replace(
         by_gate, status=Status.ABORTED, revision=by_gate.revision + 1, ended_s=scene.now_s
     )
-    scene.store.apply_step(aborted, previous_revision=by_gate.revision, position=0, changes=[])
+    scene.store.apply_step(aborted, previous=by_gate, position=0, changes=[])
     assert {m.occasion for m in scene.looks(20.0)} == {Occasion.RESOLVED}
     assert newer.number == 2
 

@@ -49,7 +49,7 @@ def _fleet(store: Store) -> None:
     created = store.create_rollout(new_rollout, 1.0)
     orders = [OrderChange(device_id, "digits", order()) for device_id in DEVICES]
     state = created.state
-    store.apply_step(state, previous_revision=state.revision, position=0, changes=orders)
+    store.apply_step(state, previous=state, position=0, changes=orders)
 
 
 def _window(labels: int, wrong: float = 0.0) -> TelemetryWindow:

@@ -99,7 +99,7 @@ def _report(store: SqliteStore) -> None:
     store.adopt_rules(StateRules(HealthPolicy(silence_limit_s=100.0), ("site",)))
     rollout = store.create_rollout(new_rollout, 1.0).state
     orders = [OrderChange(device_id, "digits", order()) for device_id in SITES]
-    store.apply_step(rollout, previous_revision=rollout.revision, position=0, changes=orders)
+    store.apply_step(rollout, previous=rollout, position=0, changes=orders)
     for device_id in SITES:
         state = ModelState("digits", 1, DIGEST, "onnx", "COMMITTED", None)
         store.report(device_id, StateReport(10.0, 0, (state,)), 10.0)

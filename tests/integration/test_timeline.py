@@ -38,7 +38,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteStore]:
         row = opened.create_rollout(new_rollout, 1.0)
         started, _ = step(row.state, Start(by="ana"), 2.0)
         change = OrderChange("cam-1", "digits", order(2))
-        opened.apply_step(started, previous_revision=row.state.revision, position=0, changes=[change])
+        opened.apply_step(started, previous=row.state, position=0, changes=[change])
         told = [
             incoming("cam-1", 1, report(DeploymentState.TRIAL)),
             incoming("cam-1", 2, report(DeploymentState.SUCCEEDED)),

@@ -55,7 +55,7 @@ from fleet.protocol.records import TelemetryWindow
 from fleet.protocol.wishes import LogLevel, Wishes
 from fleet.rollout.plan_checks import check_plan
 from fleet.rollout.plan_file import decode_plan
-from fleet.rollout.state import decode_rollout
+from fleet.rollout.state import decode_summary
 
 KINDS: list[type[msgspec.Struct]] = [
     Ack, FetchRequest, FileAnswer, Hello, Presence, Record, StateReport, Want,
@@ -169,7 +169,7 @@ def test_json_of_any_bytes(data: bytes) -> None:
     with pytest.raises(MetadataRejected):
         decode_director_keys(data)
     with pytest.raises(StorageCorrupt):
-        decode_rollout(data)
+        decode_summary(data)
     with contextlib.suppress(InvalidPlan):
         check_plan(decode_plan(data))
 

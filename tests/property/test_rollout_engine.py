@@ -30,8 +30,8 @@ from fleet.rollout.events import (
     Ticked,
 )
 from fleet.rollout.plan import OnInconclusive, rollback_plan
-from fleet.rollout.state import FINAL, Happening, Kind, Rollout, Status, decode_rollout, encode_rollout
-from tests.support.rollouts import LABELS, NEW, OLD, plan, window
+from fleet.rollout.state import FINAL, Happening, Kind, Rollout, Status
+from tests.support.rollouts import LABELS, NEW, OLD, plan, restored, stored, window
 
 STATES = st.sampled_from(DeploymentState)
 OPERATORS: list[Event] = [
@@ -154,9 +154,9 @@ class RolloutMachine(RuleBasedStateMachine):
 
     @invariant()
     def storing_it_changes_nothing(self) -> None:
-        restored = decode_rollout(encode_rollout(self.rollout))
-        assert restored == self.rollout
-        self.rollout = restored
+        read_back = restored(stored(self.rollout))
+        assert read_back == self.rollout
+        self.rollout = read_back
 
     @invariant()
     def stages_begin_in_order_and_end_by_pass_or_override(self) -> None:
@@ -229,18 +229,18 @@ class RolloutMachine(RuleBasedStateMachine):
             assert self.rollout.status.is_final
 
     def operate(self, event: Event) -> bool:
-        before, stored = self.rollout, encode_rollout(self.rollout)
+        before, kept = self.rollout, stored(self.rollout)
         try:
             self.apply(event)
         except Conflict:
-            assert encode_rollout(before) == stored
+            assert stored(before) == kept
             return False
         return True
 
     def apply(self, event: Event) -> None:
-        before, stored = self.rollout, encode_rollout(self.rollout)
+        before, kept = self.rollout, stored(self.rollout)
         after, commands = step(before, event, self.now_s)
-        assert encode_rollout(before) == stored
+        assert stored(before) == kept
         assert step(before, event, self.now_s) == (after, commands)
         assert after.revision == before.revision + (after is not before)
         if before.status.is_final:

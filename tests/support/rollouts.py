@@ -9,12 +9,12 @@ from fleet.drift.profile import FeatureCounts
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
 from fleet.protocol.records import TelemetryWindow
-from fleet.rollout.deployments import Deployment
+from fleet.rollout.deployments import Deployment, Deployments
 from fleet.rollout.engine import create, step
 from fleet.rollout.events import Assign, Command, DeploymentReported, Event, EvidenceObserved, Start, Ticked
 from fleet.rollout.gates import Verdict
 from fleet.rollout.plan import Gate, Metric, MetricGate, OnInconclusive, Plan, Stage
-from fleet.rollout.state import Kind, Rollout, Status
+from fleet.rollout.state import Kind, Rollout, Status, decode_summary, encode_summary, whole
 
 OLD = "a" * 64
 NEW = "b" * 64
@@ -184,6 +184,17 @@ class Campaign:
                 yield d.device_id, window(NEW, started_s, wrong=canary_wrong)
             elif d.attempt.ordered_s is None and d.previous_version is not None:
                 yield d.device_id, window(OLD, started_s, wrong=control_wrong)
+
+
+def stored(rollout: Rollout) -> tuple[bytes, tuple[Deployment, ...]]:
+    """Return all that a store keeps of a rollout."""
+    return encode_summary(rollout), tuple(rollout.deployments)
+
+
+def restored(kept: tuple[bytes, tuple[Deployment, ...]]) -> Rollout:
+    """Return the rollout of which `stored` was kept."""
+    summary = decode_summary(kept[0])
+    return whole(summary, Deployments.of(summary.number, kept[1]))
 
 
 def assigned(commands: Iterable[Command]) -> dict[str, int | None]:

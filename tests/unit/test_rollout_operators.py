@@ -20,8 +20,8 @@ from fleet.rollout.events import (
     Ticked,
 )
 from fleet.rollout.plan import default_gate
-from fleet.rollout.state import CauseCode, Happening, Kind, Status, decode_rollout, encode_rollout
-from tests.support.rollouts import DEVICES, NEW, OLD, Campaign, plan, window
+from fleet.rollout.state import CauseCode, Happening, Kind, Status, decode_summary
+from tests.support.rollouts import DEVICES, NEW, OLD, Campaign, plan, restored, stored, window
 
 
 def test_too_little_data_pauses_at_the_maximum_bake_and_never_promotes() -> None:
@@ -199,12 +199,12 @@ def test_a_rollout_that_has_ended_stays_as_it_is(status: Status) -> None:
 
 def test_a_step_leaves_the_state_it_was_given_as_it_was() -> None:
     campaign = Campaign()
-    before, stored = campaign.rollout, encode_rollout(campaign.rollout)
+    before, kept = campaign.rollout, stored(campaign.rollout)
     canary = campaign.cohort(0)[0]
     report = DeploymentReported(canary.device_id, canary.attempt.deployment_id, DeploymentState.FAILED, 1.0)
     first = step(before, report, campaign.now_s)
     second = step(before, report, campaign.now_s)
-    assert encode_rollout(before) == stored
+    assert stored(before) == kept
     assert first == second
     assert first[0] is not before
     assert first[0].revision == before.revision + 1
@@ -234,11 +234,13 @@ def test_an_update_needs_metrics_and_a_rollback_has_none() -> None:
 
 
 def test_what_cannot_be_read_back_from_the_store_is_corrupt() -> None:
-    stored = encode_rollout(Campaign().rollout)
-    assert decode_rollout(stored) == Campaign().rollout
-    for data in (stored[:-1], b"{}", b"\xff", stored.replace(b"RUNNING", b"WALKING")):
+    summary, parts = stored(Campaign().rollout)
+    assert restored((summary, parts)) == Campaign().rollout
+    for data in (summary[:-1], b"{}", b"\xff", summary.replace(b"RUNNING", b"WALKING")):
         with pytest.raises(StorageCorrupt):
-            decode_rollout(data)
+            decode_summary(data)
+    with pytest.raises(StorageCorrupt):
+        restored((summary, parts[:-1]))
 
 
 def test_ticks_before_the_start_do_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -13,11 +14,17 @@ from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
 from fleet.protocol.messages import ModelState, StateReport
 from fleet.protocol.records import RecordBody
+from fleet.rollout.engine import step
+from fleet.rollout.events import DeploymentReported, DeploymentsReported, Ticked
+from fleet.rollout.state import Status
 from hub.store.rows import VersionRow, VersionStatus
 from hub.store.sqlite import SqliteStore
 from hub.store.sqlite.migrations import migrations
 from hub.store.sqlite.packs import INSERT, rows_of
 from tests.support.stores import DIGEST, add_device, incident, incoming, report
+
+ROLLOUT = Path(__file__).parents[1] / "vectors" / "rollout_in_one_value.json"
+"""As a hub stored it before m013: two devices are on their way back, the third was never reached."""
 
 
 def test_versions_survive_that_their_dataset_may_be_elsewhere(tmp_path: Path) -> None:
@@ -63,3 +70,36 @@ def test_the_last_deployments_are_known_from_the_records(tmp_path: Path) -> None
         (DeploymentState.FAILED, failed.cause),
         (DeploymentState.SUCCEEDED, None),
     ]
+
+
+def test_rollouts_in_one_value_are_taken_apart_and_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "hub.db"
+    state = json.loads(ROLLOUT.read_text())
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        migrations.apply(sqlite_utils.Database(connection, strict=True), stop_before="m013_rollout_devices")
+        connection.execute(
+            "INSERT INTO rollouts (number, model, status, is_open, revision, position, created_at_s, state)"
+            " VALUES (7, 'digits', 'ROLLING_BACK', 1, 4, 9, 1000.0, ?)",
+            [json.dumps(state)],
+        )
+    with closing(SqliteStore(path)) as store:
+        row = store.rollout(7)
+        assert row.position == 9
+        assert [entry.text for entry in store.decisions(7)] == [entry["text"] for entry in state["history"]]
+        assert row.state.decisions == len(state["history"])
+        ids = [part["device_id"] for part in state["deployments"]["pages"][0]]
+        assert [part.device_id for part in row.state.deployments] == ids
+        last = row.state.deployments[2]
+        assert (last.previous_version, last.attempt.ordered_s, last.restore) == (None, None, None)
+        done = DeploymentsReported(
+            tuple(
+                DeploymentReported(ids[index], f"r7-{index}b", DeploymentState.SUCCEEDED, 1004.0)
+                for index in range(2)
+            )
+        )
+        ended = step(row.state, done, 1004.0)[0]
+        assert ended.status is Status.ROLLED_BACK
+        timed_out = step(row.state, Ticked(), 1103.0)[0]
+        assert timed_out.status is Status.FAILED
+        store.apply_step(ended, previous=row.state, position=9, changes=[])
+        assert store.rollout(7).state == ended

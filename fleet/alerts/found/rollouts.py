@@ -6,11 +6,10 @@ acted. What an operator paused or aborted is no news to operators.
 
 from __future__ import annotations
 
-from collections import Counter
-
 from fleet.alerts import commands
 from fleet.alerts.alert import Finding, Severity, finding
 from fleet.alerts.thresholds import Thresholds
+from fleet.rollout.deployments import has_failed
 from fleet.rollout.state import PAUSED_BY, CauseCode, Kind, Rollout, Status
 
 
@@ -44,10 +43,9 @@ def rollout_finding(rollout: Rollout, now_s: float, thresholds: Thresholds) -> F
 
 
 def _finding(what: str, rollout: Rollout, title: str, sentence: str, reason: str) -> Finding:
-    failed = [part.device_id for part in rollout.deployments if part.attempt.state.is_failure]
+    failed = [part.device_id for part in rollout.deployments.where(has_failed)]
     verdict = [rollout.verdict.sentence] if rollout.verdict else []
-    outcomes = Counter(part.attempt.state.value for part in rollout.deployments)
-    counts = ", ".join(f"{number} {state}" for state, number in sorted(outcomes.items()))
+    counts = ", ".join(f"{number} {state}" for state, number in sorted(rollout.counts.items()))
     return finding(
         "rollout",
         str(rollout.number),
@@ -72,9 +70,10 @@ def _command(rollout: Rollout, title: str) -> str:
     if rollout.status is Status.FAILED:
         if rollout.kind is Kind.ROLLBACK:
             return commands.rollback(rollout.model, rollout.version, f"again: {title}")
-        older = [v for part in rollout.deployments if (v := part.previous_version) and v < rollout.version]
+        versions = rollout.deployments.previous_versions().items()
+        older = [(number, version) for version, number in versions if version < rollout.version]
         if older:
-            return commands.rollback(rollout.model, Counter(older).most_common(1)[0][0], title)
+            return commands.rollback(rollout.model, max(older)[1], title)
     return commands.rollout_status(rollout.number)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from fleet.rollout.state import Rollout, Status
-from hub.store.rows import OrderChange, RolloutHead, RolloutRow, Superseded
+from fleet.rollout.state import HistoryEntry, Rollout, Status
+from hub.store.rows import OrderChange, RolloutHead, RolloutRow, SummaryRow, Superseded
 
 
 class RolloutStore(Protocol):
@@ -28,17 +28,24 @@ class RolloutStore(Protocol):
         self,
         state: Rollout,
         *,
-        previous_revision: int,
+        previous: Rollout,
         position: int,
         changes: Sequence[OrderChange],
     ) -> None:
         """Store a step: the new state, and the orders that follow from it.
 
-        Every device in ``changes`` gets the next sequence number.
+        Every device in ``changes`` gets the next sequence number. Of the devices only those are written whose
+        part changed.
+
+        Args:
+            state: After the step.
+            previous: The state that the step was made from.
+            position: How far the rollout has read the records.
+            changes: The orders.
 
         Raises:
-            Conflict: The stored rollout no longer has ``previous_revision``, or the step starts it while
-                another rollout of the model is under way.
+            Conflict: The stored rollout no longer has the revision of ``previous``, or the step starts it
+                while another rollout of the model is under way.
         """
         ...
 
@@ -69,8 +76,18 @@ class RolloutStore(Protocol):
 
     def rollouts(
         self, *, model: str | None = None, before: int | None = None, limit: int = 100
-    ) -> list[RolloutRow]:
-        """Return rollouts, newest first."""
+    ) -> list[SummaryRow]:
+        """Return rollouts without their devices, newest first."""
+        ...
+
+    def decisions(self, number: int, *, after: int = 0, limit: int = 100) -> list[HistoryEntry]:
+        """Return decisions about a rollout, oldest first.
+
+        Args:
+            number: Of the rollout.
+            after: How many of the oldest are left out.
+            limit: Most decisions.
+        """
         ...
 
     def rollout_counts(self) -> dict[Status, int]:

@@ -94,6 +94,20 @@ class Database:
         except sqlite3.Error as error:
             raise StorageError(f"The database could not be read: {error}.") from error
 
+    @contextmanager
+    def snapshot(self) -> Generator[sqlite3.Connection]:
+        """Give this thread's reading connection for several queries that see the same state of the file.
+
+        Raises:
+            StorageError: SQLite failed.
+        """
+        with self.reading() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("COMMIT")
+
     def row(self, sql: str, parameters: tuple[Any, ...] = ()) -> dict[str, Any] | None:
         """Return the first row of a query, or None."""
         rows = self.rows(sql, parameters)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,36 +13,59 @@ import msgspec
 import sqlite_utils
 
 from fleet.protocol.errors import Conflict, NotFound
-from fleet.rollout.state import Rollout, Status, decode_rollout, encode_rollout
-from hub.store.rows import OrderChange, RolloutHead, RolloutRow, Superseded
-from hub.store.sqlite.database import Part
+from fleet.rollout.deployments import Deployments
+from fleet.rollout.state import (
+    HistoryEntry,
+    Rollout,
+    Status,
+    Summary,
+    decode_summary,
+    encode_summary,
+    whole,
+)
+from hub.store.rows import OrderChange, RolloutHead, RolloutRow, SummaryRow, Superseded
+from hub.store.sqlite.database import Database, Part
 from hub.store.sqlite.migrations import table
+from hub.store.sqlite.orders import change_orders
+from hub.store.sqlite.rollout_devices import read_devices, write_devices
+
+_SELECT = "SELECT state, position, created_at_s FROM rollouts"
+
+
+_KEPT_IN_MEMORY = 8
+"""Rollouts whose devices are at hand: those under way, and some that people look at."""
 
 
 class SqliteRollouts(Part):
-    """Implements `hub.store.protocols.RolloutStore`."""
+    """Implements `hub.store.protocols.RolloutStore`.
+
+    The devices of the rollouts used last stay in memory, with the revision that they are of: the values never
+    change, so readers share them. What is committed is put there; what is not of the revision that the file
+    has is read anew.
+    """
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._known: OrderedDict[int, tuple[int, Deployments]] = OrderedDict()
+        self._known_lock = threading.Lock()
 
     def create_rollout(self, build: Callable[[int], Rollout], now_s: float) -> RolloutRow:
         """Number and store a new rollout, see `hub.store.protocols.RolloutStore.create_rollout`."""
         with self._database.writing() as db:
             state = build(_next_number(db))
             _insert(db, state, position=0, now_s=now_s)
+        self._remember(state)
         return RolloutRow(state=state, position=0, created_at_s=now_s)
 
     def apply_step(
-        self,
-        state: Rollout,
-        *,
-        previous_revision: int,
-        position: int,
-        changes: Sequence[OrderChange],
+        self, state: Rollout, *, previous: Rollout, position: int, changes: Sequence[OrderChange]
     ) -> None:
         """Store a step, see `hub.store.protocols.RolloutStore.apply_step`."""
         with self._database.writing() as db:
-            _update(db, state, previous_revision)
+            _update(db, state, previous)
             db.execute("UPDATE rollouts SET position = ? WHERE number = ?", [position, state.number])
-            for change in changes:
-                _change_order(db, change)
+            change_orders(db, changes)
+        self._remember(state)
 
     def begin_rollback(
         self,
@@ -53,32 +78,46 @@ class SqliteRollouts(Part):
         """Put rollouts aside for another, see `hub.store.protocols.RolloutStore.begin_rollback`."""
         with self._database.writing() as db:
             for aside in superseded:
-                _update(db, aside.state, aside.previous_revision)
+                _update(db, aside.state, aside.previous)
             state, changes = build(_next_number(db))
             _insert(db, state, position=position, now_s=now_s)
-            for change in changes:
-                _change_order(db, change)
+            change_orders(db, changes)
+        for changed in (*(aside.state for aside in superseded), state):
+            self._remember(changed)
         return RolloutRow(state=state, position=position, created_at_s=now_s)
 
     def rollout(self, number: int) -> RolloutRow:
         """Return a rollout; raises `NotFound`."""
-        row = self._database.row("SELECT * FROM rollouts WHERE number = ?", (number,))
-        if row is None:
-            raise NotFound(
-                f"There is no rollout {number}.", remedy="`muster rollout list` shows those there are."
-            )
-        return _rollout(row)
+        with self._database.snapshot() as connection:
+            found = connection.execute(_SELECT + " WHERE number = ?", [number]).fetchone()
+            if found is None:
+                raise NotFound(
+                    f"There is no rollout {number}.", remedy="`muster rollout list` shows those there are."
+                )
+            row = _summary(found)
+            state = whole(row.state, self._devices(connection, row.state))
+        return RolloutRow(state=state, position=row.position, created_at_s=row.created_at_s)
 
     def rollouts(
         self, *, model: str | None = None, before: int | None = None, limit: int = 100
-    ) -> list[RolloutRow]:
-        """Return rollouts, newest first."""
+    ) -> list[SummaryRow]:
+        """Return rollouts without their devices, newest first."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                f"{_SELECT} WHERE (? IS NULL OR model = ?) AND (? IS NULL OR number < ?)"
+                " ORDER BY number DESC LIMIT ?",
+                (model, model, before, before, limit),
+            ).fetchall()
+        return [_summary(row) for row in rows]
+
+    def decisions(self, number: int, *, after: int = 0, limit: int = 100) -> list[HistoryEntry]:
+        """Return decisions about a rollout, see `hub.store.protocols.RolloutStore.decisions`."""
         rows = self._database.rows(
-            "SELECT * FROM rollouts WHERE (? IS NULL OR model = ?) AND (? IS NULL OR number < ?)"
-            " ORDER BY number DESC LIMIT ?",
-            (model, model, before, before, limit),
+            "SELECT at_s, kind, text FROM rollout_decisions WHERE rollout = ? AND decision > ?"
+            " ORDER BY decision LIMIT ?",
+            (number, after, limit),
         )
-        return [_rollout(row) for row in rows]
+        return [msgspec.convert(row, HistoryEntry) for row in rows]
 
     def rollout_counts(self) -> dict[Status, int]:
         """Return how many rollouts there are by status."""
@@ -96,10 +135,28 @@ class SqliteRollouts(Part):
 
     def open_rollouts(self) -> list[RolloutRow]:
         """Return the rollouts that were started and have not ended."""
-        return [
-            _rollout(row)
-            for row in self._database.rows("SELECT * FROM rollouts WHERE is_open ORDER BY number")
-        ]
+        found = self._database.rows("SELECT number FROM rollouts WHERE is_open ORDER BY number")
+        return [self.rollout(row["number"]) for row in found]
+
+    def _remember(self, state: Rollout) -> None:
+        """Keep the devices of a rollout as the file has them."""
+        with self._known_lock:
+            known = self._known.get(state.number)
+            if known is None or known[0] <= state.revision:
+                self._known[state.number] = state.revision, state.deployments
+            self._known.move_to_end(state.number)
+            while len(self._known) > _KEPT_IN_MEMORY:
+                self._known.popitem(last=False)
+
+    def _devices(self, connection: sqlite3.Connection, summary: Summary) -> Deployments:
+        """Return the devices of the revision that the connection sees."""
+        with self._known_lock:
+            known = self._known.get(summary.number)
+        if known is not None and known[0] == summary.revision:
+            return known[1]
+        deployments = read_devices(connection, summary.number)
+        self._remember(whole(summary, deployments))
+        return deployments
 
 
 @contextmanager
@@ -122,14 +179,16 @@ def _insert(db: sqlite_utils.Database, state: Rollout, *, position: int, now_s: 
     columns = {"number": state.number, "created_at_s": now_s, "position": position, **_state_columns(state)}
     with _one_under_way(state.model):
         table(db, "rollouts").insert(columns)
+    write_devices(db, state, None)
+    _add_decisions(db, state, 0)
 
 
-def _update(db: sqlite_utils.Database, state: Rollout, previous_revision: int) -> None:
+def _update(db: sqlite_utils.Database, state: Rollout, previous: Rollout) -> None:
     with _one_under_way(state.model):
         updated = db.execute(
             "UPDATE rollouts SET model = ?, status = ?, is_open = ?, revision = ?, state = ?"
             " WHERE number = ? AND revision = ?",
-            [*_state_columns(state).values(), state.number, previous_revision],
+            [*_state_columns(state).values(), state.number, previous.revision],
         )
     if updated.rowcount != 1:
         raise Conflict(
@@ -137,28 +196,20 @@ def _update(db: sqlite_utils.Database, state: Rollout, previous_revision: int) -
             remedy="Look at its status and try again.",
         )
 
+    write_devices(db, state, previous)
+    _add_decisions(db, state, previous.decisions)
 
-def _change_order(db: sqlite_utils.Database, change: OrderChange) -> None:
-    raised = db.execute("UPDATE devices SET sequence = sequence + 1 WHERE device_id = ?", [change.device_id])
-    if raised.rowcount != 1:
-        raise NotFound(f"There is no device {change.device_id!r:.80}.")
-    if change.order is None:
-        db.execute("DELETE FROM desired WHERE device_id = ? AND model = ?", [change.device_id, change.model])
-        return
-    order = change.order
-    table(db, "desired").upsert(
-        {
-            "device_id": change.device_id,
-            "model": change.model,
-            "version": order.version,
-            "manifest_sha256": order.manifest_sha256.hex(),
-            "variant": order.variant,
-            "deployment_id": order.deployment_id,
-            "alternatives": msgspec.json.encode(order.alternatives).decode(),
-            "policy": order.policy.value,
-            "shadow_s": order.shadow_s,
-        },
-        pk=("device_id", "model"),
+
+def _add_decisions(db: sqlite_utils.Database, state: Rollout, known: int) -> None:
+    """Add the decisions that came since so many were known."""
+    new = min(state.decisions - known, len(state.history))
+    entries = state.history[len(state.history) - new :]
+    db.conn.executemany(
+        "INSERT INTO rollout_decisions (rollout, decision, at_s, kind, text) VALUES (?, ?, ?, ?, ?)",
+        [
+            (state.number, state.decisions - new + place, entry.at_s, entry.kind.value, entry.text)
+            for place, entry in enumerate(entries, start=1)
+        ],
     )
 
 
@@ -168,13 +219,10 @@ def _state_columns(state: Rollout) -> dict[str, Any]:
         "status": state.status.value,
         "is_open": int(state.status is not Status.CREATED and not state.status.is_final),
         "revision": state.revision,
-        "state": encode_rollout(state).decode(),
+        "state": encode_summary(state).decode(),
     }
 
 
-def _rollout(row: dict[str, Any]) -> RolloutRow:
-    return RolloutRow(
-        state=decode_rollout(row["state"].encode()),
-        position=row["position"],
-        created_at_s=row["created_at_s"],
-    )
+def _summary(row: tuple[str, int, float]) -> SummaryRow:
+    text, position, created_at_s = row
+    return SummaryRow(state=decode_summary(text.encode()), position=position, created_at_s=created_at_s)

@@ -18,7 +18,7 @@ from hub.store.sqlite.migrations import (
     m010_alerts,
     m011_concepts,
     m012_samples,
-    m014_order_windows,
+    m013_rollout_devices,
 )
 from hub.store.sqlite.migrations.registry import migrations, table
 
@@ -35,7 +35,7 @@ __all__ = [
     "m010_alerts",
     "m011_concepts",
     "m012_samples",
-    "m014_order_windows",
+    "m013_rollout_devices",
     "migrations",
     "table",
 ]

@@ -1,0 +1,182 @@
+"""Orders to devices: the way forward, the way back, and their end without a report.
+
+What concerns many devices is done on columns; an order costs the same however large the fleet is. Devices
+of a stage that has begun *wait* until their order is released, as fast as the plan allows; likewise the ways
+back of a rollout that is rolling back. A cursor tells before which place nobody waits, so that what is
+released is found without looking at the fleet.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.errors import Cause
+from fleet.rollout.columns import (
+    CODES,
+    IS_TERMINAL,
+    KINDS,
+    NO_VERSION,
+    NOT_BACK,
+    QUEUED,
+    STATES,
+    SUCCEEDED,
+    WAITING,
+    Deployment,
+    Mask,
+    Places,
+    Rows,
+    back_id,
+    forward_id,
+)
+from fleet.rollout.draft import Draft
+
+_CANCELED = CODES[DeploymentState.CANCELED]
+_OPEN_KINDS = [kind for kind in range(1, KINDS) if not STATES[kind - 1].is_terminal]
+
+
+def open_orders(draft: Draft) -> int:
+    """Return how many devices were sent the version and have not ended."""
+    return sum(counts[kind] for counts in draft.editing.tally for kind in _OPEN_KINDS)
+
+
+def release_forward(draft: Draft) -> None:
+    """Order the way forward of devices that wait in stages that have begun, as many as the plan allows."""
+    rollout, plan = draft.rollout, draft.rollout.plan
+    stage, count = rollout.stage_index, len(rollout.deployments)
+    if rollout.cursor >= count or not any(t[WAITING] for t in draft.editing.tally[: stage + 1]):
+        return
+    rate, limit = plan.devices_per_minute, count
+    if rate is not None:
+        limit = min(limit, int(rollout.pace.available(rate, draft.now_s)))
+    if plan.concurrency is not None:
+        limit = min(limit, plan.concurrency - open_orders(draft))
+    if limit < 1:
+        return
+
+    def waits(rows: Rows) -> Mask:
+        unsent = (rows["state"] == QUEUED) & np.isnan(rows["ordered_s"]) & np.isnan(rows["due_s"])
+        return np.asarray(unsent & (rows["stage"] <= stage))
+
+    places = draft.editing.where(waits, start=rollout.cursor, limit=limit)
+    draft.change(cursor=int(places[-1]) + 1 if len(places) == limit else count)
+    if rate is not None:
+        draft.change(pace=rollout.pace.less(len(places), rate, draft.now_s))
+    _order_forward(draft, places)
+
+
+def _order_forward(draft: Draft, places: Places) -> None:
+    rollout, now_s = draft.rollout, draft.now_s
+    if len(places) == 0:
+        return
+    due_s = now_s + rollout.plan.deployment_timeout_s + rollout.plan.shadow_s  # nobody goes back in a shadow
+    draft.editing.assign(places, since_s=now_s, ordered_s=now_s, due_s=due_s)
+    draft.due_by(due_s)
+    tries = draft.editing.column("tries", places).tolist()
+    device_ids = draft.editing.members.device_ids(places)
+    for place, device_id, tried in zip(places.tolist(), device_ids, tries, strict=True):
+        deployment_id = forward_id(rollout.number, place, tried)
+        draft.assign(device_id, deployment_id, rollout.version, shadow_s=rollout.plan.shadow_s)
+
+
+def send_back(draft: Draft, places: Places) -> None:
+    """Let devices go back to what they ran before; they wait for the order until it is released."""
+    if len(places) == 0:
+        return
+    draft.editing.assign(places, back_state=QUEUED, back_since_s=draft.now_s, due_s=np.nan)
+    versions = draft.editing.column("previous_version", places)
+    count_back(draft, len(places), removals=int((versions == NO_VERSION).sum()))
+    draft.change(back_cursor=min(draft.rollout.back_cursor, int(places[0])))
+
+
+def release_back(draft: Draft) -> None:
+    """Order the ways back that wait, as many as the plan allows."""
+    rollout, count = draft.rollout, len(draft.rollout.deployments)
+    if rollout.open_restores == 0 or rollout.back_cursor >= count:
+        return
+    rate, limit = rollout.plan.rollback_devices_per_minute, count
+    if rate is not None:
+        limit = int(rollout.back_pace.available(rate, draft.now_s))
+    if limit < 1:
+        return
+    places = draft.editing.where(
+        lambda rows: np.asarray((rows["back_state"] == QUEUED) & np.isnan(rows["back_ordered_s"])),
+        start=rollout.back_cursor,
+        limit=limit,
+    )
+    draft.change(back_cursor=int(places[-1]) + 1 if len(places) == limit else count)
+    if rate is not None:
+        draft.change(back_pace=rollout.back_pace.less(len(places), rate, draft.now_s))
+    order_back(draft, places)
+
+
+def order_back(draft: Draft, places: Places) -> None:
+    """Order the way back of devices that are to go it."""
+    if len(places) == 0:
+        return
+    number, now_s = draft.rollout.number, draft.now_s
+    due_s = now_s + draft.rollout.plan.deployment_timeout_s
+    draft.editing.assign(places, back_since_s=now_s, back_ordered_s=now_s, due_s=due_s)
+    draft.due_by(due_s)
+    versions = draft.editing.column("previous_version", places).tolist()
+    device_ids = draft.editing.members.device_ids(places)
+    for place, device_id, version in zip(places.tolist(), device_ids, versions, strict=True):
+        draft.assign(device_id, back_id(number, place), None if version == NO_VERSION else version)
+
+
+def order_one_back(draft: Draft, deployment: Deployment) -> None:
+    """Send one device that failed back at once, whatever the pace."""
+    places = np.array([deployment.index])
+    cursor = draft.rollout.back_cursor
+    send_back(draft, places)
+    draft.change(back_cursor=cursor)
+    order_back(draft, places)
+
+
+def cancel_forward(draft: Draft, cause: Cause) -> None:
+    """End every way forward that is open, or was never ordered."""
+    places = draft.editing.where(_is_open_forward)
+    draft.editing.assign(places, state=_CANCELED, since_s=draft.now_s, cause=cause, due_s=np.nan)
+    for number in range(len(draft.rollout.stages)):
+        draft.change_stage(number, open=0)
+
+
+def cancel_back(draft: Draft, cause: Cause) -> None:
+    """End every way back that is open, or waits."""
+    if draft.rollout.open_restores == 0:
+        return
+    places = draft.editing.where(lambda rows: ~IS_TERMINAL[rows["back_state"]] & _has_restore(rows))
+    draft.editing.assign(
+        places, back_state=_CANCELED, back_since_s=draft.now_s, back_cause=cause, due_s=np.nan
+    )
+    draft.change(open_restores=0, open_removals=0)
+
+
+def to_go_back(draft: Draft, *, keep: bool) -> Places:
+    """Return the devices that a rollback concerns, before anything is canceled.
+
+    Args:
+        draft: Of this step.
+        keep: Leave the version where it has succeeded.
+    """
+
+    def concerned(rows: Rows) -> Mask:
+        was_sent = ~np.isnan(rows["ordered_s"]) | (rows["tries"] > 0)
+        found = was_sent & _is_open_forward(rows)
+        return np.asarray(found if keep else found | (rows["state"] == SUCCEEDED))
+
+    return draft.editing.where(concerned)
+
+
+def count_back(draft: Draft, change: int, *, removals: int) -> None:
+    """Note that so many more ways back are open, and how many of them are removals."""
+    rollout = draft.rollout
+    draft.change(open_restores=rollout.open_restores + change, open_removals=rollout.open_removals + removals)
+
+
+def _is_open_forward(rows: Rows) -> Mask:
+    return np.asarray(~IS_TERMINAL[rows["state"]])
+
+
+def _has_restore(rows: Rows) -> Mask:
+    return np.asarray(rows["back_state"] != NOT_BACK)

@@ -1,0 +1,36 @@
+"""How fast orders are given: a bucket of credit that fills at the plan's rate.
+
+In any time of t seconds at most ``per_minute · t / 60 + burst`` orders are given, where the burst is what ten
+seconds bring, or one order: so a hub that ticks every second gives them evenly, and one that was busy for
+some seconds loses nothing.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+BURST_S = 10.0
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """The bucket.
+
+    Attributes:
+        credit: How many orders it held.
+        at_s: When; None while nothing was taken, and it is full.
+    """
+
+    credit: float = 0.0
+    at_s: float | None = None
+
+    def available(self, per_minute: float, now_s: float) -> float:
+        """Return how many orders it holds now; only whole ones can be given."""
+        burst = max(1.0, per_minute * BURST_S / 60.0)
+        if self.at_s is None:
+            return burst
+        return min(burst, self.credit + max(0.0, now_s - self.at_s) * per_minute / 60.0)
+
+    def less(self, count: int, per_minute: float, now_s: float) -> Pace:
+        """Return the bucket after so many orders were given."""
+        at_s = now_s if self.at_s is None else max(now_s, self.at_s)  # a clock set back brings no credit
+        return Pace(self.available(per_minute, now_s) - count, at_s)
