@@ -14,11 +14,11 @@ from hub.store.rows import OrderChange
 
 _ORDER = (
     "INSERT INTO desired (device_id, model, version, manifest_sha256, variant, deployment_id, alternatives,"
-    " policy, shadow_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " policy, shadow_s, maintenance, mode) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
     " ON CONFLICT (device_id, model) DO UPDATE SET"
     " version = excluded.version, manifest_sha256 = excluded.manifest_sha256, variant = excluded.variant,"
     " deployment_id = excluded.deployment_id, alternatives = excluded.alternatives, policy = excluded.policy,"
-    " shadow_s = excluded.shadow_s"
+    " shadow_s = excluded.shadow_s, maintenance = excluded.maintenance, mode = excluded.mode"
 )
 
 
@@ -59,4 +59,6 @@ def _values(device_id: str, order: ModelOrder) -> tuple[Any, ...]:
         msgspec.json.encode(order.alternatives).decode(),
         order.policy.value,
         order.shadow_s,
+        None if order.maintenance is None else msgspec.json.encode(order.maintenance).decode(),
+        order.mode.value,
     )

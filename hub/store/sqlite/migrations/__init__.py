@@ -19,6 +19,7 @@ from hub.store.sqlite.migrations import (
     m011_concepts,
     m012_samples,
     m013_rollout_devices,
+    m014_order_windows,
 )
 from hub.store.sqlite.migrations.registry import migrations, table
 
@@ -36,6 +37,7 @@ __all__ = [
     "m011_concepts",
     "m012_samples",
     "m013_rollout_devices",
+    "m014_order_windows",
     "migrations",
     "table",
 ]
