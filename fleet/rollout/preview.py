@@ -1,0 +1,258 @@
+"""The dry run: what a rollout would do, worked out before anything moves.
+
+The cohorts are the engine's own: the preview reads them from the rollout that `fleet.rollout.engine.create`
+made, so that it cannot differ from what then happens. What it adds are estimates, in these terms::
+
+    broadcast        bytes of a stage's variants, each blob once: the broker fans it out
+    at most          the broadcast, and every blob of every device's own variants asked for again
+    work of a stage  max((devices - 1) × 60 / devices_per_minute,
+                         (⌈devices / concurrency⌉ - 1) × typical install) + typical install + shadow
+    expected         Σ over the stages of work + minimum_bake_s
+    longest          likewise, when every deployment takes all the time and tries it has, + maximum_bake_s
+
+Waiting for an approval, a maintenance window or a person at a paused rollout is in none of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+
+from fleet.protocol.assignment import VariantPolicy
+from fleet.protocol.errors import VariantUnsupported
+from fleet.protocol.manifest import File, Manifest
+from fleet.protocol.messages import Capabilities
+from fleet.rollout.obstacles import Candidate, Obstacle, Refusal, obstacles
+from fleet.rollout.plan import Plan
+from fleet.rollout.state import Rollout
+from fleet.variants import Offer
+
+MAX_NAMED = 20
+"""Most devices that a stage or an obstacle names, unless all are asked for."""
+
+
+class VariantPreview(msgspec.Struct, frozen=True):
+    """What devices of one variant would fetch.
+
+    Attributes:
+        variant: Its name, or several where a device measures which is best, joined by ``+``.
+        devices: How many devices.
+        size_bytes: What one of them fetches at most.
+    """
+
+    variant: str
+    devices: int
+    size_bytes: int
+
+
+class StagePreview(msgspec.Struct, frozen=True):
+    """What one stage would do.
+
+    Attributes:
+        name: As in the plan.
+        devices: How many it adds.
+        strata: How many of them have each value of each attribute, such as ``{"site": {"lyon": 3}}``.
+        named: The devices, `MAX_NAMED` at most unless all were asked for.
+        broadcast_bytes: See the head of this file, like the next three.
+        most_bytes: Likewise.
+        expected_s: Likewise; install time is 0 where none is known.
+        longest_s: Likewise.
+    """
+
+    name: str
+    devices: int
+    strata: dict[str, dict[str, int]]
+    named: tuple[str, ...]
+    broadcast_bytes: int
+    most_bytes: int
+    expected_s: float
+    longest_s: float
+
+
+class Preview(msgspec.Struct, frozen=True):
+    """What a rollout would do.
+
+    Attributes:
+        model: Name of the model.
+        version: The version that it would bring.
+        devices: How many devices it would reach.
+        left_out: How many devices run the version already.
+        stages: In order.
+        variants: What would be fetched, by variant.
+        broadcast_bytes: Sum over the stages.
+        most_bytes: Likewise.
+        expected_s: Likewise.
+        longest_s: Likewise.
+        typical_install_s: The median of past installs of the model; None if there was none.
+        obstacles: How many devices meet each obstacle.
+        refusals: These devices, `MAX_NAMED` of each obstacle unless all were asked for.
+    """
+
+    model: str
+    version: int
+    devices: int
+    left_out: int
+    stages: tuple[StagePreview, ...]
+    variants: tuple[VariantPreview, ...]
+    broadcast_bytes: int
+    most_bytes: int
+    expected_s: float
+    longest_s: float
+    typical_install_s: float | None
+    obstacles: dict[Obstacle, int]
+    refusals: tuple[Refusal, ...]
+
+
+class _Fetch(msgspec.Struct, frozen=True):
+    """What a device would fetch."""
+
+    variant: str
+    files: tuple[File, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        return sum({file.sha256: file.size_bytes for file in self.files}.values())
+
+
+def preview(
+    rollout: Rollout,
+    candidates: Mapping[str, Candidate],
+    manifest: Manifest,
+    *,
+    offer: Callable[[str, Capabilities], Offer],
+    typical_install_s: float | None,
+    all_named: bool = False,
+) -> Preview:
+    """Return what a rollout would do.
+
+    Args:
+        rollout: As the engine created it; it was not started.
+        candidates: Every device of the rollout; others are counted as left out.
+        manifest: Of the version.
+        offer: Gives the variants that a device is offered; raises `VariantUnsupported`.
+        typical_install_s: Of past installs of the model; None if there was none.
+        all_named: Whether to name every device.
+    """
+    fetches: dict[str, _Fetch] = {}
+    refusals: list[Refusal] = []
+    cohorts: list[list[str]] = [[] for _ in rollout.plan.stages]
+    for part in rollout.deployments:
+        candidate = candidates[part.device_id]
+        cohorts[part.stage].append(part.device_id)
+        fetch, found = _fetch(part.device_id, candidate, manifest, rollout.plan, offer)
+        if fetch is not None:
+            fetches[part.device_id] = fetch
+        refusals += [Refusal(part.device_id, obstacle, detail) for obstacle, detail in found]
+    bound = None if all_named else MAX_NAMED
+    stages: list[StagePreview] = []
+    for index, cohort in enumerate(cohorts):
+        times_s = stage_times_s(rollout.plan, index, len(cohort), typical_install_s)
+        found_here = [fetches[device_id] for device_id in cohort if device_id in fetches]
+        strata = _strata(candidates[device_id].cohorts for device_id in cohort)
+        broadcast_bytes, most_bytes = _bytes(found_here)
+        stages.append(
+            StagePreview(
+                name=rollout.plan.stages[index].name,
+                devices=len(cohort),
+                strata=strata,
+                named=tuple(cohort[:bound]),
+                broadcast_bytes=broadcast_bytes,
+                most_bytes=most_bytes,
+                expected_s=times_s[0],
+                longest_s=times_s[1],
+            )
+        )
+    return Preview(
+        model=rollout.model,
+        version=rollout.version,
+        devices=sum(map(len, cohorts)),
+        left_out=len(candidates) - sum(map(len, cohorts)),
+        stages=tuple(stages),
+        variants=_variants(fetches.values()),
+        broadcast_bytes=sum(stage.broadcast_bytes for stage in stages),
+        most_bytes=sum(stage.most_bytes for stage in stages),
+        expected_s=sum(stage.expected_s for stage in stages),
+        longest_s=sum(stage.longest_s for stage in stages),
+        typical_install_s=typical_install_s,
+        obstacles=dict(Counter(refusal.obstacle for refusal in refusals)),
+        refusals=_bounded(refusals, bound),
+    )
+
+
+def stage_times_s(
+    plan: Plan, index: int, device_count: int, typical_install_s: float | None
+) -> tuple[float, float]:
+    """Return the expected and the longest time of a stage, see the head of this file.
+
+    Args:
+        plan: The plan.
+        index: The stage, from 0.
+        device_count: How many devices it adds.
+        typical_install_s: None for 0.
+    """
+    stage, install_s = plan.stages[index], typical_install_s or 0.0
+    tries = 1 + plan.retries.attempts
+    timeout_s = plan.deployment_timeout_s + plan.shadow_s
+    waits_s = plan.retries.backoff_s * (2.0**plan.retries.attempts - 1.0)
+    release_s = 0.0
+    if plan.devices_per_minute is not None:
+        release_s = max(0, device_count - 1) * 60.0 / plan.devices_per_minute
+    waves = 0 if plan.concurrency is None else max(0, math.ceil(device_count / plan.concurrency) - 1)
+    expected_s = max(release_s, waves * install_s) + install_s + plan.shadow_s + stage.minimum_bake_s
+    slowest_s = tries * timeout_s + waits_s
+    return expected_s, max(release_s, waves * slowest_s) + slowest_s + stage.maximum_bake_s
+
+
+def _fetch(
+    device_id: str,
+    candidate: Candidate,
+    manifest: Manifest,
+    plan: Plan,
+    offer: Callable[[str, Capabilities], Offer],
+) -> tuple[_Fetch | None, list[tuple[Obstacle, str]]]:
+    try:
+        offered = offer(device_id, candidate.capabilities)
+    except VariantUnsupported as error:
+        return None, [(Obstacle.UNSUPPORTED, str(error)), *obstacles(candidate, plan, 0)]
+    names = (offered.variant, *offered.alternatives)
+    if offered.policy is VariantPolicy.SMALLEST:
+        names = names[:1]
+    files = tuple(file for name in names for file in manifest.files(manifest.variant(name)))
+    fetch = _Fetch("+".join(names), files)
+    return fetch, obstacles(candidate, plan, fetch.size_bytes)
+
+
+def _bytes(fetches: Sequence[_Fetch]) -> tuple[int, int]:
+    """Return the bytes of a stage: broadcast, and at most."""
+    counts = Counter(fetches)
+    broadcast = {file.sha256: file.size_bytes for fetch in counts for file in fetch.files}
+    broadcast_bytes = sum(broadcast.values())
+    return broadcast_bytes, broadcast_bytes + sum(n * fetch.size_bytes for fetch, n in counts.items())
+
+
+def _strata(cohorts: Iterable[Mapping[str, str]]) -> dict[str, dict[str, int]]:
+    strata: dict[str, Counter[str]] = {}
+    for values in cohorts:
+        for attribute, value in values.items():
+            strata.setdefault(attribute, Counter())[value] += 1
+    return {attribute: dict(sorted(counts.items())) for attribute, counts in sorted(strata.items())}
+
+
+def _variants(fetches: Iterable[_Fetch]) -> tuple[VariantPreview, ...]:
+    counts = Counter(fetches)
+    return tuple(
+        VariantPreview(fetch.variant, number, fetch.size_bytes) for fetch, number in counts.most_common()
+    )
+
+
+def _bounded(refusals: Sequence[Refusal], bound: int | None) -> tuple[Refusal, ...]:
+    named: Counter[Obstacle] = Counter()
+    kept: list[Refusal] = []
+    for refusal in refusals:
+        named[refusal.obstacle] += 1
+        if bound is None or named[refusal.obstacle] <= bound:
+            kept.append(refusal)
+    return tuple(kept)

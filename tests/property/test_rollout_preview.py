@@ -1,0 +1,210 @@
+"""The dry run says what the engine then does: the same devices in the same stages, and sane estimates."""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleet.protocol.assignment import VariantPolicy
+from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.errors import InvalidPlan, VariantUnsupported
+from fleet.protocol.messages import Capabilities
+from fleet.rollout.engine import create, step
+from fleet.rollout.events import Assign, DeploymentReported, Promote, Start, Ticked
+from fleet.rollout.obstacles import Candidate, Obstacle
+from fleet.rollout.plan import Gate, Metric, MetricGate, Plan, Retries, Stage
+from fleet.rollout.plan_fit import Claim, settle_claims
+from fleet.rollout.preview import MAX_NAMED, Preview, preview
+from fleet.rollout.state import Kind, Rollout, Status
+from fleet.variants import Offer
+from tests.support.agent_bundles import build
+
+MANIFEST = build(2).manifest
+VARIANT = MANIFEST.variants[0]
+SIZE = sum({file.sha256: file.size_bytes for file in MANIFEST.files(VARIANT)}.values())
+ABLE = Capabilities("1", "x86_64", {"onnxruntime": "1.20"}, 2**30, SIZE)
+GATE = Gate(metrics=(MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.1, limit=0.3),))
+STEPS = [(1,), (1, "10%"), ("20%", "60%"), (2, 5), ()]
+
+plans = st.builds(
+    lambda steps, bake_s, rate, concurrency, retries: Plan(
+        stages=tuple(
+            Stage(devices=devices, minimum_bake_s=bake_s, maximum_bake_s=bake_s + 60)
+            for devices in (*steps, "all")
+        ),
+        gate=GATE,
+        devices_per_minute=rate,
+        concurrency=concurrency,
+        retries=Retries(attempts=retries),
+    ),
+    st.sampled_from(STEPS),
+    st.floats(0, 1000),
+    st.none() | st.floats(1, 1000),
+    st.none() | st.integers(1, 50),
+    st.integers(0, 3),
+)
+
+
+def offer(_: str, device: Capabilities) -> Offer:
+    if "onnxruntime" not in device.runtimes:
+        raise VariantUnsupported("It has no runtime.")
+    return Offer(VARIANT.name)
+
+
+def created(plan: Plan, devices: dict[str, int | None], seed: int = 7) -> Rollout:
+    return create(
+        number=1, kind=Kind.UPDATE, model="digits", version=2, manifest_sha256="b" * 64, plan=plan, seed=seed,
+        devices=devices, now_s=0.0,
+    )  # fmt: skip
+
+
+def previewed(rollout: Rollout, candidates: dict[str, Candidate], install_s: float | None = None) -> Preview:
+    return preview(rollout, candidates, MANIFEST, offer=offer, typical_install_s=install_s, all_named=True)
+
+
+def played(rollout: Rollout) -> list[set[str]]:
+    """Run a rollout on devices that all succeed, and return whom each stage ordered."""
+    now_s, waiting = 1.0, []
+    stages: list[set[str]] = []
+    rollout, commands = step(rollout, Start(by="anna"), now_s)
+    for _ in range(5000):
+        for command in commands:
+            if isinstance(command, Assign):
+                while len(stages) < len(rollout.stages):
+                    stages.append(set())
+                stages[-1].add(command.device_id)
+                waiting.append(command)
+        if rollout.status.is_final:
+            return stages
+        now_s += 61.0
+        if waiting:
+            order = waiting.pop()
+            report = DeploymentReported(
+                order.device_id, order.deployment_id, DeploymentState.SUCCEEDED, now_s, None
+            )
+            rollout, commands = step(rollout, report, now_s)
+        elif rollout.stages[-1].open == 0 and rollout.stages[-1].ended_s is None:
+            rollout, commands = step(rollout, Promote(by="anna", reason="the test"), now_s)
+        else:
+            rollout, commands = step(rollout, Ticked(), now_s)
+    raise AssertionError("the rollout does not end")
+
+
+@given(plans, st.integers(1, 40), st.integers(0, 2**32 - 1), st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_the_dry_run_names_the_devices_that_each_stage_then_orders(
+    plan: Plan, count: int, seed: int, already: int
+) -> None:
+    devices: dict[str, int | None] = {f"cam-{i}": 1 if i % 3 else None for i in range(count)}
+    devices |= {f"done-{i}": 2 for i in range(already)}
+    try:
+        rollout = created(plan, devices, seed)
+    except InvalidPlan:
+        return
+    told = previewed(rollout, dict.fromkeys(devices, Candidate(ABLE)))
+    assert (told.devices, told.left_out) == (count, already)
+    slow = msgspec.structs.replace(plan, devices_per_minute=None, concurrency=None)
+    assert [set(stage.named) for stage in told.stages] == played(created(slow, devices, seed))
+    assert [set(stage.named) for stage in told.stages] == played(rollout)
+    assert sum(stage.devices for stage in told.stages) == count
+
+
+@given(plans, st.integers(1, 60), st.none() | st.floats(0, 500))
+def test_estimates_are_sane(plan: Plan, count: int, install_s: float | None) -> None:
+    try:
+        rollout = created(plan, {f"cam-{i}": 1 for i in range(count)})
+    except InvalidPlan:
+        return
+    told = previewed(rollout, {f"cam-{i}": Candidate(ABLE) for i in range(count)}, install_s)
+    for stage, bounds in zip(told.stages, plan.stages, strict=True):
+        assert bounds.minimum_bake_s <= stage.expected_s <= stage.longest_s
+        assert stage.broadcast_bytes == SIZE
+        assert stage.most_bytes == SIZE + stage.devices * SIZE
+    if plan.devices_per_minute is not None:
+        assert told.stages[-1].expected_s >= (told.stages[-1].devices - 1) * 60 / plan.devices_per_minute
+    assert told.obstacles == {}
+
+
+def test_each_obstacle_is_counted_and_named() -> None:
+    plan = Plan(stages=(Stage(devices="all", minimum_bake_s=0, maximum_bake_s=1),), gate=GATE, shadow_s=5)
+    shadowing = msgspec.structs.replace(ABLE, obeys_wishes=True)
+    candidates = {
+        "fine": Candidate(shadowing, {"site": "lyon"}),
+        "full": Candidate(msgspec.structs.replace(shadowing, free_bytes=SIZE - 1), {"site": "oslo"}),
+        "bare": Candidate(msgspec.structs.replace(shadowing, runtimes={})),
+        "old": Candidate(ABLE),
+        "held": Candidate(shadowing, is_held=True),
+        "loud": Candidate(shadowing, is_quarantined=True),
+        "theirs": Candidate(shadowing, claimed_by=4),
+    }
+    told = previewed(created(plan, dict.fromkeys(candidates, 1)), candidates)
+    assert {refusal.device_id: refusal.obstacle for refusal in told.refusals} == {
+        "full": Obstacle.SPACE,
+        "bare": Obstacle.UNSUPPORTED,
+        "old": Obstacle.SHADOW,
+        "held": Obstacle.HELD,
+        "loud": Obstacle.QUARANTINED,
+        "theirs": Obstacle.CLAIMED,
+    }
+    assert told.obstacles == dict.fromkeys({refusal.obstacle for refusal in told.refusals}, 1)
+    assert told.stages[0].strata == {"site": {"lyon": 1, "oslo": 1}}
+    assert [(each.variant, each.devices, each.size_bytes) for each in told.variants] == [
+        (VARIANT.name, 6, SIZE)
+    ]
+
+
+def test_names_are_bounded_unless_all_are_asked_for() -> None:
+    plan = Plan(stages=(Stage(devices="all", minimum_bake_s=0, maximum_bake_s=1),), gate=GATE)
+    candidates = {f"cam-{i}": Candidate(ABLE, is_held=True) for i in range(50)}
+    rollout = created(plan, dict.fromkeys(candidates, 1))
+    told = preview(rollout, candidates, MANIFEST, offer=offer, typical_install_s=None)
+    assert len(told.stages[0].named) == len(told.refusals) == MAX_NAMED
+    assert told.obstacles == {Obstacle.HELD: 50}
+
+
+def test_of_a_choice_by_size_the_first_alone_is_fetched() -> None:
+    plan = Plan(stages=(Stage(devices="all", minimum_bake_s=0, maximum_bake_s=1),), gate=GATE)
+    rollout = created(plan, {"cam-1": 1})
+    told = preview(
+        rollout, {"cam-1": Candidate(ABLE)}, MANIFEST, typical_install_s=None,
+        offer=lambda _, __: Offer(VARIANT.name, (VARIANT.name,), VariantPolicy.SMALLEST),
+    )  # fmt: skip
+    assert told.variants[0].variant == VARIANT.name
+
+
+claims = st.lists(
+    st.builds(
+        Claim,
+        st.sampled_from([f"cam-{i}" for i in range(6)]),
+        st.integers(1, 3),
+        st.integers(-1, 1),
+        st.booleans(),
+    ),
+    unique_by=lambda claim: claim.device_id,
+)
+
+
+@given(st.sets(st.sampled_from([f"cam-{i}" for i in range(6)])), st.integers(-1, 1), claims)
+def test_a_device_is_in_one_rollout_whatever_reaches_it(
+    members: set[str], priority: int, held: list[Claim]
+) -> None:
+    met = [claim for claim in held if claim.device_id in members]
+    try:
+        settled = settle_claims(members, priority, held)
+    except InvalidPlan as error:
+        assert error.field == "priority"
+        assert any(claim.priority == priority for claim in met)
+        return
+    assert not settled.taken.keys() & settled.left.keys()
+    assert settled.taken.keys() | settled.left.keys() == {claim.device_id for claim in met}
+    for claim in met:
+        takes = claim.priority < priority and not claim.is_ordered
+        assert (claim.device_id in settled.taken) is takes
+
+
+def test_a_rollout_of_the_preview_was_not_started() -> None:
+    plan = Plan(stages=(Stage(devices="all", minimum_bake_s=0, maximum_bake_s=1),), gate=GATE)
+    rollout = created(plan, {"cam-1": 1})
+    previewed(rollout, {"cam-1": Candidate(ABLE)})
+    assert (rollout.status, rollout.revision) == (Status.CREATED, 0)
