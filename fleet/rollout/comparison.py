@@ -16,6 +16,10 @@ only the mean share is bounded, which is all that a bet needs (`fleet.rollout.ep
 **One metric, many pairs.** Shares are compared by the margin, latency by its quantile. Drift of the output
 compares the share of every cell, upwards and downwards: the evidence of drift is the mean of the e-values,
 and the evidence that there is none is the least of them, for all hypotheses have to be rejected.
+
+**Controls of another hour.** What comes over canaries and controls alike, an outage of a network, is the
+fault of neither, but controls of earlier stages were spared it. Against them the evidence of harm is the
+least of two: that the canaries are worse than those, and that they are beyond the metric's absolute limit.
 """
 
 from __future__ import annotations
@@ -121,6 +125,11 @@ def compare(gate: MetricGate, place: int, basis: Basis, canary: Arm, control: Ar
     if names:
         sides[WHOLE] = _standardized(parts, sides, rho)
     evidences = _evidences(gate, basis, list(sides.values()))
+    if basis is Basis.EARLIER:
+        beyond = _evidences(gate, Basis.LIMIT, list(sides.values()))
+        evidences = [
+            Evidences(min(one.harm, two.harm), one.safety) for one, two in zip(evidences, beyond, strict=True)
+        ]
     return [Compared(name, *parts[name], evidences[i]) for i, name in enumerate(parts)]
 
 

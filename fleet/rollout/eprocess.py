@@ -57,8 +57,8 @@ KEPT = 0.25
 LARGEST_LOG = 700.0
 """Evidence is not told beyond its exponential."""
 
-_STEPS = np.linspace(0.0, 1.0, 25)
-_LEVELS = 4
+_STEPS = np.linspace(0.0, 1.0, 13)
+_LEVELS = 5
 _LEAST_ANGLE = 1e-9
 _SUBEDGES = 4
 """A quantile is sought on so many edges in each latency bucket."""

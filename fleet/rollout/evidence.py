@@ -180,9 +180,7 @@ def tally(window: TelemetryWindow, gate: MetricGate) -> Tally:
             return _classes(window)
 
 
-def observe(
-    arm: Arm, window: TelemetryWindow, metrics: tuple[MetricGate, ...], *, is_new: bool, stratum: str = ""
-) -> Arm:
+def observe(arm: Arm, window: TelemetryWindow, metrics: tuple[MetricGate, ...], *, is_new: bool) -> Arm:
     """Return the arm with one more window.
 
     Args:
@@ -190,12 +188,23 @@ def observe(
         window: From a device of this arm.
         metrics: Of the gate.
         is_new: Whether the device has not contributed to the arm before.
-        stratum: The device's class; empty where devices have none.
     """
     if unusable(window) is not None:
         return msgspec.structs.replace(arm, unusable=arm.unusable + 1)
-    one = Arm(int(is_new), 1, 0, tuple(tally(window, gate) for gate in metrics))
-    return arm.plus(msgspec.structs.replace(one, strata={stratum: one}) if stratum else one)
+    return arm.plus(Arm(int(is_new), 1, 0, tuple(tally(window, gate) for gate in metrics)))
+
+
+def gathered(by_stratum: dict[str, Arm], metrics: int) -> Arm:
+    """Return the arm that consists of these classes of devices.
+
+    Args:
+        by_stratum: By the name of the class; with an empty name, devices that are of none.
+        metrics: How many the gate has.
+    """
+    whole = Arm.empty(metrics)
+    for name, arm in by_stratum.items():
+        whole = whole.plus(msgspec.structs.replace(arm, strata={name: arm}) if name else arm)
+    return whole
 
 
 def _unsure(window: TelemetryWindow, gate: MetricGate) -> Tally:

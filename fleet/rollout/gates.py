@@ -35,7 +35,8 @@ What the canaries are compared with:
 
 ===========  ======================================================================================
 CONCURRENT   the controls' samples of the same stage, while there are controls
-EARLIER      the controls' samples of the rollout's earlier stages, once everybody is a canary
+EARLIER      the controls' samples of the rollout's earlier stages, once everybody is a canary; because those
+             are of another hour, harm must also be shown against the absolute limit
 LIMIT        the metric's absolute ``limit``, where there is neither: a first version, or all at once
 ===========  ======================================================================================
 """
@@ -184,7 +185,7 @@ def _judge_metric(
         reading = sentences.shortage(gate)
     elif harm >= math.log(needed):
         outcome, deciding = Outcome.FAIL, _harmed(classes, alpha) or [whole]
-        reading = sentences.harm(harm, needed)
+        reading = sentences.harm(gate, basis, harm, needed)
     elif safety >= math.log(needed) and leaning:
         deciding = sorted(leaning, key=lambda one: -one.evidences.harm)[:1]
         reading = sentences.leaning(deciding[0])

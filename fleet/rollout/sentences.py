@@ -36,9 +36,10 @@ def comparison(gate: MetricGate, basis: Basis, compared: Compared, count: int = 
     return text
 
 
-def harm(log_e: float, needed: float) -> str:
+def harm(gate: MetricGate, basis: Basis, log_e: float, needed: float) -> str:
     """Return that the evidence of harm is enough."""
-    return f"e-value {_number(log_e)} ≥ {needed:,.0f}"
+    also = f", also beyond the {_bound(gate, Basis.LIMIT)}" if basis is Basis.EARLIER else ""
+    return f"e-value {_number(log_e)} ≥ {needed:,.0f}{also}"
 
 
 def safety(gate: MetricGate, basis: Basis, log_e: float, needed: float) -> str:

@@ -43,11 +43,11 @@ def test_harm_is_said_with_the_numbers_that_show_it() -> None:
 
 
 def test_the_sentence_says_the_evidence_that_was_enough() -> None:
-    said = verdict(arm((27, 120)), arm((168, 5600), devices=7))
+    said = verdict(arm((38, 120)), arm((168, 5600), devices=7))
     assert said.outcome is Outcome.FAIL
     assert said.sentence == (
-        "FAIL: label errors 22.5% of 120 on 1 canary against 3.0% of 5,600 on 7 controls; "
-        f"e-value {said.metrics[0].harm:.0f} ≥ 300"
+        "FAIL: label errors 31.7% of 120 on 1 canary against 3.0% of 5,600 on 7 controls; "
+        f"e-value {said.metrics[0].harm:,.0f} ≥ 300"
     )
 
 

@@ -1,0 +1,244 @@
+"""How well gates decide, beside fixed thresholds on the same evidence: ``make bench-gates``.
+
+::
+
+    draw harmless worlds ─► gate: false rollbacks      ─► thresholds of every rule, for the same rate of them
+    draw harmful worlds  ─► gate, rules so calibrated, as their makers show them ─► exposed, time ─► aims
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.aims import Aim
+from benchmarks.gates_rules import End, Fixed, peak, run_fixed, run_gate, series
+from benchmarks.gates_worlds import CLASSES, DEVICES, HARMED_CLASS, TICKS, Floats, Harm, draw, reaches
+from benchmarks.table import table
+from fleet.rollout.gates import Outcome
+from fleet.rollout.plan import Gate, Metric, MetricGate, Plan, Stage
+
+SEED = 9
+ERRORS = MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.005, limit=0.15)
+LATENCY = MetricGate(metric=Metric.LATENCY, quantile=0.9, ratio=1.1, budget_us=1e6)
+HARMLESS = (
+    Harm("harmless"),
+    Harm("harmless, devices differ", correlation=0.005),
+    Harm("harmless, they differ much", correlation=0.03),
+)
+HARMFUL = (
+    Harm("errors +1 point", errors=0.01),
+    Harm("errors +3 points", errors=0.03),
+    Harm("errors +10 points", errors=0.10),
+    Harm("+10 points in one class", errors=0.10, one_class=True),
+)
+HARMLESS_LATENCY = (Harm("harmless, by latency"),)
+HARMFUL_LATENCY = (Harm("latency x1.2", latency=1.2), Harm("latency x2", latency=2.0))
+TARGET = 0.01
+"""The rate of false rollbacks."""
+LATENCY_TICKS = 4 * 15
+"""Latency is drawn for so long, which costs most of the time."""
+SHOWN = (
+    ("Flagger, 5 checks above 1 %", Fixed("limit", 1, 5, 10), 0.01),
+    ("Argo, 3 checks above 5 %", Fixed("limit", 5, 3, 30), 0.05),
+    ("hawkBit, 10 % of devices", Fixed("devices", 10, 1, 10), 0.1),
+)
+"""As in their makers' examples."""
+FIXED = tuple(
+    Fixed(kind, interval, failures, bake)
+    for kind, interval, failures, bake in product(
+        ("limit", "devices", "difference"), (1, 5), (1, 3), (15, 30)
+    )
+    if interval * failures <= bake
+)
+Row = list[str]
+
+
+class Found(NamedTuple):
+    """How rollouts of one kind of harm ended, by rule.
+
+    Attributes:
+        harm: Which.
+        ends: By name of the rule.
+    """
+
+    harm: Harm
+    ends: dict[str, list[End]]
+
+
+def main() -> None:
+    """Run the benchmark as the command line says."""
+    parser = argparse.ArgumentParser(prog="benchmarks.gates", description="Measure how well gates decide.")
+    parser.add_argument("--harmless", type=int, default=1000, help="harmless rollouts, by default 1,000")
+    parser.add_argument("--harmful", type=int, default=200, help="rollouts of each harm, by default 200")
+    parser.add_argument("--quick", action="store_true", help="60 and 20 of them")
+    arguments = parser.parse_args()
+    harmless, harmful = (60, 20) if arguments.quick else (arguments.harmless, arguments.harmful)
+    errors = _family(ERRORS, HARMLESS, HARMFUL, (harmless, harmful), ticks=TICKS)
+    latency = _family(
+        LATENCY, HARMLESS_LATENCY, HARMFUL_LATENCY, (harmless // 5, harmful // 2), ticks=LATENCY_TICKS
+    )
+    texts = [_harmless_table([*errors[0], *latency[0]]), _harmful_table([*errors[1], *latency[1]])]
+    aims = _aims([*errors[0], *latency[0]], [*errors[1], *latency[1]])
+    sys.stdout.write("\n\n".join([*texts, "\n".join(str(aim) for aim in aims)]) + "\n")
+
+
+def _family(
+    metric: MetricGate,
+    harmless: Sequence[Harm],
+    harmful: Sequence[Harm],
+    sizes: tuple[int, int],
+    *,
+    ticks: int,
+) -> tuple[list[Found], list[Found]]:
+    """Return how harmless and harmful rollouts end, by the gate and by calibrated fixed rules."""
+    plan = plan_of(metric)
+    rules = [rule for rule in FIXED if rule.bake * len(reaches()) <= ticks and _suits(rule, metric)]
+    peaks: dict[Fixed, list[float]] = {rule: [] for rule in rules}
+    calm = [
+        _measured(
+            harm, plan, sizes[0], thresholds={}, peaks=peaks if harm is harmless[0] else {}, ticks=ticks
+        )
+        for harm in harmless
+    ]
+    thresholds = {
+        rule: float(np.quantile(values, 1.0 - TARGET, method="higher")) for rule, values in peaks.items()
+    }
+    return calm, [
+        _measured(harm, plan, sizes[1], thresholds=thresholds, peaks={}, ticks=ticks) for harm in harmful
+    ]
+
+
+def plan_of(metric: MetricGate) -> Plan:
+    """Return the plan of stages as `reaches` says, with one metric; its times are kept by the simulation."""
+    stages = tuple(Stage(devices=reach, minimum_bake_s=1.0, maximum_bake_s=2.0) for reach in reaches())
+    return Plan(stages=stages, gate=Gate(metrics=(metric,), error_budget=TARGET))
+
+
+def _suits(rule: Fixed, metric: MetricGate) -> bool:
+    return metric.metric is not Metric.LATENCY or rule.kind != "devices"
+
+
+def _measured(
+    harm: Harm,
+    plan: Plan,
+    count: int,
+    *,
+    thresholds: dict[Fixed, float],
+    peaks: dict[Fixed, list[float]],
+    ticks: int,
+) -> Found:
+    """Return how rollouts end; with ``peaks``, note what thresholds would have had to be."""
+    ends: dict[str, list[End]] = {}
+    latency = plan.gate.metrics[0].metric is Metric.LATENCY
+    for number in range(count):
+        world = draw(harm, np.random.default_rng([SEED, number]), ticks=ticks, latency=latency)
+        ends.setdefault("gate", []).append(run_gate(world, plan))
+        if harm.one_class:
+            ends.setdefault("gate without classes", []).append(run_gate(world, plan, by_class=False))
+        checked: dict[Fixed, tuple[Floats, list[int]]] = {
+            rule: series(world, rule) for rule in (*peaks, *thresholds)
+        }
+        for rule, (values, exposed) in checked.items():
+            if rule in peaks:
+                peaks[rule].append(peak(values, rule))
+            if rule in thresholds:
+                ends.setdefault(str(rule), []).append(run_fixed(values, exposed, rule, thresholds[rule]))
+        if not latency:
+            for name, rule, threshold in SHOWN:
+                ends.setdefault(name, []).append(run_fixed(*series(world, rule), rule, threshold))
+    sys.stderr.write(f"  {harm.name}\n")
+    return Found(harm, ends)
+
+
+def _best(found: Found, kinds: Sequence[str]) -> list[End]:
+    """Return the ends of the rule of these kinds that exposed fewest devices."""
+    rules = [rule for rule in FIXED if rule.kind in kinds and str(rule) in found.ends]
+    return min((found.ends[str(rule)] for rule in rules), key=_exposed)
+
+
+def _exposed(ends: Sequence[End]) -> float:
+    return float(np.mean([end.exposed for end in ends]))
+
+
+def _share(ends: Sequence[End], outcome: Outcome) -> float:
+    return sum(end.outcome is outcome for end in ends) / len(ends)
+
+
+def _harmless_table(found: Sequence[Found]) -> str:
+    rows = [
+        [
+            one.harm.name,
+            name,
+            f"{len(ends)}",
+            *(
+                f"{_share(ends, outcome):.3f}"
+                for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
+            ),
+            f"{np.median([end.ticks for end in ends]):.0f}",
+        ]
+        for one in found
+        for name, ends in one.ends.items()
+    ]
+    columns = ["version", "rule", "rollouts", "rolled back", "paused", "passed", "windows"]
+    notes = (f"{DEVICES:,} devices, a look after every window of each, error budget {TARGET:g}.",)
+    return table("Harmless versions", columns, rows, notes)
+
+
+def _harmful_table(found: Sequence[Found]) -> str:
+    rows: list[Row] = []
+    for one in found:
+        by_name = {name: ends for name, ends in one.ends.items() if not name.startswith("Fixed(")}
+        by_name["best fixed limit"] = _best(one, ("limit", "devices"))
+        by_name["best fixed difference"] = _best(one, ("difference",))
+        rows += [_harmful_row(one.harm.name, name, ends) for name, ends in by_name.items()]
+    columns = ["version", "rule", "rollouts", "rolled back", "paused", "exposed", "windows"]
+    notes = (
+        "Best: of all intervals, numbers of checks and bakes, at 1 % false rollbacks of harmless versions.",
+    )
+    return table("Harmful versions", columns, rows, notes)
+
+
+def _harmful_row(harm: str, name: str, ends: list[End]) -> Row:
+    caught = [end.ticks for end in ends if end.outcome is Outcome.FAIL]
+    return [
+        harm,
+        name,
+        f"{len(ends)}",
+        *(f"{_share(ends, outcome):.3f}" for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)),
+        f"{_exposed(ends):.0f}",
+        f"{np.median(caught):.0f}" if caught else "-",
+    ]
+
+
+def _aims(harmless: Sequence[Found], harmful: Sequence[Found]) -> list[Aim]:
+    aims = [
+        Aim(f"false-rollbacks-{_slug(one.harm)}", _share(one.ends["gate"], Outcome.FAIL), "<=", TARGET)
+        for one in harmless
+    ]
+    ratios = [_exposed(one.ends["gate"]) / _exposed(_best(one, ("limit", "devices"))) for one in harmful]
+    aims += [
+        Aim(f"exposed-of-best-fixed-{_slug(one.harm)}", ratio, "<=", 0.5)
+        for one, ratio in zip(harmful, ratios, strict=True)
+    ]
+    ours = float(np.mean([_exposed(one.ends["gate"]) for one in harmful]))
+    theirs = float(np.mean([_exposed(_best(one, ("limit", "devices"))) for one in harmful]))
+    aims.append(Aim("exposed-of-best-fixed-all-harms", ours / theirs, "<=", 0.5))
+    confined = next(one for one in harmful if one.harm.one_class)
+    name = f"hardware={CLASSES[HARMED_CLASS]}"
+    named = [end.outcome is Outcome.FAIL and name in end.classes for end in confined.ends["gate"]]
+    aims.append(Aim("harm-in-one-class-found-and-named", float(np.mean(named)), ">=", 0.95))
+    return aims
+
+
+def _slug(harm: Harm) -> str:
+    return "".join(c if c.isalnum() else "-" for c in harm.name).replace("--", "-").strip("-")
+
+
+if __name__ == "__main__":
+    main()
