@@ -148,6 +148,16 @@ class Deployments:
         """Yield the deployments whose rows pass a test, the first ones if there is a limit."""
         return self.at(scan([page.rows for page in self.pages], test, limit=limit))
 
+    def plus(self, device_ids: Sequence[str], rows: Rows) -> Deployments:
+        """Return these deployments and others after them; the rows have no causes."""
+        full, rest = divmod(len(self), PAGE_SIZE)
+        pages = self.pages[:full]
+        if rest:
+            last = self.pages[full]
+            head = np.concatenate((last.rows, rows[: PAGE_SIZE - rest]))
+            pages, rows = (*pages, frozen(head, last.causes)), rows[PAGE_SIZE - rest :]
+        return Deployments(self.number, self.members.plus(device_ids), (*pages, *pages_of(rows)))
+
     def tally(self, stages: int) -> NDArray[np.int64]:
         """Count the devices by stage and `fleet.rollout.columns.kinds`; shape (stages, KINDS)."""
         counts = np.zeros(stages * KINDS, dtype=np.int64)

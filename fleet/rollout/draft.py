@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from fleet.rollout.columns import Deployment
+from fleet.rollout.columns import WAITING, Deployment, Rows
 from fleet.rollout.deployments import Deployments
 from fleet.rollout.editing import Editing
 from fleet.rollout.events import Announce, Assign, Command
@@ -63,10 +63,19 @@ class Draft:
         self.change(stages=tuple(stages))
 
     def recast(self, cohort_ends: tuple[int, ...], deployments: Deployments) -> None:
-        """Put other deployments in the place of all there are; nothing was ordered yet."""
+        """Put other deployments in the place of all there are; what was written to them is lost."""
         tally = deployments.tally(len(cohort_ends)).tolist()
         self.change(cohort_ends=cohort_ends, deployments=deployments, tally=tuple(map(tuple, tally)))
-        self.editing = Editing(self.rollout.deployments, self.rollout.tally)
+        self.editing = Editing(deployments, self.rollout.tally)
+
+    def extend(self, device_ids: list[str], rows: Rows) -> None:
+        """Add devices that wait for their order after all others."""
+        deployments = self.editing.finished().plus(device_ids, rows)
+        tally = [list(counts) for counts in self.editing.tally]
+        for stage in rows["stage"].tolist():
+            tally[stage][WAITING] += 1
+        self.change(deployments=deployments, tally=tuple(map(tuple, tally)))
+        self.editing = Editing(deployments, self.rollout.tally)
 
     def due_by(self, at_s: float) -> None:
         """Note that something of a device is due at a time."""

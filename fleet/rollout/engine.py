@@ -14,6 +14,7 @@ Abort              ends       ends       ends         Conflict        Conflict
 Supersede          ends       ends       ends         ends            Conflict
 DeploymentReport.  -          taken      taken        taken           -
 Deployments…       -          taken      taken        taken           -
+DevicesJoined      taken      taken      taken        -               -
 EvidenceObserved   -          taken      taken        -               -
 WasAway            -          forgives   forgives     forgives        -
 Ticked             -          rules      rules        rules           -
@@ -25,13 +26,14 @@ every event that is taken, the rules of `fleet.rollout.rules` are applied.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from fleet.protocol.errors import Cause, Conflict, InvalidPlan
-from fleet.rollout import attempts, rules, telemetry
+from fleet.rollout import attempts, joining, rules, telemetry
 from fleet.rollout.deployments import Deployments
 from fleet.rollout.draft import Draft
 from fleet.rollout.events import (
@@ -39,6 +41,7 @@ from fleet.rollout.events import (
     Command,
     DeploymentReported,
     DeploymentsReported,
+    DevicesJoined,
     Event,
     EvidenceObserved,
     Pause,
@@ -52,7 +55,7 @@ from fleet.rollout.events import (
 from fleet.rollout.plan import Plan
 from fleet.rollout.plan_checks import check_plan
 from fleet.rollout.state import PAUSED_BY, CauseCode, Happening, Kind, Rollout, Status
-from fleet.rollout.targeting import cohort_ends, ordered
+from fleet.rollout.targeting import named_strata, ordered, stage_sizes
 
 
 def create(
@@ -66,6 +69,8 @@ def create(
     seed: int,
     devices: Mapping[str, int | None],
     now_s: float,
+    strata: Mapping[str, str] | None = None,
+    cohorts: Mapping[int, Collection[str]] | None = None,
 ) -> Rollout:
     """Return a new rollout in status CREATED. Devices that run the version already are left out.
 
@@ -79,6 +84,8 @@ def create(
         seed: Fixes the order of devices.
         devices: For each device the version that it runs now, None for none.
         now_s: Hub time, Unix seconds.
+        strata: The stratum of devices, see `fleet.rollout.targeting`; None for one that all are in.
+        cohorts: By the place of a stage that names its cohort: the devices that match.
 
     Raises:
         InvalidPlan: The plan is refused, does not fit these devices or this kind, or there is nobody to
@@ -86,8 +93,15 @@ def create(
     """
     check_plan(plan)
     _check_kind(kind, plan)
-    ends, deployments = _cohorts(
-        number=number, version=version, plan=plan, seed=seed, devices=devices, now_s=now_s
+    cast = _cast(
+        plan,
+        number=number,
+        version=version,
+        seed=seed,
+        devices=devices,
+        now_s=now_s,
+        strata=strata or {},
+        cohorts=cohorts or {},
     )
     return Rollout(
         number=number,
@@ -98,9 +112,10 @@ def create(
         plan=plan,
         seed=seed,
         created_s=now_s,
-        cohort_ends=ends,
-        tally=tuple(map(tuple, deployments.tally(len(ends)).tolist())),
-        deployments=deployments,
+        cohort_ends=cast.ends,
+        strata=cast.strata,
+        tally=tuple(map(tuple, cast.deployments.tally(len(cast.ends)).tolist())),
+        deployments=cast.deployments,
     )
 
 
@@ -134,6 +149,8 @@ def step(rollout: Rollout, event: Event, now_s: float) -> tuple[Rollout, tuple[C
             attempts.take_report(draft, event)
         case DeploymentsReported():
             attempts.take_reports(draft, event.reports)
+        case DevicesJoined():
+            joining.take_in(draft, event)
         case EvidenceObserved():
             telemetry.take_windows(draft, event)
         case WasAway():
@@ -144,15 +161,25 @@ def step(rollout: Rollout, event: Event, now_s: float) -> tuple[Rollout, tuple[C
     return draft.finished()
 
 
-def _cohorts(
+class _Cast(NamedTuple):
+    """Devices in their stages."""
+
+    ends: tuple[int, ...]
+    strata: tuple[str, ...]
+    deployments: Deployments
+
+
+def _cast(
+    plan: Plan,
     *,
     number: int,
     version: int,
-    plan: Plan,
     seed: int,
     devices: Mapping[str, int | None],
     now_s: float,
-) -> tuple[tuple[int, ...], Deployments]:
+    strata: Mapping[str, str],
+    cohorts: Mapping[int, Collection[str]],
+) -> _Cast:
     """Put the devices that do not run the version into stages.
 
     Raises:
@@ -161,32 +188,50 @@ def _cohorts(
     targets = [device_id for device_id, previous in devices.items() if previous != version]
     if not targets:
         raise InvalidPlan(f"There is no device to bring version {version} to.")
-    ends = cohort_ends(plan.stages, len(targets))
-    order = ordered(seed, targets)
-    stages = np.repeat(np.arange(len(ends), dtype=np.uint8), np.diff((0, *ends)))
-    deployments = Deployments.queued(number, {name: devices[name] for name in order}, stages, now_s)
-    return ends, deployments
+    order, ends = stage_sizes(plan.stages, ordered(seed, targets, strata), cohorts)
+    names = named_strata(strata.get(device_id, "") for device_id in order)
+    code = {name: place for place, name in enumerate(names)}
+    deployments = Deployments.queued(
+        number,
+        {device_id: devices[device_id] for device_id in order},
+        np.repeat(np.arange(len(ends), dtype=np.uint8), np.diff((0, *ends))),
+        now_s,
+        np.array([code.get(strata.get(device_id, ""), 0) for device_id in order], dtype=np.uint16),
+    )
+    return _Cast(ends, names, deployments)
 
 
 def _start(draft: Draft, event: Start) -> None:
-    rollout = draft.rollout
     _require(draft, "started", Status.CREATED)
     if event.running is not None:
-        members = rollout.deployments.members
-        names = members.device_ids(np.arange(len(members)))
-        devices = {device_id: event.running.get(device_id) for device_id in names}
-        ends, deployments = _cohorts(
-            number=rollout.number,
-            version=rollout.version,
-            plan=rollout.plan,
-            seed=rollout.seed,
-            devices=devices,
-            now_s=draft.now_s,
-        )
-        draft.recast(ends, deployments)
+        _recast(draft, event.running)
     draft.change(status=Status.RUNNING)
     draft.decide(Happening.STARTED, f"Started by {event.by}.")
     rules.begin_stage(draft)
+
+
+def _recast(draft: Draft, running: Mapping[str, int | None]) -> None:
+    """Put the devices into stages anew, by what they run now; a stage's named cohort stays who it was."""
+    rollout = draft.rollout
+    devices: dict[str, int | None] = {}
+    strata: dict[str, str] = {}
+    cohorts: dict[int, set[str]] = {number: set() for number in range(len(rollout.plan.stages))}
+    for part in rollout.deployments:
+        devices[part.device_id] = running.get(part.device_id)
+        strata[part.device_id] = rollout.strata[part.stratum]
+        cohorts[part.stage].add(part.device_id)
+    cast = _cast(
+        rollout.plan,
+        number=rollout.number,
+        version=rollout.version,
+        seed=rollout.seed,
+        devices=devices,
+        now_s=draft.now_s,
+        strata=strata,
+        cohorts=cohorts,
+    )
+    draft.change(strata=cast.strata)
+    draft.recast(cast.ends, cast.deployments)
 
 
 def _pause(draft: Draft, event: Pause) -> None:

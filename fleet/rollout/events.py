@@ -101,6 +101,28 @@ class DeploymentsReported(msgspec.Struct, frozen=True):
     reports: tuple[DeploymentReported, ...]
 
 
+class Joiner(msgspec.Struct, frozen=True):
+    """A device that came to match a rollout's target.
+
+    Attributes:
+        device_id: The device.
+        version: What it runs, and goes back to; None for none.
+        stratum: See `fleet.rollout.targeting`.
+        matching: Places of the stages whose cohort it matches.
+    """
+
+    device_id: str
+    version: int | None
+    stratum: str = ""
+    matching: tuple[int, ...] = ()
+
+
+class DevicesJoined(msgspec.Struct, frozen=True):
+    """Devices came to match the target of a rollout whose membership is continuous."""
+
+    devices: tuple[Joiner, ...]
+
+
 class EvidenceObserved(msgspec.Struct, frozen=True):
     """Telemetry arrived; each window is given exactly once."""
 
@@ -130,6 +152,7 @@ Event = (
     | Supersede
     | DeploymentReported
     | DeploymentsReported
+    | DevicesJoined
     | EvidenceObserved
     | WasAway
     | Ticked

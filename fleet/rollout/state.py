@@ -152,9 +152,11 @@ class Summary(msgspec.Struct, frozen=True):
         plan: As the operator wrote it.
         seed: Fixes the order of devices.
         created_s: Hub time.
-        cohort_ends: How many devices each stage reaches, see `fleet.rollout.targeting`.
+        cohort_ends: How many of the devices that it began with each stage reaches; those that joined later
+            come after all of them. See `fleet.rollout.targeting`.
         tally: For each stage of the plan how many of its devices wait for their order, and how many are in
             each state of the way forward; the columns are those of `fleet.rollout.columns.KINDS`.
+        strata: Names of the strata that are judged by name; the first is that of all other devices.
         status: Where it stands.
         stages: The stages that have begun; the last one is current.
         controls: Devices that have not been sent the version and run another: the control arm.
@@ -185,6 +187,7 @@ class Summary(msgspec.Struct, frozen=True):
     created_s: float
     cohort_ends: tuple[int, ...]
     tally: tuple[tuple[int, ...], ...]
+    strata: tuple[str, ...] = ("",)
     status: Status = Status.CREATED
     stages: tuple[StageProgress, ...] = ()
     controls: int = 0

@@ -3,33 +3,134 @@
 Devices are ordered by SHA-256 of the rollout's seed and their id. The order depends on nothing else, so a
 restarted hub finds the same cohorts, a new seed spares yesterday's canaries, and neighbours in name (often
 neighbours in place and hardware) are spread over the stages.
+
+Where devices belong to strata, such as hardware class and site, each stratum is ranked so for itself, and the
+strata are interleaved: the device of rank r (from 0) among n comes at (r + 1/2) / n, and the first device of
+every stratum, the larger strata's first, before all others. So every prefix has of each stratum its share,
+to one device, and a prefix of at least as many devices as there are strata sees every one.
+
+A device that joins later cannot be ranked without moving others; its own hash says which stage it is in.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import numpy as np
 
 from fleet.protocol.errors import InvalidPlan
+from fleet.rollout.evidence import MOST_STRATA
 from fleet.rollout.plan import Stage, share_of
 
 
-def ordered(seed: int, device_ids: Iterable[str]) -> list[str]:
+def ordered(seed: int, device_ids: Iterable[str], strata: Mapping[str, str] | None = None) -> list[str]:
     """Return the devices in the order in which the rollout reaches them.
 
     Args:
         seed: Of the rollout.
         device_ids: In any order, without repeats.
+        strata: The stratum of devices; those that are not in it share one.
     """
-    return sorted(device_ids, key=lambda device_id: hashlib.sha256(f"{seed}/{device_id}".encode()).digest())
+    names = list(device_ids)
+    if not names:
+        return names
+    digests = np.frombuffer(b"".join(_digest(seed, name) for name in names), dtype=">u8").reshape(-1, 2)
+    high, low = digests[:, 0], digests[:, 1]
+    known = strata or {}
+    _, codes = np.unique([known.get(name, "") for name in names], return_inverse=True)
+    sizes = np.bincount(codes)
+    by_stratum = np.lexsort((low, high, codes))
+    ranks = np.empty(len(names), dtype=np.intp)
+    ranks[by_stratum] = np.arange(len(names)) - (np.cumsum(sizes) - sizes)[codes[by_stratum]]
+    order = np.lexsort((low, high, (ranks + 0.5) / sizes[codes], ranks > 0))
+    return [names[place] for place in order.tolist()]
+
+
+def named_strata(strata: Iterable[str]) -> tuple[str, ...]:
+    """Return the strata that are judged by name: none first, then the largest, `MOST_STRATA` in all."""
+    sizes = Counter(strata)
+    sizes.pop("", None)
+    largest = sorted(sizes, key=lambda name: (-sizes[name], name))[: MOST_STRATA - 1]
+    return ("", *sorted(largest))
+
+
+def fraction(seed: int, device_id: str) -> float:
+    """Return where a device stands among all that could ever be: from 0 to below 1, evenly spread."""
+    return int.from_bytes(_digest(seed, device_id)[:8], "big") / 2**64
+
+
+def stage_sizes(
+    stages: tuple[Stage, ...], order: Sequence[str], cohorts: Mapping[int, Collection[str]] | None = None
+) -> tuple[list[str], tuple[int, ...]]:
+    """Put devices into stages.
+
+    Args:
+        stages: Of a plan that passed `fleet.rollout.plan_checks.check_plan`.
+        order: The devices, see `ordered`.
+        cohorts: By the place of a stage that names its cohort: the devices that match.
+
+    Returns:
+        The devices stage by stage, in this order within each; and how many have been reached after each.
+
+    Raises:
+        InvalidPlan: A stage would add nobody, ask for more devices than there are, or the last one would
+            leave some out.
+    """
+    if all(stage.cohort is None for stage in stages):
+        return list(order), cohort_ends(stages, len(order))
+    waiting, placed, ends = list(order), list[str](), list[int]()
+    for number, stage in enumerate(stages, start=1):
+        if stage.cohort is not None:
+            matching = (cohorts or {}).get(number - 1, ())
+            added = [device_id for device_id in waiting if device_id in matching]
+        else:
+            added = waiting[: max(0, _end(number, stage, len(placed), len(order)) - len(placed))]
+        if not added:
+            raise InvalidPlan(f"Stage {number}: its cohort {stage.cohort!r:.80} adds no device.")
+        taken = set(added)
+        waiting = [device_id for device_id in waiting if device_id not in taken]
+        placed += added
+        ends.append(len(placed))
+    _check_all_reached(ends, len(order))
+    return placed, tuple(ends)
+
+
+def stage_of(
+    position: float, stages: tuple[Stage, ...], ends: tuple[int, ...], matching: Collection[int] = ()
+) -> int:
+    """Return the stage that reaches a device which came later, from 0.
+
+    It is the first stage whose cohort it matches, or that covers its fraction of the devices that no cohort
+    names.
+
+    Args:
+        position: Of the device, see `fraction`.
+        stages: Of the plan.
+        ends: How many devices each stage reached of those there were at the start.
+        matching: Places of the stages whose cohort the device matches.
+    """
+    sizes = [end - start for start, end in zip((0, *ends), ends, strict=False)]
+    shared = sum(size for stage, size in zip(stages, sizes, strict=True) if stage.cohort is None)
+    reached = 0
+    for place, (stage, size) in enumerate(zip(stages, sizes, strict=True)):
+        if stage.cohort is not None:
+            if place in matching:
+                return place
+            continue
+        reached += size
+        if position < reached / shared:
+            return place
+    return len(stages) - 1
 
 
 def cohort_ends(stages: tuple[Stage, ...], device_count: int) -> tuple[int, ...]:
     """Return, for each stage, how many devices it reaches: it adds those from the previous end to its own.
 
     Args:
-        stages: Of a plan that passed `check_plan`.
+        stages: Of a plan that passed `fleet.rollout.plan_checks.check_plan`, all with a number of devices.
         device_count: How many devices the rollout has.
 
     Raises:
@@ -38,28 +139,44 @@ def cohort_ends(stages: tuple[Stage, ...], device_count: int) -> tuple[int, ...]
     """
     ends: list[int] = []
     for number, stage in enumerate(stages, start=1):
-        end = _reach(stage, device_count)
-        before = ends[-1] if ends else 0
-        if end > device_count:
-            raise InvalidPlan(f"Stage {number}: {end} devices are asked for; the rollout has {device_count}.")
-        if end <= before:
-            raise InvalidPlan(
-                f"Stage {number}: {stage.devices} of {device_count} devices are {end}, "
-                f"which adds nobody to the {before} of the stage before."
-            )
-        ends.append(end)
+        ends.append(_end(number, stage, ends[-1] if ends else 0, device_count))
+    _check_all_reached(ends, device_count)
+    return tuple(ends)
+
+
+def _end(number: int, stage: Stage, before: int, device_count: int) -> int:
+    """Return how many devices have been reached after a stage.
+
+    Raises:
+        InvalidPlan: It would add nobody, or asks for more devices than there are.
+    """
+    end = _reach(stage, device_count)
+    if end > device_count:
+        raise InvalidPlan(f"Stage {number}: {end} devices are asked for; the rollout has {device_count}.")
+    if end <= before:
+        raise InvalidPlan(
+            f"Stage {number}: {stage.devices} of {device_count} devices are {end}, "
+            f"which adds nobody to the {before} of the stage before."
+        )
+    return end
+
+
+def _check_all_reached(ends: Sequence[int], device_count: int) -> None:
     if ends[-1] != device_count:
         raise InvalidPlan(
-            f"Stage {len(stages)}: the last stage reaches {ends[-1]} of {device_count} devices.",
+            f"Stage {len(ends)}: the last stage reaches {ends[-1]} of {device_count} devices.",
             remedy="Let it reach 'all', or choose fewer devices for the rollout.",
         )
-    return tuple(ends)
 
 
 def _reach(stage: Stage, device_count: int) -> int:
     if isinstance(stage.devices, int):
         return stage.devices
-    share = share_of(stage.devices)
+    share = None if stage.devices is None else share_of(stage.devices)
     if share is None:
         raise InvalidPlan(f"{stage.devices!r:.40} is not a share of devices.")
     return math.ceil(round(share * device_count, 9))  # rounding first: 7 % of 100 is 7, not 8
+
+
+def _digest(seed: int, device_id: str) -> bytes:
+    return hashlib.sha256(f"{seed}/{device_id}".encode()).digest()[:16]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.protocol.deployment import PROGRESS, DeploymentState
+from fleet.protocol.errors import InvalidPlan
 from fleet.rollout.events import DeploymentReported
-from fleet.rollout.targeting import cohort_ends, ordered
+from fleet.rollout.plan import Stage
+from fleet.rollout.targeting import cohort_ends, ordered, stage_sizes
 from tests.support.rollouts import DEVICES, Campaign, plan
 
 Script = tuple[DeploymentState, ...]
@@ -65,6 +69,56 @@ def test_the_order_of_devices_depends_on_seed_and_names_alone(names: list[str], 
     assert ordered(seed, reversed(names)) == once
     for name in names[:3]:  # a device that leaves does not move the others
         assert ordered(seed, [n for n in names if n != name]) == [n for n in once if n != name]
+
+
+STRATA = st.dictionaries(
+    st.text("abc-0123", min_size=1, max_size=8), st.sampled_from(["pi4", "pi5", "jetson", ""]), min_size=1
+)
+
+
+@given(STRATA, st.integers(0, 2**63), st.data())
+@settings(derandomize=True, deadline=None)
+def test_every_prefix_has_of_each_stratum_its_share(
+    strata: dict[str, str], seed: int, data: st.DataObject
+) -> None:
+    order = ordered(seed, strata, strata)
+    assert sorted(order) == sorted(strata)
+    assert ordered(seed, data.draw(st.permutations(sorted(strata))), strata) == order
+    sizes = Counter(strata.values())
+    for name in sizes:  # within a stratum the order is that of the names alone
+        members = [device for device in order if strata[device] == name]
+        assert members == ordered(seed, members)
+    assert len({strata[device] for device in order[: len(sizes)]}) == len(sizes)
+    for end in range(len(sizes), len(order) + 1):
+        seen = Counter(strata[device] for device in order[:end])
+        for name, size in sizes.items():
+            assert abs(seen[name] - end * size / len(order)) <= len(sizes)
+
+
+@given(
+    st.integers(1, 30),
+    st.sets(st.integers(0, 29), min_size=1),
+    st.integers(0, 2**32),
+)
+@settings(derandomize=True, deadline=None)
+def test_a_named_cohort_is_all_that_match_and_were_not_reached(
+    count: int, matching: set[int], seed: int
+) -> None:
+    names = [f"cam-{i}" for i in range(count + 1)]
+    stages = tuple(
+        Stage(devices=devices, cohort=cohort, minimum_bake_s=0.0, maximum_bake_s=1.0)
+        for devices, cohort in ((1, None), (None, "tag(lab)"), ("all", None))
+    )
+    order = ordered(seed, names)
+    lab = {f"cam-{i}" for i in matching}
+    try:
+        placed, ends = stage_sizes(stages, order, {1: lab})
+    except InvalidPlan:
+        assert not (lab & set(order[1:])) or set(order[1:]) <= lab
+        return
+    assert sorted(placed) == sorted(names)
+    assert placed[0] == order[0]
+    assert placed[1 : ends[1]] == [name for name in order[1:] if name in lab]
 
 
 @given(st.integers(4, 5000), st.integers(1, 49), st.integers(51, 99))

@@ -1,0 +1,62 @@
+"""Devices that join a rollout while it is under way.
+
+A joiner is put after all devices there are, into the stage that its own hash or the cohorts say. If that
+stage has begun, the device waits for its order like the others, as fast as the plan allows, and the rollout
+cannot end without it; otherwise it waits for its stage.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fleet.rollout.deployments import waiting_rows
+from fleet.rollout.draft import Draft
+from fleet.rollout.events import DevicesJoined, Joiner
+from fleet.rollout.plan import Membership
+from fleet.rollout.state import Status
+from fleet.rollout.targeting import fraction, stage_of
+
+
+def take_in(draft: Draft, event: DevicesJoined) -> None:
+    """Take devices in; one that is known or runs the version, or came too late, changes nothing."""
+    rollout = draft.rollout
+    if rollout.plan.membership is not Membership.CONTINUOUS:
+        return
+    if rollout.status not in {Status.CREATED, Status.RUNNING, Status.PAUSED}:
+        return
+    found = {device.device_id: device for device in event.devices}
+    new = [device for device in found.values() if _is_new(draft, device)]
+    if not new:
+        return
+    first = len(draft.editing)
+    stages = [_stage(draft, device) for device in new]
+    code = {name: place for place, name in enumerate(rollout.strata)}
+    strata = np.array([code.get(device.stratum, 0) for device in new], dtype=np.uint16)
+    versions = [device.version for device in new]
+    rows = waiting_rows(versions, np.array(stages, dtype=np.uint8), draft.now_s, strata)
+    draft.extend([device.device_id for device in new], rows)
+    _count(draft, stages, versions)
+    draft.change(cursor=min(draft.rollout.cursor, first))
+
+
+def _is_new(draft: Draft, device: Joiner) -> bool:
+    return device.version != draft.rollout.version and draft.editing.members.place(device.device_id) is None
+
+
+def _stage(draft: Draft, device: Joiner) -> int:
+    rollout = draft.rollout
+    position = fraction(rollout.seed, device.device_id)
+    return stage_of(position, rollout.plan.stages, rollout.cohort_ends, device.matching)
+
+
+def _count(draft: Draft, stages: list[int], versions: list[int | None]) -> None:
+    """Let the stages that have begun, and the control arm, know of the joiners."""
+    current = draft.rollout.stage_index
+    for number in sorted({stage for stage in stages if stage <= current}):
+        progress, joined = draft.rollout.stages[number], stages.count(number)
+        draft.change_stage(number, size=progress.size + joined, open=progress.open + joined)
+    later = [v for stage, v in zip(stages, versions, strict=True) if stage > current and v is not None]
+    if current >= 0 and later:
+        draft.change(controls=draft.rollout.controls + len(later), verdict=None)
+    elif any(stage <= current for stage in stages):
+        draft.change(verdict=None)
