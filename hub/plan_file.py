@@ -10,7 +10,8 @@ false, true and 1320. JSON is read by the same rules; what is JSON keeps JSON's 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import msgspec
@@ -45,28 +46,36 @@ Marks: TypeAlias = dict[str, Mark]
 """The place of each field, by its path, such as ``stages[1].devices``; that of the whole is ``""``."""
 
 
-def read_plan(text: str) -> Plan:
-    """Return the plan in a text, checked.
+def read_plan(text: str) -> tuple[Plan, Marks]:
+    """Return the plan in a text, checked, and where its fields stand.
 
     Raises:
         InvalidPlan: The message begins with line and column; then the field and the reason.
     """
     values, marks = read_values(text)
+    with placing(marks):
+        return plan_of(values), marks
+
+
+@contextmanager
+def placing(marks: Marks) -> Generator[None]:
+    """Give refusals of a field its line and column, or those of what should hold it.
+
+    Args:
+        marks: Of the text; empty where the plan did not come as text.
+    """
     try:
-        return plan_of(values)
+        yield
     except InvalidPlan as error:
-        raise placed(error, marks) from error
-
-
-def placed(error: InvalidPlan, marks: Marks) -> InvalidPlan:
-    """Return the refusal of a field with the field's line and column, or those of what should hold it."""
-    field = error.field
-    while field not in marks:
-        field = field[: max(field.rfind("."), field.rfind("["), 0)]
-    line, column = marks[field]
-    return InvalidPlan(
-        f"Line {line}, column {column}: {error.message}", remedy=error.remedy, field=error.field
-    )
+        field = error.field
+        while field and field not in marks:
+            field = field[: max(field.rfind("."), field.rfind("["), 0)]
+        if not marks:
+            raise
+        line, column = marks[field]
+        raise InvalidPlan(
+            f"Line {line}, column {column}: {error.message}", remedy=error.remedy, field=error.field
+        ) from error
 
 
 def read_values(text: str) -> tuple[Any, Marks]:

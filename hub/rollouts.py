@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -35,10 +35,14 @@ from fleet.rollout.events import (
     WasAway,
 )
 from fleet.rollout.plan import Plan, default_plan, rollback_plan
+from fleet.rollout.plan_fit import check_sizes
+from fleet.rollout.preview import Preview
 from fleet.rollout.removals import is_removed, open_removals
 from fleet.rollout.state import Kind, Rollout
-from hub.store.protocols import DeviceStore, MeasurementStore, RecordStore, RolloutStore
-from hub.store.rows import OrderChange, RolloutRow, StoredRecord, Superseded
+from hub.rollout_members import check_attributes, members_of, stage_cohorts, strata_of
+from hub.rollout_preview import PreviewStore, preview_of
+from hub.store.protocols import RecordStore
+from hub.store.rows import DeviceRow, OrderChange, RolloutRow, StoredRecord, Superseded
 from hub.tracing import span
 from hub.variants import Offers
 
@@ -47,7 +51,7 @@ log = logging.getLogger(__name__)
 RECORDS_PER_STEP = 500
 
 
-class RolloutShellStore(RolloutStore, DeviceStore, RecordStore, MeasurementStore, Protocol):
+class RolloutShellStore(PreviewStore, RecordStore, Protocol):
     """What rollouts need of the store."""
 
 
@@ -58,6 +62,7 @@ class Rollouts:
         store: Keeps rollouts, orders and records.
         released: Returns digest and manifest of a released version; raises `NotFound` or `Conflict`.
         on_orders: Called after orders were stored.
+        group_by: The hub's setting.
     """
 
     def __init__(
@@ -66,10 +71,12 @@ class Rollouts:
         *,
         released: Callable[[str, int], tuple[str, Manifest]],
         on_orders: Callable[[], None],
+        group_by: tuple[str, ...] = (),
     ) -> None:
         self._store = store
         self._released = released
         self._on_orders = on_orders
+        self._group_by = group_by
         # Operators and time take turns, so that neither finds the other's change.
         self._lock = threading.Lock()
 
@@ -98,19 +105,86 @@ class Rollouts:
             Conflict: The version was not released.
             InvalidPlan: The plan cannot be carried out with these devices, or there are none.
         """
-        members = [self._store.device(d).device_id for d in devices] if devices is not None else self._all()
+        members, plan = self._drawn_up(plan, devices, variant_policy)
+        creation = self._update(model, version, plan, members, seed)
+        return self._store.create_rollout(creation, time.time())
+
+    def preview(
+        self,
+        model: str,
+        version: int,
+        *,
+        plan: Plan | None,
+        devices: Sequence[str] | None,
+        seed: int,
+        variant_policy: VariantPolicy | None = None,
+        all_named: bool = False,
+    ) -> Preview:
+        """Return what `create` and a start would do, before anything moves; nothing is stored.
+
+        Args:
+            model: As in `create`, like the next five.
+            version: Likewise.
+            plan: Likewise.
+            devices: Likewise.
+            seed: Likewise.
+            variant_policy: Likewise.
+            all_named: Whether to name every device.
+
+        Raises:
+            NotFound: As in `create`.
+            Conflict: Likewise.
+            InvalidPlan: Likewise.
+        """
+        members, plan = self._drawn_up(plan, devices, variant_policy)
+        creation = self._update(model, version, plan, members, seed)
+        return preview_of(
+            self._store,
+            creation(0),
+            members,
+            self._released(model, version),
+            group_by=self._group_by,
+            all_named=all_named,
+        )
+
+    def _drawn_up(
+        self, plan: Plan | None, devices: Sequence[str] | None, variant_policy: VariantPolicy | None
+    ) -> tuple[list[DeviceRow], Plan]:
+        """Return whom a plan means, and the plan as it will be carried out.
+
+        Raises:
+            NotFound: There is no such device.
+            InvalidPlan: The plan asks for what no device has, or means none.
+        """
+        members = members_of(self._store, plan, devices)
         plan = plan or default_plan(len(members))
+        check_attributes(self._store, plan, self._group_by)
         if variant_policy is not None:
             plan = msgspec.structs.replace(plan, variant_policy=variant_policy)
+        return members, plan
+
+    def _update(
+        self, model: str, version: int, plan: Plan, members: Sequence[DeviceRow], seed: int
+    ) -> Callable[[int], Rollout]:
+        """Return what makes the update of a number."""
         creation = self._creation(
             model,
             version,
             kind=Kind.UPDATE,
             plan=plan,
-            devices=members,
+            devices=[row.device_id for row in members],
             seed=seed,
+            strata=strata_of(members, plan, self._group_by),
+            cohorts=stage_cohorts(self._store, plan),
         )
-        return self._store.create_rollout(creation, time.time())
+
+        def build(number: int) -> Rollout:
+            rollout = creation(number)
+            ends = rollout.cohort_ends
+            check_sizes(plan, [end - start for start, end in zip((0, *ends), ends, strict=False)])
+            return rollout
+
+        return build
 
     def roll_back(self, model: str, to: int, *, by: str, reason: str) -> RolloutRow:
         """Bring every device that should run a newer version of the model to an older one, at once.
@@ -207,7 +281,16 @@ class Rollouts:
         return done
 
     def _creation(
-        self, model: str, version: int, *, kind: Kind, plan: Plan, devices: Sequence[str], seed: int
+        self,
+        model: str,
+        version: int,
+        *,
+        kind: Kind,
+        plan: Plan,
+        devices: Sequence[str],
+        seed: int,
+        strata: Mapping[str, str] | None = None,
+        cohorts: Mapping[int, Collection[str]] | None = None,
     ) -> Callable[[int], Rollout]:
         """Return what makes the rollout of a number."""
         digest, _ = self._released(model, version)
@@ -225,6 +308,8 @@ class Rollouts:
                 seed=seed,
                 devices={device_id: previous.get(device_id) for device_id in devices},
                 now_s=now_s,
+                strata=strata,
+                cohorts=cohorts,
             )
 
         return build
@@ -261,12 +346,6 @@ class Rollouts:
     def _order(self, offers: Offers, model: str, command: Assign) -> OrderChange:
         order = None if command.version is None else offers.order(command, command.version)
         return OrderChange(command.device_id, model, order)
-
-    def _all(self) -> list[str]:
-        members: list[str] = []
-        while page := self._store.devices(after=members[-1] if members else "", limit=1000):
-            members += [device.device_id for device in page]
-        return members
 
 
 def _events(records: Sequence[StoredRecord]) -> list[Event]:

@@ -198,7 +198,12 @@ class _Running:
         )
         policy = HealthPolicy(silence_limit_s=settings.offline_after_s)
         self._states = FleetStates(store, StateRules(policy, settings.group_by))
-        self._rollouts = Rollouts(store, released=self._models.released, on_orders=self._order_waits)
+        self._rollouts = Rollouts(
+            store,
+            released=self._models.released,
+            on_orders=self._order_waits,
+            group_by=settings.group_by,
+        )
         self._quality = QualityWatch(store, reference=self._models.reference)
         self._telemetry = Telemetry(
             store,

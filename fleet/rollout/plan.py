@@ -158,10 +158,10 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole rollout.
 
     Attributes:
-        stages: In order; see the head of this file.
+        stages: In order.
         gate: What every stage must pass.
         deployment_timeout_s: A deployment that has not ended this long after its order is TIMED_OUT.
-        on_inconclusive: See `OnInconclusive`.
+        on_inconclusive: What happens when a stage's longest bake ends without a verdict.
         variant_policy: Which of the variants that a device can run it runs, see `fleet.variants`.
         shadow_s: How long each device compares the version with its active one before the version may
             answer; 0 for not at all. A deployment has so much more time.
@@ -171,12 +171,12 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         rollback_devices_per_minute: Most orders in a minute that lead back a rollout; None for no limit.
         target: Which devices the rollout reaches, an expression of `fleet.targets`; None for those that
             are named when it is created, or all.
-        membership: See `Membership`.
+        membership: Whether devices that come to match later are reached too.
         maintenance: When devices swap the version in, by the clock on their own wall; None for any time.
         mode: Whom devices ask before they do.
         priority: Of rollouts of one model that reach the same device, the one with the higher has it.
         stratify_by: Attributes whose every value an early stage has to see; None for the hub's own.
-        on_fail: See `OnFail`.
+        on_fail: What happens when the gate says FAIL, or more deployments fail than it allows.
     """
 
     stages: tuple[Stage, ...]

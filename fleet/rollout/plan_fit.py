@@ -42,6 +42,11 @@ class Settlement(NamedTuple):
     left: dict[str, int]
 
 
+def keeps(claim: Claim, priority: int) -> bool:
+    """Whether a device stays with the rollout it is in, when one of another priority reaches it too."""
+    return claim.priority >= priority or claim.is_ordered
+
+
 def settle_claims(members: Collection[str], priority: int, claims: Iterable[Claim]) -> Settlement:
     """Decide about the devices of a new rollout that others of the model have.
 
@@ -64,10 +69,10 @@ def settle_claims(members: Collection[str], priority: int, claims: Iterable[Clai
             continue
         if claim.priority == priority:
             equal.append(claim)
-        elif claim.priority < priority and not claim.is_ordered:
-            taken[claim.device_id] = claim.rollout
-        else:
+        elif keeps(claim, priority):
             left[claim.device_id] = claim.rollout
+        else:
+            taken[claim.device_id] = claim.rollout
     if equal:
         others = ", ".join(str(number) for number in sorted({claim.rollout for claim in equal}))
         names = ", ".join(claim.device_id for claim in equal[:_NAMED])

@@ -15,7 +15,10 @@ class RolloutIn(Schema):
 
     model: Name
     version: Annotated[int, Field(ge=1, le=2**53)]
-    plan: dict[str, Any] | None = None
+    plan: dict[str, Any] | str | None = Field(
+        default=None,
+        description="An object, or the text of a plan file (YAML or JSON): refusals then name the line.",
+    )
     devices: list[Name] | None = Field(default=None, description="The devices to reach; null for all.")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     variant_policy: VariantPolicy | None = Field(default=None, description="In place of the plan's.")

@@ -10,10 +10,13 @@ from fastapi import APIRouter
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.latency import quantile_us
 from fleet.rollout.events import Abort, Pause, Promote, Resume, Start
-from fleet.rollout.plan_file import decode_plan
+from fleet.rollout.plan import Plan
+from fleet.rollout.plan_file import plan_of
+from fleet.rollout.plan_schema import plan_schema
 from fleet.rollout.state import Summary
 from hub.api.auth import Operator, Viewer
 from hub.api.paging import Limit, Number, number_in
+from hub.api.preview_schemas import DryRunIn, PreviewOut
 from hub.api.rollout_schemas import (
     AbortIn,
     DeploymentOut,
@@ -29,6 +32,7 @@ from hub.api.rollout_schemas import (
 )
 from hub.api.schemas import ActionIn, CauseOut, Page
 from hub.api.services import Hub
+from hub.plan_file import Marks, placing, read_plan
 from hub.shadows import rollout_shadow
 from hub.store.rows import RolloutRow, SummaryRow
 
@@ -38,16 +42,40 @@ router = APIRouter(tags=["rollouts"])
 @router.post("/rollouts", status_code=201)
 def create(body: RolloutIn, hub: Hub, _: Operator) -> RolloutDetailOut:
     """Create a rollout; it moves nothing until it is started."""
-    plan = decode_plan(msgspec.json.encode(body.plan)) if body.plan is not None else None
-    row = hub.rollouts.create(
-        body.model,
-        body.version,
-        plan=plan,
-        devices=body.devices,
-        seed=body.seed,
-        variant_policy=body.variant_policy,
-    )
+    plan, marks = _plan(body.plan)
+    with placing(marks):
+        row = hub.rollouts.create(
+            body.model,
+            body.version,
+            plan=plan,
+            devices=body.devices,
+            seed=body.seed,
+            variant_policy=body.variant_policy,
+        )
     return _detail(row)
+
+
+@router.post("/rollouts/dry-run")
+def dry_run(body: DryRunIn, hub: Hub, _: Operator) -> PreviewOut:
+    """Say what a rollout would do: whom each stage reaches, bytes, times, obstacles. Nothing is stored."""
+    plan, marks = _plan(body.plan)
+    with placing(marks):
+        told = hub.rollouts.preview(
+            body.model,
+            body.version,
+            plan=plan,
+            devices=body.devices,
+            seed=body.seed,
+            variant_policy=body.variant_policy,
+            all_named=body.all_named,
+        )
+    return PreviewOut.model_validate(msgspec.to_builtins(told))
+
+
+@router.get("/schemas/plan")
+def schema_of_plans(_: Viewer) -> dict[str, Any]:
+    """Return the JSON Schema of plans."""
+    return plan_schema()
 
 
 @router.post("/rollbacks", status_code=201)
@@ -141,6 +169,13 @@ def abort(number: Number, body: AbortIn, hub: Hub, caller: Operator) -> RolloutD
     """End a rollout for good; keep what was installed, or bring it back."""
     event = Abort(by=caller.name, reason=body.reason, roll_back=body.roll_back)
     return _detail(hub.rollouts.act(number, event))
+
+
+def _plan(given: dict[str, Any] | str | None) -> tuple[Plan | None, Marks]:
+    """Return a plan as it was given, checked, and where its fields stand if it came as text."""
+    if given is None:
+        return None, {}
+    return read_plan(given) if isinstance(given, str) else (plan_of(given), {})
 
 
 def _detail(row: RolloutRow) -> RolloutDetailOut:

@@ -8,20 +8,24 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 from rich.live import Live
 from rich.table import Table
 
 from fleet.protocol.assignment import VariantPolicy
-from fleet.protocol.errors import InvalidPlan, MusterError
+from fleet.protocol.errors import MusterError
 from fleet.rollout.state import FINAL
 from hub.cli.client import client_of
 from hub.cli.output import JsonFlag, console, print_table, show
+from hub.cli.rollout_plans import plan as plan_command
+from hub.cli.rollout_plans import read_text, schema
 
 app = typer.Typer(help="Bring versions to devices, in stages.", no_args_is_help=True)
 
 POLL_S = 0.5
+app.command("plan")(plan_command)
+app.command("schema")(schema)
+
 ENDED = frozenset(status.value for status in FINAL)
 
 Number = Annotated[int, typer.Argument(min=1, help="The rollout's number.")]
@@ -34,7 +38,7 @@ def create(
     model: Annotated[str, typer.Argument()],
     version: Annotated[int, typer.Argument(min=1, help="A released version.")],
     plan: Annotated[
-        Path | None, typer.Option(help="Plan file (JSON); without it, a cautious default.")
+        Path | None, typer.Option(help="Plan file (YAML or JSON); without it, a cautious default.")
     ] = None,
     device: Annotated[list[str] | None, typer.Option(help="Reach only this device; repeat for more.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Which devices come first.")] = 0,
@@ -49,7 +53,7 @@ def create(
     body = {
         "model": model,
         "version": version,
-        "plan": _read_plan(plan),
+        "plan": None if plan is None else read_text(plan),
         "devices": device or None,
         "seed": seed,
         "variant_policy": variant_policy,
@@ -235,15 +239,3 @@ def _captions(rollout: dict[str, Any]) -> tuple[str | None, ...]:
     if rollout["status"] == "PAUSED":
         return (f"paused: {rollout['pause_reason']} Resume, promote or abort it.",)
     return (cause or rollout["verdict"],)
-
-
-def _read_plan(path: Path | None) -> dict[str, Any] | None:
-    if path is None:
-        return None
-    try:
-        plan: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except OSError as error:
-        raise InvalidPlan(f"The plan {path} cannot be read: {error.strerror}.") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidPlan(f"The plan {path} is not a JSON object: {error}.") from error
-    return plan

@@ -1,0 +1,137 @@
+"""``muster rollout plan`` and ``muster rollout schema``: a plan's dry run and its JSON Schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.filesize import decimal
+from rich.table import Table
+
+from fleet.protocol.assignment import VariantPolicy
+from fleet.protocol.errors import InvalidPlan
+from fleet.rollout.plan import MAX_PLAN_SIZE_BYTES
+from fleet.rollout.plan_schema import plan_schema
+from hub.cli.client import client_of
+from hub.cli.output import JsonFlag, console, show
+
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
+
+
+def plan(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="Plan file, YAML or JSON.")],
+    model: Annotated[str, typer.Option(help="Name of the model.")],
+    version: Annotated[int, typer.Option(min=1, help="A released version.")],
+    device: Annotated[list[str] | None, typer.Option(help="Reach only this device; repeat for more.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Which devices come first.")] = 0,
+    variant_policy: Annotated[
+        VariantPolicy | None, typer.Option(help="Which variant devices run, in place of the plan's choice.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run/--check", help="Work it out, or only say whether it is accepted.")
+    ] = True,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check a plan and say what it would do, before anything moves. JSON names every device."""
+    body = {
+        "model": model,
+        "version": version,
+        "plan": read_text(file),
+        "devices": device or None,
+        "seed": seed,
+        "variant_policy": variant_policy,
+        "all_named": as_json,
+    }
+    told = client_of(context).post("/rollouts/dry-run", body)
+    if dry_run or as_json:
+        show(told, as_json=as_json, draw=_print)
+    else:
+        console.print(f"The plan is accepted: {_devices(told['devices'])} in {len(told['stages'])} stages.")
+
+
+def schema() -> None:
+    """Print the JSON Schema of plans, for editors."""
+    console.out(json.dumps(plan_schema(), indent=2, ensure_ascii=False), highlight=False)
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a plan file; the hub reads it, so that refusals name the line.
+
+    Raises:
+        InvalidPlan: It cannot be read, is too long, or no text.
+    """
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_PLAN_SIZE_BYTES + 1)
+        if len(data) > MAX_PLAN_SIZE_BYTES:
+            raise InvalidPlan(f"The plan {path} has more than {MAX_PLAN_SIZE_BYTES} bytes.")
+        return data.decode("utf-8")
+    except OSError as error:
+        raise InvalidPlan(f"The plan {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise InvalidPlan(f"The plan {path} is not UTF-8 text.") from error
+
+
+def _print(told: dict[str, Any]) -> None:
+    console.print(_stages(told))
+    for variant in told["variants"]:
+        console.print(
+            f"  {variant['variant']}: {decimal(variant['size_bytes'])} for {_devices(variant['devices'])}"
+        )
+    console.print(
+        f"  sent: {decimal(told['broadcast_bytes'])} by broadcast, {decimal(told['most_bytes'])} at most"
+    )
+    install_s = told["typical_install_s"]
+    basis = (
+        "no install of the model is known" if install_s is None else f"an install takes {_time(install_s)}"
+    )
+    console.print(
+        f"  takes: {_time(told['expected_s'])} expected ({basis}), {_time(told['longest_s'])} at most"
+    )
+    if told["left_out"]:
+        console.print(f"  {_devices(told['left_out'])} run the version already")
+    for obstacle, number in told["obstacles"].items():
+        console.print(f"  {obstacle}: {_devices(number)}")
+        for refusal in told["refusals"]:
+            if refusal["obstacle"] == obstacle:
+                console.print(f"    {refusal['device_id']}: {refusal['detail']}")
+
+
+def _stages(told: dict[str, Any]) -> Table:
+    table = Table(
+        title=f"{told['model']} version {told['version']} would reach {_devices(told['devices'])}",
+        title_justify="left",
+    )
+    for heading in ("stage", "devices", "of these", "names", "sent at most", "expected"):
+        table.add_column(heading)
+    for number, stage in enumerate(told["stages"], start=1):
+        more = stage["devices"] - len(stage["named"])
+        names = ", ".join(stage["named"]) + (f" and {more:,} more" if more else "")
+        strata = "\n".join(
+            f"{attribute}: " + ", ".join(f"{value} {count:,}" for value, count in counts.items())
+            for attribute, counts in stage["strata"].items()
+        )
+        table.add_row(
+            f"{number} {stage['name']}".rstrip(),
+            f"{stage['devices']:,}",
+            strata,
+            names,
+            decimal(stage["most_bytes"]),
+            _time(stage["expected_s"]),
+        )
+    return table
+
+
+def _devices(number: int) -> str:
+    return f"{number:,} device{'s' * (number != 1)}"
+
+
+def _time(duration_s: float) -> str:
+    """Return a duration in the unit that suits it."""
+    for unit_s, name in ((_DAY_S, "d"), (_HOUR_S, "h"), (_MINUTE_S, "min")):
+        if duration_s >= 2 * unit_s:
+            return f"{duration_s / unit_s:.1f} {name}"
+    return f"{duration_s:.0f} s"

@@ -1,0 +1,120 @@
+"""The shell of the dry run: reads what is known of the devices and asks `fleet.rollout.preview`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from statistics import median
+from typing import Protocol
+
+from fleet.cohorts import cohorts_of
+from fleet.protocol.assignment import VariantPolicy
+from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.manifest import Manifest
+from fleet.protocol.messages import Capabilities
+from fleet.rollout.obstacles import Candidate
+from fleet.rollout.plan_fit import Claim, keeps
+from fleet.rollout.preview import Preview, preview
+from fleet.rollout.state import Kind, Rollout
+from fleet.variants import Offer, offer
+from hub.query.devices import SearchStore
+from hub.store.protocols import MeasurementStore, QuarantineStore, RolloutStore, WishStore
+from hub.store.rows import DeviceRow
+
+PAST_ROLLOUTS = 5
+"""So many of the model's latest are looked at for how long an install takes."""
+PAST_INSTALLS = 1000
+"""And so many of their installs at most."""
+
+
+class PreviewStore(SearchStore, MeasurementStore, RolloutStore, QuarantineStore, WishStore, Protocol):
+    """What the dry run needs of the store."""
+
+
+def preview_of(
+    store: PreviewStore,
+    rollout: Rollout,
+    members: Sequence[DeviceRow],
+    released: tuple[str, Manifest],
+    *,
+    group_by: Iterable[str],
+    all_named: bool,
+) -> Preview:
+    """Return what a rollout would do that was drawn up and is not stored.
+
+    Args:
+        store: Knows devices, measurements, quarantines and other rollouts.
+        rollout: As the engine created it.
+        members: Every device that the plan means.
+        released: Digest and manifest of the version.
+        group_by: The hub's setting.
+        all_named: Whether to name every device.
+    """
+    digest, manifest = released
+    quarantined = {row.device_id for row in store.quarantines()}
+    kept = {
+        claim.device_id: claim.rollout
+        for claim in _claims(store, rollout.model)
+        if keeps(claim, rollout.plan.priority)
+    }
+    candidates = {
+        row.device_id: Candidate(
+            capabilities=row.capabilities,
+            cohorts=cohorts_of(
+                row.attributes,
+                hardware=row.capabilities.hardware,
+                architecture=row.capabilities.architecture,
+                group_by=group_by,
+            ),
+            is_held=store.wishes(row.device_id).held is not None,
+            is_quarantined=row.device_id in quarantined,
+            claimed_by=kept.get(row.device_id),
+        )
+        for row in members
+    }
+    return preview(
+        rollout,
+        candidates,
+        manifest,
+        offer=_offers(store, digest, manifest, rollout.plan.variant_policy),
+        typical_install_s=typical_install_s(store, rollout.model),
+        all_named=all_named,
+    )
+
+
+def typical_install_s(store: RolloutStore, model: str) -> float | None:
+    """Return the median time from an order to its success in the model's latest updates; None without any."""
+    taken_s: list[float] = []
+    for row in store.rollouts(model=model, limit=PAST_ROLLOUTS):
+        if row.state.kind is not Kind.UPDATE:
+            continue
+        shadow_s = row.state.plan.shadow_s
+        for part in store.rollout(row.state.number).state.deployments:
+            attempt = part.attempt
+            if attempt.state is DeploymentState.SUCCEEDED and attempt.ordered_s is not None:
+                taken_s.append(max(0.0, attempt.since_s - attempt.ordered_s - shadow_s))
+            if len(taken_s) >= PAST_INSTALLS:
+                return median(taken_s)
+    return median(taken_s) if taken_s else None
+
+
+def _claims(store: RolloutStore, model: str) -> Iterable[Claim]:
+    for row in store.open_rollouts():
+        if row.state.model != model:
+            continue
+        for part in row.state.deployments:
+            if not part.has_ended:
+                is_ordered = part.attempt.ordered_s is not None
+                yield Claim(part.device_id, row.state.number, row.state.plan.priority, is_ordered)
+
+
+def _offers(
+    store: MeasurementStore, digest: str, manifest: Manifest, policy: VariantPolicy
+) -> Callable[[str, Capabilities], Offer]:
+    rows = [] if policy is VariantPolicy.FIRST else store.measurements(manifest_sha256=digest)
+    measured = {row.device_id: row.measurement for row in rows}
+    others = list(measured.values())
+
+    def offered(device_id: str, device: Capabilities) -> Offer:
+        return offer(manifest, device, policy, own=measured.get(device_id), others=others)
+
+    return offered

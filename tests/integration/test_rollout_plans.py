@@ -1,0 +1,159 @@
+"""Plans given to a real hub: the dry run is what is then created, and refusals name the line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from fleet.rollout.plan_schema import plan_schema
+from hub.cli.app import run
+from hub.store.rows import NewDevice
+from hub.store.sqlite import SqliteStore
+from tests.conftest import MODEL
+from tests.support.hub import HubProcess
+from tests.support.stores import CAPABILITIES
+
+SITES = {f"plan-{number:02d}": "plan-lyon" if number % 4 else "plan-oslo" for number in range(16)}
+FULL, BARE, HELD = "plan-01", "plan-02", "plan-03"
+PLAN = """\
+target: id like "plan-*"
+stages:
+  - {name: canary, devices: 2, minimum_bake_s: 60, maximum_bake_s: 3600}
+  - {name: oslo, cohort: site == "plan-oslo", minimum_bake_s: 60, maximum_bake_s: 3600}
+  - {devices: all, minimum_devices: 5, minimum_bake_s: 0, maximum_bake_s: 3600}
+stratify_by: [site]
+devices_per_minute: 2
+gate:
+  metrics: [{metric: inference_errors, margin: 0.02, limit: 0.02}]
+"""
+
+Muster = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fleet(hub: HubProcess) -> None:
+    """Sixteen devices; one has no space, one no runtime, one is held."""
+    with closing(SqliteStore(hub.home / "hub.db")) as store:
+        now_s = time.time()
+        for device_id, site in SITES.items():
+            can = msgspec.structs.replace(CAPABILITIES, obeys_wishes=True)
+            if device_id == FULL:
+                can = msgspec.structs.replace(can, free_bytes=10)
+            if device_id == BARE:
+                can = msgspec.structs.replace(can, runtimes={})
+            store.add_enrolment_token(device_id, created_at_s=now_s, expires_at_s=now_s + 60.0)
+            device = NewDevice(device_id, f"hash of {device_id}", {"site": site}, can)
+            store.enrol(device, token_sha256=device_id, now_s=now_s)
+    answer = _post(hub, f"/devices/{HELD}/hold", {"reason": "on the road"})
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.fixture
+def muster(
+    hub: HubProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Muster:
+    """Runs a command in this process, in an empty folder, and returns what it printed and what went wrong."""
+    for name, value in (("MUSTER_URL", hub.url), ("MUSTER_TOKEN", hub.token), ("COLUMNS", "200")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["muster", *arguments])
+        with contextlib.suppress(SystemExit):
+            run()
+        return capsys.readouterr()
+
+    return call
+
+
+def _post(hub: HubProcess, path: str, body: dict[str, Any]) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {hub.token}"}
+    return httpx.post(f"{hub.url}/api/v1{path}", headers=headers, json=body, timeout=30)
+
+
+def test_the_dry_run_is_what_is_then_created_and_stores_nothing(
+    hub: HubProcess, muster: Muster, tmp_path: Path
+) -> None:
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    before = json.loads(muster("rollout", "list", "--json")[0])
+    told = json.loads(muster("rollout", "plan", "plan.yaml", "--model", MODEL, "--version", "1", "--json")[0])
+    assert json.loads(muster("rollout", "list", "--json")[0]) == before
+    arguments = ("rollout", "create", MODEL, "1", "--plan", "plan.yaml", "--json")
+    made = json.loads(muster(*arguments)[0])
+    staged = [{p["device_id"] for p in made["deployments"] if p["stage"] == n} for n in (1, 2, 3)]
+    assert [set(stage["named"]) for stage in told["stages"]] == staged
+    assert {SITES[name] for name in staged[0]} == {"plan-lyon", "plan-oslo"}
+    assert {SITES[name] for name in staged[1]} == {"plan-oslo"}
+    assert {r["device_id"]: r["obstacle"] for r in told["refusals"]} == {
+        FULL: "space",
+        BARE: "unsupported",
+        HELD: "held",
+    }
+    assert [stage["strata"]["site"] for stage in told["stages"]][1] == {"plan-oslo": 3}
+    assert told["stages"][2]["expected_s"] >= (told["stages"][2]["devices"] - 1) * 30
+    assert told["most_bytes"] > told["broadcast_bytes"] > 0
+
+
+def test_people_are_told_the_same(muster: Muster, tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    printed, _ = muster("rollout", "plan", "plan.yaml", "--model", MODEL, "--version", "1", "--dry-run")
+    assert f"{MODEL} version 1 would reach 16 devices" in printed
+    assert f"{HELD}: The hub holds its updates" in printed
+    printed, _ = muster("rollout", "plan", "plan.yaml", "--model", MODEL, "--version", "1", "--check")
+    assert printed == "The plan is accepted: 16 devices in 3 stages.\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("plan-*", "nobody-*", "Line 1, column 9: target: no device matches"),
+        ('id like "plan-*"', 'flour == "3"', "Line 1, column 9: target: No device has the attribute 'flour'"),
+        ('site == "plan-oslo"', 'version("nothing") > 1', "Line 4, column 26: stages[1].cohort: "),
+        ("[site]", "[site, flour]", "Line 6, column 21: stratify_by: no device has the attribute 'flour'"),
+        ("minimum_devices: 5", "minimum_devices: 50", "Line 5, column 37: Stage 3: minimum_devices 50"),
+        ("devices: 2,", "devices: 200%,", "Line 3, column 29: Stage 1: devices '200%'"),
+        ("margin: 0.02", "margin: much", "Line 9, column 48: "),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused_with_its_line(
+    muster: Muster, tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    assert PLAN.count(old) == 1
+    (tmp_path / "plan.yaml").write_text(PLAN.replace(old, new))
+    for arguments in (
+        ("plan", "plan.yaml", "--model", MODEL, "--version", "1"),
+        ("create", MODEL, "1", "--plan", "plan.yaml"),
+    ):
+        printed, wrong = muster("rollout", *arguments)
+        assert printed == ""
+        assert said in " ".join(wrong.split())
+
+
+def test_a_target_and_named_devices_are_too_much(hub: HubProcess) -> None:
+    body = {"model": MODEL, "version": 1, "plan": PLAN, "devices": ["plan-00"]}
+    for path in ("/rollouts", "/rollouts/dry-run"):
+        answer = _post(hub, path, body)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_plan")
+        assert answer.json()["detail"].startswith("Line 1, column 9: target: devices are named besides")
+
+
+def test_a_file_that_is_no_text_is_refused(muster: Muster, tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_bytes(b"\xff\xfe")
+    assert "is not UTF-8" in muster("rollout", "create", MODEL, "1", "--plan", "plan.yaml")[1]
+    assert "cannot be read" in muster("rollout", "create", MODEL, "1", "--plan", "none.yaml")[1]
+
+
+def test_the_schema_is_published(hub: HubProcess, muster: Muster) -> None:
+    headers = {"Authorization": f"Bearer {hub.token}"}
+    assert httpx.get(f"{hub.url}/api/v1/schemas/plan", headers=headers).json() == plan_schema()
+    assert json.loads(muster("rollout", "schema")[0]) == plan_schema()
