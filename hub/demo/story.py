@@ -6,28 +6,23 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from importlib import resources
 from typing import Any
 
 from converters.data.dataset import write_dataset
 from hub.cli.models import wait_for_training
 from hub.demo.images import rotated
 from hub.demo.stage import MODEL, Stage, StepFailed
+from hub.plan_file import read_values
 from hub.training.train import TARGETS
 
 DIGITS, ROTATED = "digits", "digits-rescanned"
-BAKE = {"minimum_bake_s": 1.0, "maximum_bake_s": 45.0}
 SLOW_S, QUICK_S = 60.0, 30.0
 DIRTY_CAMERAS = 2
 LOOKS_AFTER_DIRT = 4
 
-GATE = {
-    "error_budget": 0.01,
-    "maximum_failed_share": 0.0,
-    "metrics": [
-        {"metric": "inference_errors", "margin": 0.05, "limit": 0.05},
-        {"metric": "label_errors", "margin": 0.1, "limit": 0.3},
-    ],
-}
+PLAN = (resources.files("hub.demo") / "plan.yaml").read_text(encoding="utf-8")
+"""How versions go out: see the file."""
 
 Say = Callable[[str], None]
 
@@ -87,16 +82,17 @@ class Story:
     async def _enrol(self) -> None:
         await self._stage.start_agents()
         await self._stage.until("every device is online", self._all_online, timeout_s=SLOW_S)
-        number = await self._roll_out(1, [{"devices": "all", **BAKE}])
+        plan, _ = read_values(PLAN)
+        number = await self._roll_out(1, {**plan, "stages": plan["stages"][-1:]})
         await self._ended(number, "SUCCEEDED")
         await self._all_run(1)
 
     async def _better_version(self) -> None:
         await self._train(2, DIGITS, "mlp", {"hidden": 64})
-        stages: list[dict[str, Any]] = [{"devices": 1, **BAKE}, {"devices": "all", **BAKE}]
-        if len(self._stage.device_ids) > 2:
-            stages.insert(1, {"devices": "50%", **BAKE})
-        number = await self._roll_out(2, stages)
+        for line in PLAN.splitlines():
+            self._say(f"plan | {line}")
+        await self._tell_dry_run(2)
+        number = await self._roll_out(2, PLAN)
         rollout = await self._ended(number, "SUCCEEDED")
         _expect(all(s["verdict"] == "PASS" for s in rollout["stages"]), "a stage was not judged PASS")
         await self._all_run(2)
@@ -104,7 +100,7 @@ class Story:
     async def _harmful_version(self) -> None:
         await self._register(ROTATED, rotated(self._stage.digits.registered))
         await self._train(3, ROTATED, "mlp", {"hidden": 64})
-        number = await self._roll_out(3, [{"devices": 1, **BAKE}, {"devices": "all", **BAKE}])
+        number = await self._roll_out(3, PLAN)
         rollout = await self._ended(number, "ROLLED_BACK")
         cause = rollout["cause"]
         _expect(cause["code"] == "gate_failed", f"the cause is {cause['code']}, not the gate's verdict")
@@ -190,8 +186,16 @@ class Story:
         self._say(f"version {expected} on the hub's held-out images: {shown}")
         await self._stage.tell(f"/models/{MODEL}/versions/{expected}/release")
 
-    async def _roll_out(self, version: int, stages: list[dict[str, Any]]) -> int:
-        plan = {"stages": stages, "gate": GATE, "deployment_timeout_s": 45.0}
+    async def _tell_dry_run(self, version: int) -> None:
+        """Say what the plan would do, before anything moves."""
+        body = {"model": MODEL, "version": version, "plan": PLAN, "seed": self._stage.seed}
+        told = await self._stage.tell("/rollouts/dry-run", body)
+        for stage in told["stages"]:
+            names = ", ".join(stage["named"])
+            self._say(f"dry run | {stage['name']}: {names}, {stage['broadcast_bytes']:,} bytes by broadcast")
+        _expect(told["refusals"] == [], f"a camera would not follow: {told['refusals']}")
+
+    async def _roll_out(self, version: int, plan: str | dict[str, Any]) -> int:
         body = {"model": MODEL, "version": version, "plan": plan, "seed": self._stage.seed}
         number: int = (await self._stage.tell("/rollouts", body))["number"]
         await self._stage.tell(f"/rollouts/{number}/start")
