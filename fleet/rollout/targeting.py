@@ -89,7 +89,10 @@ def stage_sizes(
         else:
             added = waiting[: max(0, _end(number, stage, len(placed), len(order)) - len(placed))]
         if not added:
-            raise InvalidPlan(f"Stage {number}: its cohort {stage.cohort!r:.80} adds no device.")
+            raise InvalidPlan(
+                f"Stage {number}: its cohort {stage.cohort!r:.80} adds no device.",
+                field=f"stages[{number - 1}].cohort",
+            )
         taken = set(added)
         waiting = [device_id for device_id in waiting if device_id not in taken]
         placed += added
@@ -150,13 +153,16 @@ def _end(number: int, stage: Stage, before: int, device_count: int) -> int:
     Raises:
         InvalidPlan: It would add nobody, or asks for more devices than there are.
     """
-    end = _reach(stage, device_count)
+    end, field = _reach(stage, device_count), f"stages[{number - 1}].devices"
     if end > device_count:
-        raise InvalidPlan(f"Stage {number}: {end} devices are asked for; the rollout has {device_count}.")
+        raise InvalidPlan(
+            f"Stage {number}: {end} devices are asked for; the rollout has {device_count}.", field=field
+        )
     if end <= before:
         raise InvalidPlan(
             f"Stage {number}: {stage.devices} of {device_count} devices are {end}, "
-            f"which adds nobody to the {before} of the stage before."
+            f"which adds nobody to the {before} of the stage before.",
+            field=field,
         )
     return end
 
@@ -166,6 +172,7 @@ def _check_all_reached(ends: Sequence[int], device_count: int) -> None:
         raise InvalidPlan(
             f"Stage {len(ends)}: the last stage reaches {ends[-1]} of {device_count} devices.",
             remedy="Let it reach 'all', or choose fewer devices for the rollout.",
+            field=f"stages[{len(ends) - 1}]",
         )
 
 

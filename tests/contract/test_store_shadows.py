@@ -1,9 +1,13 @@
-"""The contract of every store: reports of candidates in the shadow, and orders that ask for one."""
+"""The contract of every store: reports of candidates in the shadow, and terms of orders, such as a shadow."""
 
 from __future__ import annotations
 
-import msgspec
+from typing import Any
 
+import msgspec
+import pytest
+
+from fleet.protocol.maintenance import Day, Maintenance, Mode
 from fleet.protocol.records import ShadowReport
 from fleet.protocol.shadow import merge_shadows
 from fleet.protocol.windows import MAX_REQUESTS
@@ -84,10 +88,19 @@ def test_a_device_cannot_invent_shadows_without_end(store: Store) -> None:
     assert ShadowTotals("cam-2", REPORT) in store.shadows("digits", 2)
 
 
-def test_an_order_keeps_its_shadow(store: Store) -> None:
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"shadow_s": 3600},
+        {"maintenance": Maintenance((Day.SAT, Day.SUN), "22:00", "02:00")},
+        {"mode": Mode.FORCED},
+    ],
+    ids=["shadow", "window", "mode"],
+)
+def test_an_order_keeps_its_terms(store: Store, terms: dict[str, Any]) -> None:
     add_device(store, "cam-1")
     row = store.create_rollout(new_rollout, 1.0)
-    asked = msgspec.structs.replace(order(), shadow_s=3600)
+    asked = msgspec.structs.replace(order(), **terms)
     changes = [OrderChange("cam-1", "digits", asked)]
     store.apply_step(row.state, previous=row.state, position=0, changes=changes)
     assert store.desired("cam-1").orders == (asked,)

@@ -24,13 +24,27 @@ MANIFEST = build(2).manifest
 VARIANT = MANIFEST.variants[0]
 SIZE = sum({file.sha256: file.size_bytes for file in MANIFEST.files(VARIANT)}.values())
 ABLE = Capabilities("1", "x86_64", {"onnxruntime": "1.20"}, 2**30, SIZE)
+COHORT = 'room == "even"'
 GATE = Gate(metrics=(MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.1, limit=0.3),))
-STEPS = [(1,), (1, "10%"), ("20%", "60%"), (2, 5), ()]
+STEPS: list[tuple[int | str, ...]] = [
+    (1,),
+    (1, "10%"),
+    ("20%", "60%"),
+    (2, 5),
+    (),
+    (1, COHORT),
+    (COHORT, "80%"),
+]
 
 plans = st.builds(
     lambda steps, bake_s, rate, concurrency, retries: Plan(
         stages=tuple(
-            Stage(devices=devices, minimum_bake_s=bake_s, maximum_bake_s=bake_s + 60)
+            Stage(
+                devices=None if devices == COHORT else devices,
+                cohort=COHORT if devices == COHORT else None,
+                minimum_bake_s=bake_s,
+                maximum_bake_s=bake_s + 60,
+            )
             for devices in (*steps, "all")
         ),
         gate=GATE,
@@ -53,9 +67,13 @@ def offer(_: str, device: Capabilities) -> Offer:
 
 
 def created(plan: Plan, devices: dict[str, int | None], seed: int = 7) -> Rollout:
+    """Draw up a rollout; devices of every second number are the cohort of stages that name one."""
+    strata = {name: f"site={int(name.split('-')[1]) % 3}" for name in devices if name.startswith("cam-")}
+    even = {name for name in devices if name.startswith("cam-") and int(name.split("-")[1]) % 2 == 0}
     return create(
         number=1, kind=Kind.UPDATE, model="digits", version=2, manifest_sha256="b" * 64, plan=plan, seed=seed,
-        devices=devices, now_s=0.0,
+        devices=devices, now_s=0.0, strata=strata,
+        cohorts={index: even for index, stage in enumerate(plan.stages) if stage.cohort is not None},
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from fleet.protocol.assignment import VariantPolicy as P
 from fleet.protocol.errors import VariantUnsupported
+from fleet.protocol.maintenance import Day, Maintenance, Mode
 from fleet.protocol.manifest import Manifest
 from fleet.protocol.messages import Capabilities
 from fleet.rollout.engine import create
@@ -98,6 +99,26 @@ def test_a_device_goes_back_to_the_variant_that_it_ran(
         state = rollout(store, 2, policy(P.COOLEST))
     order = Offers(store, released, state).order(Assign("cam-0", "r2-0b", 1), 1)
     assert (order.version, order.variant, order.policy) == (1, variant, brought_by)
+
+
+WINDOW = Maintenance((Day.SAT,), "02:00", "05:00")
+
+
+def test_a_window_and_a_mode_go_to_agents_that_know_them_and_forward_only(store: SqliteStore) -> None:
+    plan = default_plan(4)
+    windowed = msgspec.structs.replace(plan, maintenance=WINDOW, deployment_timeout_s=8 * 86400.0)
+    state = rollout(store, 2, windowed)
+    forced = rollout(store, 2, msgspec.structs.replace(plan, mode=Mode.FORCED))
+    with pytest.raises(VariantUnsupported, match="keeps to no plan's window"):
+        Offers(store, released, state).order(Assign("cam-0", "r1-0f", 2), 2)
+    assert Offers(store, released, forced).order(Assign("cam-0", "r2-0f", 2), 2).mode is Mode.SOFT
+    store.hello("cam-0", msgspec.structs.replace(ABLE, keeps_windows=True), 0, 2.0)
+    order = Offers(store, released, state).order(Assign("cam-0", "r1-0f", 2), 2)
+    assert (order.maintenance, order.mode) == (WINDOW, Mode.SOFT)
+    assert Offers(store, released, forced).order(Assign("cam-0", "r2-0f", 2), 2).mode is Mode.FORCED
+    for rolled in (state, forced):
+        back = Offers(store, released, rolled).order(Assign("cam-0", "r1-0b", 1), 1)
+        assert (back.maintenance, back.mode) == (None, Mode.SOFT)
 
 
 def test_an_agent_that_would_refuse_a_shadow_is_sent_none(store: SqliteStore) -> None:
