@@ -6,11 +6,14 @@ While RUNNING or PAUSED, in this order:
 2. More failed installs than the gate allows: roll back, at once.
 3. The gate says FAIL: roll back, at once, also while paused. A pause holds progress, not protection.
 
+If the plan says ``on_fail: pause``, rules 2 and 3 pause in place of rolling back; a stage that an operator
+ended in place of the gate pauses no more.
+
 While RUNNING only, orders that wait are released as fast as the plan allows, and:
 
 4. The gate says ERROR: pause.
 5. A stage bakes from the moment its last deployment has ended. It ends when the gate says PASS and it has
-   baked for ``minimum_bake_s``; then the next one begins.
+   baked for ``minimum_bake_s``, and ``minimum_devices`` of it run the version; then the next one begins.
 6. After ``maximum_bake_s`` without PASS: pause, or roll back if the plan says so.
 7. After the last stage, when every deployment has ended: SUCCEEDED.
 
@@ -43,7 +46,7 @@ from fleet.rollout.deployments import Test
 from fleet.rollout.draft import Draft
 from fleet.rollout.evidence import Evidence
 from fleet.rollout.gates import Outcome, Verdict, installs_fail, judge
-from fleet.rollout.plan import OnInconclusive
+from fleet.rollout.plan import OnFail, OnInconclusive
 from fleet.rollout.state import CauseCode, Happening, Kind, StageProgress, Status
 
 _NAMED_DEVICES = 5
@@ -154,15 +157,22 @@ def _protect(draft: Draft) -> None:
         return
     for number, stage in enumerate(rollout.stages):
         why = installs_fail(stage.failed, stage.size, rollout.plan.gate.maximum_failed_share)
-        if why is not None:
-            text = f"Stage {number + 1}: {why}."
-            begin_rollback(draft, Status.ROLLED_BACK, Cause(CauseCode.INSTALLS_FAILED.value, text))
+        if why is not None and not (stage.overridden and rollout.plan.on_fail is OnFail.PAUSE):
+            _fail(draft, Cause(CauseCode.INSTALLS_FAILED.value, f"Stage {number + 1}: {why}."))
             return
     if draft.stage.ended_s is None:
         verdict = _verdict(draft)
         if verdict.outcome is Outcome.FAIL:
             text = f"Stage {verdict.stage + 1}: {verdict.sentence}."
-            begin_rollback(draft, Status.ROLLED_BACK, Cause(CauseCode.GATE_FAILED.value, text))
+            _fail(draft, Cause(CauseCode.GATE_FAILED.value, text))
+
+
+def _fail(draft: Draft, cause: Cause) -> None:
+    """Do as the plan says when there is harm."""
+    if draft.rollout.plan.on_fail is OnFail.ROLL_BACK:
+        begin_rollback(draft, Status.ROLLED_BACK, cause)
+    elif draft.rollout.status is Status.RUNNING:
+        pause(draft, cause.detail)
 
 
 def _proceed(draft: Draft) -> None:
@@ -186,11 +196,22 @@ def _try_to_end_stage(draft: Draft) -> None:
         started_s = draft.now_s
         draft.change_stage(number, bake_started_s=started_s)
     baked_s = draft.now_s - started_s
-    if verdict.outcome is Outcome.PASS and baked_s >= bounds.minimum_bake_s:
+    missing = _missing(draft, number)
+    if verdict.outcome is Outcome.PASS and baked_s >= bounds.minimum_bake_s and not missing:
         draft.decide(Happening.STAGE_PASSED, f"Stage {number + 1}: {verdict.sentence}.")
         end_stage(draft, overridden=False)
     elif baked_s >= bounds.maximum_bake_s:
-        _give_up_waiting(draft, f"Stage {number + 1}, after {bounds.maximum_bake_s:g} s: {verdict.sentence}.")
+        said = f"Stage {number + 1}, after {bounds.maximum_bake_s:g} s: {verdict.sentence}.{missing}"
+        _give_up_waiting(draft, said)
+
+
+def _missing(draft: Draft, number: int) -> str:
+    """Return what a stage lacks of its ``minimum_devices``, a sentence; empty if nothing."""
+    if draft.rollout.kind is Kind.ROLLBACK:
+        return ""
+    running = draft.editing.tally[number][1 + SUCCEEDED]
+    wanted = draft.rollout.plan.stages[number].minimum_devices
+    return "" if running >= wanted else f" Only {running:,} of at least {wanted:,} devices run the version."
 
 
 def _give_up_waiting(draft: Draft, text: str) -> None:
