@@ -7,9 +7,11 @@ controls' share is the mean of the classes' shares, weighted as the canaries are
 
     b = sum w_s b_s        worth        n = 1 / sum (w_s² / n_s)        independent answers,
 
-with w_s the class's part of the canaries' effective answers (direct standardization). Canaries of strata
-that are no class are compared with all controls. Of the canaries, whose classes have shares of their own,
-only the mean share is bounded, which is all that a bet needs (`fleet.rollout.eprocess`).
+with w_s the class's part of the canaries' effective answers (direct standardization). Devices of strata
+that are no class are compared as if they were one class, and left out of the whole while their controls are
+too few: compared with devices of other classes, a harmless version could look harmful. Of the canaries,
+whose classes have shares of their own, only the mean share is bounded, which is all that a bet needs
+(`fleet.rollout.eprocess`).
 
 **Effective counts** are counts by the weight that `fleet.rollout.dispersion` gives them.
 
@@ -29,7 +31,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from fleet.protocol.latency import bucket
-from fleet.rollout.dispersion import correlation, weight
+from fleet.rollout.dispersion import Part, correlation, weight
 from fleet.rollout.eprocess import (
     NOTHING,
     Counts,
@@ -52,18 +54,6 @@ class Basis(StrEnum):
     CONCURRENT = "concurrent"
     EARLIER = "earlier"
     LIMIT = "limit"
-
-
-class Part(NamedTuple):
-    """One side of a pair.
-
-    Attributes:
-        devices: That contributed.
-        tally: What they said.
-    """
-
-    devices: int
-    tally: Tally
 
 
 class Compared(NamedTuple):
@@ -112,25 +102,27 @@ def compare(gate: MetricGate, place: int, basis: Basis, canary: Arm, control: Ar
         canary: The canaries.
         control: The controls; of no account where the basis is LIMIT.
     """
-    names = _classes(gate, place, basis, canary, control)
-    parts = {WHOLE: (_part(canary, place), _part(control, place))}
-    for name in names:
-        beside = _part(control.strata[name], place) if basis is not Basis.LIMIT else Part(0, Tally())
-        parts[name] = (_part(canary.strata[name], place), beside)
     if basis is Basis.LIMIT:
-        parts[WHOLE] = (parts[WHOLE][0], Part(0, Tally()))
-    within = [pair for name, pair in parts.items() if name != WHOLE] or [parts[WHOLE]]
-    rho = correlation(part for pair in within for part in pair)
-    sides = {name: (_side(pair[0], rho), _side(pair[1], rho)) for name, pair in parts.items()}
-    if names:
-        sides[WHOLE] = _standardized(parts, sides, rho)
+        control = Arm.empty(len(canary.tallies))
+    names = _classes(gate, place, basis, canary, control)
+    parts = {name: (_part(canary.strata[name], place), _beside(control, name, place)) for name in names}
+    rest = (_outside(canary, names, place), _outside(control, names, place))
+    whole = (_part(canary, place), _part(control, place))
+    mixed = [*parts.values()]
+    if not parts or basis is Basis.LIMIT or rest[1].tally.total >= gate.minimum_samples:
+        mixed.append(rest)
+    rho = correlation(part for pair in mixed for part in pair)
+    sides = {WHOLE: _standardized([(_side(one, rho), _side(two, rho)) for one, two in mixed])}
+    sides |= {name: (_side(one, rho), _side(two, rho)) for name, (one, two) in parts.items()}
     evidences = _evidences(gate, basis, list(sides.values()))
     if basis is Basis.EARLIER:
         beyond = _evidences(gate, Basis.LIMIT, list(sides.values()))
         evidences = [
             Evidences(min(one.harm, two.harm), one.safety) for one, two in zip(evidences, beyond, strict=True)
         ]
-    return [Compared(name, *parts[name], evidences[i]) for i, name in enumerate(parts)]
+    return [
+        Compared(name, *(parts.get(name) or whole), one) for name, one in zip(sides, evidences, strict=True)
+    ]
 
 
 def _classes(gate: MetricGate, place: int, basis: Basis, canary: Arm, control: Arm) -> list[str]:
@@ -146,50 +138,43 @@ def _classes(gate: MetricGate, place: int, basis: Basis, canary: Arm, control: A
 
 
 def _part(arm: Arm, place: int) -> Part:
-    return Part(arm.devices, arm.tallies[place])
+    return Part(arm.devices, arm.windows, arm.tallies[place])
 
 
 def _side(part: Part, rho: float) -> _Side:
     tally = part.tally
-    return _Side(tally.bad, tally.total, tally.cells).times(weight(part.devices, tally, rho))
+    return _Side(tally.bad, tally.total, tally.cells).times(weight(part, rho))
 
 
-def _standardized(
-    parts: dict[str, tuple[Part, Part]], sides: dict[str, tuple[_Side, _Side]], rho: float
-) -> tuple[_Side, _Side]:
+def _standardized(pairs: list[tuple[_Side, _Side]]) -> tuple[_Side, _Side]:
     """Return the whole's sides, the controls' as if they were mixed as the canaries are."""
-    pairs = [pair for name, pair in sides.items() if name != WHOLE]
-    rest = _rest(parts)
-    if rest.tally.total > 0:
-        pairs.append((_side(rest, rho), sides[WHOLE][1]))
-    canary = _EMPTY
+    if len(pairs) == 1:
+        return pairs[0]
+    canary, control, inverse = _EMPTY, _EMPTY, 0.0
     for side, _ in pairs:
         canary = canary.plus(side)
-    control, inverse = _EMPTY, 0.0
     for side, beside in pairs:
-        share = side.total / canary.total
-        if beside.total > 0:
+        if side.total > 0 and beside.total > 0:
+            share = side.total / canary.total
             control = control.plus(beside.times(share / beside.total))
             inverse += share * share / beside.total
     return canary, control.times(1.0 / inverse if inverse > 0.0 else 0.0)
 
 
-def _rest(parts: dict[str, tuple[Part, Part]]) -> Part:
-    """Return the canaries that are in no class."""
-    whole = parts[WHOLE][0]
-    inside = [pair[0] for name, pair in parts.items() if name != WHOLE]
-    cells = dict(whole.tally.cells)
-    for part in inside:
-        for cell, number in part.tally.cells.items():
-            cells[cell] = cells.get(cell, 0) - number
-    return Part(
-        whole.devices - sum(part.devices for part in inside),
-        Tally(
-            bad=whole.tally.bad - sum(part.tally.bad for part in inside),
-            total=whole.tally.total - sum(part.tally.total for part in inside),
-            cells=cells,
-        ),
-    )
+def _beside(control: Arm, name: str, place: int) -> Part:
+    return _part(control.strata[name], place) if name in control.strata else Part(0, 0, Tally())
+
+
+def _outside(arm: Arm, names: list[str], place: int) -> Part:
+    """Return the devices of an arm that are in none of the classes."""
+    left = arm.tallies[place]
+    devices, windows = arm.devices, arm.windows
+    for name in names:
+        if name in arm.strata:
+            devices -= arm.strata[name].devices
+            windows -= arm.strata[name].windows
+            left = left.minus(arm.strata[name].tallies[place])
+    return Part(devices, windows, left)
 
 
 def _evidences(gate: MetricGate, basis: Basis, sides: list[tuple[_Side, _Side]]) -> list[Evidences]:

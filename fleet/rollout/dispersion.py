@@ -10,6 +10,10 @@ each device are worth
 independent ones: Kish's design effect (1965, "Survey Sampling"). Counts are divided by it before any bet is
 made.
 
+Where some devices answer much more than others, the arm is worth less: for n stands the sum of n² over the
+sum of n of windows, times the windows of a device. So no device, whatever it claims, weighs more than
+1 / rho answers.
+
 rho is estimated from windows, by moments. With x bad of n in a window, p the arm's share and v the variance
 of one answer (p (1 - p); of a histogram that of its cells' numbers),
 
@@ -18,10 +22,10 @@ of one answer (p (1 - p); of a histogram that of its cells' numbers),
 
 summed over windows, arms and strata, each around its own share. That takes sums of x², x n and n² and no
 memory of single devices. What varies between the windows of one device counts as if it varied between
-devices, which is the careful side. As p is taken from the same devices, the squares of an arm with D
-devices are multiplied by D / (D - 1); an arm with one device says nothing of rho. The fewer devices, the
-less is known: the estimate is raised by the factor 1 + 2 / sqrt(D - 1). It is at least `LEAST_CORRELATION`,
-for no two devices are exactly alike.
+devices, which is the careful side. As p is taken from the same devices, the excess of an arm with D devices
+is multiplied by D / (D - 1); an arm with one device says nothing of rho. The fewer devices, the less is
+known: the estimate is raised by the factor 1 + 2 / sqrt(D - 1). It is at least `LEAST_CORRELATION`, for no
+two devices are exactly alike.
 
 The e-values are exact for independent answers. With devices that differ they rest on this estimate, which
 is consistent in the number of devices; simulation shows that false alarms stay in their budget (``make
@@ -32,6 +36,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from fleet.rollout.evidence import Tally
 
@@ -39,20 +44,34 @@ LEAST_CORRELATION = 0.0005
 """The answers of one device are worth 2,000 independent ones at most."""
 
 
-def correlation(arms: Iterable[tuple[int, Tally]]) -> float:
+class Part(NamedTuple):
+    """One side of a comparison, or of one class of devices in it.
+
+    Attributes:
+        devices: That contributed.
+        windows: That were counted.
+        tally: What they said.
+    """
+
+    devices: int
+    windows: int
+    tally: Tally
+
+
+def correlation(parts: Iterable[Part]) -> float:
     """Return rho, from `LEAST_CORRELATION` to 1.
 
     Args:
-        arms: Devices and tally of each arm and stratum.
+        parts: Each arm of each class, for each has a share of its own.
     """
     excess = possible = devices = 0.0
-    for number, tally in arms:
+    for number, _, tally in parts:
         pairs = tally.total_squared - tally.total
         if number < 2 or pairs <= 0.0:
             continue
         share, variance = _moments(tally)
         squares = tally.bad_squared - 2.0 * share * tally.cross + share * share * tally.total_squared
-        excess += max(0.0, squares) * number / (number - 1) - variance * tally.total
+        excess += (max(0.0, squares) - variance * tally.total) * number / (number - 1)
         possible += variance * pairs
         devices += number - 1
     if possible <= 0.0:
@@ -61,17 +80,18 @@ def correlation(arms: Iterable[tuple[int, Tally]]) -> float:
     return min(1.0, max(LEAST_CORRELATION, raised))
 
 
-def weight(devices: int, tally: Tally, rho: float) -> float:
-    """Return how many independent answers one answer of the arm is worth, above 0, at most 1.
+def weight(part: Part, rho: float) -> float:
+    """Return how many independent answers one answer is worth, above 0, at most 1.
 
     Args:
-        devices: That contributed to the arm.
-        tally: What they said.
+        part: Of which.
         rho: From `correlation`.
     """
+    tally, devices = part.tally, max(1, part.devices)
     if tally.total <= 0:
         return 1.0
-    each = tally.total / max(1, devices)
+    uneven = tally.total_squared / tally.total * part.windows / devices
+    each = max(tally.total / devices, uneven)
     return 1.0 / (1.0 + max(0.0, each - 1.0) * rho)
 
 

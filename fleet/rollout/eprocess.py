@@ -60,6 +60,8 @@ LARGEST_LOG = 700.0
 _STEPS = np.linspace(0.0, 1.0, 13)
 _LEVELS = 5
 _LEAST_ANGLE = 1e-9
+_EFFECTS = np.array(EFFECTS)
+_SINES, _COSINES = np.sin(_EFFECTS), np.cos(_EFFECTS)
 _SUBEDGES = 4
 """A quantile is sought on so many edges in each latency bucket."""
 
@@ -165,13 +167,18 @@ def _log_bets(
 ) -> Floats:
     """Return the log of one arm's e-process against the share of an angle; all shapes are broadcast."""
     start = np.clip(np.asarray(angle), _LEAST_ANGLE, math.pi / 2.0 - _LEAST_ANGLE)[..., None]
-    effects, upward = np.array(EFFECTS), np.asarray(up)[..., None]
-    room = np.where(upward, math.pi / 2.0 - start, start)
-    moved = start + np.where(upward, 1.0, -1.0) * np.minimum(effects, room / 2.0)
+    sign = np.where(np.asarray(up), 1.0, -1.0)[..., None]
+    room = np.where(sign > 0.0, math.pi / 2.0 - start, start)
+    step, tangent = sign * _SINES, np.tan(start)
+    # sin(t + o) / sin(t) and cos(t + o) / cos(t), with o at most half of the room that there is
+    near, far = 0.5 / np.cos(room / 2.0), np.cos(room / 2.0) / np.cos(room)
+    more, fewer = np.where(sign > 0.0, far, near), np.where(sign > 0.0, near, far)
+    has_room = room / 2.0 > _EFFECTS
+    more = np.where(has_room, _COSINES + step / tangent, more)
+    fewer = np.where(has_room, _COSINES - step * tangent, fewer)
     bad = np.asarray(bad, dtype=np.float64)[..., None]
     good = np.asarray(total, dtype=np.float64)[..., None] - bad
-    ratios = 2.0 * bad * np.log(np.sin(moved) / np.sin(start))
-    ratios = ratios + 2.0 * good * np.log(np.cos(moved) / np.cos(start))
+    ratios = 2.0 * (bad * np.log(more) + good * np.log(fewer))
     most = np.maximum(0.0, ratios.max(axis=-1))
     won = np.exp(ratios - most[..., None]).mean(axis=-1)
     log_e: Floats = most + np.log(KEPT * np.exp(-most) + (1.0 - KEPT) * won)

@@ -81,6 +81,17 @@ class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
             _added(self.cells, other.cells),
         )
 
+    def minus(self, other: Tally) -> Tally:
+        """Return this one without another that is part of it."""
+        return Tally(
+            self.bad - other.bad,
+            self.total - other.total,
+            max(0.0, self.bad_squared - other.bad_squared),
+            max(0.0, self.cross - other.cross),
+            max(0.0, self.total_squared - other.total_squared),
+            {cell: number - other.cells.get(cell, 0) for cell, number in self.cells.items()},
+        )
+
     @property
     def is_possible(self) -> bool:
         """Whether any windows can have added up to this."""

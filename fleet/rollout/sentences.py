@@ -9,7 +9,8 @@ that happens once in 1,900 times at most, see `fleet.rollout.eprocess`.
 from __future__ import annotations
 
 from fleet.protocol.latency import quantile_us
-from fleet.rollout.comparison import WHOLE, Basis, Compared, Part
+from fleet.rollout.comparison import WHOLE, Basis, Compared
+from fleet.rollout.dispersion import Part
 from fleet.rollout.eprocess import e_value
 from fleet.rollout.plan import Metric, MetricGate
 
@@ -113,7 +114,8 @@ def _most_moved(part: Part, other: Part) -> str:
         return of.tally.cells.get(cell, 0) / max(1, of.tally.total)
 
     cells = sorted(part.tally.cells.keys() | other.tally.cells.keys())
-    cell = max(cells, key=lambda c: abs(share(part, c) - share(other, c)))
+    more = {cell: round(share(part, cell) - share(other, cell), 9) for cell in cells}
+    cell = max(cells, key=lambda cell: (abs(more[cell]), cell))
     return f"class {cell} {share(part, cell):.1%}"
 
 

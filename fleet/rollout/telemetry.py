@@ -10,6 +10,9 @@ control  of another bundle, from a device that ran a version before and was not 
          ended after the stage began and not in the future, as far as clocks agree: an old spool is not a
          concurrent control, nor is one of a device whose clock is ahead
 =======  ===========================================================================================
+
+A batch of windows is added up by arm and by class of devices first, and then to the stage's evidence once:
+what a window costs depends neither on the number of devices nor on that of classes.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from fleet.protocol.records import TelemetryWindow
 from fleet.rollout.columns import Deployment
 from fleet.rollout.draft import Draft
 from fleet.rollout.events import EvidenceObserved
-from fleet.rollout.evidence import observe, unusable
+from fleet.rollout.evidence import Arm, Evidence, gathered, observe, unusable
 from fleet.rollout.state import Happening, Status
 
 
@@ -31,20 +34,27 @@ def take_windows(draft: Draft, event: EvidenceObserved) -> None:
     if draft.rollout.status not in {Status.RUNNING, Status.PAUSED} or draft.stage.ended_s is not None:
         return
     ignored: dict[str, list[str]] = {}
+    canaries: dict[str, Arm] = {}
+    controls: dict[str, Arm] = {}
     for device_id, window in event.windows:
         index = draft.editing.members.place(device_id)
         if index is None or window.model != draft.rollout.model:
             continue
         deployment = draft.deployment(index)
         if _is_canary(draft, deployment, window):
-            _count(draft, deployment, window, arm="canary")
+            _count(draft, deployment, window, canaries)
         elif _is_control(draft, deployment, window):
-            _count(draft, deployment, window, arm="control")
+            _count(draft, deployment, window, controls)
         else:
             continue
         why = unusable(window)
         if why is not None:
             ignored.setdefault(device_id, []).append(why)
+    if canaries or controls:
+        metrics = len(draft.rollout.plan.gate.metrics)
+        new = Evidence(gathered(canaries, metrics), gathered(controls, metrics))
+        draft.change_stage(draft.rollout.stage_index, evidence=draft.stage.evidence.plus(new))
+        draft.change(verdict=None)
     for device_id, reasons in ignored.items():
         draft.announce(
             Happening.TELEMETRY_IGNORED,
@@ -72,13 +82,11 @@ def _is_control(draft: Draft, deployment: Deployment, window: TelemetryWindow) -
     )
 
 
-def _count(draft: Draft, deployment: Deployment, window: TelemetryWindow, *, arm: str) -> None:
-    number, evidence = draft.rollout.stage_index, draft.stage.evidence
-    side = evidence.canary if arm == "canary" else evidence.control
+def _count(draft: Draft, deployment: Deployment, window: TelemetryWindow, arms: dict[str, Arm]) -> None:
+    number, name = draft.rollout.stage_index, draft.rollout.strata[deployment.stratum]
+    metrics = draft.rollout.plan.gate.metrics
     is_new = deployment.counted_in < number
-    side = observe(side, window, draft.rollout.plan.gate.metrics, is_new=is_new)
-    draft.change_stage(number, evidence=msgspec.structs.replace(evidence, **{arm: side}))
-    draft.change(verdict=None)
+    arms[name] = observe(arms.get(name) or Arm.empty(len(metrics)), window, metrics, is_new=is_new)
     if is_new and unusable(window) is None:
         draft.put(msgspec.structs.replace(deployment, counted_in=number))
         if deployment.stage == number:
