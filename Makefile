@@ -18,7 +18,7 @@ QUALITY_PEERS := $(addprefix $(VENV)/peers/drift-,$(addsuffix /.ready,nannyml ri
 DRIFT_PEERS := $(addprefix $(VENV)/peers/drift-,$(addsuffix /.ready,whylogs datasketches evidently nannyml))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-torch demo test test-faults fmt lint types imports wheel-check lock check clean bench-converters bench-agent bench-drift bench-health bench-quality
+.PHONY: help setup setup-torch demo test test-faults fmt lint types imports wheel-check lock check clean bench-converters bench-agent bench-drift bench-health bench-quality bench-gates
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -129,6 +129,9 @@ bench-quality: $(READY) $(QUALITY_PEERS) ## Compare estimated accuracies with th
 
 bench-health: $(READY) ## Measure what health of a fleet of 100,000 devices costs
 	@$(BIN)/python -m benchmarks.health $(ARGS)
+
+bench-gates: $(READY) ## Measure how well gates decide, beside fixed thresholds
+	@$(BIN)/python -m benchmarks.gates $(ARGS)
 
 clean: ## Remove what was built and installed here
 	@rm -rf $(VENV) build dist *.egg-info .import_linter_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
