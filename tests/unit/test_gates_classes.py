@@ -90,8 +90,8 @@ def test_latency_is_compared_by_a_quantile(buckets: int, outcome: Outcome) -> No
     assert verdict.outcome is outcome
     if outcome is Outcome.FAIL:
         assert verdict.sentence.startswith(
-            "FAIL: latency of 0.9 of requests 3,444 µs of 10,000 on 10 canaries against 1,722 µs of 100,000 on "
-            "100 controls; e-value"
+            "FAIL: latency of 0.9 of requests 3,444 µs of 10,000 on 10 canaries against 1,722 µs of 100,000 "
+            "on 100 controls; e-value"
         )
 
 

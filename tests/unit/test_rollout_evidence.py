@@ -13,9 +13,11 @@ from fleet.protocol.assignment import CLOCK_TOLERANCE_S
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.latency import bucket
 from fleet.protocol.records import TelemetryWindow
-from fleet.rollout.events import DeploymentReported, EvidenceObserved
+from fleet.rollout.engine import create
+from fleet.rollout.events import DeploymentReported, EvidenceObserved, Start
 from fleet.rollout.evidence import Arm, Tally, observe, tally, unusable
 from fleet.rollout.plan import Metric, MetricGate
+from fleet.rollout.state import Kind
 from tests.support.rollouts import DEVICES, NEW, OLD, Campaign, plan, window
 
 
@@ -168,3 +170,29 @@ def test_arms_add_up() -> None:
     left, right = Arm(1, 2, 3, (Tally(1, 2),)), Arm(10, 20, 30, (Tally(5, 6),))
     assert left.plus(right) == Arm(11, 22, 33, (Tally(6, 8),))
     assert msgspec.json.decode(msgspec.json.encode(left), type=Arm) == left
+
+
+def test_windows_count_for_the_class_of_their_device() -> None:
+    strata = {device_id: f"hardware=pi{3 + i % 2}" for i, device_id in enumerate(sorted(DEVICES))}
+    campaign = Campaign(started=False)
+    campaign.rollout = create(
+        number=7,
+        kind=Kind.UPDATE,
+        model="digits",
+        version=2,
+        manifest_sha256=NEW,
+        plan=plan("50%", "all"),
+        seed=3,
+        devices=DEVICES,
+        now_s=campaign.now_s,
+        strata=strata,
+    )
+    campaign.do(Start("ann"))
+    campaign.succeed(0)
+    campaign.observe(canary_wrong=7)
+    evidence = campaign.rollout.stages[0].evidence
+    assert evidence.canary.tallies[0].total == 4 * 200
+    for arm in (evidence.canary, evidence.control):
+        assert sorted(arm.strata) == ["hardware=pi3", "hardware=pi4"]
+        assert sum(part.devices for part in arm.strata.values()) == arm.devices == 4
+        assert sum(part.tallies[0].bad for part in arm.strata.values()) == arm.tallies[0].bad
