@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from fleet.cohorts import OF_DEVICES, grouping
 from fleet.protocol.errors import InvalidPlan, InvalidTarget
-from fleet.rollout.plan import Plan
+from fleet.rollout.events import Joiner
+from fleet.rollout.plan import Membership, Plan
 from fleet.rollout.plan_fit import check_members
+from fleet.rollout.state import Rollout
 from fleet.targets.parser import parse_target
 from hub.query.devices import Search, SearchStore, check_names
 from hub.store.rows import DeviceRow
@@ -30,6 +32,10 @@ def members_of(store: SearchStore, plan: Plan | None, devices: Sequence[str] | N
         if target is not None:
             raise InvalidPlan(
                 "target: devices are named besides; either says whom the rollout reaches.", field="target"
+            )
+        if plan is not None and plan.membership is Membership.CONTINUOUS:
+            raise InvalidPlan(
+                "membership: no device can come to match where devices are named.", field="membership"
             )
         return [store.device(device_id) for device_id in devices]
     try:
@@ -81,6 +87,37 @@ def strata_of(members: Iterable[DeviceRow], plan: Plan, group_by: Iterable[str])
     """
     names = grouping(group_by) if plan.stratify_by is None else plan.stratify_by
     return {row.device_id: _stratum(names, row) for row in members}
+
+
+def joiners(store: SearchStore, rollout: Rollout, group_by: Iterable[str]) -> tuple[Joiner, ...]:
+    """Return the devices that have come to match a rollout's target since it was drawn up.
+
+    Args:
+        store: Knows the devices.
+        rollout: Its membership is continuous.
+        group_by: The hub's setting.
+
+    Raises:
+        InvalidPlan: Its target asks for what nobody has any more.
+    """
+    plan = rollout.plan
+    new = [
+        row for row in members_of(store, plan, None) if rollout.deployments.of_device(row.device_id) is None
+    ]
+    if not new:
+        return ()
+    running, strata = store.desired_versions(rollout.model), strata_of(new, plan, group_by)
+    cohorts = stage_cohorts(store, plan)
+    found = (
+        Joiner(
+            device_id=row.device_id,
+            version=running.get(row.device_id),
+            stratum=strata[row.device_id],
+            matching=tuple(place for place, cohort in cohorts.items() if row.device_id in cohort),
+        )
+        for row in new
+    )
+    return tuple(joiner for joiner in found if joiner.version != rollout.version)
 
 
 def _stratum(names: Iterable[str], row: DeviceRow) -> str:

@@ -27,6 +27,7 @@ from fleet.rollout.events import (
     Assign,
     DeploymentReported,
     DeploymentsReported,
+    DevicesJoined,
     Event,
     EvidenceObserved,
     Start,
@@ -34,12 +35,12 @@ from fleet.rollout.events import (
     Ticked,
     WasAway,
 )
-from fleet.rollout.plan import Plan, default_plan, rollback_plan
-from fleet.rollout.plan_fit import check_sizes
+from fleet.rollout.plan import Membership, Plan, default_plan, rollback_plan
+from fleet.rollout.plan_fit import check_obeyed, check_sizes
 from fleet.rollout.preview import Preview
 from fleet.rollout.removals import is_removed, open_removals
 from fleet.rollout.state import Kind, Rollout
-from hub.rollout_members import check_attributes, members_of, stage_cohorts, strata_of
+from hub.rollout_members import check_attributes, joiners, members_of, stage_cohorts, strata_of
 from hub.rollout_preview import PreviewStore, preview_of
 from hub.store.protocols import RecordStore
 from hub.store.rows import DeviceRow, OrderChange, RolloutRow, StoredRecord, Superseded
@@ -49,6 +50,8 @@ from hub.variants import Offers
 log = logging.getLogger(__name__)
 
 RECORDS_PER_STEP = 500
+JOIN_LOOK_S = 30.0
+"""How often devices are looked for that came to match a rollout: it reads all that the target means."""
 
 
 class RolloutShellStore(PreviewStore, RecordStore, Protocol):
@@ -77,6 +80,7 @@ class Rollouts:
         self._released = released
         self._on_orders = on_orders
         self._group_by = group_by
+        self._look_again_s: dict[int, float] = {}
         # Operators and time take turns, so that neither finds the other's change.
         self._lock = threading.Lock()
 
@@ -158,6 +162,7 @@ class Rollouts:
         """
         members = members_of(self._store, plan, devices)
         plan = plan or default_plan(len(members))
+        check_obeyed(plan)
         check_attributes(self._store, plan, self._group_by)
         if variant_policy is not None:
             plan = msgspec.structs.replace(plan, variant_policy=variant_policy)
@@ -263,9 +268,19 @@ class Rollouts:
             records = self._store.records_after(row.position, model=row.state.model, limit=RECORDS_PER_STEP)
             position = records[-1].position if records else row.position
             with span("rollout step", rollout=row.state.number, records=len(records)):
-                row = self._apply(row, [*_events(records), *self._removals(row.state), Ticked()], position)
+                events = [*_events(records), *self._removals(row.state), *self._joined(row.state), Ticked()]
+                row = self._apply(row, events, position)
             if len(records) < RECORDS_PER_STEP:
                 return
+
+    def _joined(self, state: Rollout) -> list[Event]:
+        """Return the devices that came to match a continuous rollout, looked for every `JOIN_LOOK_S`."""
+        now_s, again_s = time.monotonic(), self._look_again_s.get(state.number, 0.0)
+        if state.plan.membership is not Membership.CONTINUOUS or now_s < again_s:
+            return []
+        self._look_again_s[state.number] = now_s + JOIN_LOOK_S
+        found = joiners(self._store, state, self._group_by)
+        return [DevicesJoined(found)] if found else []
 
     def _removals(self, state: Rollout) -> list[Event]:
         """Return the removals that devices' own states show to be done."""

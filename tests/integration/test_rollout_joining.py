@@ -1,0 +1,80 @@
+"""Devices that join while a continuous rollout is under way, with a real store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fleet.protocol.errors import InvalidPlan
+from fleet.protocol.manifest import Manifest
+from fleet.rollout.events import Start
+from fleet.rollout.plan import Gate, Membership, Metric, MetricGate, Plan, Stage
+from hub import rollouts
+from hub.rollouts import Rollouts
+from hub.store.sqlite import SqliteStore
+from tests.support.agent_bundles import MODEL, build
+from tests.support.stores import add_device
+
+BUNDLE = build(1)
+GATE = Gate(metrics=(MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.1, limit=0.3),))
+
+
+def plan(membership: Membership) -> Plan:
+    """The cohort "early", then all."""
+    return Plan(
+        stages=(
+            Stage(cohort='id like "early-*"', minimum_bake_s=1e6, maximum_bake_s=1e7),
+            Stage(devices="all", minimum_bake_s=1e6, maximum_bake_s=1e7),
+        ),
+        gate=GATE,
+        target='site == "lyon"',
+        membership=membership,
+    )
+
+
+def released(_model: str, _version: int) -> tuple[str, Manifest]:
+    return BUNDLE.sha256, BUNDLE.manifest
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    """A store with two early devices and a late one."""
+    opened = SqliteStore(tmp_path / "hub.db")
+    for device_id in ("early-1", "early-2", "late-1"):
+        add_device(opened, device_id)
+    yield opened
+    opened.close()
+
+
+def begun(store: SqliteStore, membership: Membership) -> tuple[Rollouts, int]:
+    shell = Rollouts(store, released=released, on_orders=lambda: None)
+    row = shell.create(MODEL, 1, plan=plan(membership), devices=None, seed=0)
+    shell.act(row.state.number, Start("ann"))
+    return shell, row.state.number
+
+
+@pytest.mark.parametrize("membership", Membership)
+def test_who_comes_to_match_is_put_into_the_right_stage_and_ordered_there(
+    store: SqliteStore, membership: Membership, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollouts, "JOIN_LOOK_S", 0.0)
+    shell, number = begun(store, membership)
+    for device_id in ("early-3", "late-2"):
+        add_device(store, device_id)
+    shell.advance()
+    shell.advance()  # who is in is not taken in again
+    stages = {part.device_id: part.stage for part in store.rollout(number).state.deployments}
+    before = {"early-1": 0, "early-2": 0, "late-1": 1}
+    joined = {"early-3": 0, "late-2": 1} if membership is Membership.CONTINUOUS else {}
+    assert stages == before | joined
+    ordered = {device_id for device_id, orders in store.all_desired().items() if orders}
+    assert ordered == {device_id for device_id, stage in stages.items() if stage == 0}
+
+
+def test_who_is_named_cannot_come_to_match(store: SqliteStore) -> None:
+    shell = Rollouts(store, released=released, on_orders=lambda: None)
+    named = Plan(stages=plan(Membership.SNAPSHOT).stages[1:], gate=GATE, membership=Membership.CONTINUOUS)
+    with pytest.raises(InvalidPlan, match="membership"):
+        shell.create(MODEL, 1, plan=named, devices=["early-1"], seed=0)
