@@ -18,7 +18,7 @@ QUALITY_PEERS := $(addprefix $(VENV)/peers/drift-,$(addsuffix /.ready,nannyml ri
 DRIFT_PEERS := $(addprefix $(VENV)/peers/drift-,$(addsuffix /.ready,whylogs datasketches evidently nannyml))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-torch demo test test-faults fmt lint types imports wheel-check lock check clean bench-converters bench-agent bench-drift bench-health bench-quality bench-gates
+.PHONY: help setup setup-torch demo test test-faults fmt lint types imports wheel-check lock check clean bench-converters bench-agent bench-drift bench-health bench-quality bench-gates bench-rollout
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -129,6 +129,9 @@ bench-quality: $(READY) $(QUALITY_PEERS) ## Compare estimated accuracies with th
 
 bench-health: $(READY) ## Measure what health of a fleet of 100,000 devices costs
 	@$(BIN)/python -m benchmarks.health $(ARGS)
+
+bench-rollout: $(READY) ## Measure a rollout of 100,000 devices: reports through engine and store, memory
+	@$(BIN)/python -m benchmarks.rollout $(ARGS)
 
 bench-gates: $(READY) ## Measure how well gates decide, beside fixed thresholds
 	@$(BIN)/python -m benchmarks.gates $(ARGS)

@@ -15,6 +15,7 @@ from fleet.protocol.errors import Cause
 from fleet.rollout.columns import (
     KINDS,
     PAGE_SIZE,
+    ROW,
     Deployment,
     Places,
     Row,
@@ -128,7 +129,8 @@ class Editing:
     def _writable(self, number: int) -> tuple[Rows, list[Cause]]:
         if number not in self._open:
             page = self._before.pages[number]
-            self._open[number] = page.rows.copy(), list(page.causes)
+            copy = page.rows.view(np.uint8).copy().view(ROW)  # as bytes: 20 times as fast as by field
+            self._open[number] = copy, list(page.causes)
             if self._pages is not None:
                 self._pages[number] = self._open[number][0]
         return self._open[number]

@@ -93,7 +93,7 @@ def status(context: typer.Context, number: Number, as_json: JsonFlag = False) ->
     """Show where a rollout is and why."""
     client = client_of(context)
     rollout = client.get(f"/rollouts/{number}")
-    rollout["history"] = client.get(f"/rollouts/{number}/history")["items"]
+    rollout["history"] = list(client.pages(f"/rollouts/{number}/history"))
     rollout["shadow"] = client.get(f"/rollouts/{number}/shadow") if rollout["plan"]["shadow_s"] else None
     show(rollout, as_json=as_json, draw=_print_status)
 

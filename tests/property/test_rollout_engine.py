@@ -7,12 +7,16 @@ machine keeps for itself.
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fleet.protocol.deployment import PROGRESS, DeploymentState
-from fleet.protocol.errors import Conflict
+from fleet.protocol.errors import Cause, Conflict
+from fleet.rollout.columns import KINDS
 from fleet.rollout.deployments import Attempt
 from fleet.rollout.engine import create, step
 from fleet.rollout.events import (
@@ -20,8 +24,11 @@ from fleet.rollout.events import (
     Assign,
     Command,
     DeploymentReported,
+    DeploymentsReported,
+    DevicesJoined,
     Event,
     EvidenceObserved,
+    Joiner,
     Pause,
     Promote,
     Resume,
@@ -29,8 +36,8 @@ from fleet.rollout.events import (
     Supersede,
     Ticked,
 )
-from fleet.rollout.plan import OnInconclusive, rollback_plan
-from fleet.rollout.state import FINAL, Happening, Kind, Rollout, Status
+from fleet.rollout.plan import Membership, OnInconclusive, Retries, rollback_plan
+from fleet.rollout.state import FINAL, HISTORY_KEPT, Happening, Kind, Rollout, Status
 from tests.support.rollouts import LABELS, NEW, OLD, plan, restored, stored, window
 
 STATES = st.sampled_from(DeploymentState)
@@ -47,6 +54,17 @@ ENDS: list[Event] = [
 ]
 
 
+LIMITS = st.fixed_dictionaries(
+    {
+        "devices_per_minute": st.sampled_from([None, None, 60.0, 6.0]),
+        "concurrency": st.sampled_from([None, None, 2]),
+        "retries": st.sampled_from([Retries(), Retries(attempts=2, backoff_s=4.0)]),
+        "rollback_devices_per_minute": st.sampled_from([None, 12.0]),
+    }
+)
+TRANSPORT = Cause("delivery_timed_out", "The bytes did not arrive.")
+
+
 class RolloutMachine(RuleBasedStateMachine):
     """One rollout of up to 12 devices, and everything that was ever ordered or reported."""
 
@@ -58,6 +76,8 @@ class RolloutMachine(RuleBasedStateMachine):
         self.ends: dict[str, Attempt] = {}
         self.aborted_at: int | None = None
         self.superseded = False
+        self.latest_s = self.now_s
+        self.first_order_s: float | None = None
         self.rollout: Rollout
 
     @initialize(
@@ -65,6 +85,8 @@ class RolloutMachine(RuleBasedStateMachine):
         share=st.sampled_from([0.9, 0.3, 0.0]),
         on_inconclusive=st.sampled_from(OnInconclusive),
         rollback=st.sampled_from([False, False, False, True]),
+        limits=LIMITS,
+        continuous=st.booleans(),
         seed=st.integers(0, 2**32),
         started=st.sampled_from([True, True, True, False]),
     )
@@ -75,6 +97,8 @@ class RolloutMachine(RuleBasedStateMachine):
         share: float,
         on_inconclusive: OnInconclusive,
         rollback: bool,
+        limits: dict[str, Any],
+        continuous: bool,
         seed: int,
         started: bool,
     ) -> None:
@@ -85,9 +109,14 @@ class RolloutMachine(RuleBasedStateMachine):
             model="digits",
             version=2,
             manifest_sha256=NEW,
-            plan=rollback_plan(deployment_timeout_s=100.0) if rollback else staged,
+            plan=msgspec.structs.replace(
+                rollback_plan(deployment_timeout_s=100.0) if rollback else staged,
+                membership=Membership.CONTINUOUS if continuous else Membership.SNAPSHOT,
+                **limits,
+            ),
             seed=seed,
             devices={f"cam-{i}": version for i, version in enumerate(previous)},
+            strata={f"cam-{i}": f"hardware-{i % 3}" for i in range(len(previous))},
             now_s=self.now_s,
         )
         if started:
@@ -103,10 +132,15 @@ class RolloutMachine(RuleBasedStateMachine):
             self.aborted_at = len(self.orders)
             self.superseded = isinstance(end, Supersede)
 
-    @rule(index=st.integers(0, 13), state=STATES, back=st.booleans(), other=st.integers(0, 11))
-    def report_anything(self, index: int, state: DeploymentState, back: bool, other: int) -> None:
+    @rule(
+        index=st.integers(0, 13),
+        state=STATES,
+        way=st.sampled_from(["b", "f", "f1", "f2", "b1", "f0"]),
+        other=st.integers(0, 11),
+    )
+    def report_anything(self, index: int, state: DeploymentState, way: str, other: int) -> None:
         """Mostly on what was not ordered, or for another device."""
-        report = DeploymentReported(f"cam-{other}", f"r3-{index}{'b' if back else 'f'}", state, self.now_s)
+        report = DeploymentReported(f"cam-{other}", f"r3-{index}{way}", state, self.now_s)
         self.sent.append(report)
         self.apply(report)
 
@@ -119,6 +153,41 @@ class RolloutMachine(RuleBasedStateMachine):
     @rule(data=st.data(), state=st.sampled_from([s for s in DeploymentState if s.is_terminal]))
     def report_an_end(self, data: st.DataObject, state: DeploymentState) -> None:
         self.answer(data.draw(st.sampled_from(self.open_orders())), state)
+
+    @precondition(lambda self: self.open_orders())
+    @rule(data=st.data())
+    def lose_one_on_its_way(self, data: st.DataObject) -> None:
+        order = data.draw(st.sampled_from(self.open_orders()))
+        self.answer(order, DeploymentState.FAILED, TRANSPORT)
+
+    @precondition(lambda self: self.open_orders())
+    @rule(data=st.data())
+    def report_together(self, data: st.DataObject) -> None:
+        """One event, and in it reports of several devices, some of them twice."""
+        some = data.draw(st.lists(st.sampled_from(self.open_orders()), min_size=1, max_size=6))
+        reports = []
+        for order in some:
+            state = data.draw(STATES)
+            reports.append(
+                DeploymentReported(order.device_id, order.deployment_id, state, self.now_s, TRANSPORT)
+            )
+        self.sent += reports
+        self.apply(DeploymentsReported(tuple(reports)))
+
+    @rule(
+        name=st.sampled_from(["cam-0", "late-1", "late-2", "late-3"]), version=st.sampled_from([None, 1, 2])
+    )
+    def join(self, name: str, version: int | None) -> None:
+        before = len(self.rollout.deployments)
+        known = self.rollout.deployments.of_device(name) is not None
+        takes = self.rollout.plan.membership is Membership.CONTINUOUS and self.rollout.status in {
+            Status.CREATED,
+            Status.RUNNING,
+            Status.PAUSED,
+        }
+        self.apply(DevicesJoined((Joiner(name, version),)))
+        comes = takes and not known and version != 2
+        assert len(self.rollout.deployments) == before + comes
 
     @precondition(lambda self: self.open_orders())
     @rule()
@@ -162,23 +231,64 @@ class RolloutMachine(RuleBasedStateMachine):
     def stages_begin_in_order_and_end_by_pass_or_override(self) -> None:
         ended = [stage.ended_s is not None for stage in self.rollout.stages]
         assert all(ended[:-1])
+        plan, status = self.rollout.plan, self.rollout.status
+        at_once = plan.devices_per_minute is None and plan.concurrency is None and not plan.retries.attempts
         for deployment in self.rollout.deployments:
-            assert (deployment.attempt.ordered_s is not None) == (
-                deployment.stage <= self.rollout.stage_index
+            ordered, begun = (
+                deployment.attempt.ordered_s is not None,
+                deployment.stage <= self.rollout.stage_index,
             )
+            assert begun or not ordered
+            if at_once and status is Status.RUNNING:
+                assert ordered == begun
         kinds = [entry.kind for entry in self.rollout.history]
-        assert sum(ended) == kinds.count(Happening.STAGE_PASSED) + kinds.count(Happening.OVERRIDDEN)
+        assert self.rollout.decisions > HISTORY_KEPT or sum(ended) == kinds.count(
+            Happening.STAGE_PASSED
+        ) + kinds.count(Happening.OVERRIDDEN)
 
     @invariant()
     def counters_say_what_the_deployments_say(self) -> None:
         for number, stage in enumerate(self.rollout.stages):
             cohort = [d.attempt for d in self.rollout.deployments if d.stage == number]
             assert stage.size == len(cohort)
-            assert stage.open == sum(attempt.is_open for attempt in cohort)
+            assert stage.open == sum(not attempt.state.is_terminal for attempt in cohort)
             good = {DeploymentState.SUCCEEDED, DeploymentState.CANCELED}
             assert stage.failed >= sum(a.state.is_terminal and a.state not in good for a in cohort)
         restores = [d.restore for d in self.rollout.deployments if d.restore is not None]
-        assert self.rollout.open_restores == sum(restore.is_open for restore in restores)
+        assert self.rollout.open_restores == sum(not restore.state.is_terminal for restore in restores)
+        assert self.rollout.open_removals == sum(
+            d.restore is not None and not d.restore.state.is_terminal and d.previous_version is None
+            for d in self.rollout.deployments
+        )
+
+    @invariant()
+    def aggregates_say_what_a_count_of_all_devices_says(self) -> None:
+        rollout = self.rollout
+        tally = [[0] * KINDS for _ in rollout.plan.stages]
+        for d in rollout.deployments:
+            waits = d.attempt.state is DeploymentState.QUEUED and d.attempt.ordered_s is None
+            tally[d.stage][0 if waits else 1 + list(DeploymentState).index(d.attempt.state)] += 1
+            if waits and d.due_s is None and d.stage <= rollout.stage_index:
+                assert d.index >= rollout.cursor, "nobody would ever order it"
+            if d.restore is not None and not d.restore.state.is_terminal and d.restore.ordered_s is None:
+                assert d.index >= rollout.back_cursor, "nobody would ever order it back"
+            is_open = d.attempt.is_open or (d.restore is not None and d.restore.is_open)
+            assert not is_open or d.due_s is not None, "it would never run out of time"
+        assert rollout.tally == tuple(map(tuple, tally))
+        due = [d.due_s for d in rollout.deployments if d.due_s is not None]
+        slack_s = rollout.plan.deployment_timeout_s / 64
+        assert not due or (rollout.next_due_s is not None and rollout.next_due_s <= min(due) + slack_s + 5.0)
+
+    @invariant()
+    def orders_keep_to_the_pace(self) -> None:
+        plan = self.rollout.plan
+        open_forward = sum(d.attempt.is_open for d in self.rollout.deployments)
+        assert plan.concurrency is None or open_forward <= plan.concurrency
+        forward = sum("f" in deployment_id for deployment_id in self.orders)
+        if plan.devices_per_minute is not None and self.first_order_s is not None:
+            burst = max(1.0, plan.devices_per_minute / 6)
+            elapsed_s = self.latest_s - self.first_order_s
+            assert forward <= burst + elapsed_s * plan.devices_per_minute / 60 + 1e-6
 
     @invariant()
     def an_attempt_that_has_ended_stays_as_it_is(self) -> None:
@@ -218,14 +328,19 @@ class RolloutMachine(RuleBasedStateMachine):
     @invariant()
     def rolled_back_means_that_everybody_is_back(self) -> None:
         if self.rollout.status is Status.ROLLED_BACK:
-            assert all(d.is_restored for d in self.rollout.deployments if d.attempt.ordered_s is not None)
+            assert all(
+                d.is_restored
+                for d in self.rollout.deployments
+                if d.attempt.ordered_s is not None or d.tries > 0
+            )
             assert self.rollout.cause is not None
 
     def teardown(self) -> None:
         """Whatever happened: left alone, a rollout that is rolling back ends, and it ends once."""
         if hasattr(self, "rollout") and self.rollout.status is Status.ROLLING_BACK:
-            self.now_s += 1000.0
-            self.apply(Ticked())
+            for _ in range(len(self.rollout.deployments) + 1):  # a wave brings one device at least
+                self.now_s += 1000.0
+                self.apply(Ticked())
             assert self.rollout.status.is_final
 
     def operate(self, event: Event) -> bool:
@@ -239,25 +354,31 @@ class RolloutMachine(RuleBasedStateMachine):
 
     def apply(self, event: Event) -> None:
         before, kept = self.rollout, stored(self.rollout)
+        self.latest_s = max(self.latest_s, self.now_s)
         after, commands = step(before, event, self.now_s)
         assert stored(before) == kept
         assert step(before, event, self.now_s) == (after, commands)
         assert after.revision == before.revision + (after is not before)
         if before.status.is_final:
             assert after is before
-        self.check_orders(commands)
+        self.check_orders(after, commands)
         self.check_promotion(before, after, event)
         self.rollout = after
 
-    def check_orders(self, commands: tuple[Command, ...]) -> None:
+    def check_orders(self, after: Rollout, commands: tuple[Command, ...]) -> None:
         for command in commands:
             if isinstance(command, Assign):
                 assert command.deployment_id not in self.orders
-                assert self.aborted_at is None, "an order after the abort"
                 self.orders[command.deployment_id] = command
-                deployment = self.rollout.deployments.of_device(command.device_id)
+                deployment = after.deployments.of_device(command.device_id)
                 assert deployment is not None
-                forward = command.deployment_id.endswith("f")
+                forward = "f" in command.deployment_id
+                if self.aborted_at is not None:  # ways back that waited for their wave, and nothing else
+                    assert not forward, "an order forward after the abort"
+                    assert not self.superseded
+                    assert self.rollout.plan.rollback_devices_per_minute is not None
+                if forward and self.first_order_s is None:
+                    self.first_order_s = self.now_s
                 assert command.version == (2 if forward else deployment.previous_version)
 
     def check_promotion(self, before: Rollout, after: Rollout, event: Event) -> None:
@@ -273,8 +394,8 @@ class RolloutMachine(RuleBasedStateMachine):
                     assert new.evidence.canary.tallies[0].total >= LABELS.minimum_samples
                     assert new.evidence.canary.tallies[0].bad < new.evidence.canary.tallies[0].total / 2
 
-    def answer(self, order: Assign, state: DeploymentState) -> None:
-        report = DeploymentReported(order.device_id, order.deployment_id, state, self.now_s)
+    def answer(self, order: Assign, state: DeploymentState, cause: Cause | None = None) -> None:
+        report = DeploymentReported(order.device_id, order.deployment_id, state, self.now_s, cause)
         self.sent.append(report)
         self.apply(report)
 

@@ -147,11 +147,20 @@ class Campaign:
     ) -> tuple[Command, ...]:
         """Let a device report on its way forward, or back."""
         now = self.rollout.deployments[deployment.index]
-        attempt = now.restore if back else now.attempt
+        return self.do(self.report_of(now, state, back=back, cause=cause))
+
+    def report_of(
+        self,
+        deployment: Deployment,
+        state: DeploymentState,
+        *,
+        back: bool = False,
+        cause: Cause | None = None,
+    ) -> DeploymentReported:
+        """Return what a device reports of its deployment as it is given."""
+        attempt = deployment.restore if back else deployment.attempt
         assert attempt is not None
-        return self.do(
-            DeploymentReported(deployment.device_id, attempt.deployment_id, state, self.now_s, cause)
-        )
+        return DeploymentReported(deployment.device_id, attempt.deployment_id, state, self.now_s, cause)
 
     def succeed(self, stage: int) -> None:
         """Let every device of a stage commit the version."""
