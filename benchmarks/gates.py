@@ -35,6 +35,7 @@ HARMFUL = (
     Harm("errors +1 point", errors=0.01),
     Harm("errors +3 points", errors=0.03),
     Harm("errors +10 points", errors=0.10),
+    Harm("+3 points, devices differ", errors=0.03, correlation=0.005),
     Harm("+10 points in one class", errors=0.10, one_class=True),
 )
 HARMLESS_LATENCY = (Harm("harmless, by latency"),)
@@ -221,11 +222,12 @@ def _aims(harmless: Sequence[Found], harmful: Sequence[Found]) -> list[Aim]:
         Aim(f"false-rollbacks-{_slug(one.harm)}", _share(one.ends["gate"], Outcome.FAIL), "<=", TARGET)
         for one in harmless
     ]
-    ratios = [_exposed(one.ends["gate"]) / _exposed(_best(one, ("limit", "devices"))) for one in harmful]
-    aims += [
-        Aim(f"exposed-of-best-fixed-{_slug(one.harm)}", ratio, "<=", 0.5)
-        for one, ratio in zip(harmful, ratios, strict=True)
-    ]
+    floor = reaches()[0]
+    for one in harmful:
+        fixed = _exposed(_best(one, ("limit", "devices")))
+        reason = f"nobody can do with less than the first stage of {floor}" if fixed < 2 * floor else ""
+        ratio = _exposed(one.ends["gate"]) / fixed
+        aims.append(Aim(f"exposed-of-best-fixed-{_slug(one.harm)}", ratio, "<=", 0.5, reason))
     ours = float(np.mean([_exposed(one.ends["gate"]) for one in harmful]))
     theirs = float(np.mean([_exposed(_best(one, ("limit", "devices"))) for one in harmful]))
     aims.append(Aim("exposed-of-best-fixed-all-harms", ours / theirs, "<=", 0.5))

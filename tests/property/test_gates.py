@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from fleet.rollout.evidence import Arm, Evidence, Tally, gathered
 from fleet.rollout.gates import Outcome, Verdict, judge
@@ -116,10 +117,10 @@ def first_verdict(
     canaries: int = 1,
 ) -> tuple[Outcome, int]:
     """Look after every window of 50 samples of each canary and of 7 controls for each; until a conclusion."""
-    rates = []
-    for rate, devices in ((canary_rate, canaries), (control_rate, 7 * canaries)):
+    rates: list[NDArray[np.float64]] = []
+    for share, devices in ((canary_rate, canaries), (control_rate, 7 * canaries)):
         size = 1.0 / max(correlation, 1e-9) - 1.0
-        rates.append(rng.beta(rate * size, (1.0 - rate) * size, devices))
+        rates.append(rng.beta(share * size, (1.0 - share) * size, devices))
     arms = [Arm.empty(1), Arm.empty(1)]
     for look in range(1, 31):
         for side, rate in enumerate(rates):
@@ -132,7 +133,7 @@ def first_verdict(
                 total_squared=2500.0 * len(rate),
             )
             arms[side] = arms[side].plus(Arm(len(rate) if look == 1 else 0, len(rate), 0, (tally,)))
-        outcome = judged(*arms).outcome
+        outcome = judged(arms[0], arms[1]).outcome
         if outcome in {Outcome.PASS, Outcome.FAIL}:
             return outcome, arms[0].tallies[0].total
     return Outcome.INCONCLUSIVE, arms[0].tallies[0].total
