@@ -18,11 +18,12 @@ and one harmful in the whole passes with no more than that.
 
 **Classes.** With more than one class of devices (`fleet.rollout.comparison`) the e-value of harm is the
 mean of the whole's and of the mean over the classes: a mean of e-values is one, so harm in one class only
-is found at the price of a factor of twice the number of classes, and nothing of the budget. Which classes
-are named follows e-BH (Wang and Ramdas 2022, "False discovery rate control with e-values"): the k of K
-classes with the largest e-values, for the largest k at which each of them is at least K / (k alpha). A
-class leans to harm if its e-value of harm exceeds its e-value of safety; that holds a PASS back and spends
-no budget.
+is found at the price of a factor of twice the number of classes, and nothing of the budget. A class that
+too little was heard of counts with 1, so that the mean is of the same classes at every look. Which are
+named follows e-BH (Wang and Ramdas 2022, "False discovery rate control with e-values"): the k of K classes
+with the largest e-values, for the largest k at which each of them is at least K / (k alpha). A class leans
+to harm if its e-value of harm exceeds 1 and its e-value of safety; that holds a PASS back and spends no
+budget.
 
 Evidence of earlier stages' canaries goes on counting, but no stage passes on it alone: `HEARD_SHARE` of the
 devices that the stage added must have been heard of.
@@ -50,7 +51,7 @@ import msgspec
 
 from fleet.rollout import sentences
 from fleet.rollout.comparison import WHOLE, Basis, Compared, compare
-from fleet.rollout.eprocess import e_value, mean
+from fleet.rollout.eprocess import NOTHING, e_value, mean
 from fleet.rollout.evidence import Arm, Evidence, Tally
 from fleet.rollout.plan import Metric, MetricGate, Plan
 
@@ -175,7 +176,9 @@ def _judge_metric(
     whole, *classes = compare(gate, place, basis, stages[-1].canary, control)
     harm, safety = whole.evidences
     if classes:
-        harm = mean([harm, mean([one.evidences.harm for one in classes])])
+        strata = stages[-1].canary.strata.keys() | control.strata.keys()
+        unheard = [NOTHING.harm] * (len(strata) - len(classes))
+        harm = mean([harm, mean([*(one.evidences.harm for one in classes), *unheard])])
     enough = whole.canary.tally.total >= gate.minimum_samples and (
         basis is Basis.LIMIT or whole.control.tally.total >= gate.minimum_samples
     )
