@@ -65,6 +65,7 @@ def _totals(row: VersionTotals) -> TotalsOut:
         correct=total.correct,
         accuracy=total.correct / total.labelled if total.labelled else None,
         accuracy_interval=_accuracy_interval(total.correct, total.labelled),
+        unknown_labels=total.label_counts.unknown,
         latency_p50_us=quantile_us(total.latency, 0.5),
         latency_p99_us=quantile_us(total.latency, 0.99),
     )

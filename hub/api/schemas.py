@@ -237,7 +237,8 @@ class TimelineEntryOut(Schema):
 class TotalsOut(Schema):
     """What one device did with one version, added up.
 
-    The interval of the accuracy holds the truth with probability 95 %, however often one looks.
+    The interval of the accuracy holds the truth with probability 95 %, however often one looks;
+    ``unknown_labels`` says how often labels came for predictions that the device did not know.
     """
 
     device_id: str
@@ -249,6 +250,7 @@ class TotalsOut(Schema):
     correct: int
     accuracy: float | None
     accuracy_interval: tuple[float, float] | None
+    unknown_labels: int
     latency_p50_us: float | None
     latency_p99_us: float | None
 

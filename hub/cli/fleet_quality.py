@@ -37,7 +37,7 @@ def _print_quality(answer: dict[str, Any]) -> None:
             "version": item["version"],
             "answers": item["answers"],
             "held_out": _percent(item["held_out_accuracy"]),
-            "estimated": _interval(item["estimated_accuracy"]),
+            "estimated": _interval(item["estimated_accuracy"]) + (" ?" if item["doubts"] else ""),
             "labelled": item["labelled"],
             "by_labels": _interval(item["labelled_accuracy"]),
             "by_both": _interval(item["powered_accuracy"]),
