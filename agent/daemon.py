@@ -198,6 +198,7 @@ class Daemon:
             states=self._models.states,
             waiting_records=self._recorder.waiting_records,
             board=lambda: self._board.window,
+            samples=self._capture.counts,
         )
         self._orders = Orders(
             director,

@@ -61,6 +61,16 @@ class Spool:
             connection.execute("INSERT INTO spool VALUES (?)", row)
         self.stream = row[0]
 
+    def __len__(self) -> int:
+        """Return how many samples there are.
+
+        Raises:
+            StorageError: The file cannot be read.
+        """
+        with self._database.use() as connection:
+            count: int = connection.execute("SELECT count(*) FROM sample").fetchone()[0]
+        return count
+
     def put(self, sample: Sample, *, day: int, spent_bytes: int) -> int:
         """Keep a sample, and what its model has spent; return how many older ones had to go.
 

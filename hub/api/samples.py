@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Depends, Query, Response
 
-from fleet.protocol.capture import MILLION, CapturePolicy
+from fleet.protocol.capture import MILLION, CapturePolicy, SampleCounts
 from fleet.protocol.errors import InvalidInput, NotFound
 from fleet.protocol.samples import Reason
 from hub.api.auth import Operator
@@ -46,7 +46,9 @@ def set_capture(model: Name, body: CaptureIn, hub: Hub, caller: Operator) -> Cap
 @router.get("/models/{model}/capture")
 def captures(model: str, hub: Hub, _: Operator) -> list[CaptureOut]:
     """List which devices may capture inputs of a model, and by what policy."""
-    return [_capture_out(row) for row in hub.store.captures(model=model)]
+    return [
+        _capture_out(row, hub.store.device(row.device_id)) for row in hub.store.captures(model=model)
+    ]
 
 
 def _wanted(
@@ -152,8 +154,9 @@ def _policy(given: CapturePolicyIn | None) -> CapturePolicy | None:
     return policy
 
 
-def _capture_out(row: CaptureRow) -> CaptureOut:
-    policy = row.policy
+def _capture_out(row: CaptureRow, device: DeviceRow) -> CaptureOut:
+    policy, reported = row.policy, device.reported
+    counts = reported.samples if reported and isinstance(reported.samples, SampleCounts) else None
     return CaptureOut(
         device_id=row.device_id,
         model=row.model,
@@ -166,4 +169,6 @@ def _capture_out(row: CaptureRow) -> CaptureOut:
         drifted=policy.drifted,
         random_share=policy.random_share / MILLION,
         redaction=policy.redaction,
+        waiting=counts.waiting if counts else None,
+        dropped=counts.dropped if counts else {},
     )

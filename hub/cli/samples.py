@@ -189,6 +189,8 @@ def _print_captures(rows: list[dict[str, Any]], *, as_json: bool) -> None:
         "bytes_per_day": "bytes a day",
         "sample_bytes": "bytes a sample",
         "redaction": "redaction",
+        "waiting": "waiting",
+        "dropped": "dropped",
         "by": "by",
         "at_s": "since",
     }

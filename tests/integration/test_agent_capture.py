@@ -183,6 +183,13 @@ def test_a_sample_whose_redaction_fails_is_dropped_and_answers_go_on(
     )
     assert peer.samples == []
     assert device.infer(SAMPLE).status == 200
+    eventually(lambda: dropped(peer).get("redaction_failed", 0) > 0, "it is counted")
+
+
+def dropped(peer: Peer) -> dict[str, int]:
+    """Return what the device said last of samples that it dropped."""
+    counts = peer.states[-1].samples
+    return {} if isinstance(counts, msgspec.UnsetType) else counts.dropped
 
 
 def test_a_required_redaction_that_the_device_lacks_means_no_samples(
@@ -190,7 +197,7 @@ def test_a_required_redaction_that_the_device_lacks_means_no_samples(
 ) -> None:
     device = answering(peer, make_device(**ALLOWED), msgspec.structs.replace(ALL, redaction="faces"))
     device.infer(SAMPLE)
-    eventually(lambda: sum(window.predictions for window in peer.windows()) >= 1)
+    eventually(lambda: dropped(peer).get("redaction_missing", 0) > 0, "it is counted")
     peer.assign(device.id, (ONE, "d-1"), capture=ALL)  # so it is the redaction alone that was missing
     asked = np.round(np.random.default_rng(1).random(4), 3).tolist()
 
