@@ -99,7 +99,9 @@ def _print_matrix(answer: dict[str, Any]) -> None:
         row["samples"] += cell["samples"]
         row[str(cell["start_s"])] = cell["value"]
     columns = {"feature": "feature", "cohort": "cohort", "version": "version", "samples": "values"}
-    columns |= {str(start_s): span_name(start_s, answer["resolution_s"]) for start_s in starts}
+    is_whole = starts == [int(answer["start_s"])]
+    for start_s in starts:
+        columns[str(start_s)] = "in all" if is_whole else span_name(start_s, answer["resolution_s"])
     print_table(rows.values(), columns, as_json=False, title=f"{answer['metric']} against the reference")
     if left_out:
         console.print(f"{left_out} earlier spans are not shown; --format csv has them.")

@@ -67,13 +67,15 @@ def drawn(picture: Picture, title: str, metric: str) -> Figure:
             "Pictures are drawn by matplotlib, which is not installed.",
             remedy="Install the extra `plot`: pip install 'muster[plot]'.",
         ) from error
-    rows = math.ceil(len(picture.panels) / _COLUMNS)
+    columns = _COLUMNS if len(picture.panels) != 4 else 2  # two rows of two leave no gap
+    columns = min(columns, len(picture.panels))
+    rows = math.ceil(len(picture.panels) / columns)
     map_inches = 1.9 + 0.32 * len(picture.heat_map.features)
     figure = Figure(figsize=(11.0, 0.9 + rows * _PANEL_INCHES + map_inches), layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=[rows * _PANEL_INCHES + 0.5, map_inches])
     above, below = parts
     figure.suptitle(title, fontsize=13, fontweight="bold")
-    axes = above.subplots(rows, _COLUMNS, squeeze=False)
+    axes = above.subplots(rows, columns, squeeze=False)
     for place, one in enumerate(axes.flat):
         if place < len(picture.panels):
             _draw_panel(one, picture.panels[place])
