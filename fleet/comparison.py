@@ -275,7 +275,7 @@ def _sentence(
     left, right = values
     if left is None or right is None:
         sizes = f"of {totals[0]:,} values on the left and {totals[1]:,} on the right"
-        size = f"{difference * 100:.2f} points ({_range(name, interval)})"
+        size = f"{difference * 100:.2f} ({_range(name, interval)})"
         if is_shown:
             return f"{name}: the two differ, at most by {size} in the share of a part, {sizes}."
         return f"{name}: no difference is shown; at most {size} in the share of a part, {sizes}."
