@@ -44,7 +44,7 @@ def postable_alert(alert: Alert, *, valid_until_s: float, hub_url: str) -> dict[
     """
     matter = alert.matter
     labels = {
-        "alertname": f"Muster{matter.kind.capitalize()}",
+        "alertname": "Muster" + "".join(word.capitalize() for word in matter.kind.split("_")),
         "severity": matter.severity.value,
         "kind": matter.kind,
         "alert": matter.key,
