@@ -223,6 +223,26 @@ def test_a_receiver_is_tested_at_once_and_within_its_rate(hub: Hub) -> None:
     assert len(receiver.received) == 1
 
 
+def test_a_certificate_that_nobody_vouches_for_is_refused(hub: Hub) -> None:
+    server = HttpReceiver(certificate=self_signed(hub.folder / "ops.pem"))
+    fields = {"url": server.url, "secret_file": "secret"}
+    hub.receiver("stranger", "webhook", **fields)
+    hub.receiver("vouched", "webhook", ca_file="ops.pem", **fields)
+
+    async def play() -> None:
+        async with hub.delivery() as delivery:
+            with pytest.raises(Unavailable, match="ConnectError"):
+                await delivery.test("stranger")
+            assert server.received == []
+            await delivery.test("vouched")
+
+    try:
+        asyncio.run(play())
+        assert len(server.received) == 1
+    finally:
+        server.close()
+
+
 def test_people_get_one_mail_for_what_was_gathered(hub: Hub) -> None:
     certificate = self_signed(hub.folder / "mail.pem")
     server = MailServer(certificate, password=SECRET)
