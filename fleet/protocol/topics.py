@@ -16,8 +16,9 @@ topic                                     direction    payload
 ``muster/v1/blobs/{sha256}/{index}``      hub → all     one chunk of a blob, raw bytes
 ========================================  ===========  ==================================================
 
-Everything travels at QoS 1 without retaining. A broker account's name is its device id, and so is its
-MQTT client id, so that no account can take over another's session.
+Everything travels at QoS 1 without retaining; acknowledgements of records, which come again, at QoS 0. A
+broker account's name is its device id, and so is its MQTT client id, so that no account can take over
+another's session.
 """
 
 from __future__ import annotations
