@@ -28,6 +28,8 @@ from hub.store.rows import RawRecord
 log = logging.getLogger(__name__)
 
 RECORDS_PER_STEP = 5000
+STEPS_AT_ONCE = 20
+"""Other work waits meanwhile; what is left is taken in at the next call."""
 _Labels = dict[ConceptKey, tuple[int, int]]
 
 
@@ -50,8 +52,8 @@ class QualityWatch:
         self._reference = reference
 
     def advance(self) -> None:
-        """Take in the records that were not seen yet."""
-        while True:
+        """Take in the records that were not seen yet, or the first of them if they are very many."""
+        for _ in range(STEPS_AT_ONCE):
             position = self._store.quality_position()
             records = self._store.raw_records_after(position, limit=RECORDS_PER_STEP)
             if not records:
