@@ -49,6 +49,7 @@ from hub.mqtt import HubMqtt
 from hub.mqtt_packets import Published
 from hub.quality import QualityWatch
 from hub.registry.models import Models
+from hub.retention import Retention
 from hub.rollouts import Rollouts
 from hub.samples import Samples
 from hub.settings import read_settings
@@ -62,6 +63,7 @@ log = logging.getLogger(__name__)
 BROKER_START_TIMEOUT_S = 30.0
 BROKER_RESTART_S = 2.0
 RENEWAL_S = 3600.0
+RETENTION_S = 300.0
 BETWEEN_COUNTS_S = 0.2
 AWAY_AFTER_S = 10.0
 REQUEST_GRACE_S = 3
@@ -225,6 +227,7 @@ class _Running:
             self._send_orders(),
             self._judge_fleet(),
             self._count_telemetry(),
+            self._forget(),
             self._alerting.run(),
             self._renew_metadata(),
         )
@@ -376,6 +379,13 @@ class _Running:
         away_s = self._heartbeat.beat()
         if away_s > AWAY_AFTER_S:
             self._rollouts.excuse(away_s)
+
+    async def _forget(self) -> None:
+        """Delete what is too old."""
+        retention = Retention(self._home.store, self._home.settings.retention)
+        while True:
+            await asyncio.sleep(RETENTION_S)
+            await asyncio.to_thread(_guarded, lambda: retention.run(time.time()))
 
     async def _renew_metadata(self) -> None:
         while True:
