@@ -7,6 +7,7 @@ import msgspec
 from fleet.drift.profile import ReferenceProfile
 from fleet.protocol.records import RecordBody
 from hub.retention import Limits, Retention
+from hub.store.concept_rows import ConceptRow
 from hub.store.protocols import Store
 from hub.store.rows import OrderChange
 from hub.store.telemetry_rows import DAY_S, HOUR_S, MINUTE_S
@@ -91,8 +92,11 @@ def test_a_version_that_a_device_left_is_forgotten_and_one_that_it_is_to_run_is_
     store.add_records([incoming("cam-1", 300, window(version=2))])
     _telemetry(store).advance()
     _apply(store, OrderChange("cam-1", "digits", order(2)))
+    tests = [ConceptRow("cam-1", "digits", version) for version in (1, 2)]
+    store.save_concepts(store.last_position(), tests)
     assert store.forget_versions(before_s=10.0, limit=10) == 0
     Retention(store, LIMITS).run(NOW_S + 101 * DAY_S)
+    assert store.concepts_of("digits") == tests[1:]
     assert [total.version for total in store.totals()] == [2]
     assert not store.drift_blocks([("cam-1", "digits", 1)])
     assert store.drift_blocks([("cam-1", "digits", 2)])

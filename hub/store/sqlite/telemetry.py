@@ -37,7 +37,7 @@ _READ_BY_ALL = (
     " LEFT JOIN positions ON positions.reader = readers.column1"
     " UNION ALL SELECT position FROM rollouts WHERE is_open)"
 )
-_OF_A_VERSION = ("totals", "drift_blocks", "drift", "strong_evidence")
+_OF_A_VERSION = ("totals", "drift_blocks", "drift", "strong_evidence", "concepts")
 _LEFT = (
     "SELECT device_id, model, version FROM totals LEFT JOIN desired USING (device_id, model, version)"
     " WHERE totals.received_at_s < ? AND desired.deployment_id IS NULL LIMIT ?"
