@@ -86,6 +86,7 @@ class Capture:
         self._lock = Lock()
         self._examined = TokenBucket(EXAMINED_PER_S, EXAMINED_PER_S, time.monotonic())
         self._random = np.random.default_rng()
+        self._told_damage: MusterError | None = None
         self._waiting: deque[_Waiting] = deque()
         self._wake = asyncio.Event()
         self.dropped: Counter[str] = Counter()
@@ -130,10 +131,19 @@ class Capture:
         with self._lock:
             dropped = dict(self.dropped)
         try:
-            return SampleCounts(len(self.spool), dropped)
+            waiting = len(self.spool)
+            self._tell_damage()
+            return SampleCounts(waiting, dropped)
         except StorageError as error:
             log.warning("%s", error)
             return SampleCounts(0, dropped)
+
+    def _tell_damage(self) -> None:
+        """Tell of a damaged spool, once."""
+        damage = self.spool.damage
+        if damage is not None and damage is not self._told_damage:
+            self._told_damage = damage
+            self._on_incident(damage)
 
     def close(self) -> None:
         """Close the spool."""

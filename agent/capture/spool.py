@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from agent import durable
 from agent.telemetry.database import Database
+from fleet.protocol.errors import StorageCorrupt
 from fleet.protocol.messages import encode
 from fleet.protocol.samples import Sample
 
@@ -60,6 +61,11 @@ class Spool:
             row = (secrets.token_hex(8),)
             connection.execute("INSERT INTO spool VALUES (?)", row)
         self.stream = row[0]
+
+    @property
+    def damage(self) -> StorageCorrupt | None:
+        """What is lost since the start because the file was damaged; None if it never was."""
+        return self._database.damage
 
     def __len__(self) -> int:
         """Return how many samples there are.

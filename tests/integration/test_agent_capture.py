@@ -121,6 +121,23 @@ def test_a_sample_survives_a_kill_and_goes_when_the_owner_says_no(
     eventually(lambda: not list(device.state.glob(f"{SPOOL_FILE}*")), "nothing is left of it")
 
 
+def test_a_damaged_spool_is_told_and_put_aside_and_samples_go_on(
+    peer: Peer, make_device: MakeDevice
+) -> None:
+    device = answering(peer, make_device(**ALLOWED))
+    eventually(lambda: SAMPLE in given(peer))
+    device.stop()
+    for file in device.state.glob(f"{SPOOL_FILE}*"):
+        file.unlink()
+    (device.state / SPOOL_FILE).write_bytes(b"no database " * 1000)
+    peer.samples.clear()
+    device.start()
+    assert "spool of samples" in peer.wait_incident("storage_corrupt").cause.detail
+    device.wait_version(1)
+    eventually(lambda: SAMPLE in given(peer), "samples come again")
+    assert (device.state / f"{SPOOL_FILE}.damaged").exists()
+
+
 def spooled(device: Device) -> int:
     """Return how many samples are in a device's spool."""
     import sqlite3
