@@ -7,6 +7,7 @@ something are named.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -16,7 +17,7 @@ from fleet.quality.verdict import Counted, Quality, concept_sentence, judge, sen
 from hub.query.series import References
 from hub.query.sums import Group, Question, Sum, cohort_of, sums
 from hub.store.concept_rows import EVERY_DEVICE, ConceptRow
-from hub.store.protocols import DeviceStore, QualityStore, RollupStore, StateStore
+from hub.store.protocols import DeviceStore, DriftStore, QualityStore, RollupStore, StateStore
 from hub.store.telemetry_rows import EVERY_DEVICE as ALL
 from hub.store.telemetry_rows import ONE_DEVICE
 
@@ -47,6 +48,16 @@ class QualityOf(NamedTuple):
     test: ConceptRow | None
     drifting: tuple[str, ...]
     sentences: tuple[str, ...]
+
+
+class ConceptStore(QualityStore, DriftStore, Protocol):
+    """What counting devices with concept drift needs of the store."""
+
+
+def devices_with_concept_drift(store: ConceptStore) -> dict[str, int]:
+    """Return on how many devices labels show concept drift of the version that they are to run, by model."""
+    raised = [row.key for row in store.raised_concepts() if row.device_id != EVERY_DEVICE]
+    return dict(Counter(model for _, model, _ in store.to_run(raised)))
 
 
 def qualities(store: QualityQueryStore, asked: Question, references: References) -> list[QualityOf]:

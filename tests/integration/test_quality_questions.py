@@ -18,7 +18,7 @@ from fleet.protocol.messages import ModelState, StateReport
 from fleet.quality.concept import ConceptState
 from fleet.quality.doubts import DoubtCode
 from hub.alerts.facts import FleetLook, HubCounts
-from hub.query.quality import QualityOf, qualities
+from hub.query.quality import QualityOf, devices_with_concept_drift, qualities
 from hub.query.series import References
 from hub.query.sums import Question
 from hub.query.times import TimeRange
@@ -130,6 +130,7 @@ def test_concept_drift_of_what_devices_run_is_an_alert(store: SqliteStore) -> No
     store.save_concepts(1, [*rows, ConceptRow(EVERY_DEVICE, "digits", 9, raised)])
     while store.refresh_states(now_s=11.0):
         pass
+    assert devices_with_concept_drift(store) == {"digits": 1}
     look = FleetLook(
         store,
         Thresholds(),
