@@ -75,7 +75,8 @@ def _asked(
             remedy="Choose among one of them with a target: `where`.",
         )
     key = checked_key(keys[0] if keys else EVERY_DEVICE, hub.settings.group_by)
-    within = time_range(start, to, time.time())
+    now_s = time.time()
+    within = time_range(start, to, now_s)
     finest_s = MINUTE_S if key != ONE_DEVICE and where is None else HOUR_S
     return Question(
         model=model,
@@ -87,6 +88,7 @@ def _asked(
         by_version=BY_VERSION in (by or ()),
         whole=resolution == WHOLE,
         group_by=hub.settings.group_by,
+        now_s=now_s,
     )
 
 

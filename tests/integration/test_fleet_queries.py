@@ -243,6 +243,14 @@ def test_what_cannot_be_answered_is_refused(
         series(store, _asked(**changed), metrics, _references(), features=features)
 
 
+def test_a_span_that_has_not_ended_is_as_long_as_it_is_until_now(store: SqliteStore) -> None:
+    asked = _asked(now_s=START_S + 2 * HOUR_S + 631.0)
+    rows = list(series(store, asked, ["requests_per_second"], _references()).rows)
+    assert [row["requests_per_second"] for row in rows] == [1262 / 3600, 1262 / 3600, 2.0]
+    whole = list(series(store, _asked(whole=True), ["requests_per_second"], _references()).rows)
+    assert [row["requests_per_second"] for row in whole] == [pytest.approx(1262 / 3600)]
+
+
 def test_the_matrix_is_of_drift_alone(store: SqliteStore) -> None:
     with pytest.raises(InvalidInput):
         matrix(store, _asked(), "errors", _references())
