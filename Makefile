@@ -18,7 +18,7 @@ QUALITY_PEERS := $(addprefix $(VENV)/peers/drift-,$(addsuffix /.ready,nannyml ri
 DRIFT_PEERS := $(addprefix $(VENV)/peers/drift-,$(addsuffix /.ready,whylogs datasketches evidently nannyml))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-torch demo test test-faults fmt lint types imports wheel-check lock check clean bench-converters bench-agent bench-drift bench-health bench-quality
+.PHONY: help setup setup-torch demo test test-faults fmt lint types imports wheel-check lock check clean bench-converters bench-agent bench-drift bench-ingest bench-health bench-quality
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -126,6 +126,9 @@ bench-drift: $(READY) $(DRIFT_PEERS) ## Compare drift profiles and alarms with o
 
 bench-quality: $(READY) $(QUALITY_PEERS) ## Compare estimated accuracies with the truth and with others'
 	@$(BIN)/python -m benchmarks.quality $(ARGS)
+
+bench-ingest: $(READY) ## Measure what taking in messages costs the hub, beside its peers
+	@$(BIN)/python -m benchmarks.ingest $(ARGS)
 
 bench-health: $(READY) ## Measure what health of a fleet of 100,000 devices costs
 	@$(BIN)/python -m benchmarks.health $(ARGS)
