@@ -13,7 +13,7 @@ from fleet.quality.doubts import disagreement
 from hub.demo.images import load_digits, through_dirty_lens
 from hub.training.estimators import check_hyperparameters, fitted_pipeline
 
-SEEDS = range(4)
+SEEDS = range(2)
 LABELS = 60
 
 
