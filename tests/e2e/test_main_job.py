@@ -31,6 +31,16 @@ def test_a_version_goes_out_is_replaced_in_stages_and_comes_back(fleet: Fleet) -
     totals = fleet.hub.client.get("/fleet/totals")["items"]
     assert {row["version"] for row in totals} == {first, second}
 
+    for by in ("all", "device"):  # the fleet's sums and those of its devices say the same
+        asked = {"model": MODEL, "metric": ["predictions", "ks"], "by": by, "resolution": "whole"}
+        rows = fleet.hub.client.get("/fleet/query", **asked)["items"]
+        assert sum(row["predictions"] for row in rows) == answered
+        assert {row["version"] for row in rows} == {first, second}
+        assert all(0.0 < row["ks"] < 1.0 for row in rows)
+    sides = {"left": f"version={first}", "right": f"version={second}"}
+    compared = fleet.hub.client.get("/fleet/compare", model=MODEL, **sides)["items"]
+    assert sum(compared[0][f"{side}_samples"] for side in sides) == answered
+
 
 def test_a_first_version_that_fails_its_gate_is_removed_again(fleet: Fleet) -> None:
     bad = fleet.release(estimator="logistic", hyperparameters={"training_share": 0.3})
