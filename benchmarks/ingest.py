@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import gc
 import json
+import logging
 import statistics
 import subprocess
 import sys
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=100_000, help="in each run")
     parser.add_argument("--rounds", type=int, default=3, help="of which the median counts")
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.ERROR)  # what is found in random windows is no news
     with tempfile.TemporaryDirectory(prefix="bench-ingest-") as temporary:
         folder = Path(temporary)
         costs = after_mqtt(folder, arguments.messages, arguments.rounds)

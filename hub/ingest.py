@@ -122,8 +122,9 @@ class Ingest:
         await self._send([*_acknowledgements(batch)])
         for request in batch.requests:
             await self._hand_on(request)
-        for device_id in await asyncio.to_thread(self._behind, batch):
-            self._background.start(self._on_behind(device_id))
+        if batch.devices:
+            for device_id in await asyncio.to_thread(self._behind, batch):
+                self._background.start(self._on_behind(device_id))
 
     async def _stored(self, batch: Batch) -> int:
         """Store a batch, however long it takes; return how many records were new."""
