@@ -262,7 +262,7 @@ def check(mirror: Mirror) -> None:
 
 
 @pytest.mark.parametrize("kind", STORES)
-@settings(max_examples=30, derandomize=True, deadline=None)
+@settings(max_examples=20, derandomize=True, deadline=None)
 @given(
     sites=st.lists(st.sampled_from(["lyon", "oslo", ""]), min_size=len(DEVICES), max_size=len(DEVICES)),
     events=st.lists(st.tuples(EVENTS, st.booleans()), max_size=25),
@@ -274,12 +274,47 @@ def test_whatever_happens_states_are_what_judging_anew_gives(
         mirror = Mirror(store)
         for device, site in zip(DEVICES, sites, strict=True):
             mirror.enrol(device, site)
+            mirror.ordered(device, "digits", 1)
+            mirror.runs_now(device, "digits", 1)
         mirror.refresh()
         for (name, *arguments), looked_at in [*events, (("wait", 0.0), True)]:
             getattr(mirror, name)(*arguments)
             if looked_at:
                 mirror.refresh()
                 check(mirror)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ("presence", "cam-1", False),
+        ("runs_now", "cam-1", "digits", 2),
+        ("ordered", "cam-1", "digits", 2),
+        ("ordered", "cam-1", "digits", None),
+        ("deployment", "cam-1", "digits", DeploymentState.FAILED),
+        ("windows", "cam-1", "digits", 1, 30, 30),
+        ("drift", "cam-1", "digits", 1, ("input.mean",)),
+        ("quarantine", "cam-1", 60.0),
+        ("set_free", "cam-2"),
+    ],
+    ids=lambda event: "-".join(map(str, event)),
+)
+def test_each_change_alone_is_seen(store: Store, event: tuple[Any, ...]) -> None:
+    mirror = Mirror(store)
+    for device in ("cam-1", "cam-2"):
+        mirror.enrol(device, "lyon")
+        mirror.ordered(device, "digits", 1)
+        mirror.runs_now(device, "digits", 1)
+    mirror.quarantine("cam-2", 60.0)
+    mirror.refresh()
+    check(mirror)
+    before = store.fleet_health()
+    name, *arguments = event
+    getattr(mirror, name)(*arguments)
+    assert store.waiting() == 1
+    mirror.refresh()
+    check(mirror)
+    assert store.fleet_health() != before
 
 
 def test_only_what_changed_is_judged_again(store: Store) -> None:
