@@ -13,15 +13,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import msgspec
 
 from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.deployment import DeploymentState
-from fleet.protocol.errors import Conflict, InvalidPlan, MusterError, VariantUnsupported
+from fleet.protocol.errors import Conflict, InvalidMessage, InvalidPlan, MusterError, VariantUnsupported
+from fleet.protocol.heads import read_sealed
 from fleet.protocol.manifest import Manifest
-from fleet.protocol.records import DeploymentReport, TelemetryWindow
+from fleet.protocol.records import DeploymentReport, SealedWindow
 from fleet.rollout import engine
 from fleet.rollout.events import (
     Assign,
@@ -37,7 +39,7 @@ from fleet.rollout.plan import Plan, default_plan, rollback_plan
 from fleet.rollout.removals import is_removed, open_removals
 from fleet.rollout.state import Kind, Rollout
 from hub.store.protocols import DeviceStore, MeasurementStore, RecordStore, RolloutStore
-from hub.store.rows import OrderChange, RolloutRow, StoredRecord, Superseded
+from hub.store.rows import OrderChange, RawRecord, RolloutRow, Superseded
 from hub.tracing import span
 from hub.variants import Offers
 
@@ -185,7 +187,9 @@ class Rollouts:
 
     def _advance(self, row: RolloutRow) -> None:
         while not row.state.status.is_final:
-            records = self._store.records_after(row.position, model=row.state.model, limit=RECORDS_PER_STEP)
+            records = self._store.raw_records_after(
+                row.position, model=row.state.model, limit=RECORDS_PER_STEP
+            )
             position = records[-1].position if records else row.position
             with span("rollout step", rollout=row.state.number, records=len(records)):
                 row = self._apply(row, [*_events(records), *self._removals(row.state), Ticked()], position)
@@ -267,23 +271,26 @@ class Rollouts:
         return members
 
 
-def _events(records: Sequence[StoredRecord]) -> list[Event]:
-    """Turn records into events: reports in their order, all windows as one."""
-    reports: list[Event] = [
-        DeploymentReported(
-            device_id=record.device_id,
-            deployment_id=record.body.deployment_id,
-            state=record.body.state,
-            at_s=record.body.at_s,
-            cause=record.body.cause,
-        )
-        for record in records
-        if isinstance(record.body, DeploymentReport)
-    ]
-    windows = tuple(
-        (record.device_id, record.body) for record in records if isinstance(record.body, TelemetryWindow)
-    )
-    return [*reports, EvidenceObserved(windows)] if windows else reports
+def _events(records: Sequence[RawRecord]) -> list[Event]:
+    """Turn records into events: reports in their order, all windows as one, with their counts sealed."""
+    reports: list[Event] = []
+    windows: list[tuple[str, SealedWindow]] = []
+    for record in records:
+        with suppress(InvalidMessage):  # the telemetry pass makes it a dead letter
+            body = read_sealed(record.data)
+            if isinstance(body, SealedWindow):
+                windows.append((record.device_id, body))
+            elif isinstance(body, DeploymentReport):
+                reports.append(
+                    DeploymentReported(
+                        device_id=record.device_id,
+                        deployment_id=body.deployment_id,
+                        state=body.state,
+                        at_s=body.at_s,
+                        cause=body.cause,
+                    )
+                )
+    return [*reports, EvidenceObserved(tuple(windows))] if windows else reports
 
 
 def _refusal(command: Assign, error: VariantUnsupported) -> DeploymentReported:

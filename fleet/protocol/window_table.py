@@ -197,10 +197,11 @@ def check_windows(windows: Sequence[SealedWindow], bundle: Bundle) -> tuple[Wind
         A row for each window, and why which of them must not be counted.
     """
     table, refused = read_windows(windows, bundle, MAX_SENT_COUNT)
+    cells = dict(bundle.layout.features)
     for row, window in enumerate(windows):
         try:
             if row not in refused:
-                check_head(window, bundle.manifest_sha256, dict(bundle.layout.features))
+                check_head(window, bundle.manifest_sha256, cells)
                 _refuse_contradiction(contradiction(window))
         except InvalidMessage as error:
             refused[row] = error

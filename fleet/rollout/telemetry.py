@@ -18,7 +18,8 @@ import msgspec
 
 from fleet.protocol.assignment import CLOCK_TOLERANCE_S
 from fleet.protocol.deployment import DeploymentState
-from fleet.protocol.records import TelemetryWindow
+from fleet.protocol.errors import InvalidMessage
+from fleet.protocol.records import SealedWindow, opened
 from fleet.rollout.deployments import Deployment
 from fleet.rollout.draft import Draft
 from fleet.rollout.events import EvidenceObserved
@@ -31,18 +32,17 @@ def take_windows(draft: Draft, event: EvidenceObserved) -> None:
     if draft.rollout.status not in {Status.RUNNING, Status.PAUSED} or draft.stage.ended_s is not None:
         return
     ignored: dict[str, list[str]] = {}
-    for device_id, window in event.windows:
+    for device_id, window in event.windows:  # sealed: what is of no interest is not looked into
         index = draft.rollout.deployments.index.get(device_id)
         if index is None or window.model != draft.rollout.model:
             continue
         deployment = draft.deployment(index)
         if _is_canary(draft, deployment, window):
-            _count(draft, deployment, window, arm="canary")
+            why = _count(draft, deployment, window, arm="canary")
         elif _is_control(draft, deployment, window):
-            _count(draft, deployment, window, arm="control")
+            why = _count(draft, deployment, window, arm="control")
         else:
             continue
-        why = unusable(window)
         if why is not None:
             ignored.setdefault(device_id, []).append(why)
     for device_id, reasons in ignored.items():
@@ -53,7 +53,7 @@ def take_windows(draft: Draft, event: EvidenceObserved) -> None:
         )
 
 
-def _is_canary(draft: Draft, deployment: Deployment, window: TelemetryWindow) -> bool:
+def _is_canary(draft: Draft, deployment: Deployment, window: SealedWindow) -> bool:
     return (
         window.manifest_sha256 == draft.rollout.manifest_sha256
         and deployment.attempt.ordered_s is not None
@@ -63,7 +63,7 @@ def _is_canary(draft: Draft, deployment: Deployment, window: TelemetryWindow) ->
     )
 
 
-def _is_control(draft: Draft, deployment: Deployment, window: TelemetryWindow) -> bool:
+def _is_control(draft: Draft, deployment: Deployment, window: SealedWindow) -> bool:
     return (
         window.manifest_sha256 != draft.rollout.manifest_sha256
         and deployment.attempt.ordered_s is None
@@ -72,14 +72,23 @@ def _is_control(draft: Draft, deployment: Deployment, window: TelemetryWindow) -
     )
 
 
-def _count(draft: Draft, deployment: Deployment, window: TelemetryWindow, *, arm: str) -> None:
+def _count(draft: Draft, deployment: Deployment, window: SealedWindow, *, arm: str) -> str | None:
+    """Count a window; return why it counts for nothing, or None."""
     number, evidence = draft.rollout.stage_index, draft.stage.evidence
     side = evidence.canary if arm == "canary" else evidence.control
     is_new = deployment.counted_in < number
-    side = observe(side, window, draft.rollout.plan.gate.metrics, is_new=is_new)
+    why: str | None = "its counts cannot be read"
+    try:
+        read = opened(window)
+    except InvalidMessage:
+        side = msgspec.structs.replace(side, unusable=side.unusable + 1)
+    else:
+        why = unusable(read)
+        side = observe(side, read, draft.rollout.plan.gate.metrics, is_new=is_new)
     draft.change_stage(number, evidence=msgspec.structs.replace(evidence, **{arm: side}))
     draft.change(verdict=None)
-    if is_new and unusable(window) is None:
+    if is_new and why is None:
         draft.put(msgspec.structs.replace(deployment, counted_in=number))
         if deployment.stage == number:
             draft.change_stage(number, heard=draft.stage.heard + 1)
+    return why
