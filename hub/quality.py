@@ -20,7 +20,7 @@ from fleet.protocol.heads import WindowHead, read_head, read_record
 from fleet.protocol.records import TelemetryWindow
 from fleet.protocol.windows import contradiction
 from fleet.quality.calibration import Calibration, calibration_of
-from fleet.quality.concept import ConceptState, look, normal_angle
+from fleet.quality.concept import LABELS_PER_LOOK, LABELS_TOGETHER, ConceptState, look, normal_angle
 from hub.store.concept_rows import EVERY_DEVICE, ConceptKey, ConceptRow
 from hub.store.protocols import DriftStore, QualityStore, RecordStore
 from hub.store.rows import RawRecord
@@ -67,7 +67,7 @@ class QualityWatch:
             self._store.save_concepts(records[-1].position, list(rows.values()))
 
     def _look(self, rows: dict[ConceptKey, ConceptRow]) -> None:
-        due = [row for row in rows.values() if row.state.is_due]
+        due = [row for row in rows.values() if row.state.labelled >= _least(row)]
         if not due:
             return
         watched = _Watched(self._store, rows)
@@ -135,6 +135,11 @@ class _Watched:
             together = self._store.concepts_of(model, device_id=EVERY_DEVICE)
             self._tests[model] = self._store.devices_to_run(model) + max(1, len(together))
         return self._tests[model]
+
+
+def _least(row: ConceptRow) -> int:
+    """Return how many labels a look takes."""
+    return LABELS_TOGETHER if row.device_id == EVERY_DEVICE else LABELS_PER_LOOK
 
 
 def _labels(records: Iterable[RawRecord]) -> _Labels:

@@ -22,12 +22,12 @@ from tests.support.stores import add_device, incident, incoming, new_rollout, or
 
 RNG = np.random.default_rng(21)
 REFERENCE = reference_of(answers_of(RNG, 600))
-DEVICES = tuple(f"cam-{number}" for number in range(4))
+DEVICES = tuple(f"cam-{number}" for number in range(12))
 
 
 @pytest.fixture(name="store")
 def store_fixture(tmp_path: Path) -> Iterator[Store]:
-    """A store with four devices that are to run version 1."""
+    """A store with twelve devices that are to run version 1."""
     store = SqliteStore(tmp_path / "hub.db")
     _fleet(store)
     yield store
@@ -71,7 +71,7 @@ def test_only_where_labels_say_so_the_alarm_is_raised(store: Store) -> None:
 
 def test_few_labels_of_many_devices_are_enough_together(store: Store) -> None:
     watch = _watch(store)
-    for number in range(1, 15):
+    for number in range(1, 13):
         store.add_records([incoming(device_id, number, _window(4, 0.6)) for device_id in DEVICES])
         watch.advance()
     raised = {row.device_id for row in store.concepts_of("digits", raised=True)}
@@ -113,3 +113,14 @@ def test_what_cannot_be_true_or_judged_counts_nowhere_and_stops_nothing(store: S
     key = ConceptKey("cam-0", model, 1)
     state = store.concepts([key])[key].state
     assert (state.looks, state.labelled) == ((1, 0) if model == "digits" else (0, 0))
+
+
+def test_some_of_the_devices_count_in_the_look_at_all_whoever_reports_first(store: Store) -> None:
+    watch = _watch(store)
+    for number in range(1, 13):
+        for device_id in DEVICES:
+            wrong = 0.9 if device_id in DEVICES[:4] else 0.0
+            store.add_records([incoming(device_id, number, _window(30, wrong))])
+            watch.advance()
+    raised = {row.device_id for row in store.concepts_of("digits", raised=True)}
+    assert raised == {EVERY_DEVICE, *DEVICES[:4]}
