@@ -18,6 +18,7 @@ from fleet.protocol.manifest import decode_manifest
 from fleet.protocol.records import TelemetryWindow
 from fleet.quality.calibration import calibration_of, confidence_of, labelled_cells
 from hub.store.blobs import BlobFolder
+from hub.store.concept_rows import ConceptKey
 from hub.store.rows import NewDevice
 from hub.store.sqlite import SqliteStore
 from tests.conftest import MODEL
@@ -46,12 +47,20 @@ def hub(hub: HubProcess) -> HubProcess:
                 now_s=now_s,
             )
         for number in range(1, WINDOWS + 1):
+            if number == WINDOWS // 2 + 1:  # an alarm takes two looks
+                eventually(lambda: _looks(store), "the first labels are looked at")
             for device_id, labels, wrong in ((GOOD, LABELS, 0.0), (BAD, LABELS, 0.7), (SILENT, 0, 0.0)):
                 window = _window(rng, reference, labels, wrong, now_s - 60.0 * number)
                 window = msgspec.structs.replace(window, manifest_sha256=digest)
                 record = incoming(device_id, number, window)
                 store.add_records([msgspec.structs.replace(record, received_at_s=now_s)])
     return hub
+
+
+def _looks(store: SqliteStore) -> int:
+    key = ConceptKey(BAD, MODEL, 1)
+    row = store.concepts([key]).get(key)
+    return row.state.looks if row else 0
 
 
 def _window(
