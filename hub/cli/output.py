@@ -14,10 +14,28 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.progress import Progress, ProgressColumn
 from rich.table import Table
-
-console = Console(highlight=False)
+from rich.text import Text
 
 _ENDLESS = 10_000
+_CONTROLS = (range(0x09), range(0x0B, 0x20), range(0x7F, 0xA0), range(0x202A, 0x202F), range(0x2066, 0x206A))
+_SHOWN = {code: "\N{REPLACEMENT CHARACTER}" for codes in _CONTROLS for code in codes}
+"""Codes by which a text moves the cursor, clears the screen or turns its direction."""
+
+
+def harmless(text: str) -> str:
+    """Return text as it may be shown: devices choose some of it, and terminals obey control codes."""
+    return text.translate(_SHOWN)
+
+
+class _Console(Console):
+    """A console on which texts are only shown."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a text ready to be shown, see `harmless`."""
+        return super().render_str(harmless(text), **options)
+
+
+console = _Console(highlight=False)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
 
