@@ -159,7 +159,9 @@ class Ingest:
             await self._requests[request.channel](request)
         except (InvalidInput, NotFound) as error:
             self.messages_refused += 1
-            letter = Batch(time.time()).letter(request.device_id, request.topic, request.payload, error)
+            # What a sample shows may be personal: of one that is refused, nothing is kept.
+            payload = b"" if request.channel is Up.SAMPLE else request.payload
+            letter = Batch(time.time()).letter(request.device_id, request.topic, payload, error)
             await asyncio.to_thread(self._store.add_dead_letters, [letter], kept=self._dead_letters_kept)
 
     async def _want(self, request: Request) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import msgspec
 import numpy as np
@@ -13,12 +14,18 @@ from fleet.protocol.errors import Conflict
 from fleet.protocol.messages import Ack, Hello
 from fleet.protocol.samples import Reason, Sample, SampleMessage, tensors_of
 from fleet.protocol.topics import Down, Up
+from hub.store.sqlite import SqliteStore
 from tests.integration.test_hub_ingest import RawDevice
 from tests.support.hub import HubProcess
 from tests.support.stores import CAPABILITIES, STREAM
 from tests.support.waiting import eventually
 
-POLICY: dict[str, object] = {"uncertain_below": 0.6, "bytes_per_day": 1000, "sample_bytes": 512, "lifetime_s": 3600}
+POLICY: dict[str, object] = {
+    "uncertain_below": 0.6,
+    "bytes_per_day": 1000,
+    "sample_bytes": 512,
+    "lifetime_s": 3600,
+}
 ABLE = msgspec.structs.replace(CAPABILITIES, captures_samples=True)
 
 
@@ -81,3 +88,6 @@ def test_samples_are_kept_once_and_only_while_they_are_ordered(device: RawDevice
     assert kept(device) == 1
     assert device.is_still_heard()
     assert device.hub.client.post("/samples/delete", {"device_id": device.id}) == {"deleted": 1}
+    with closing(SqliteStore(device.hub.home / "hub.db")) as store:  # what they showed is kept nowhere
+        letters = [letter for letter in store.dead_letters(limit=1000) if letter.device_id == device.id]
+    assert [letter.payload for letter in letters] == [b""] * 5
