@@ -99,8 +99,8 @@ def check_spans(within: TimeRange, resolution_s: int) -> None:
 
 
 def iso(at_s: float) -> str:
-    """Return a time as ISO 8601 in UTC, to the second."""
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Return a time as ISO 8601 in UTC, to the second; one of a wrong clock beyond its years as the last."""
+    return datetime.fromtimestamp(min(at_s, _LAST_S), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _time(text: str, now_s: float) -> float:
