@@ -99,9 +99,7 @@ def _cpu_s(work: Callable[[], object]) -> float:
     return best
 
 
-def _pass_rate(
-    reference: ReferenceProfile, profiles: list[Profile], windows: int, per_device: int
-) -> float:
+def _pass_rate(reference: ReferenceProfile, profiles: list[Profile], windows: int, per_device: int) -> float:
     with TemporaryDirectory(prefix="muster-telemetry-") as folder:
         store = SqliteStore(Path(folder) / "hub.db")
         try:

@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet.drift.batch import decode_profiles, encode_profiles, layout_of
+from fleet.drift.batch import decode_profiles, layout_of
+from fleet.drift.batch_encoding import encode_profiles
 from fleet.drift.encoding import MAX_SENT_COUNT
 from fleet.drift.matrix import CountsMatrix, Groups, Integers, Layout
 from fleet.drift.profile import MAX_COUNT, check_counts
