@@ -17,7 +17,7 @@ import httpx
 import msgspec
 import numpy as np
 import pytest
-from pyarrow import parquet  # type: ignore[import-untyped]
+from pyarrow import parquet
 
 from fleet.protocol.manifest import decode_manifest
 from fleet.protocol.messages import encode
