@@ -7,12 +7,12 @@
             └──── calm for a while ──┘
 
 Tokens come at a steady rate, up to `FloodLimits.burst`. What comes of a calm device may be paid with the
-tokens that it is known to have, without counting those that came since (`hub.floods`): so nearly every message
-costs one comparison, and a device can have twice the burst at once.
+tokens that it is known to have, without counting those that came since (`hub.floods`): so nearly every
+message costs one comparison, and a device can have twice the burst at once.
 
-What is limited is refused and not acknowledged: the device keeps it and sends it again later, so a device that
-catches up loses nothing. One that stays over the limit is broken or hostile, and costs the hub time even when
-it is refused.
+What is limited is refused and not acknowledged: the device keeps it and sends it again later, so a device
+that catches up loses nothing. One that stays over the limit is broken or hostile, and costs the hub time even
+when it is refused.
 
 Source of the bucket: RFC 2697, "A Single Rate Three Color Marker", section 3.
 """
