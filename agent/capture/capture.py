@@ -91,7 +91,8 @@ class Capture:
         self._wake = asyncio.Event()
         self.dropped: Counter[str] = Counter()
         """How many samples were not captured that would have been, by cause, since the start."""
-        self.spool = Spool(state, settings.sample_spool_bytes)
+        redaction = repr((settings.sample_redaction, settings.sample_redaction_command))
+        self.spool = Spool(state, settings.sample_spool_bytes, redaction)
         if settings.allow_sample_capture:
             host.on_put = self._attach
         else:
@@ -110,7 +111,7 @@ class Capture:
                 self._budgets[model] = self._new_budget(model, policy)
         self._policies = now
         try:
-            self.spool.keep_models(now)
+            self.spool.keep_models(model for model, policy in now.items() if self._redacts(policy))
         except StorageError as error:
             self._on_incident(error)
         for model, hosted in self._host.all().items():
@@ -177,7 +178,7 @@ class Capture:
         policy, budget = self._policies.get(model), self._budgets.get(model)
         if policy is None or budget is None or at_s >= policy.expires_at_s:
             return
-        if policy.redaction not in (None, self._settings.sample_redaction):
+        if not self._redacts(policy):
             self._drop("redaction_missing", len(answer.outputs[hosted.output_name]))
             return
         with self._lock:
@@ -190,6 +191,10 @@ class Capture:
         examine = policy.drifted and self._may_examine()
         for picked in pick(policy, hosted.manifest.reference, numbers, outputs, draws, examine=examine):
             self._take(_Waiting(hosted, picked, inputs, outputs, at_s), policy, budget)
+
+    def _redacts(self, policy: CapturePolicy) -> bool:
+        """Tell whether samples go through what a policy requires."""
+        return policy.redaction in (None, self._settings.sample_redaction)
 
     def _may_examine(self) -> bool:
         """Tell whether a request may be compared with the reference now, and count it."""
@@ -226,6 +231,9 @@ class Capture:
         policy, budget = self._policies.get(manifest.model), self._budgets.get(manifest.model)
         if policy is None or budget is None:
             return  # taken back meanwhile
+        if not self._redacts(policy):  # required meanwhile
+            self._drop("redaction_missing")
+            return
         tensors = tensors_of(found.inputs)
         try:
             if settings.sample_redaction_command:

@@ -121,9 +121,7 @@ def test_a_sample_survives_a_kill_and_goes_when_the_owner_says_no(
     eventually(lambda: not list(device.state.glob(f"{SPOOL_FILE}*")), "nothing is left of it")
 
 
-def test_a_damaged_spool_is_told_and_put_aside_and_samples_go_on(
-    peer: Peer, make_device: MakeDevice
-) -> None:
+def test_a_damaged_spool_is_told_and_put_aside_and_samples_go_on(peer: Peer, make_device: MakeDevice) -> None:
     device = answering(peer, make_device(**ALLOWED))
     eventually(lambda: SAMPLE in given(peer))
     device.stop()
@@ -168,6 +166,30 @@ def test_samples_go_through_the_owners_program(peer: Peer, make_device: MakeDevi
     eventually(lambda: [0.0, 0.1, 0.4, 0.2] in given(peer), "it comes redacted")
     assert all(sample[0] == 0.0 for sample in given(peer))
     assert {message.sample.redaction for message in peer.samples} == {"first"}
+
+
+def test_what_waits_unredacted_never_leaves_once_redaction_is_wanted(
+    peer: Peer, make_device: MakeDevice, tmp_path: Path
+) -> None:
+    peer.silent.add(Up.SAMPLE)
+    device = answering(peer, make_device(**ALLOWED))
+    device.infer(SAMPLE)
+    eventually(lambda: (device.state / SPOOL_FILE).exists() and spooled(device) > 0)
+    required = msgspec.structs.replace(ALL, redaction="first")
+    peer.assign(device.id, (ONE, "d-1"), capture=required)
+    eventually(lambda: spooled(device) == 0, "the order takes it")
+
+    peer.assign(device.id, (ONE, "d-1"), capture=ALL)
+    eventually(lambda: device.infer(SAMPLE) and spooled(device) > 0, "without the requirement it is kept")
+    device.stop()
+    peer.samples.clear()
+    peer.silent.clear()
+    device.restart_with(
+        sample_redaction="first", sample_redaction_command=program(tmp_path, REDACTION)
+    )  # the owner's word takes it as well
+    device.wait_version(1)
+    eventually(lambda: device.infer(SAMPLE) and peer.samples, "samples come")
+    assert all(pixels(message.sample)[0] == 0.0 for message in peer.samples)
 
 
 @pytest.mark.parametrize(
