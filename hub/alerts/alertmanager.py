@@ -88,9 +88,8 @@ class AlertmanagerSender:
         self._token = receiver.token(folder)
         self._hub_url = hub_url
         self._validity_s = max(LEAST_VALIDITY_S, MISSED_RESENDS * receiver.resend_interval_s)
-        ca_file = str(folder / receiver.ca_file) if receiver.ca_file else ""
         url = receiver.url.rstrip("/") + "/api/v2/alerts"
-        self._poster = Poster(url, timeout_s=receiver.timeout_s, ca_file=ca_file)
+        self._poster = Poster(url, timeout_s=receiver.timeout_s, ca_file=receiver.ca_path(folder))
 
     async def send(self, messages: Sequence[AlertMessage], now_s: float) -> None:
         """Send messages; raises `Unavailable`."""

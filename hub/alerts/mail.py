@@ -73,7 +73,7 @@ class EmailSender:
         self._receiver = receiver
         self._password = receiver.password(folder)
         self._hub_url = hub_url
-        self._tls = tls_context(str(folder / receiver.ca_file) if receiver.ca_file else "")
+        self._tls = tls_context(receiver.ca_path(folder))
         self.gather_s = receiver.digest_s
 
     async def send(self, messages: Sequence[AlertMessage], now_s: float) -> None:

@@ -219,21 +219,6 @@ class DiagnosticsRequestOut(Schema):
     request_id: str
 
 
-class TimelineEntryOut(Schema):
-    """One thing that happened to a device; ``at_s`` is the hub's time, ``device_at_s`` the device's."""
-
-    at_s: float
-    device_at_s: float | None
-    kind: str
-    text: str
-    model: str | None
-    version: int | None
-    deployment_id: str | None
-    state: str | None
-    cause: CauseOut | None
-    by: str | None
-
-
 class TotalsOut(Schema):
     """What one device did with one version, added up.
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
-from fleet.protocol.errors import InvalidInput
 from fleet.protocol.names import checked_name
 from hub.cli.client import client_of
 from hub.cli.hub import DEFAULT_HOME, Home
 from hub.cli.output import JsonFlag, ago, console, print_table, show
+from hub.durations import duration_s
 
 app = typer.Typer(help="See what is wrong in the fleet, silence it, take care of it.", no_args_is_help=True)
-
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
 
 Key = Annotated[str, typer.Argument(help="The alert's key, as the list shows it.")]
 
@@ -71,7 +67,7 @@ def ack(
 @app.command()
 def silence(
     context: typer.Context,
-    duration: Annotated[str, typer.Option("--for", help="How long: 90s, 30m, 2h or 7d.")],
+    duration: Annotated[str, typer.Option("--for", help="How long: 90s, 30min, 2h or 7d.")],
     reason: Annotated[str, typer.Option(help="Why; shown with the silence.")],
     kind: Annotated[list[str] | None, typer.Option(help="Alerts of this kind; repeat for more.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="About this model; repeat for more.")] = None,
@@ -85,7 +81,7 @@ def silence(
         "models": model or [],
         "keys": key or [],
         "device": device,
-        "for_s": _seconds(duration),
+        "for_s": duration_s(duration),
         "reason": reason,
     }
     made = client_of(context).post("/silences", body)
@@ -190,13 +186,6 @@ def _print_trouble(receiver: dict[str, Any]) -> None:
     if receiver["given_up"] or receiver["error"]:
         counts = f"{receiver['waiting']} messages wait, {receiver['given_up']} were given up"
         _out(f"receiver {receiver['name']}: {counts}. {receiver['error'] or ''}".rstrip())
-
-
-def _seconds(duration: str) -> int:
-    found = _DURATION.fullmatch(duration)
-    if found is None:
-        raise InvalidInput(f"{duration!r:.40} is no duration.", remedy="Use for example 90s, 30m, 2h or 7d.")
-    return int(found[1]) * _UNITS_S[found[2]]
 
 
 def _at(unix_s: float) -> str:
