@@ -150,6 +150,7 @@ class Database:
         connection.execute(f"PRAGMA page_size={PAGE_SIZE_BYTES}")  # of a new file; others keep theirs
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA secure_delete=ON")  # of captured samples nothing may stay in the file
         connection.execute(f"PRAGMA journal_size_limit={MAX_LOG_SIZE_BYTES}")
         return sqlite_utils.Database(connection, strict=True)
 
