@@ -34,7 +34,7 @@ def quality(hub: Hub, _: Viewer, asked: Asked) -> QualitiesOut:
 def _shown(found: QualityOf) -> QualityOut:
     known, powered = found.quality, found.quality.powered
     return QualityOut(
-        group=found.group,
+        cohort=found.cohort,
         version=found.version,
         answers=known.answers,
         held_out_accuracy=known.held_out,

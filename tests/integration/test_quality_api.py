@@ -90,7 +90,7 @@ def _window(
 
 
 def _asked(hub: HubProcess, **parameters: Any) -> dict[str, dict[str, Any]]:
-    """Return the answer by group, once every window is counted."""
+    """Return the answer by cohort, once every window is counted."""
 
     def ask() -> dict[str, dict[str, Any]] | None:
         response = httpx.get(
@@ -102,7 +102,7 @@ def _asked(hub: HubProcess, **parameters: Any) -> dict[str, dict[str, Any]]:
         response.raise_for_status()
         items = response.json()["items"]
         counted = sum(item["answers"] for item in items) == 3 * WINDOWS * ANSWERS
-        return {item["group"]: item for item in items} if counted else None
+        return {item["cohort"]: item for item in items} if counted else None
 
     return eventually(ask)
 

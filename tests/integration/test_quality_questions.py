@@ -64,10 +64,10 @@ def _asked(store: SqliteStore, key: str = "all") -> dict[str, QualityOf]:
     question = Question("digits", WITHIN, HOUR_S, key=key, group_by=("site",))
     found = qualities(store, question, References(read, "digits"))
     assert {one.version for one in found} == {1}
-    return {one.group: one for one in found}
+    return {one.cohort: one for one in found}
 
 
-def test_counts_of_a_group_are_added_up_and_judged_by_their_version(store: SqliteStore) -> None:
+def test_counts_of_a_cohort_are_added_up_and_judged_by_their_version(store: SqliteStore) -> None:
     whole, sites, devices = _asked(store), _asked(store, "site"), _asked(store, "device")
     assert whole[""].quality.answers == 900 and whole[""].quality.labelled == 120
     assert {site: one.quality.answers for site, one in sites.items()} == {"lyon": 600, "oslo": 300}
