@@ -15,7 +15,7 @@ from fleet.protocol.topics import HUB_ACCOUNT, Down, Up, device_subscription, do
 from hub import mqtt_packets as packets
 from hub.broker.kinds import KINDS, Kind
 from hub.broker.process import start_broker
-from hub.mqtt import WAITING_MESSAGES, HubMqtt
+from hub.mqtt import WAITING_BYTES, WAITING_MESSAGES, HubMqtt
 from hub.mqtt_packets import PacketReader, Published
 from tests.support.brokers import HOST, RunningBroker
 from tests.support.handlers import one_by_one
@@ -206,10 +206,18 @@ def test_a_broker_that_goes_silent_is_noticed() -> None:
     asyncio.run(story())
 
 
-def test_what_waits_is_bounded_while_a_handler_hangs_and_nothing_is_lost() -> None:
+LONG_TOPIC = "muster/v1/d/cam-1/up/" + 60_000 * "x"
+
+
+@pytest.mark.parametrize(
+    ("topic", "most"),
+    [("muster/v1/d/cam-1/up/state", WAITING_MESSAGES), (LONG_TOPIC, WAITING_BYTES // len(LONG_TOPIC) + 1)],
+    ids=["many", "long topics"],
+)
+def test_what_waits_is_bounded_while_a_handler_hangs_and_nothing_is_lost(topic: str, most: int) -> None:
     """A peer that sends without end stands for a fleet that comes back at once."""
-    number = 3 * WAITING_MESSAGES
-    message = packets.publish("muster/v1/d/cam-1/up/state", bytes(100), 7)
+    number = 2 * most
+    message = packets.publish(topic, b"", 7)
 
     async def story() -> None:
         acknowledged, goes_on, handled = 0, asyncio.Event(), 0
@@ -233,9 +241,9 @@ def test_what_waits_is_bounded_while_a_handler_hangs_and_nothing_is_lost() -> No
         hub = HubMqtt(HOST, server.sockets[0].getsockname()[1], HUB_ACCOUNT, "any", hang)
         running = asyncio.create_task(hub.run())
         await hub.wait_connected(TIMEOUT_S)
-        await eventually_async(lambda: hub.waiting >= WAITING_MESSAGES, "as much waits as may")
+        await eventually_async(lambda: hub.waiting >= most, "as much waits as may")
         largest = hub.waiting
-        assert largest < WAITING_MESSAGES + (1 << 18) // len(message) + 2  # what one read may bring
+        assert largest < most + (1 << 18) // len(message) + 2  # what one read may bring
         goes_on.set()
         await eventually_async(lambda: handled == number, "everything is handled")
         await eventually_async(lambda: acknowledged == number, "everything is acknowledged")
