@@ -24,13 +24,12 @@ from fleet.protocol.messages import encode
 from fleet.protocol.records import packed
 from hub.cli.app import run
 from hub.store.blobs import BlobFolder
-from hub.store.rows import NewDevice
 from hub.store.sqlite import SqliteStore
 from hub.store.telemetry_rows import HOUR_S, TelemetryStep
 from tests.conftest import MODEL
 from tests.support.hub import HubProcess
 from tests.support.rollups import DeviceWindow, keep_windows, values_window
-from tests.support.stores import CAPABILITIES
+from tests.support.stores import join_running_hub
 
 SITES = {"ask-1": "=lyon", "ask-2": "=lyon", "ask-3": "oslo"}
 """One site is what a spreadsheet would compute."""
@@ -47,9 +46,7 @@ def hub(hub: HubProcess) -> HubProcess:
         rng, sent = np.random.default_rng(0), []
         now_s = time.time()
         for device_id, site in SITES.items():
-            store.add_enrolment_token(device_id, created_at_s=now_s, expires_at_s=now_s + 60.0)
-            device = NewDevice(device_id, "hash", {"site": site}, CAPABILITIES)
-            store.enrol(device, token_sha256=device_id, now_s=now_s)
+            join_running_hub(store, device_id, site, now_s)
             for hour in (1, 2, 3):
                 shift = 1.0 if device_id == "ask-3" else 0.0
                 window = values_window(profile, now_s - hour * HOUR_S, rng=rng, shift=shift, errors=4)

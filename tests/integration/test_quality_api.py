@@ -19,11 +19,10 @@ from fleet.protocol.records import TelemetryWindow
 from fleet.quality.calibration import calibration_of, confidence_of, labelled_cells
 from hub.store.blobs import BlobFolder
 from hub.store.concept_rows import ConceptKey
-from hub.store.rows import NewDevice
 from hub.store.sqlite import SqliteStore
 from tests.conftest import MODEL
 from tests.support.hub import HubProcess
-from tests.support.stores import CAPABILITIES, incoming
+from tests.support.stores import incoming, join_running_hub
 from tests.support.waiting import eventually
 
 GOOD, BAD, SILENT = "quality-good", "quality-bad", "quality-silent"
@@ -40,12 +39,7 @@ def hub(hub: HubProcess) -> HubProcess:
         reference = decode_manifest(BlobFolder(hub.home / "blobs").read(digest)).reference
         now_s, rng = time.time(), np.random.default_rng(8)
         for device_id in (GOOD, BAD, SILENT):
-            store.add_enrolment_token(device_id, created_at_s=now_s, expires_at_s=now_s + 60.0)
-            store.enrol(
-                NewDevice(device_id, "hash", {"site": device_id}, CAPABILITIES),
-                token_sha256=device_id,
-                now_s=now_s,
-            )
+            join_running_hub(store, device_id, device_id, now_s)
         for number in range(1, WINDOWS + 1):
             if number == WINDOWS // 2 + 1:  # an alarm takes two looks
                 eventually(lambda: _looks(store), "the first labels are looked at")
