@@ -78,10 +78,11 @@ demo: $(READY) ## Run the whole story on an embedded broker, in under two minute
 test: $(READY) $(OLD_TFLITE) $(TRITON) ## Run the test suite (and say so if Mosquitto is missing)
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
-test-faults: $(READY) ## Try every fault at every place of an update and of a device's state
+test-faults: $(READY) ## Try every fault at every place, and on every broker
 	@MUSTER_ALL_FAULTS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist load \
 		tests/fault/test_agent_every_write.py tests/fault/test_agent_damaged_state.py \
-		tests/fault/test_agent_network.py $(ARGS)
+		tests/fault/test_agent_network.py tests/fault/test_agent_full_disk.py tests/fault/test_hub_crashes.py \
+		tests/fault/test_hub_ingest_crash.py tests/e2e/test_main_job.py $(ARGS)
 
 fmt: $(READY) ## Format the code
 	@$(BIN)/ruff format $(CODE)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.fleet import MODEL, Fleet
+from tests.support.thoroughness import brokers
 from tests.support.waiting import eventually
 
 
@@ -42,6 +45,7 @@ def test_a_version_goes_out_is_replaced_in_stages_and_comes_back(fleet: Fleet) -
     assert sum(compared[0][f"{side}_samples"] for side in sides) == answered
 
 
+@pytest.mark.parametrize("fleet", brokers("mosquitto"), indirect=True)
 def test_a_first_version_that_fails_its_gate_is_removed_again(fleet: Fleet) -> None:
     bad = fleet.release(estimator="logistic", hyperparameters={"training_share": 0.3})
     for camera in fleet.cameras.values():
@@ -61,6 +65,7 @@ def test_a_first_version_that_fails_its_gate_is_removed_again(fleet: Fleet) -> N
     fleet.wait_for_version(None)
 
 
+@pytest.mark.parametrize("fleet", brokers("embedded"), indirect=True)
 def test_a_device_that_could_not_install_its_first_version_is_not_waited_for(fleet: Fleet) -> None:
     first = fleet.release(estimator="logistic", hyperparameters={"training_share": 0.3})
     device = fleet.devices["cam-0"]

@@ -19,10 +19,11 @@ from tests.support.brokers import require_mosquitto
 from tests.support.hub import HubProcess
 from tests.support.raw_mqtt import Ended, RawClient
 from tests.support.stores import CAPABILITIES, STREAM, window
+from tests.support.thoroughness import ALL
 from tests.support.waiting import eventually
 
-DEVICES, RECORDS = 3, 2000
-KILLS = 2
+DEVICES = 3
+RECORDS, KILLS = (3000, 5) if ALL else (800, 2)
 TIMEOUT_S = 90.0
 
 
