@@ -1,4 +1,4 @@
-"""How thorough tests are: everything, as `make test-faults` asks, or what stands for it, as `make test` does."""
+"""How thorough tests are: `make test-faults` asks for everything, `make test` for what stands for it."""
 
 from __future__ import annotations
 
