@@ -7,8 +7,10 @@ Renslow 2018), and reference and current differ in more than colour: one is fill
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +48,29 @@ def draw_drift(file: Path, histograms: dict[str, Any], matrix: dict[str, Any], *
     picture = picture_of(histograms["items"], matrix["items"], matrix["metric"])
     if picture is None:
         raise NotFound("Nothing was counted in this time.", remedy="Ask for a longer range: --from -7d.")
-    figure = drawn(picture, f"{title}, version {picture.version}", matrix["metric"])
     data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=DOTS_PER_INCH)
+    with _plain_names():
+        figure = drawn(picture, f"{title}, version {picture.version}", matrix["metric"])
+        figure.savefig(data, format="png", dpi=DOTS_PER_INCH)
     write_parts(file, [data.getvalue()])
+
+
+@contextlib.contextmanager
+def _plain_names() -> Iterator[None]:
+    """Draw texts as they stand: a site or feature with two dollar signs is no formula."""
+    try:
+        from matplotlib import rc_context
+    except ImportError as error:
+        raise _without_matplotlib() from error
+    with rc_context({"text.parse_math": False}):
+        yield
+
+
+def _without_matplotlib() -> InvalidConfiguration:
+    return InvalidConfiguration(
+        "Pictures are drawn by matplotlib, which is not installed.",
+        remedy="Install the extra `plot`: pip install 'muster[plot]'.",
+    )
 
 
 def drawn(picture: Picture, title: str, metric: str) -> Figure:
@@ -63,10 +84,7 @@ def drawn(picture: Picture, title: str, metric: str) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InvalidConfiguration(
-            "Pictures are drawn by matplotlib, which is not installed.",
-            remedy="Install the extra `plot`: pip install 'muster[plot]'.",
-        ) from error
+        raise _without_matplotlib() from error
     columns = _COLUMNS if len(picture.panels) != 4 else 2  # two rows of two leave no gap
     columns = min(columns, len(picture.panels))
     rows = math.ceil(len(picture.panels) / columns)
@@ -118,6 +136,10 @@ def _draw_map(figure: Any, found: HeatMap, metric: str) -> None:
 
     axes = figure.subplots()
     values = np.array([[math.nan if value is None else value for value in row] for row in found.values])
+    if np.isnan(values).all():  # nothing, or a metric that these features do not have
+        axes.set_axis_off()
+        axes.set_title(f"there is no {metric} of what was counted", fontsize=10, loc="left")
+        return
     colours = colormaps["cividis"].with_extremes(bad="#e6e6e6")
     image = axes.imshow(values, aspect="auto", cmap=colours, vmin=0.0, interpolation="nearest")
     turned = 60 if len(found.cohorts) > 8 else 0
