@@ -91,4 +91,3 @@ def test_an_order_keeps_its_shadow(store: Store) -> None:
     changes = [OrderChange("cam-1", "digits", asked)]
     store.apply_step(row.state, previous_revision=row.state.revision, position=0, changes=changes)
     assert store.desired("cam-1").orders == (asked,)
-    assert store.all_desired() == {"cam-1": (asked,)}

@@ -33,13 +33,14 @@ from hub.store.state_rows import GroupCount, StateRules
 from hub.store.telemetry_rows import TelemetryStep
 from tests.contract.conftest import STORES
 from tests.support.stores import (
-    CAPABILITIES,
     add_device,
+    greeting,
     incoming,
     new_device,
     new_rollout,
     order,
     report,
+    say,
     window,
 )
 
@@ -79,11 +80,11 @@ class Mirror:
             self.online[device], self.site[device] = False, site
 
     def presence(self, device: str, online: bool) -> None:
-        self.store.set_online(device, online, self.now_s)
+        say(self.store, device, self.now_s, online=online)
         self.online[device], self.seen[device] = online, self.now_s
 
     def hello(self, device: str) -> None:
-        self.store.hello(device, CAPABILITIES, 0, self.now_s)
+        say(self.store, device, self.now_s, hello=greeting())
         self.online[device], self.seen[device] = True, self.now_s
 
     def heartbeat(self, device: str) -> None:
@@ -91,7 +92,7 @@ class Mirror:
             ModelState(model, version, "ab" * 32, "onnx", "COMMITTED", None)
             for model, version in self.runs[device].items()
         )
-        self.store.report(device, StateReport(self.now_s, 0, models), self.now_s)
+        say(self.store, device, self.now_s, report=StateReport(self.now_s, 0, models))
         self.online[device], self.seen[device] = True, self.now_s
 
     def runs_now(self, device: str, model: str, version: int | None) -> None:

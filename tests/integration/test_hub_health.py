@@ -19,7 +19,7 @@ from hub.store.rows import DriftRow
 from hub.store.sqlite import SqliteStore
 from hub.store.telemetry_rows import TelemetryStep
 from tests.support.hub import HubProcess
-from tests.support.stores import DIGEST, new_device
+from tests.support.stores import DIGEST, new_device, say
 
 DEVICES = [f"cam-{number:02}" for number in range(40)]
 SILENT = 3
@@ -42,7 +42,7 @@ def write_fleet(store: SqliteStore) -> None:
     now_s = time.time()
     for device in DEVICES[:-SILENT]:
         state = ModelState("digits", 1, DIGEST, "onnx-fp32", "COMMITTED", "r1-0f")
-        store.report(device, StateReport(now_s, 0, (state,)), now_s)
+        say(store, device, now_s, report=StateReport(now_s, 0, (state,)))
     alarms = [
         DriftRow(device, "digits", 1, AlarmState(looks=3, raised=("input.mean",)), (LOOK,), now_s, now_s)
         for device in DRIFTING

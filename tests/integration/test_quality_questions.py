@@ -29,7 +29,7 @@ from hub.store.state_rows import StateRules
 from hub.store.telemetry_rows import HOUR_S, TelemetryStep
 from tests.support.confidences import answers_of, reference_of, window_of
 from tests.support.rollups import DeviceWindow, keep_windows
-from tests.support.stores import DIGEST, new_device, new_rollout, order
+from tests.support.stores import DIGEST, new_device, new_rollout, order, say
 
 RNG = np.random.default_rng(13)
 REFERENCE = reference_of(answers_of(RNG, 500))
@@ -102,7 +102,7 @@ def _report(store: SqliteStore) -> None:
     store.apply_step(rollout, previous_revision=rollout.revision, position=0, changes=orders)
     for device_id in SITES:
         state = ModelState("digits", 1, DIGEST, "onnx", "COMMITTED", None)
-        store.report(device_id, StateReport(10.0, 0, (state,)), 10.0)
+        say(store, device_id, 10.0, report=StateReport(10.0, 0, (state,)))
 
 
 def test_estimates_are_doubted_where_inputs_drift(store: SqliteStore) -> None:

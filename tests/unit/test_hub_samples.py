@@ -24,7 +24,7 @@ from hub.store.protocols import Store
 from hub.store.sample_rows import SampleFilter, SampleRow
 from hub.store.sqlite import SqliteStore
 from tests.support.agent_bundles import build
-from tests.support.stores import CAPABILITIES, STREAM, add_device
+from tests.support.stores import CAPABILITIES, STREAM, add_device, greeting, say
 
 BUNDLE = build(1)
 POLICY = CapturePolicy(2**40, bytes_per_day=100, sample_bytes=64, drifted=True)
@@ -38,7 +38,7 @@ class Taking:
         for device_id in ("cam-1", "cam-2"):
             add_device(self.store, device_id)
         able = msgspec.structs.replace(CAPABILITIES, captures_samples=True)
-        self.store.hello("cam-1", able, 0, 1.0)
+        say(self.store, "cam-1", 1.0, hello=greeting(able))
         self.told = 0
         self.samples = Samples(
             self.store,

@@ -17,7 +17,7 @@ from hub.store.rows import VersionRow, VersionStatus
 from hub.store.sqlite import SqliteStore
 from hub.store.sqlite.migrations import migrations
 from hub.store.sqlite.packs import INSERT, rows_of
-from tests.support.stores import DIGEST, STREAM, add_device, incident, incoming, report, window
+from tests.support.stores import DIGEST, STREAM, add_device, incident, incoming, report, say, window
 
 
 def test_versions_survive_that_their_dataset_may_be_elsewhere(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_the_last_deployments_are_known_from_the_records(tmp_path: Path) -> None
     with closing(SqliteStore(path)) as store:
         add_device(store, "cam-1")
         models = [ModelState(name, 1, DIGEST, "onnx", "COMMITTED", None) for name in ("digits", "letters")]
-        store.report("cam-1", StateReport(60.0, 0, tuple(models)), 60.0)
+        say(store, "cam-1", 60.0, report=StateReport(60.0, 0, tuple(models)))
         [facts] = store.facts(["cam-1"])
     assert [(model.deployment, model.cause) for model in facts.models] == [
         (DeploymentState.FAILED, failed.cause),

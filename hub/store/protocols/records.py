@@ -47,7 +47,10 @@ class RecordStore(Protocol):
     def take_in(self, intake: Intake) -> int:
         """Store a batch of messages in one transaction.
 
-        A record that was received before is left out, also when it was deleted since.
+        A record that was received before is left out, also when it was deleted since. What devices said of
+        themselves is put in place of what they said before; of a device that there is not, it is left out.
+        If a device has accepted a higher sequence number than the store has given out (the store was
+        restored from a copy), the device's number is raised above it, so that orders are obeyed again.
 
         Returns:
             How many records were new.
