@@ -110,7 +110,7 @@ class MeasurementStore(Protocol):
 
 
 class ShadowStore(Protocol):
-    """What devices reported of candidates in the shadow; `add_records` adds it up here."""
+    """What devices reported of candidates in the shadow; `RecordStore.take_in` adds it up here."""
 
     def shadows(self, model: str, version: int) -> list[ShadowTotals]:
         """Return what was reported of a version in the shadow, by device and deployment."""
