@@ -90,7 +90,7 @@ class WishStore(Protocol):
 
 
 class DiagnosticsStore(Protocol):
-    """Diagnostic bundles that devices sent: of each device the newest few; `RecordStore.take_in` puts them here."""
+    """Diagnostic bundles that devices sent, from `RecordStore.take_in`: of each device the newest few."""
 
     def diagnostics(self, device_id: str) -> list[DiagnosticsRow]:
         """Return what there is of a device, newest first, without the bytes."""
