@@ -194,14 +194,8 @@ def test_what_waits_unredacted_never_leaves_once_redaction_is_wanted(
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "raise SystemExit(3)",
-        "import time; time.sleep(60)",
-        "print('{}')",
-        "import sys; sys.stdout.buffer.write(bytes(10**6))",
-        "import sys; head = sys.stdin.readline(); sys.stdout.write(head)",
-    ],
-    ids=["fails", "hangs", "another form", "too much", "no data"],
+    ["raise SystemExit(3)", "import time; time.sleep(60)"],
+    ids=["fails", "hangs"],
 )
 def test_a_sample_whose_redaction_fails_is_dropped_and_answers_go_on(
     peer: Peer, make_device: MakeDevice, tmp_path: Path, text: str
