@@ -17,6 +17,7 @@ from hub.api.schemas import (
     TotalsOut,
 )
 from hub.api.services import Hub
+from hub.query.devices import check_model
 from hub.store.rows import DriftRow, VersionTotals
 
 router = APIRouter(tags=["fleet"])
@@ -50,6 +51,8 @@ def dead_letters(hub: Hub, _: Viewer, limit: Limit = 100) -> Page[DeadLetterOut]
 def drift(hub: Hub, _: Viewer, model: str | None = None, device_id: str | None = None) -> Page[DriftOut]:
     """Return the last look at drift of each device and version that was looked at."""
     rows = hub.store.drift(model=model, device_id=device_id)
+    if model is not None and not rows:
+        check_model(hub.store, model)  # an empty answer to a slip of the pen would say that all is well
     return Page(items=[_drift(row) for row in rows if row.alarm.looks])
 
 

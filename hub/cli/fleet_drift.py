@@ -29,6 +29,7 @@ from hub.cli.fleet_query import span_name
 from hub.cli.output import JsonFlag, console, print_table
 
 _MAX_COLUMNS = 24
+DEFAULT_METRIC = "psi"
 
 
 def drift(
@@ -36,7 +37,7 @@ def drift(
     matrix: Annotated[bool, typer.Option("--matrix", help="Show feature x cohort x time.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw histograms and a heat map, as PNG.")] = None,
     model: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
-    metric: Annotated[str, typer.Option(help="psi, ks, wasserstein, jensen_shannon, …")] = "psi",
+    metric: Annotated[str, typer.Option(help="psi, ks, wasserstein, jensen_shannon, …")] = DEFAULT_METRIC,
     by: ByOption = None,
     where: WhereOption = None,
     version: VersionOption = None,
@@ -53,6 +54,11 @@ def drift(
     if not matrix and plot is None:
         if wanted in {Form.CSV, Form.PARQUET}:
             raise InvalidInput("The last looks are given as a table or JSON.", remedy="Add --matrix.")
+        narrowed = (by, where, version, feature, resolution, start, to)
+        if metric != DEFAULT_METRIC or any(value is not None and value != [] for value in narrowed):
+            raise InvalidInput(
+                "The last looks are narrowed by --model only.", remedy="Add --matrix, or --plot FILE."
+            )
         give_value(list(client.pages("/drift", model=model)), wanted, out, _print_looks)
         return
     if model is None:
@@ -81,7 +87,7 @@ def _plot(client: Client, asked: dict[str, Any], file: Path) -> None:
     only = {name: value for name, value in asked.items() if name not in {"metric", "by", "resolution"}}
     counted = client.get("/fleet/drift/histograms", **only)
     start, end = span_name(counted["start_s"], 60), span_name(counted["end_s"], 60)
-    draw_drift(file, counted, cells, title=f"{asked['model']}, {start} to {end}")
+    draw_drift(file, counted, cells, title=f"{asked['model']}, {start} to {end} UTC")
     console.out(f"The picture is in {file}.", highlight=False)
 
 
@@ -102,7 +108,8 @@ def _print_matrix(answer: dict[str, Any]) -> None:
     is_whole = starts == [int(answer["start_s"])]
     for start_s in starts:
         columns[str(start_s)] = "in all" if is_whole else span_name(start_s, answer["resolution_s"])
-    print_table(rows.values(), columns, as_json=False, title=f"{answer['metric']} against the reference")
+    title = f"{answer['metric']} against the reference, times in UTC"
+    print_table(rows.values(), columns, as_json=False, title=title)
     if left_out:
         console.print(f"{left_out} earlier spans are not shown; --format csv has them.")
 
@@ -111,9 +118,9 @@ def _print_looks(rows: list[dict[str, Any]]) -> None:
     flat = [
         {
             "device": row["device_id"],
-            "runs": f"{row['model']} {row['version']}",
+            "version": f"{row['model']} {row['version']}",
             "strength": f"{feature['evidence']:.1f} / {feature['threshold']:.1f}",
-            "most": f"{feature['share']:.0%} {feature['split']}, not {feature['expected']:.0%}",
+            "most": _most(feature),
             "moved": "" if feature["wasserstein"] is None else f"{feature['wasserstein']:.2f} σ",
             **feature,
         }
@@ -122,7 +129,7 @@ def _print_looks(rows: list[dict[str, Any]]) -> None:
     ]
     columns = {
         "device": "device",
-        "runs": "runs",
+        "version": "version",
         "feature": "feature",
         "alarm": "alarm",
         "strength": "evidence / needed",
@@ -132,3 +139,9 @@ def _print_looks(rows: list[dict[str, Any]]) -> None:
         "samples": "values",
     }
     print_table(flat, columns, as_json=False)
+
+
+def _most(feature: dict[str, Any]) -> str:
+    if feature["evidence"] <= 0:  # the split that says most says nothing then
+        return "–"
+    return f"{feature['share']:.0%} {feature['split']}, not {feature['expected']:.0%}"
