@@ -141,6 +141,8 @@ def check(home: Home = DEFAULT_HOME) -> None:
     if not (home / ALERTS_FILE).exists():
         _out(f"There is no {home / ALERTS_FILE}: alerts are shown, and nobody is told.")
         return
+    if not settings.receiver:
+        _out(f"{home / ALERTS_FILE} names no receiver: alerts are shown, and nobody is told.")
     for receiver in settings.receiver:
         _out(f"{receiver.name}: {receiver.kind}")
     for route in settings.routes:

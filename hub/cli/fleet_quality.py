@@ -78,7 +78,8 @@ def _interval(estimate: dict[str, float] | None) -> str:
 def _drift(item: dict[str, Any]) -> str:
     test = item["concept_drift"]
     if item["concept_drift_devices"]:
-        return f"on {len(item['concept_drift_devices'])} devices" if item["cohort"] == "" else "alarm"
+        number = len(item["concept_drift_devices"])
+        return f"on {number} device{'s' * (number != 1)}" if item["cohort"] == "" else "alarm"
     if test is None:
         return "–"
     return "alarm" if test["alarm"] else ("no" if test["looks"] else "too few labels")

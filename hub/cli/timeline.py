@@ -12,7 +12,6 @@ from hub.cli.answers import (
     FormOption,
     FromOption,
     OutOption,
-    ResolutionOption,
     ToOption,
     form_of,
     give,
@@ -29,7 +28,9 @@ def timeline(
         list[str] | None,
         typer.Option(help="deployment, incident, window, alarm, order or action; repeat. All if left out."),
     ] = None,
-    resolution: ResolutionOption = None,
+    resolution: Annotated[
+        str | None, typer.Option(help="How windows are added up: hour or day. Fitting if left out.")
+    ] = None,
     start: FromOption = None,
     to: ToOption = None,
     form: FormOption = None,

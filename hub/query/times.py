@@ -111,7 +111,8 @@ def _time(text: str, now_s: float) -> float:
         at_s = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError) as error:
         raise InvalidInput(
-            f"{text!r:.60} is no time.", remedy="Write ISO 8601 (2026-11-21T14:30:00Z), -24h, -7d or now."
+            f"{text!r:.60} is no time.",
+            remedy="Write ISO 8601 (2026-11-21T14:30:00Z), -15min, -24h, -7d or now.",
         ) from error
     if not 0.0 <= at_s <= _LAST_S:
         raise InvalidInput(f"{text!r:.60} is before 1970 or after 9998.")
