@@ -16,10 +16,11 @@ from hub.api.quality_schemas import (
 )
 from hub.api.query import Asked
 from hub.api.services import Hub
+from hub.api.turns import IN_TURN
 from hub.query.quality import QualityOf, qualities
 from hub.query.series import References
 
-router = APIRouter(tags=["fleet"], prefix="/fleet")
+router = APIRouter(tags=["fleet"], prefix="/fleet", dependencies=[IN_TURN])
 
 
 @router.get("/quality")

@@ -25,6 +25,7 @@ from hub.api.query_schemas import (
 )
 from hub.api.search import search_of
 from hub.api.services import Hub, HubServices
+from hub.api.turns import IN_TURN
 from hub.query.comparison import comparison, side_of
 from hub.query.devices import check_model
 from hub.query.drift import histograms, matrix
@@ -34,7 +35,7 @@ from hub.query.times import resolution_of, time_range
 from hub.store.rows import DeviceRow
 from hub.store.telemetry_rows import EVERY_DEVICE, HOUR_S, MINUTE_S, ONE_DEVICE
 
-router = APIRouter(tags=["fleet"], prefix="/fleet")
+router = APIRouter(tags=["fleet"], prefix="/fleet", dependencies=[IN_TURN])
 
 _MAX_NAMES = 32
 

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -262,3 +263,11 @@ def test_a_wrong_command_is_one_clear_line_and_leaves_no_file(
     assert wrong.startswith("error: ")
     assert len(wrong.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_many_questions_at_once_are_answered_one_after_the_other(hub: HubProcess) -> None:
+    def ask(_: int) -> int:
+        return _get(hub, "/fleet/query", model=MODEL, metric="psi", by="device", where=OURS).status_code
+
+    with ThreadPoolExecutor(12) as askers:
+        assert set(askers.map(ask, range(24))) == {200}
