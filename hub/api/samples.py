@@ -46,9 +46,7 @@ def set_capture(model: Name, body: CaptureIn, hub: Hub, caller: Operator) -> Cap
 @router.get("/models/{model}/capture")
 def captures(model: str, hub: Hub, _: Operator) -> list[CaptureOut]:
     """List which devices may capture inputs of a model, and by what policy."""
-    return [
-        _capture_out(row, hub.store.device(row.device_id)) for row in hub.store.captures(model=model)
-    ]
+    return [_capture_out(row, hub.store.device(row.device_id)) for row in hub.store.captures(model=model)]
 
 
 def _wanted(
