@@ -17,6 +17,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import msgspec
@@ -187,6 +188,7 @@ def _like(operand: Operand, pattern: str) -> Test:
     return lambda device: isinstance(found := read(device), str) and matches(found) is not None
 
 
+@lru_cache(maxsize=4096)  # a fleet has few versions
 def _version(text: str | int) -> tuple[int, ...] | None:
     numbers = version_key(str(text))
     while len(numbers) > 1 and not numbers[-1]:

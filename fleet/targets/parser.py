@@ -59,6 +59,8 @@ from fleet.targets.tree import (
 
 MAX_DEPTH = 40
 """Most parentheses and ``not`` within one another."""
+MAX_TESTS = 100
+"""Most comparisons and predicates: each is made of every device. A list of values is one."""
 KEYWORDS = frozenset({"and", "or", "not", "in", "like", "true", "false"})
 PREDICATES = ("tag", "runs", "has")
 FUNCTIONS = ("attr", "version", "runtime")
@@ -97,6 +99,7 @@ class _Parser:
         self._words = list(words(source))
         self._next = 0
         self._depth = 0
+        self._tests = 0
 
     def target(self) -> Target:
         """Read all of it."""
@@ -134,6 +137,9 @@ class _Parser:
                 inner = self._either()
                 self._expect_sign(")")
                 return inner
+            self._tests += 1
+            if self._tests > MAX_TESTS:
+                raise self._refused(f"There are more than {MAX_TESTS} tests.", "Use `in` for many values.")
             return self._predicate() or self._comparison()
         finally:
             self._depth -= 1

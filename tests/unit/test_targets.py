@@ -9,7 +9,7 @@ import pytest
 from fleet.protocol.errors import InvalidTarget
 from fleet.targets.evaluation import DeviceProfile, compile_target
 from fleet.targets.lexer import MAX_LENGTH
-from fleet.targets.parser import MAX_DEPTH, parse_target
+from fleet.targets.parser import MAX_DEPTH, MAX_TESTS, parse_target
 from fleet.targets.printing import print_target
 from fleet.targets.tree import Attribute, VersionOf, operands
 
@@ -122,8 +122,16 @@ def test_a_target_that_would_take_too_much_is_refused(bomb: str) -> None:
         parse_target(bomb)
 
 
+def test_the_number_of_tests_is_bounded_and_a_list_is_one() -> None:
+    listed = ", ".join(f'"cam-{number}"' for number in range(500))
+    most = " or ".join([f"id in [{listed}]"] + ["online"] * (MAX_TESTS - 1))
+    assert compile_target(parse_target(most))(DEVICE)
+    with pytest.raises(InvalidTarget, match="tests"):
+        parse_target(f"{most} or online")
+
+
 def test_a_target_as_large_as_allowed_is_answered() -> None:
-    wide = " or ".join(["online"] * 800)
+    wide = " or ".join(["online"] * MAX_TESTS)
     assert compile_target(parse_target(wide))(DEVICE)
     deep = "not " * (MAX_DEPTH - 1) + "online"
     assert compile_target(parse_target(deep))(DEVICE) is (MAX_DEPTH % 2 == 1)
