@@ -70,6 +70,7 @@ def silence(
     duration: Annotated[str, typer.Option("--for", help="How long: 90s, 30min, 2h or 7d.")],
     reason: Annotated[str, typer.Option(help="Why; shown with the silence.")],
     kind: Annotated[list[str] | None, typer.Option(help="Alerts of this kind; repeat for more.")] = None,
+    severity: Annotated[list[str] | None, typer.Option(help="warning or critical; repeat for both.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="About this model; repeat for more.")] = None,
     key: Annotated[list[str] | None, typer.Option(help="With this key; repeat for more.")] = None,
     device: Annotated[str | None, typer.Option(help="That concern no device but this.")] = None,
@@ -78,6 +79,7 @@ def silence(
     """Let nobody be told of some alerts for a while; they stay visible."""
     body = {
         "kinds": kind or [],
+        "severities": severity or [],
         "models": model or [],
         "keys": key or [],
         "device": device,

@@ -137,11 +137,13 @@ def _is_seen_taken_and_silenced(hub: HubProcess) -> None:
     assert "evidence: cam-1: not connected" in shown
     assert "taken by admin" in _muster(hub, "alerts", "ack", "offline", "--note", "on my way")
     assert json.loads(_muster(hub, "alerts", "show", "offline", "--json"))["note"] == "on my way"
-    made = _muster(hub, "alerts", "silence", "--kind", "offline", "--for", "2h", "--reason", "moving house")
+    narrowed = ("--kind", "offline", "--severity", "critical", "--for", "2h", "--reason", "moving house")
+    made = _muster(hub, "alerts", "silence", *narrowed)
     assert made.startswith("Silence 1 ends at ")
     eventually(lambda: hub.client.get("/alerts/offline")["silence"] == 1, "the silence is in force")
     silences = json.loads(_muster(hub, "alerts", "silences", "--json"))
     assert [(s["by"], s["reason"], s["kinds"]) for s in silences] == [("admin", "moving house", ["offline"])]
+    assert silences[0]["severities"] == ["critical"]
     assert "moving house" in _muster(hub, "alerts", "silences")
 
 
