@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +131,11 @@ class Database:
             try:
                 self._writer.conn.execute("PRAGMA busy_timeout=0")  # where readers are in the way: next time
                 self._writer.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                self._writer.conn.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_S * 1000:.0f}")
             except sqlite3.Error as error:
                 raise StorageError(f"The database could not be written: {error}.") from error
+            finally:
+                with suppress(sqlite3.Error):  # it is closed
+                    self._writer.conn.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_S * 1000:.0f}")
 
     def close(self) -> None:
         """Close every connection, of all threads."""
