@@ -70,6 +70,7 @@ def _print(device: dict[str, Any]) -> None:
     )
     for reason in device["reasons"]:
         console.print(f"  {reason}")
+    _print_itself(device)
     if device["tags"]:
         console.print(f"tags:      {', '.join(device['tags'])}")
     if device["quarantine"]:
@@ -102,6 +103,17 @@ def _print(device: dict[str, Any]) -> None:
         print_table(device["diagnostics"], columns, as_json=False, title="diagnostic bundles")
     print_device_measurements(device["measurements"])
     print_timeline(device["timeline"])
+
+
+def _print_itself(device: dict[str, Any]) -> None:
+    """Print what targets ask for: what the device was enrolled with, and what it says of itself."""
+    if device["attributes"]:
+        attributes = ", ".join(f"{key}={value}" for key, value in device["attributes"].items())
+        console.print(f"enrolled:  {attributes}", markup=False)
+    if device["agent_version"]:  # it has announced itself
+        runtimes = (f"{name} {version}" for name, version in device["runtimes"].items())
+        said = [device["hardware"], device["architecture"], f"agent {device['agent_version']}", *runtimes]
+        console.print(f"machine:   {', '.join(filter(None, said))}", markup=False)
 
 
 def _until(quarantine: dict[str, Any]) -> str:

@@ -100,7 +100,10 @@ def test_devices_are_found_and_tagged(hub: HubProcess, muster: Muster) -> None:
     assert ([row["device_id"] for row in rest["items"]], rest["next"]) == (["ask-3"], None)
     offline = _get(hub, "/devices", where=f'{OURS} and health == "offline"').json()["items"]
     assert len(offline) == 3
-    assert "tags:      lab" in muster("device", "show", "ask-1")[0]
+    shown = muster("device", "show", "ask-1")[0]
+    assert "tags:      lab" in shown
+    assert "enrolled:  site==lyon" in shown
+    assert "machine:   x86_64, agent 0.1.0, onnxruntime " in shown
     told = _get(hub, "/devices/ask-1/timeline", kind="action").json()["items"]
     assert [entry["text"] for entry in told] == ["Tags changed: +lab -pilot."]
     assert told[0]["by"]
