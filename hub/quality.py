@@ -146,7 +146,10 @@ def _labels(records: Iterable[RawRecord]) -> _Labels:
     """Return labelled and wrong answers of each device, and of all together, in windows that can be true."""
     found: _Labels = {}
     for record in records:
-        head = read_head(record.data).body
+        try:
+            head = read_head(record.data).body
+        except InvalidMessage:
+            continue  # the telemetry pass makes it a dead letter
         if not isinstance(head, WindowHead) or not head.labelled or not _is_sound(record):
             continue
         for device_id in (record.device_id, EVERY_DEVICE):

@@ -78,6 +78,15 @@ def test_few_labels_of_many_devices_are_enough_together(store: Store) -> None:
     assert raised == {EVERY_DEVICE}
 
 
+def test_a_record_that_cannot_be_read_stops_nothing(store: Store) -> None:
+    damaged = msgspec.structs.replace(incoming("cam-1", 1, _window(10)), data=b"\xc1")
+    store.add_records([damaged, incoming("cam-2", 1, _window(10))])
+    _watch(store).advance()
+    assert store.quality_position() == store.last_position()
+    key = ConceptKey("cam-2", "digits", 1)
+    assert store.concepts([key])[key].state.labelled == 10
+
+
 def test_each_label_counts_once_and_after_a_restart_as_well(tmp_path: Path) -> None:
     path = tmp_path / "hub.db"
     counted: list[int] = []

@@ -86,7 +86,8 @@ class RecordStore(Protocol):
         """Return records in the order they were stored; incidents have no model.
 
         Windows that came together share a position and are given together, so there can be more than
-        ``limit``; fewer mean that there are no more. A window whose counts cannot be read is left out.
+        ``limit``. There are fewer where some are large: none means that there are no more. A window whose
+        counts cannot be read is left out.
         """
         ...
 
