@@ -25,6 +25,13 @@ def test_a_record_that_comes_twice_in_one_batch_counts_once(store: Store) -> Non
     assert len(store.records_after(0)) == 1
 
 
+def test_every_second_number_is_known_however_many_there_are(store: Store) -> None:
+    add_device(store, "cam-1")
+    for first, new in ((0, 1000), (2000, 1000), (0, 0), (2000, 0), (1, 1000)):
+        sent = [incoming("cam-1", number, incident()) for number in range(first, first + 2000, 2)]
+        assert store.add_records(sent) == new
+
+
 def test_equal_numbers_of_two_devices_are_two_records(store: Store) -> None:
     add_device(store, "cam-1")
     add_device(store, "cam-2")
