@@ -17,6 +17,9 @@ SERVERS := $(patsubst %,$(VENV)/peers/agent-%/.ready,mlserver bentoml litserve f
 QUALITY_PEERS := $(addprefix $(VENV)/peers/drift-,$(addsuffix /.ready,nannyml river))
 DRIFT_PEERS := $(addprefix $(VENV)/peers/drift-,$(addsuffix /.ready,whylogs datasketches evidently nannyml))
 
+# Tests start hundreds of processes from these sources; compiled once, each starts sooner.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-torch demo test test-faults fmt lint types imports wheel-check lock check clean bench-converters bench-agent bench-drift bench-ingest bench-health bench-quality
 
