@@ -28,6 +28,7 @@ from fleet.targets.tree import (
     Both,
     BuiltIn,
     Comparison,
+    Drifts,
     Either,
     Fact,
     Has,
@@ -61,6 +62,7 @@ class DeviceProfile(msgspec.Struct, frozen=True):
         health: The name of its `fleet.health.HealthStatus`.
         tags: What operators tagged it with.
         versions: The version of each model that answers on it.
+        drifting: The features, of any model, that its drift alarm names.
     """
 
     id: str
@@ -75,6 +77,7 @@ class DeviceProfile(msgspec.Struct, frozen=True):
     health: str = ""
     tags: frozenset[str] = frozenset()
     versions: dict[str, int] = {}
+    drifting: frozenset[str] = frozenset()
 
 
 Test: TypeAlias = Callable[[DeviceProfile], bool]
@@ -106,6 +109,8 @@ def compile_target(target: Target) -> Test:
             return lambda device: tag in device.tags
         case Runs(model=model):
             return lambda device: model in device.versions
+        case Drifts(feature=feature):
+            return lambda device: feature in device.drifting
         case Has(operand=operand):
             read = _reader(operand)
             return lambda device: read(device) is not None

@@ -23,8 +23,9 @@ from hub.api.sample_schemas import (
     SampleOut,
 )
 from hub.api.schemas import Name, Page
+from hub.api.search import search_of
 from hub.api.services import Hub, HubServices
-from hub.query.devices import Search, check_model
+from hub.query.devices import check_model
 from hub.sample_export import export
 from hub.store.rows import DeviceRow
 from hub.store.sample_rows import CaptureRow, SampleFilter, SampleRow
@@ -129,7 +130,7 @@ def _meant(hub: HubServices, body: CaptureIn) -> list[DeviceRow]:
     named = [hub.store.device(device_id) for device_id in dict.fromkeys(body.devices)]
     if body.where is None:
         return named
-    found = Search(hub.store, body.where).devices()
+    found = search_of(hub, body.where).devices()
     return list({row.device_id: row for row in (*named, *found)}.values())
 
 

@@ -243,6 +243,11 @@ def check(mirror: Mirror) -> None:
         key: (health.status, health.reasons) for key, health in judged.items()
     }
     assert [state.device_id for state in store.unwell()] == unwell
+    assert store.drifting_features(DEVICES) == {
+        each.device_id: named
+        for each in facts
+        if (named := frozenset(name for model in each.models for name in model.drifting))
+    }
     assert sum(group.devices for group in store.grouped_by_status().groups) == len(facts)
     key = mirror.rules.group_by[0]
     values = {

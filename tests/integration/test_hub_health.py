@@ -129,6 +129,14 @@ def test_an_alarm_names_what_its_devices_share(hub: HubProcess) -> None:
         hub.client.get("/drift", model="letters")
 
 
+def test_devices_are_found_by_what_their_alarm_names(hub: HubProcess) -> None:
+    found = hub.client.get("/devices", where='drifts("input.mean")')["items"]
+    assert [row["device_id"] for row in found] == DRIFTING
+    assert hub.client.get("/devices", where='drifts("input.std")')["items"] == []
+    rest = hub.client.get("/devices", where='id like "cam-*" and not drifts("input.mean")')["items"]
+    assert len(rest) == len(DEVICES) - len(DRIFTING)
+
+
 def test_commands_show_it(hub: HubProcess) -> None:
     shown = hub.muster("fleet", "health", "--by", "camera", "--limit", "2")
     assert "40 devices, 37 online" in shown

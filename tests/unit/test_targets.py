@@ -25,6 +25,7 @@ DEVICE = DeviceProfile(
     health="UNHEALTHY",
     tags=frozenset({"pilot"}),
     versions={"digits": 3},
+    drifting=frozenset({"input.mean"}),
 )
 
 
@@ -44,6 +45,7 @@ DEVICE = DeviceProfile(
         'building != "b" and building not in ["b"] and building not like "*"',
         'not (version("other") >= 1) and not (version("other") < 1)',
         'tag("lab") and tag("x") or tag("pilot")',
+        'drifts("input.mean") and not drifts("input.std") and runs("digits")',
     ],
 )
 def test_what_holds(target: str) -> None:
@@ -92,6 +94,8 @@ def test_a_target_tells_what_it_compares() -> None:
         ("site in []", 1, 10, ""),
         ("site in ['a',]", 1, 14, ""),
         ("tag()", 1, 5, ""),
+        ("drifts(input.mean)", 1, 8, ""),
+        ("drifting('input.mean')", 1, 1, "Did you mean drifts"),
         ("tag('')", 1, 5, ""),
         ("(site == 'x'", 1, 13, ""),
         ("not", 1, 4, ""),
