@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from fleet.alerts.alert import Alert, State
-from hub.alerts.messages import utc
+from hub.alerts.messages import sentence_of, utc
 from hub.alerts.posting import Poster
 from hub.alerts.receivers import Alertmanager
 from hub.store.alert_rows import AlertMessage
@@ -52,7 +52,7 @@ def postable_alert(alert: Alert, *, valid_until_s: float, hub_url: str) -> dict[
     }
     annotations = {
         "summary": matter.title,
-        "description": matter.sentence,
+        "description": sentence_of(alert),
         "evidence": "\n".join(matter.evidence),
         "affected": "\n".join(matter.affected),
         "devices": ", ".join(matter.devices),

@@ -101,6 +101,7 @@ def test_an_alert_from_its_beginning_to_its_end(hub: HubProcess, receiver: HttpR
     assert hub.client.get("/alerts")["items"] == []
     assert [a["state"] for a in hub.client.get("/alerts", ended=True)["items"]] == ["RESOLVED"]
     assert [body.occasion for body in _bodies(receiver)].count("resolved") == 1
+    assert _bodies(receiver)[-1].alert.sentence.startswith("Resolved: ")
     with pytest.raises(Conflict):
         _muster(hub, "alerts", "ack", "offline")
     for client in connected:
