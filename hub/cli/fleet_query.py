@@ -85,8 +85,8 @@ def _print_series(answer: dict[str, Any]) -> None:
         console.print("Nothing was counted in this time.")
         return
     for row in rows:
-        row["when"] = span_name(row.pop("start_s"), answer["resolution_s"])
-    names = [name for name in rows[0] if name != "when"]
+        row["when"] = span_name(row["start_s"], answer["resolution_s"])
+    names = [name for name in rows[0] if name not in {"when", "start_s"}]
     print_table(rows, {"when": "when (UTC)", **{name: name for name in names}}, as_json=False)
 
 
