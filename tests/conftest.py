@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from hub.broker.kinds import KINDS
@@ -17,6 +18,10 @@ from tests.support.old_runtime import TFLITE_RUNTIME_IS_MISSING
 from tests.support.promtool import PROMTOOL_IS_MISSING
 from tests.support.systemd import SYSTEMD_IS_MISSING
 from tests.support.torch_models import TORCH_IS_MISSING
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 MODEL = "digits"
 MISSING_PROGRAMS = (
