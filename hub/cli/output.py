@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -16,7 +16,11 @@ from rich.progress import Progress, ProgressColumn
 from rich.table import Table
 from rich.text import Text
 
+from hub.cli.columns import column_widths
+
 _ENDLESS = 10_000
+_BORDERS, _MARGINS = 1, 3
+"""Characters of a table besides its cells: one line at the left; of each column two spaces and a line."""
 _CONTROLS = (range(0x09), range(0x0B, 0x20), range(0x7F, 0xA0), range(0x202A, 0x202F), range(0x2066, 0x206A))
 _SHOWN = {code: "\N{REPLACEMENT CHARACTER}" for codes in _CONTROLS for code in codes}
 """Codes by which a text moves the cursor, clears the screen or turns its direction."""
@@ -86,11 +90,18 @@ def print_table(
     if as_json:
         print_json(rows)
         return
+    cells = [[harmless(_cell(name, row.get(name))) for name in columns] for row in rows]
+    widths: Sequence[int | None] = [None] * len(columns)
+    if has_width():
+        texts = [list(column) for column in zip(columns.values(), *cells, strict=True)]
+        widths = column_widths(list(columns), texts, console.width - _BORDERS - _MARGINS * len(columns))
     table = Table(title=title, title_justify="left")
-    for heading in columns.values():
-        table.add_column(heading, overflow="fold")  # an ellipsis would hide what tells rows apart
-    for row in rows:
-        table.add_row(*(escape(_cell(name, row.get(name))) for name in columns))  # names may hold brackets
+    for heading, width in zip(columns.values(), widths, strict=True):
+        table.add_column(
+            heading, overflow="fold", width=width
+        )  # an ellipsis would hide what tells rows apart
+    for row_cells in cells:
+        table.add_row(*map(escape, row_cells))  # names may hold brackets
     if not has_width():
         table.width = natural_width(table)
     console.print(table, crop=has_width())
