@@ -69,6 +69,8 @@ def list_samples(
 ) -> Page[SampleOut]:
     """List captured samples, the oldest first, without their inputs."""
     rows = hub.store.samples(wanted, after=number_in(after) or 0, limit=limit)
+    if not rows and after is None:
+        _check_names(hub, wanted)
     following = str(rows[-1].number) if len(rows) == limit else None
     return Page(items=[SampleOut(**msgspec.to_builtins(row)) for row in rows], next=following)
 
@@ -103,7 +105,21 @@ def export_samples(
 def delete_samples(body: DeletionIn, hub: Hub, caller: Operator) -> DeletionOut:
     """Delete samples for good."""
     wanted = SampleFilter(body.model, body.device_id, body.reason, body.since_s, body.until_s)
-    return DeletionOut(deleted=hub.samples.delete(wanted, by=caller.name))
+    deleted = hub.samples.delete(wanted, by=caller.name)
+    if not deleted:
+        _check_names(hub, wanted)
+    return DeletionOut(deleted=deleted)
+
+
+def _check_names(hub: HubServices, wanted: SampleFilter) -> None:
+    """Raise `NotFound` if samples of a model or device that does not exist are asked for.
+
+    Only where none were found: there may be some of what is no more.
+    """
+    if wanted.model is not None:
+        check_model(hub.store, wanted.model)
+    if wanted.device_id is not None:
+        hub.store.device(wanted.device_id)
 
 
 def _bounded(rows: list[SampleRow]) -> list[SampleRow]:
