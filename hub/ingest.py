@@ -103,6 +103,7 @@ class Ingest:
         self.messages_taken = 0
         self.messages_refused = 0
         self.batches = 0
+        self.failed_writes = 0
 
     async def close(self) -> None:
         """Cancel the answers that are still on their way."""
@@ -134,6 +135,7 @@ class Ingest:
             try:
                 new = await asyncio.to_thread(self._store.take_in, intake)
             except StorageError as error:
+                self.failed_writes += 1
                 log.error("%s Nothing is taken in until it can be stored.", error)
             else:
                 self._on_written(time.perf_counter() - started_s)

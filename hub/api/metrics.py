@@ -180,6 +180,8 @@ def _ingest(hub: HubServices) -> Iterable[Metric]:
     meaning = "Messages of devices in quarantine, of which nothing is taken."
     yield counter("muster_messages_ignored", meaning, ingest.floods.ignored)
     yield counter("muster_batches", "Batches of messages that were stored.", ingest.batches)
+    meaning = "Tries to store a batch that failed; it is tried again, and nothing else is taken in."
+    yield counter("muster_failed_writes", meaning, ingest.failed_writes)
     yield gauge("muster_messages_waiting", "Messages that wait to be taken in.", hub.messages_waiting())
     yield gauge("muster_devices_quarantined", "Devices in quarantine.", ingest.floods.quarantined)
 
