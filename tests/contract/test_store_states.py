@@ -227,6 +227,15 @@ def counted(facts: Iterable[DeviceFacts], mirror: Mirror, value: dict[str, str])
     return sorted(groups, key=lambda group: (-group.devices, group.value or ""))
 
 
+def paged(store: Store, **narrowed: Any) -> list[tuple[str, str, int]]:
+    """Return whose drift the store gives, device after device."""
+    found: list[tuple[str, str, int]] = []
+    while rows := store.drift_page(limit=1, after=found[-1][0] if found else "", **narrowed):
+        assert len({row.device_id for row in rows}) == 1
+        found += [(row.device_id, row.model, row.version) for row in rows]
+    return found
+
+
 def check(mirror: Mirror) -> None:
     """Compare everything that the store answers with judging anew what it was told."""
     store, facts = mirror.store, mirror.facts()
@@ -255,6 +264,18 @@ def check(mirror: Mirror) -> None:
         for device, site in mirror.site.items()
     }
     assert list(store.grouped_by_trait(key).groups) == counted(facts, mirror, values)
+    current = [
+        (device, model, version)
+        for device, model, version in sorted(mirror.drifting)
+        if mirror.runs[device].get(model) == version and device in mirror.online
+    ]
+    alarmed = [key for key in current if mirror.drifting[key]]
+    assert paged(store, current=False) == sorted(mirror.drifting)
+    assert paged(store, current=True) == current
+    assert paged(store, current=True, alarms=True) == alarmed
+    assert paged(store, current=True, model="digits") == [key for key in current if key[1] == "digits"]
+    some = DEVICES[1:3]
+    assert paged(store, current=True, devices=some) == [key for key in current if key[0] in some]
     for model in MODELS:
         running = [each for each in facts if any(m.model == model for m in each.models)]
         assert list(store.grouped_by_trait(key, model=model).groups) == counted(running, mirror, values)

@@ -252,6 +252,8 @@ def test_viewers_may_ask_and_only_operators_may_tag(hub: HubProcess) -> None:
         ("device", "tag", "nobody", "+x"),
         ("fleet", "devices", "--where", "site ="),
         ("fleet", "drift", "--matrix"),
+        ("fleet", "drift", "--matrix", "--model", MODEL, "--alarms"),
+        ("fleet", "drift", "--where", "site ="),
         ("fleet", "drift", "--format", "csv"),
         ("fleet", "drift", "--feature", "input.mean"),
         ("fleet", "drift", "--model", "nobody"),
