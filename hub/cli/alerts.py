@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -11,7 +10,7 @@ import typer
 from fleet.protocol.names import checked_name
 from hub.cli.client import client_of
 from hub.cli.hub import DEFAULT_HOME, Home
-from hub.cli.output import JsonFlag, ago, console, print_table, show
+from hub.cli.output import JsonFlag, ago, console, print_table, show, utc
 from hub.durations import duration_s
 
 app = typer.Typer(help="See what is wrong in the fleet, silence it, take care of it.", no_args_is_help=True)
@@ -37,7 +36,7 @@ def list_(
         "silence": "silence",
         "acknowledged_by": "taken by",
     }
-    print_table(rows, columns, as_json=as_json)
+    print_table(rows, columns, as_json=as_json, empty="No alert is open; --all lists those that ended.")
     if not as_json:
         for row in rows:
             if row["state"] != "RESOLVED":
@@ -102,9 +101,9 @@ def silences(
         for row in rows:
             conditions = [*row["kinds"], *row["severities"], *row["models"], *row["keys"]]
             row["what"] = ", ".join([*conditions, *filter(None, [row["device"]])])
-            row["until"] = _at(row["ends_at_s"]) + (f", by {row['ended_by']}" if row["ended_by"] else "")
+            row["until"] = utc(row["ends_at_s"]) + (f", by {row['ended_by']}" if row["ended_by"] else "")
     columns = {"number": "silence", "what": "what", "until": "until", "by": "by", "reason": "because"}
-    print_table(rows, columns, as_json=as_json)
+    print_table(rows, columns, as_json=as_json, empty="Nothing is silenced.")
 
 
 @app.command()
@@ -154,7 +153,7 @@ def check(home: Home = DEFAULT_HOME) -> None:
 
 def _print(alert: dict[str, Any]) -> None:
     """Print an alert in lines that can be copied as they stand."""
-    _out(f"{alert['key']}  {alert['severity']}  {alert['state']}  since {_at(alert['started_at_s'])}")
+    _out(f"{alert['key']}  {alert['severity']}  {alert['state']}  since {utc(alert['started_at_s'])}")
     _out(alert["sentence"])
     for line in alert["evidence"]:
         _out(f"  evidence: {line}")
@@ -183,17 +182,13 @@ def _print(alert: dict[str, Any]) -> None:
 
 
 def _print_silence(silence: dict[str, Any]) -> None:
-    _out(f"Silence {silence['number']} ends at {_at(silence['ends_at_s'])}.")
+    _out(f"Silence {silence['number']} ends at {utc(silence['ends_at_s'])}.")
 
 
 def _print_trouble(receiver: dict[str, Any]) -> None:
     if receiver["given_up"] or receiver["error"]:
         counts = f"{receiver['waiting']} messages wait, {receiver['given_up']} were given up"
         _out(f"receiver {receiver['name']}: {counts}. {receiver['error'] or ''}".rstrip())
-
-
-def _at(unix_s: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix_s))
 
 
 def _path(key: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +10,7 @@ from fleet.protocol.names import checked_name
 from hub.cli.boards import print_board
 from hub.cli.client import client_of
 from hub.cli.measurements import print_device_measurements
-from hub.cli.output import JsonFlag, ago, console, print_table, show
+from hub.cli.output import JsonFlag, ago, console, print_table, show, utc
 from hub.cli.remote import print_wishes
 from hub.cli.timeline import print_timeline
 
@@ -44,7 +43,8 @@ def list_(context: typer.Context, as_json: JsonFlag = False) -> None:
         "attributes": "attributes",
         "last_seen_at_s": "seen",
     }
-    print_table(rows, columns, as_json=as_json)
+    empty = "There are no devices. `muster device token` makes a token with which one can enrol."
+    print_table(rows, columns, as_json=as_json, empty=empty)
 
 
 @app.command("show")
@@ -117,7 +117,5 @@ def _print_itself(device: dict[str, Any]) -> None:
 
 
 def _until(quarantine: dict[str, Any]) -> str:
-    since, until = (
-        time.strftime("%Y-%m-%d %H:%M", time.localtime(quarantine[edge])) for edge in ("since_s", "until_s")
-    )
+    since, until = utc(quarantine["since_s"]), utc(quarantine["until_s"])
     return f"since {since} nothing that it sends is taken, because it was too much; until {until}"

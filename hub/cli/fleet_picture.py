@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fleet.protocol.errors import InvalidConfiguration, NotFound
+from fleet.protocol.errors import InvalidConfiguration, InvalidInput, NotFound
 from hub.cli.answers import write_parts
 from hub.cli.picture_data import HeatMap, Panel, Picture, picture_of
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 130
+FORMS = ("png", "svg", "pdf")
 _REFERENCE = "#b8b8b8"
 _CURRENT = "#0072b2"
 _COLUMNS = 3
@@ -32,7 +33,7 @@ _MAX_NAME = 24
 
 
 def draw_drift(file: Path, histograms: dict[str, Any], matrix: dict[str, Any], *, title: str) -> None:
-    """Draw a picture and write it as PNG.
+    """Draw a picture and write it in the form that the file's ending names.
 
     Args:
         file: Where to.
@@ -41,17 +42,23 @@ def draw_drift(file: Path, histograms: dict[str, Any], matrix: dict[str, Any], *
         title: What is shown.
 
     Raises:
+        InvalidInput: The ending names no form of pictures.
         InvalidConfiguration: The extra ``plot`` is not installed.
         NotFound: There is nothing to draw.
         StorageError: The file cannot be written.
     """
+    form = file.suffix.removeprefix(".").lower()
+    if form not in FORMS:
+        raise InvalidInput(
+            f"Pictures are not written as {file.name!r:.80}.", remedy=f"End it in .{', .'.join(FORMS)}."
+        )
     picture = picture_of(histograms["items"], matrix["items"], matrix["metric"])
     if picture is None:
         raise NotFound("Nothing was counted in this time.", remedy="Ask for a longer range: --from -7d.")
     data = io.BytesIO()
     with _plain_names():
         figure = drawn(picture, f"{title}, version {picture.version}", matrix["metric"])
-        figure.savefig(data, format="png", dpi=DOTS_PER_INCH)
+        figure.savefig(data, format=form, dpi=DOTS_PER_INCH)
     write_parts(file, [data.getvalue()])
 
 

@@ -76,7 +76,12 @@ def show(value: Any, *, as_json: bool, draw: Callable[[Any], None]) -> None:
 
 
 def print_table(
-    rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str], *, as_json: bool, title: str | None = None
+    rows: Iterable[Mapping[str, Any]],
+    columns: Mapping[str, str],
+    *,
+    as_json: bool,
+    title: str | None = None,
+    empty: str = "",
 ) -> None:
     """Print rows.
 
@@ -85,10 +90,14 @@ def print_table(
         columns: Column heading by field name.
         as_json: Print the rows whole, as JSON.
         title: Above the table.
+        empty: What is said in place of a table without rows; an empty table if nothing is.
     """
     rows = list(rows)
     if as_json:
         print_json(rows)
+        return
+    if not rows and empty:
+        console.out(empty, highlight=False)
         return
     cells = [[harmless(_cell(name, row.get(name))) for name in columns] for row in rows]
     widths: Sequence[int | None] = [None] * len(columns)
@@ -126,6 +135,11 @@ def ago(unix_s: float | None) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit} ago"
     return f"{seconds} s ago"
+
+
+def utc(unix_s: float) -> str:
+    """Return a time as people read it, always in UTC: operators and devices have clocks of many zones."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(unix_s))
 
 
 def _cell(name: str, value: Any) -> str:

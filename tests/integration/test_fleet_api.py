@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -137,7 +138,9 @@ def test_every_answer_is_exported(
     muster: Muster, tmp_path: Path, arguments: tuple[str, ...], rows: int | None, form: str
 ) -> None:
     file = tmp_path / f"out.{form}"
-    assert muster(*arguments, "--out", str(file)) == ("", "")
+    told, wrong = muster(*arguments, "--out", str(file))
+    assert told == f"The answer is in {file}, {file.stat().st_size:,} bytes.\n"
+    assert wrong == ""
     if form == "json":
         answer = json.loads(file.read_text())
         found = len(answer["items"] if isinstance(answer, dict) else answer)
@@ -161,7 +164,11 @@ def test_tables_are_for_people(muster: Muster) -> None:
     assert "  error_share: no difference is shown" in compared
     devices = muster("fleet", "devices", "--where", OURS)[0]
     assert "3 devices" in devices
-    assert "answers, 4 failed" in muster("device", "timeline", "ask-3", "--resolution", "hour")[0]
+    timeline = muster("device", "timeline", "ask-3", "--resolution", "hour")[0]
+    assert "answers, 4 failed" in timeline
+    assert re.search(r" ago +│ \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC │", timeline)
+    nothing = muster("device", "timeline", "ask-3", "--from", "1999-01-01", "--to", "1999-01-02")[0]
+    assert nothing.startswith("Nothing happened")
 
 
 def test_a_picture_is_drawn_of_the_hub_s_answers(muster: Muster, tmp_path: Path) -> None:
@@ -169,6 +176,13 @@ def test_a_picture_is_drawn_of_the_hub_s_answers(muster: Muster, tmp_path: Path)
     told = muster("fleet", "drift", "--model", MODEL, "--where", OURS, "--plot", str(file))[0]
     assert str(file) in told
     assert file.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert (
+        str(file.with_suffix(".svg"))
+        in muster(
+            "fleet", "drift", "--model", MODEL, "--where", OURS, "--plot", str(file.with_suffix(".svg"))
+        )[0]
+    )
+    assert b"<svg" in file.with_suffix(".svg").read_bytes()
 
 
 def test_a_timeline_is_read_page_by_page(hub: HubProcess) -> None:
@@ -261,6 +275,8 @@ def test_viewers_may_ask_and_only_operators_may_tag(hub: HubProcess) -> None:
         ("fleet", "health", "--by", "site", "--by", "state"),
         ("fleet", "devices", "--out", "/no/such/folder/x.csv"),
         ("fleet", "devices", "--out", "x.txt"),
+        ("fleet", "devices", "--json", "--format", "csv"),
+        ("fleet", "drift", "--model", MODEL, "--where", OURS, "--plot", "x.jpg"),
         ("fleet", "devices", "--format", "table", "--out", "x.txt"),
         ("fleet", "drift", "--model", MODEL, "--from", "1999-01-01", "--to", "1999-01-02", "--plot", "x.png"),
     ],
