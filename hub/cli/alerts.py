@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import typer
 
+from fleet.alerts.alert import Severity
 from fleet.protocol.names import checked_name
 from hub.cli.client import client_of
 from hub.cli.hub import DEFAULT_HOME, Home
@@ -69,7 +70,7 @@ def silence(
     duration: Annotated[str, typer.Option("--for", help="How long: 90s, 30min, 2h or 7d.")],
     reason: Annotated[str, typer.Option(help="Why; shown with the silence.")],
     kind: Annotated[list[str] | None, typer.Option(help="Alerts of this kind; repeat for more.")] = None,
-    severity: Annotated[list[str] | None, typer.Option(help="warning or critical; repeat for both.")] = None,
+    severity: Annotated[list[Severity] | None, typer.Option(help="Repeat for both.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="About this model; repeat for more.")] = None,
     key: Annotated[list[str] | None, typer.Option(help="With this key; repeat for more.")] = None,
     device: Annotated[str | None, typer.Option(help="That concern no device but this.")] = None,
@@ -78,7 +79,7 @@ def silence(
     """Let nobody be told of some alerts for a while; they stay visible."""
     body = {
         "kinds": kind or [],
-        "severities": severity or [],
+        "severities": [one.value for one in severity or []],
         "models": model or [],
         "keys": key or [],
         "device": device,
