@@ -38,7 +38,9 @@ PAGE = 500
 def drift(
     context: typer.Context,
     matrix: Annotated[bool, typer.Option("--matrix", help="Show feature x cohort x time.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw histograms and a heat map, as PNG.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw histograms and a heat map: .png, .svg or .pdf.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
     alarms: Annotated[bool, typer.Option("--alarms", help="Last looks: only raised alarms.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Last looks: a row for every feature.")] = False,
