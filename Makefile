@@ -17,8 +17,11 @@ SERVERS := $(patsubst %,$(VENV)/peers/agent-%/.ready,mlserver bentoml litserve f
 QUALITY_PEERS := $(addprefix $(VENV)/peers/drift-,$(addsuffix /.ready,nannyml river))
 DRIFT_PEERS := $(addprefix $(VENV)/peers/drift-,$(addsuffix /.ready,whylogs datasketches evidently nannyml))
 
+# Tests start hundreds of processes from these sources; compiled once, each starts sooner.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-torch demo test test-faults fmt lint types imports wheel-check lock check clean bench-converters bench-agent bench-drift bench-health bench-quality bench-gates bench-rollout
+.PHONY: help setup setup-torch demo test test-faults fmt lint types imports wheel-check lock check clean bench-converters bench-agent bench-drift bench-ingest bench-health bench-quality bench-gates bench-rollout
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,10 +81,11 @@ demo: $(READY) ## Run the whole story on an embedded broker, in under two minute
 test: $(READY) $(OLD_TFLITE) $(TRITON) ## Run the test suite (and say so if Mosquitto is missing)
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
-test-faults: $(READY) ## Try every fault at every place of an update and of a device's state
+test-faults: $(READY) ## Try every fault at every place, and on every broker
 	@MUSTER_ALL_FAULTS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist load \
 		tests/fault/test_agent_every_write.py tests/fault/test_agent_damaged_state.py \
-		tests/fault/test_agent_network.py $(ARGS)
+		tests/fault/test_agent_network.py tests/fault/test_agent_full_disk.py tests/fault/test_hub_crashes.py \
+		tests/fault/test_hub_ingest_crash.py tests/e2e/test_main_job.py tests/e2e/test_demo.py $(ARGS)
 
 fmt: $(READY) ## Format the code
 	@$(BIN)/ruff format $(CODE)
@@ -126,6 +130,9 @@ bench-drift: $(READY) $(DRIFT_PEERS) ## Compare drift profiles and alarms with o
 
 bench-quality: $(READY) $(QUALITY_PEERS) ## Compare estimated accuracies with the truth and with others'
 	@$(BIN)/python -m benchmarks.quality $(ARGS)
+
+bench-ingest: $(READY) ## Measure what taking in messages costs the hub, beside its peers
+	@$(BIN)/python -m benchmarks.ingest $(ARGS)
 
 bench-health: $(READY) ## Measure what health of a fleet of 100,000 devices costs
 	@$(BIN)/python -m benchmarks.health $(ARGS)

@@ -17,6 +17,7 @@ import msgspec
 from agent.mqtt import Link
 from agent.settings import Settings
 from fleet.protocol.board import BoardWindow
+from fleet.protocol.capture import SampleCounts
 from fleet.protocol.errors import BrokerUnavailable
 from fleet.protocol.messages import (
     PROTOCOL_VERSION,
@@ -52,6 +53,7 @@ class Announcer:
         states: Gives the state of each model.
         waiting_records: Tells how many records wait in the outbox.
         board: Gives what was read of the board lately; None if nothing was yet.
+        samples: Tells how capturing goes; None where nothing may be captured.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Announcer:
         states: Callable[[], tuple[ModelState, ...]],
         waiting_records: Callable[[], int],
         board: Callable[[], BoardWindow | None],
+        samples: Callable[[], SampleCounts | None],
     ) -> None:
         self._device_id = device_id
         self._link = link
@@ -74,6 +77,7 @@ class Announcer:
         self._states = states
         self._waiting_records = waiting_records
         self._board = board
+        self._samples = samples
         self._changed = asyncio.Event()
 
     async def announce(self) -> None:
@@ -113,6 +117,7 @@ class Announcer:
                     self._states(),
                     self._waiting_records(),
                     self._board() or msgspec.UNSET,
+                    self._samples() or msgspec.UNSET,
                 )
                 with suppress(BrokerUnavailable):  # the next one tells the same
                     await self._publish(Up.STATE, report)

@@ -192,12 +192,11 @@ class Daemon:
             self._link,
             settings,
             sequence=lambda: director.sequence,
-            capabilities=partial(
-                capabilities.measure, state, captures_samples=settings.allow_sample_capture
-            ),
+            capabilities=partial(capabilities.measure, state, captures_samples=settings.allow_sample_capture),
             states=self._models.states,
             waiting_records=self._recorder.waiting_records,
             board=lambda: self._board.window,
+            samples=self._capture.counts,
         )
         self._orders = Orders(
             director,

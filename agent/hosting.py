@@ -219,10 +219,11 @@ class Hosted:
         samples = len(values)
         self.answered += samples
         self.counter.count(self.profiled(inputs, samples), values, answer.compute_ns / 1000)
-        if self.on_answer is not None:
-            self.on_answer(inputs, answer.outputs, answer.compute_ns)
-        if self.on_sample is not None:
-            self.on_sample(self, inputs, answer)
+        on_answer, on_sample = self.on_answer, self.on_sample  # another thread may take either away
+        if on_answer is not None:
+            on_answer(inputs, answer.outputs, answer.compute_ns)
+        if on_sample is not None:
+            on_sample(self, inputs, answer)
 
     def tell_late_run(self) -> None:
         """Count a run as failed that a thread began and that has not ended in time; once for each."""

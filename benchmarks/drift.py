@@ -24,6 +24,7 @@ from benchmarks import drift_simulation as simulation
 from benchmarks.aims import Aim
 from benchmarks.drift_cases import DRIFTS, current_table, reference_table
 from benchmarks.measure import ROOT
+from benchmarks.parts import Part, show_parts
 from benchmarks.table import table
 
 ENVIRONMENTS = ROOT / ".venv" / "peers"
@@ -33,8 +34,6 @@ SIZES = (100, 300, 1000, 3000)
 NOMINAL = 0.05
 PEER_TIMEOUT_S = 1800.0
 SEED = 5
-Part = tuple[list[str], list[Aim]]
-"""Tables and aims."""
 
 
 def main() -> None:
@@ -44,8 +43,6 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=40, help="repetitions of each case, by default 40")
     parser.add_argument("--fleets", type=int, default=40, help="simulated fleets, by default 40")
     arguments = parser.parse_args()
-    texts: list[str] = []
-    aims: list[Aim] = []
     with tempfile.TemporaryDirectory(prefix="bench-drift-") as temporary:
         parts: tuple[Callable[[], Part], ...] = (
             lambda: _profiles(Path(temporary), arguments.rows),
@@ -54,12 +51,7 @@ def main() -> None:
             lambda: _verdicts(Path(temporary), arguments.columns),
             _delays,
         )
-        for part in parts:
-            shown, reached = part()
-            sys.stderr.write("  measured\n")
-            texts += shown
-            aims += reached
-    sys.stdout.write("\n\n".join([*texts, "\n".join(str(aim) for aim in aims)]) + "\n")
+        show_parts(part() for part in parts)
 
 
 def asked_peer(program: str, peer: str, file: Path) -> dict[str, Any] | None:

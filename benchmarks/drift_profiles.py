@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from fleet.drift.encoding import encode_profile
 from fleet.drift.metrics import ks_distance

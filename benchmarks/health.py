@@ -28,6 +28,7 @@ import msgspec
 
 from benchmarks.aims import Aim
 from benchmarks.health_fleet import MODEL, FleetMember, heartbeats, members, write_fleet
+from benchmarks.parts import Part, show_parts
 from benchmarks.table import table
 from fleet.health import HealthPolicy, device_health, fleet_health
 from hub.cli.client import Client
@@ -57,7 +58,6 @@ QUESTIONS: Mapping[str, dict[str, str]] = {
 GLOBAL_MS, GROUP_MS = 15.0, 50.0
 START_TIMEOUT_S = 120.0
 STEP = 500
-Part = tuple[list[str], list[Aim]]
 
 
 def main() -> None:
@@ -81,9 +81,7 @@ def main() -> None:
         asked = _asked_ms(home, token, arguments.requests)
         kept = _kept(home / "hub.db", Path(temporary), fleet[: arguments.heartbeats])
     parts = [_questions(asked, grouped, anew, arguments.devices), _keeping(kept, first_s, arguments)]
-    texts = [text for shown, _ in parts for text in shown]
-    aims = [str(aim) for _, reached in parts for aim in reached]
-    sys.stdout.write("\n\n".join([*texts, "\n".join(aims)]) + "\n")
+    show_parts(parts)
 
 
 def _cpu_s(work: Callable[[], object]) -> float:

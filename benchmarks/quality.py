@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks import quality_simulation as simulation
 from benchmarks.aims import Aim
 from benchmarks.drift import asked_peer
+from benchmarks.parts import Part, show_parts
 from benchmarks.quality_cases import GRADES, Case, Floats, cases
 from benchmarks.table import table
 from fleet.drift.features import OUTPUT_CONFIDENCE, build_reference, count_block
@@ -33,8 +34,6 @@ ASSUMPTION_HOLDS = "Gaussians"
 LABELS = (20, 50, 200)
 MORE_ERRORS = (0.05, 0.10, 0.20)
 METHODS = ("held-out", "muster CBPE", "NannyML CBPE", "muster ATC", "ATC of raw answers")
-Part = tuple[list[str], list[Aim]]
-"""Tables and aims."""
 
 
 class Estimated(NamedTuple):
@@ -58,20 +57,13 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=400, help="simulated fleets, by default 400")
     parser.add_argument("--streams", type=int, default=100, help="streams of labels, by default 100")
     arguments = parser.parse_args()
-    texts: list[str] = []
-    aims: list[Aim] = []
     with tempfile.TemporaryDirectory(prefix="bench-quality-") as temporary:
         parts: tuple[Callable[[], Part], ...] = (
             lambda: _without_labels(Path(temporary), arguments.seeds),
             lambda: _few_labels(arguments.trials),
             lambda: _late_labels(Path(temporary), arguments.streams),
         )
-        for part in parts:
-            shown, reached = part()
-            sys.stderr.write("  measured\n")
-            texts += shown
-            aims += reached
-    sys.stdout.write("\n\n".join([*texts, "\n".join(str(aim) for aim in aims)]) + "\n")
+        show_parts(part() for part in parts)
 
 
 def _without_labels(folder: Path, seeds: int) -> Part:

@@ -273,12 +273,12 @@ def _sentence(
     is_shown: bool,
 ) -> str:
     left, right = values
-    sizes = f"{totals[0]:,} values on the left and {totals[1]:,} on the right"
     if left is None or right is None:
-        size = f"{_shown(name, difference)} ({_range(name, interval)})"
+        sizes = f"of {totals[0]:,} values on the left and {totals[1]:,} on the right"
+        size = f"{difference * 100:.2f} ({_range(name, interval)})"
         if is_shown:
-            return f"{name}: the two differ; some share differs by {size}, of {sizes}."
-        return f"{name}: no difference is shown; the largest difference of a share is {size}, of {sizes}."
+            return f"{name}: the two differ, at most by {size} in the share of a part, {sizes}."
+        return f"{name}: no difference is shown; at most {size} in the share of a part, {sizes}."
     stands = f"{_shown(name, left)} of {totals[0]:,} on the left"
     stands += f", {_shown(name, right)} of {totals[1]:,} on the right"
     if not is_shown:
@@ -289,12 +289,17 @@ def _sentence(
 
 
 def _range(name: str, interval: Interval) -> str:
-    if math.isinf(interval.lower) or math.isinf(interval.upper):
-        if math.isinf(interval.lower) and math.isinf(interval.upper):
-            return "not bounded"
-        bound = interval.lower if math.isinf(interval.upper) else interval.upper
-        return f"{'at least' if math.isinf(interval.upper) else 'at most'} {_shown(name, bound)}"
-    return f"{_shown(name, interval.lower)} to {_shown(name, interval.upper)}"
+    """Return a range of differences: of shares in percentage points."""
+    lower, upper = interval
+    unit, scale = ("µs", 1.0) if name.endswith("_us") else ("points", 100.0)
+    if math.isinf(lower) and math.isinf(upper):
+        return "not bounded"
+    if math.isinf(lower):
+        return f"at most {upper * scale:,.4g} {unit}"
+    if math.isinf(upper):
+        return f"at least {lower * scale:,.4g} {unit}"
+    form = ",.4g" if scale == 1.0 else ".2f"
+    return f"{format(lower * scale, form)} to {format(upper * scale, form)} {unit}"
 
 
 def _shown(name: str, value: float) -> str:

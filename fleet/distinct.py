@@ -36,6 +36,7 @@ _HASH_SIZE_BYTES = 8
 _INDEX_BITS = 10
 _REGISTERS = 1 << _INDEX_BITS
 _ALPHA = 0.7213 / (1.0 + 1.079 / _REGISTERS)
+_NONE = np.zeros(0, dtype=np.uint64)
 _MOST_LINEAR = 2.5 * _REGISTERS
 
 
@@ -44,15 +45,19 @@ def heard_of(names: Iterable[str]) -> bytes:
     return _packed(np.unique(np.fromiter((_hash(name) for name in names), dtype=np.uint64)))
 
 
-def merge_heard(left: bytes, right: bytes) -> bytes:
-    """Return the union of two sets.
+def merge_heard(sets: Iterable[bytes]) -> bytes:
+    """Return the union of sets.
 
     Raises:
         InvalidMessage: One of them is no set.
     """
-    if _is_exact(left) and _is_exact(right):
-        return _packed(np.union1d(_hashes(left), _hashes(right)))
-    return np.maximum(_registers(left), _registers(right)).tobytes()
+    different = list(dict.fromkeys(sets))
+    if len(different) == 1:
+        return different[0]
+    exact = np.concatenate([_NONE, *(_hashes(heard) for heard in different if _is_exact(heard))])
+    merged = _packed(np.unique(exact))
+    sketches = [_registers(heard) for heard in different if not _is_exact(heard)]
+    return np.maximum.reduce([_registers(merged), *sketches]).tobytes() if sketches else merged
 
 
 def count_heard(heard: bytes) -> int:

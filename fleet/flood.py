@@ -7,12 +7,12 @@
             └──── calm for a while ──┘
 
 Tokens come at a steady rate, up to `FloodLimits.burst`. What comes of a calm device may be paid with the
-tokens that it is known to have, without counting those that came since (`hub.floods`): so nearly every message
-costs one comparison, and a device can have twice the burst at once.
+tokens that it is known to have, without counting those that came since (`hub.floods`): so nearly every
+message costs one comparison, and a device can have twice the burst at once.
 
-What is limited is refused and not acknowledged: the device keeps it and sends it again later, so a device that
-catches up loses nothing. One that stays over the limit is broken or hostile, and costs the hub time even when
-it is refused.
+What is limited is refused and not acknowledged: the device keeps it and sends it again later, so a device
+that catches up loses nothing. One that stays over the limit is broken or hostile, and costs the hub time even
+when it is refused.
 
 Source of the bucket: RFC 2697, "A Single Rate Three Color Marker", section 3.
 """
@@ -114,10 +114,10 @@ def admit(state: FloodState, limits: FloodLimits, costs: Sequence[int], now_s: f
         state: The device's account.
         limits: What it may do.
         costs: Of each message, see `cost`, in their order.
-        now_s: The time. If it went back, no time has passed.
+        now_s: The time. If it went back, no time has passed, and what was to end later than it can has ended.
     """
     if state.quarantined_until_s is not None:
-        if now_s < state.quarantined_until_s:
+        if 0.0 < state.quarantined_until_s - now_s <= limits.quarantine_s + 1.0:  # it is rounded
             return Admission(state, 0, Verdict.QUARANTINED)
         state = full(limits, now_s)
     passed_s = max(0.0, now_s - state.at_s)
@@ -128,7 +128,7 @@ def admit(state: FloodState, limits: FloodLimits, costs: Sequence[int], now_s: f
             break
         tokens -= each
         admitted += 1
-    calm = now_s - state.limited_at_s > limits.calm_s
+    calm = not 0.0 <= now_s - state.limited_at_s <= limits.calm_s
     since_s = None if calm else state.flooding_since_s
     if admitted == len(costs):
         taken = FloodState(tokens, now_s, since_s, state.limited_at_s)

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Protocol
 
-from fleet.flood import FloodLimits, FloodState, Verdict, admit, cost, full
+from fleet.flood import BYTES_A_TOKEN, FloodLimits, FloodState, Verdict, admit, cost, full
 from fleet.protocol.errors import MusterError, NotFound, Quarantined
 from hub.store.protocols import QuarantineStore, WishStore
 from hub.store.rows import Action, QuarantineRow
@@ -58,7 +58,8 @@ class Floods:
             messages: In the order of their arrival.
             now_s: Unix seconds.
         """
-        tokens = sum([cost(len(message)) for message in messages])
+        short = max(map(len, messages)) < BYTES_A_TOKEN
+        tokens = len(messages) if short else sum([cost(len(message)) for message in messages])
         left = self._left.get(device_id)
         if left is not None and left >= tokens:  # as nearly always: no clock, no lock
             self._left[device_id] = left - tokens

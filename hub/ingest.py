@@ -103,6 +103,7 @@ class Ingest:
         self.messages_taken = 0
         self.messages_refused = 0
         self.batches = 0
+        self.failed_writes = 0
 
     async def close(self) -> None:
         """Cancel the answers that are still on their way."""
@@ -122,8 +123,9 @@ class Ingest:
         await self._send([*_acknowledgements(batch)])
         for request in batch.requests:
             await self._hand_on(request)
-        for device_id in await asyncio.to_thread(self._behind, batch):
-            self._background.start(self._on_behind(device_id))
+        if batch.devices:
+            for device_id in await asyncio.to_thread(self._behind, batch):
+                self._background.start(self._on_behind(device_id))
 
     async def _stored(self, batch: Batch) -> int:
         """Store a batch, however long it takes; return how many records were new."""
@@ -133,6 +135,7 @@ class Ingest:
             try:
                 new = await asyncio.to_thread(self._store.take_in, intake)
             except StorageError as error:
+                self.failed_writes += 1
                 log.error("%s Nothing is taken in until it can be stored.", error)
             else:
                 self._on_written(time.perf_counter() - started_s)
@@ -158,7 +161,9 @@ class Ingest:
             await self._requests[request.channel](request)
         except (InvalidInput, NotFound) as error:
             self.messages_refused += 1
-            letter = Batch(time.time()).letter(request.device_id, request.topic, request.payload, error)
+            # What a sample shows may be personal: of one that is refused, nothing is kept.
+            payload = b"" if request.channel is Up.SAMPLE else request.payload
+            letter = Batch(time.time()).letter(request.device_id, request.topic, payload, error)
             await asyncio.to_thread(self._store.add_dead_letters, [letter], kept=self._dead_letters_kept)
 
     async def _want(self, request: Request) -> None:

@@ -12,7 +12,7 @@ want, fetch, sample    each is handed on after the batch is stored
 What cannot be taken in becomes a dead letter with its cause, and stops nothing else. If it is a record whose
 number can be read, it is acknowledged all the same: sending it again would not help. Records, wants, fetches
 and samples beyond a device's limit are left out, and not acknowledged (`hub.floods`); hello, state and
-presence are always taken, so that a device in quarantine is still seen.
+presence that can be understood are always taken, so that a device in quarantine is still seen.
 
 Of a telemetry window the head is checked: that its fields are of their types and its bundle is that of the
 version. Digests of versions never change, so those that were looked up are kept; so are names that passed
@@ -136,8 +136,7 @@ class BatchReader:
             try:
                 device_id, channel = self._route(topic)
             except InvalidInput as error:
-                for payload in payloads:
-                    batch.letters.append(batch.letter(None, topic, payload, error))
+                self._refuse(batch, topics.publisher(topic), topic, payloads, error)
                 continue
             batch.arrived[channel] = batch.arrived.get(channel, 0) + len(payloads)
             if channel in _SELF:
@@ -234,11 +233,19 @@ class BatchReader:
                     said = batch.devices.get(device_id) or Said()
                     _note(said, device_id, channel, payload)
                 except InvalidInput as error:
-                    batch.letters.append(batch.letter(device_id, topic, payload, error))
+                    self._refuse(batch, device_id, topic, [payload], error)
                 else:
                     batch.devices[device_id] = said
                     batch.taken += len(by_topic[topic])
                     break
+
+    def _refuse(
+        self, batch: Batch, device_id: str | None, topic: str, payloads: Sequence[bytes], error: InvalidInput
+    ) -> None:
+        """Keep messages as dead letters, as many as their device may send: a flood of nonsense is a flood."""
+        if device_id is not None:
+            payloads = payloads[: self._admit(device_id, payloads, batch.now_s)]
+        batch.letters += [batch.letter(device_id, topic, payload, error) for payload in payloads]
 
 
 def _learn(known: set[str], text: str, kind: object) -> None:

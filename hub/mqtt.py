@@ -168,7 +168,7 @@ class HubMqtt:
             connection.close("the hub has not handled what came before")
             return
         self._arrived.extend([_Arrived(connection, message) for message in messages])
-        self._waiting_bytes += sum([len(message.payload) for message in messages])
+        self._waiting_bytes += sum([len(message.topic) + len(message.payload) for message in messages])
         self._something_waits.set()
         connection.pause(self._is_full())
 
@@ -206,7 +206,7 @@ class HubMqtt:
                 break
             message = self._arrived.popleft().message
             messages.append(message)
-            size_bytes += len(message.payload)
+            size_bytes += len(message.topic) + len(message.payload)  # a topic may have 64 KiB
         self._waiting_bytes -= size_bytes
         if not self._arrived:
             self._something_waits.clear()

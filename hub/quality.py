@@ -20,7 +20,7 @@ from fleet.protocol.heads import WindowHead, read_head, read_record
 from fleet.protocol.records import TelemetryWindow
 from fleet.protocol.windows import contradiction
 from fleet.quality.calibration import Calibration, calibration_of
-from fleet.quality.concept import ConceptState, look, normal_angle
+from fleet.quality.concept import LABELS_PER_LOOK, LABELS_TOGETHER, ConceptState, look, normal_angle
 from hub.store.concept_rows import EVERY_DEVICE, ConceptKey, ConceptRow
 from hub.store.protocols import DriftStore, QualityStore, RecordStore
 from hub.store.rows import RawRecord
@@ -28,6 +28,8 @@ from hub.store.rows import RawRecord
 log = logging.getLogger(__name__)
 
 RECORDS_PER_STEP = 5000
+STEPS_AT_ONCE = 20
+"""Other work waits meanwhile; what is left is taken in at the next call."""
 _Labels = dict[ConceptKey, tuple[int, int]]
 
 
@@ -50,8 +52,8 @@ class QualityWatch:
         self._reference = reference
 
     def advance(self) -> None:
-        """Take in the records that were not seen yet."""
-        while True:
+        """Take in the records that were not seen yet, or the first of them if they are very many."""
+        for _ in range(STEPS_AT_ONCE):
             position = self._store.quality_position()
             records = self._store.raw_records_after(position, limit=RECORDS_PER_STEP)
             if not records:
@@ -65,7 +67,7 @@ class QualityWatch:
             self._store.save_concepts(records[-1].position, list(rows.values()))
 
     def _look(self, rows: dict[ConceptKey, ConceptRow]) -> None:
-        due = [row for row in rows.values() if row.state.is_due]
+        due = [row for row in rows.values() if row.state.labelled >= _least(row)]
         if not due:
             return
         watched = _Watched(self._store, rows)
@@ -135,11 +137,19 @@ class _Watched:
         return self._tests[model]
 
 
+def _least(row: ConceptRow) -> int:
+    """Return how many labels a look takes."""
+    return LABELS_TOGETHER if row.device_id == EVERY_DEVICE else LABELS_PER_LOOK
+
+
 def _labels(records: Iterable[RawRecord]) -> _Labels:
     """Return labelled and wrong answers of each device, and of all together, in windows that can be true."""
     found: _Labels = {}
     for record in records:
-        head = read_head(record.data).body
+        try:
+            head = read_head(record.data).body
+        except InvalidMessage:
+            continue  # the telemetry pass makes it a dead letter
         if not isinstance(head, WindowHead) or not head.labelled or not _is_sound(record):
             continue
         for device_id in (record.device_id, EVERY_DEVICE):

@@ -21,7 +21,6 @@ from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Conflict, InvalidPlan, MusterError, VariantUnsupported
 from fleet.protocol.manifest import Manifest
-from fleet.protocol.records import DeploymentReport, TelemetryWindow
 from fleet.rollout import engine
 from fleet.rollout.events import (
     Assign,
@@ -29,7 +28,6 @@ from fleet.rollout.events import (
     DeploymentsReported,
     DevicesJoined,
     Event,
-    EvidenceObserved,
     Start,
     Supersede,
     Ticked,
@@ -40,10 +38,11 @@ from fleet.rollout.plan_fit import check_obeyed, check_sizes
 from fleet.rollout.preview import Preview
 from fleet.rollout.removals import is_removed, open_removals
 from fleet.rollout.state import Kind, Rollout
+from hub.rollout_events import events_of
 from hub.rollout_members import check_attributes, joiners, members_of, stage_cohorts, strata_of
 from hub.rollout_preview import PreviewStore, preview_of
 from hub.store.protocols import RecordStore
-from hub.store.rows import DeviceRow, OrderChange, RolloutRow, StoredRecord, Superseded
+from hub.store.rows import DeviceRow, OrderChange, RolloutRow, Superseded
 from hub.tracing import span
 from hub.variants import Offers
 
@@ -265,10 +264,12 @@ class Rollouts:
 
     def _advance(self, row: RolloutRow) -> None:
         while not row.state.status.is_final:
-            records = self._store.records_after(row.position, model=row.state.model, limit=RECORDS_PER_STEP)
+            records = self._store.raw_records_after(
+                row.position, model=row.state.model, limit=RECORDS_PER_STEP
+            )
             position = records[-1].position if records else row.position
             with span("rollout step", rollout=row.state.number, records=len(records)):
-                events = [*_events(records), *self._removals(row.state), *self._joined(row.state), Ticked()]
+                events = [*events_of(records), *self._removals(row.state), *self._joined(row.state), Ticked()]
                 row = self._apply(row, events, position)
             if len(records) < RECORDS_PER_STEP:
                 return
@@ -361,26 +362,6 @@ class Rollouts:
     def _order(self, offers: Offers, model: str, command: Assign) -> OrderChange:
         order = None if command.version is None else offers.order(command, command.version)
         return OrderChange(command.device_id, model, order)
-
-
-def _events(records: Sequence[StoredRecord]) -> list[Event]:
-    """Turn records into events: all reports, in their order, as one, and all windows as one."""
-    reports = tuple(
-        DeploymentReported(
-            device_id=record.device_id,
-            deployment_id=record.body.deployment_id,
-            state=record.body.state,
-            at_s=record.body.at_s,
-            cause=record.body.cause,
-        )
-        for record in records
-        if isinstance(record.body, DeploymentReport)
-    )
-    windows = tuple(
-        (record.device_id, record.body) for record in records if isinstance(record.body, TelemetryWindow)
-    )
-    events: list[Event] = [DeploymentsReported(reports)] if reports else []
-    return [*events, EvidenceObserved(windows)] if windows else events
 
 
 def _refusal(command: Assign, error: VariantUnsupported) -> DeploymentReported:

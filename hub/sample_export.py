@@ -9,6 +9,9 @@
 Inputs of one form, the same names, types and sizes, are stacked in one file. As in every dataset file, the
 only input of numbers is called ``features`` and the only one of text ``categories``; else inputs keep their
 names.
+
+In such a file a text takes as much as the longest beside it: one long text of a device could make an export
+of the others huge. So it ends before that, at the latest sample for which there is room.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,10 +29,12 @@ from numpy.typing import NDArray
 
 from converters.data.npz import write_arrays
 from converters.data.samples import CATEGORIES, FEATURES
-from fleet.protocol.samples import TEXT, Sample, SampleTensor, array_of
+from fleet.protocol.samples import TEXT, Sample, SampleTensor, array_of, table_bytes
 from hub.store.sample_rows import SampleRow
 
 TABLE_FILE = "samples.csv"
+MAX_TEXT_BYTES = 128 * 1024**2
+"""Most bytes of text in an export, laid out as in its files; far more than one sample's."""
 COLUMNS = (
     "file",
     "row",
@@ -55,12 +61,12 @@ def export(samples: Sequence[tuple[SampleRow, Sample]]) -> bytes:
     """Return the archive.
 
     Args:
-        samples: What goes into it, checked when it was taken in; of one model.
+        samples: What goes into it, checked when it was taken in; of one model. As many of the first as there
+            is room for.
     """
     by_form: dict[_Form, list[tuple[SampleRow, Sample]]] = {}
-    for row, sample in samples:
-        form = tuple((tensor.name, tensor.dtype, tensor.shape) for tensor in sample.inputs)
-        by_form.setdefault(form, []).append((row, sample))
+    for row, sample in _with_room(samples):
+        by_form.setdefault(_form(sample), []).append((row, sample))
     lines: list[Sequence[Any]] = [COLUMNS]
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -72,6 +78,22 @@ def export(samples: Sequence[tuple[SampleRow, Sample]]) -> bytes:
         csv.writer(table, lineterminator="\n").writerows(lines)
         archive.writestr(TABLE_FILE, table.getvalue())
     return stream.getvalue()
+
+
+def _form(sample: Sample) -> _Form:
+    return tuple((tensor.name, tensor.dtype, tensor.shape) for tensor in sample.inputs)
+
+
+def _with_room(samples: Sequence[tuple[SampleRow, Sample]]) -> Iterator[tuple[SampleRow, Sample]]:
+    """Yield the first samples, as long as their texts have room; at least one."""
+    rows, widest = Counter[_Form](), Counter[_Form]()
+    for number, (row, sample) in enumerate(samples):
+        form, texts = _form(sample), [each for each in sample.inputs if each.dtype == TEXT]
+        rows[form] += 1
+        widest[form] = max(widest[form], sum(map(table_bytes, texts)))
+        if number and sum(rows[each] * widest[each] for each in rows) > MAX_TEXT_BYTES:
+            return
+        yield row, sample
 
 
 def _dataset(samples: Sequence[Sample]) -> bytes:

@@ -17,25 +17,23 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
-import uvicorn
 
 from fleet.health import HealthPolicy
-from fleet.protocol.enrolment import BrokerAccess
-from fleet.protocol.errors import BrokerUnavailable, MusterError, Unavailable
+from fleet.protocol.errors import MusterError
 from fleet.protocol.topics import HUB_ACCOUNT
 from hub.alerts.alerting import Alerting, senders
 from hub.alerts.delivery import Sender
 from hub.alerts.facts import HubCounts
 from hub.alerts.settings import AlertSettings, read_alert_settings
 from hub.api.app import PREFIX, make_app
+from hub.api.server import serve_http
 from hub.api.services import HubServices
 from hub.assignments import AssignmentSender
-from hub.broker.accounts import hash_password, new_password
-from hub.broker.process import Broker, start_broker
+from hub.broker.kept import KeptBroker
 from hub.delivery.blobs import BlobPublisher
 from hub.delivery.files import answer_fetch
 from hub.durable import write_durably
@@ -49,6 +47,7 @@ from hub.mqtt import HubMqtt
 from hub.mqtt_packets import Published
 from hub.quality import QualityWatch
 from hub.registry.models import Models
+from hub.retention import Retention
 from hub.rollouts import Rollouts
 from hub.samples import Samples
 from hub.settings import read_settings
@@ -60,12 +59,10 @@ from hub.wishes import Wishing
 log = logging.getLogger(__name__)
 
 BROKER_START_TIMEOUT_S = 30.0
-BROKER_RESTART_S = 2.0
 RENEWAL_S = 3600.0
+RETENTION_S = 300.0
 BETWEEN_COUNTS_S = 0.2
 AWAY_AFTER_S = 10.0
-REQUEST_GRACE_S = 3
-"""How long requests may take to end when the hub is told to stop."""
 """A longer gap between two looks at the fleet means that the hub was off or asleep, or its clock was set."""
 
 
@@ -97,42 +94,10 @@ def _serve_alone(home: Path) -> None:
 
 
 async def _serve(home: Home) -> None:
-    accounts = _Accounts(home)
     alerts = read_alert_settings(home.folder)
     sending = senders(alerts, home.folder)
-    broker = await _start_broker(home, home.settings.mqtt_port, accounts)
-    await _Running(home, broker, accounts, alerts, sending).run()
-
-
-async def _start_broker(home: Home, port: int, accounts: _Accounts) -> Broker:
-    settings = home.settings
-    broker = await start_broker(
-        settings.broker,
-        home.folder / "broker",
-        settings.mqtt_host,
-        port,
-        await asyncio.to_thread(accounts.current),
-    )
-    for warning in broker.warnings:
-        log.warning("%s", warning)
-    return broker
-
-
-class _Accounts:
-    """The broker's accounts: every device's, and the hub's, whose password is new with every run.
-
-    Args:
-        home: Its store knows the devices.
-    """
-
-    def __init__(self, home: Home) -> None:
-        self._home = home
-        self.hub_password = new_password()
-        self._hub_hash = hash_password(self.hub_password)
-
-    def current(self) -> dict[str, str]:
-        """Return the password hash of every account."""
-        return {**self._home.store.password_hashes(), HUB_ACCOUNT: self._hub_hash}
+    broker = await KeptBroker.start(home)
+    await _Running(home, broker, alerts, sending).run()
 
 
 class _Running:
@@ -141,7 +106,6 @@ class _Running:
     Args:
         home: The opened folder.
         broker: Running already, and knows the hub's account.
-        accounts: The broker's accounts.
         alerts: Where alerts begin, and who is told.
         sending: What sends to each receiver of them.
     """
@@ -149,24 +113,21 @@ class _Running:
     def __init__(
         self,
         home: Home,
-        broker: Broker,
-        accounts: _Accounts,
+        broker: KeptBroker,
         alerts: AlertSettings,
         sending: dict[str, Sender],
     ) -> None:
         settings, store = home.settings, home.store
         self._home = home
         self._broker = broker
-        self._accounts = accounts
         self._loop = asyncio.get_running_loop()
         self._heartbeat = Heartbeat(home.folder / ALIVE_FILE)
-        self._accounts_lock = asyncio.Lock()
         self._instruments = Instruments()
         self._judge = asyncio.Event()
         self._count = asyncio.Event()
         self._orders = asyncio.Event()
         self._models = Models(store, home.datasets, home.blobs, home.repository)
-        self._mqtt = HubMqtt(broker.host, broker.port, HUB_ACCOUNT, accounts.hub_password, self._take)
+        self._mqtt = HubMqtt(broker.host, broker.port, HUB_ACCOUNT, broker.hub_password, self._take)
         self._publisher = BlobPublisher(home.blobs, self._mqtt.publish)
         self._sender = AssignmentSender(
             store,
@@ -222,14 +183,16 @@ class _Running:
 
     async def run(self) -> None:
         """Serve until told to stop, then stop everything."""
+        settings = self._home.settings
         self._models.abandon_trainings()
         works = (
-            self._keep_broker(),
+            self._broker.keep(),
             self._mqtt.run(),
             self._publisher.run(),
             self._send_orders(),
             self._judge_fleet(),
             self._count_telemetry(),
+            self._forget(),
             self._alerting.run(),
             self._renew_metadata(),
         )
@@ -237,7 +200,9 @@ class _Running:
             async with asyncio.TaskGroup() as tasks:
                 parts = [tasks.create_task(work) for work in works]
                 await self._mqtt.wait_connected(BROKER_START_TIMEOUT_S)
-                await self._serve_http()
+                await serve_http(
+                    make_app(self._services()), settings.http_host, settings.http_port, self._announce
+                )
                 for part in parts:
                     part.cancel()
         finally:
@@ -262,8 +227,8 @@ class _Running:
             ingest=self._ingest,
             telemetry=self._telemetry,
             samples=self._samples,
-            broker_access=self._broker_access,
-            update_accounts=self._update_accounts,
+            broker_access=self._broker.access,
+            update_accounts=self._broker.update_accounts,
             broker_connected=lambda: self._mqtt.connected,
             messages_waiting=lambda: self._mqtt.waiting,
             delivery=self._publisher.counters,
@@ -281,71 +246,13 @@ class _Running:
         """Wake the sender, from whatever thread."""
         self._loop.call_soon_threadsafe(self._orders.set)
 
-    async def _serve_http(self) -> None:
-        settings = self._home.settings
-        config = uvicorn.Config(
-            make_app(self._services()),
-            host=settings.http_host,
-            port=settings.http_port,
-            log_level="warning",
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=REQUEST_GRACE_S,
-        )
-        server = uvicorn.Server(config)
-        async with self._announced(server):
-            try:
-                await server.serve()
-            except SystemExit as error:  # uvicorn's way to say that it cannot listen
-                raise Unavailable(
-                    f"The API cannot listen on {settings.http_host}:{settings.http_port}.",
-                    remedy="Is another hub running? Change http_port in hub.toml.",
-                ) from error
-
-    @contextlib.asynccontextmanager
-    async def _announced(self, server: uvicorn.Server) -> AsyncGenerator[None]:
-        """Write the address file as soon as the server listens."""
-        task = asyncio.get_running_loop().create_task(self._announce(server))
-        try:
-            yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-
-    async def _announce(self, server: uvicorn.Server) -> None:
-        while not server.started:  # noqa: ASYNC110 - uvicorn offers no event
-            await asyncio.sleep(0.02)
-        host, port = server.servers[0].sockets[0].getsockname()[:2]
-        address = Address(
-            url=f"http://{host}:{port}",
-            mqtt_host=self._broker.host,
-            mqtt_port=self._broker.port,
-            broker=self._broker.version,
-        )
+    def _announce(self, url: str) -> None:
+        """Write down where the hub is, for the command line on this machine."""
+        broker = self._broker
+        address = Address(url=url, mqtt_host=broker.host, mqtt_port=broker.port, broker=broker.version)
         write_durably(self._home.folder / ADDRESS_FILE, msgspec.json.encode(address))
-        log.info("The hub is at %s, its documentation at %s%s/docs.", address.url, address.url, PREFIX)
-        log.info("The broker is %s at %s:%d.", address.broker, address.mqtt_host, address.mqtt_port)
-
-    async def _keep_broker(self) -> None:
-        """Start the broker again if it ends; devices and hub reconnect by themselves."""
-        while True:
-            try:
-                await self._broker.wait()
-            except BrokerUnavailable as error:
-                log.error("%s It is started again.", error)
-            await asyncio.sleep(BROKER_RESTART_S)
-            async with self._accounts_lock:
-                with contextlib.suppress(MusterError):
-                    self._broker = await _start_broker(self._home, self._broker.port, self._accounts)
-
-    async def _update_accounts(self) -> None:
-        async with self._accounts_lock:  # or an older list of accounts could be written over a newer one
-            await self._broker.update_accounts(await asyncio.to_thread(self._accounts.current))
-
-    def _broker_access(self, username: str, password: str, reached_host: str) -> BrokerAccess:
-        host = self._home.settings.mqtt_public_host or reached_host
-        return BrokerAccess(host, self._broker.port, username, password)
+        log.info("The hub is at %s, its documentation at %s%s/docs.", url, url, PREFIX)
+        log.info("The broker is %s at %s:%d.", broker.version, broker.host, broker.port)
 
     async def _send_orders(self) -> None:
         while True:
@@ -381,6 +288,13 @@ class _Running:
         away_s = self._heartbeat.beat()
         if away_s > AWAY_AFTER_S:
             self._rollouts.excuse(away_s)
+
+    async def _forget(self) -> None:
+        """Delete what is too old."""
+        retention = Retention(self._home.store, self._home.settings.retention)
+        while True:
+            await asyncio.sleep(RETENTION_S)
+            await asyncio.to_thread(_guarded, lambda: retention.run(time.time()))
 
     async def _renew_metadata(self) -> None:
         while True:

@@ -16,10 +16,13 @@ from fleet.protocol.errors import InvalidConfiguration
 from fleet.protocol.names import Name
 from hub.broker.kinds import Choice
 from hub.durable import write_durably
+from hub.retention import Limits
+from hub.store.telemetry_rows import DAY_S
 
 SETTINGS_FILE = "hub.toml"
 Host = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Days = Annotated[float, msgspec.Meta(ge=0.01, le=36500)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=10 * 365 * 86400)]
 
 
@@ -43,6 +46,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         flood_burst_messages: How many more are taken at once after a silence.
         flood_quarantine_after_s: A device that stays over the limit for this long is put in quarantine,
         flood_quarantine_s: which lasts this long.
+        keep_windows_days: How long telemetry windows are kept as they came,
+        keep_minutes_days: added up by minute,
+        keep_hours_days: by hour,
+        keep_days_days: and by day.
+        keep_events_days: How long all other records are kept.
         dead_letters_kept: Messages that could not be taken in; a tenth of them can be one device's.
         sample_budget_bytes: How much all captured samples together may take.
         sample_retention_s: How long a captured sample is kept.
@@ -67,12 +75,23 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     flood_burst_messages: Annotated[int, msgspec.Meta(ge=100, le=10_000_000)] = 4000
     flood_quarantine_after_s: Seconds = 60.0
     flood_quarantine_s: Seconds = 900.0
+    keep_windows_days: Days = 3.0
+    keep_minutes_days: Days = 2.0
+    keep_hours_days: Days = 14.0
+    keep_days_days: Days = 730.0
+    keep_events_days: Days = 400.0
     dead_letters_kept: Annotated[int, msgspec.Meta(ge=10, le=10_000_000)] = 10_000
     sample_budget_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**50)] = 256 * 1024**2
     sample_retention_s: Seconds = 90 * 86400.0
     maximum_upload_bytes: Annotated[int, msgspec.Meta(ge=1)] = 512 * 1024 * 1024
     otlp_endpoint: Annotated[str, msgspec.Meta(max_length=1024)] = ""
     trace_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+
+    @property
+    def retention(self) -> Limits:
+        """How long what is kept."""
+        days = (self.keep_windows_days, self.keep_minutes_days, self.keep_hours_days, self.keep_days_days)
+        return Limits(*(DAY_S * kept for kept in (*days, self.keep_events_days)))
 
     @property
     def flood_limits(self) -> FloodLimits:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from hub.broker.kinds import KINDS
@@ -17,6 +19,13 @@ from tests.support.old_runtime import TFLITE_RUNTIME_IS_MISSING
 from tests.support.promtool import PROMTOOL_IS_MISSING
 from tests.support.systemd import SYSTEMD_IS_MISSING
 from tests.support.torch_models import TORCH_IS_MISSING
+
+# The terminal that tests are started from is nothing to them; pytest-xdist tells its workers how wide it is.
+os.environ.pop("COLUMNS", None)
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 MODEL = "digits"
 MISSING_PROGRAMS = (

@@ -31,14 +31,17 @@ from agent.capture.spool import Spool, remove_spool
 from agent.hosting import Answer, Host, Hosted
 from agent.runtimes.protocol import Tensors
 from agent.settings import Settings
+from agent.telemetry.rate import TokenBucket
 from fleet.drift.features import OUTPUT_CONFIDENCE
 from fleet.protocol.assignment import Assignment
-from fleet.protocol.capture import CapturePolicy
+from fleet.protocol.capture import CapturePolicy, SampleCounts
 from fleet.protocol.errors import MusterError, StorageError
 from fleet.protocol.samples import MAX_ANSWER, Sample, SampleTensor, tensors_of
 
 log = logging.getLogger(__name__)
 
+EXAMINED_PER_S = 50
+"""How many requests are compared with the reference in a second: each takes some 100 µs."""
 MAX_WAITING = 32
 """How many samples may wait for their redaction."""
 
@@ -81,12 +84,15 @@ class Capture:
         self._policies: dict[str, CapturePolicy] = {}
         self._budgets: dict[str, Budget] = {}
         self._lock = Lock()
+        self._examined = TokenBucket(EXAMINED_PER_S, EXAMINED_PER_S, time.monotonic())
         self._random = np.random.default_rng()
+        self._told_damage: MusterError | None = None
         self._waiting: deque[_Waiting] = deque()
         self._wake = asyncio.Event()
         self.dropped: Counter[str] = Counter()
         """How many samples were not captured that would have been, by cause, since the start."""
-        self.spool = Spool(state, settings.sample_spool_bytes)
+        redaction = repr((settings.sample_redaction, settings.sample_redaction_command))
+        self.spool = Spool(state, settings.sample_spool_bytes, redaction)
         if settings.allow_sample_capture:
             host.on_put = self._attach
         else:
@@ -105,7 +111,7 @@ class Capture:
                 self._budgets[model] = self._new_budget(model, policy)
         self._policies = now
         try:
-            self.spool.keep_models(now)
+            self.spool.keep_models(model for model, policy in now.items() if self._redacts(policy))
         except StorageError as error:
             self._on_incident(error)
         for model, hosted in self._host.all().items():
@@ -118,6 +124,27 @@ class Capture:
             self._wake.clear()
             while self._waiting:
                 await self._keep(self._waiting.popleft())
+
+    def counts(self) -> SampleCounts | None:
+        """Return how many samples wait, and how many were dropped; None where none may be captured."""
+        if not self._settings.allow_sample_capture:
+            return None
+        with self._lock:
+            dropped = dict(self.dropped)
+        try:
+            waiting = len(self.spool)
+            self._tell_damage()
+            return SampleCounts(waiting, dropped)
+        except StorageError as error:
+            log.warning("%s", error)
+            return SampleCounts(0, dropped)
+
+    def _tell_damage(self) -> None:
+        """Tell of a damaged spool, once."""
+        damage = self.spool.damage
+        if damage is not None and damage is not self._told_damage:
+            self._told_damage = damage
+            self._on_incident(damage)
 
     def close(self) -> None:
         """Close the spool."""
@@ -139,21 +166,44 @@ class Capture:
         return Budget(policy, limit_bytes, day=day, spent_bytes=spent_bytes, now_s=time.monotonic())
 
     def _offer(self, hosted: Hosted, inputs: Tensors, answer: Answer) -> None:
-        """Pick samples of an answered request; in the thread that answered it."""
+        """Pick samples of an answered request, in the thread that answered it; a fault ends capturing."""
+        try:
+            self._pick(hosted, inputs, answer)
+        except Exception:
+            hosted.on_sample = None  # answers are worth more than samples
+            log.exception("No more samples of %s are captured until the next order.", hosted.manifest.model)
+
+    def _pick(self, hosted: Hosted, inputs: Tensors, answer: Answer) -> None:
         model, at_s = hosted.manifest.model, time.time()
         policy, budget = self._policies.get(model), self._budgets.get(model)
         if policy is None or budget is None or at_s >= policy.expires_at_s:
             return
-        if policy.redaction not in (None, self._settings.sample_redaction):
+        if not self._redacts(policy):
             self._drop("redaction_missing", len(answer.outputs[hosted.output_name]))
             return
-        if not budget.has_room(time.monotonic()):
+        with self._lock:
+            has_room = budget.has_room(time.monotonic())
+        if not has_room:
             return
         outputs = answer.outputs[hosted.output_name]
         numbers = hosted.profiled(inputs, len(outputs))
         draws = self._random.random(len(outputs))
-        for picked in pick(policy, hosted.manifest.reference, numbers, outputs, draws):
+        examine = policy.drifted and self._may_examine()
+        for picked in pick(policy, hosted.manifest.reference, numbers, outputs, draws, examine=examine):
             self._take(_Waiting(hosted, picked, inputs, outputs, at_s), policy, budget)
+
+    def _redacts(self, policy: CapturePolicy) -> bool:
+        """Tell whether samples go through what a policy requires."""
+        return policy.redaction in (None, self._settings.sample_redaction)
+
+    def _may_examine(self) -> bool:
+        """Tell whether a request may be compared with the reference now, and count it."""
+        now_s = time.monotonic()
+        with self._lock:
+            may = self._examined.available(now_s) > 0
+            if may:
+                self._examined.take(1, now_s)
+        return may
 
     def _take(self, found: _Waiting, policy: CapturePolicy, budget: Budget) -> None:
         """Copy a picked sample into the queue, if the budget has room for it."""
@@ -181,6 +231,9 @@ class Capture:
         policy, budget = self._policies.get(manifest.model), self._budgets.get(manifest.model)
         if policy is None or budget is None:
             return  # taken back meanwhile
+        if not self._redacts(policy):  # required meanwhile
+            self._drop("redaction_missing")
+            return
         tensors = tensors_of(found.inputs)
         try:
             if settings.sample_redaction_command:

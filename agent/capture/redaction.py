@@ -28,6 +28,7 @@ from fleet.protocol.samples import MAX_INPUTS, SampleTensor, array_of
 
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_BYTES = _MAX_HEAD_BYTES + MAX_SAMPLE_SIZE_BYTES
+_GRACE_S = 2.0
 
 
 class _Input(msgspec.Struct, frozen=True):
@@ -80,7 +81,7 @@ async def redact(
     finally:
         with suppress(ProcessLookupError, PermissionError):  # it has ended, or is another account's
             os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+        await _over(process)
     if code != 0:
         raise Unavailable(f"The redaction ended with exit code {code}.")
     return _unpacked(written, model, tensors)
@@ -109,6 +110,19 @@ async def _read(stream: asyncio.StreamReader) -> bytes:
     while len(parts) <= _MAX_BYTES and (part := await stream.read(64 * 1024)):
         parts += part
     return bytes(parts)
+
+
+async def _over(process: asyncio.subprocess.Process) -> None:
+    """Wait until a killed program has ended, but not for what it may have left behind.
+
+    asyncio tells the end of a process once its pipes have ended, and those are not read while too much waits.
+    """
+    assert process.stdout is not None
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_GRACE_S):
+            while await process.stdout.read(64 * 1024):
+                pass
+            await process.wait()
 
 
 def _packed(model: str, tensors: Sequence[SampleTensor]) -> bytes:

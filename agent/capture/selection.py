@@ -38,6 +38,8 @@ def pick(
     inputs: NDArray[Any],
     outputs: NDArray[Any],
     draws: NDArray[np.float64],
+    *,
+    examine: bool = True,
 ) -> list[Picked]:
     """Return the samples of a request that the policy captures, in their order.
 
@@ -47,10 +49,15 @@ def pick(
         inputs: Its numbers, shape (N, …).
         outputs: Its first output, shape (N, …).
         draws: A number for each sample, uniform in [0, 1).
+        examine: Whether samples are compared with the reference, which takes longer than small models do.
     """
-    unsure = confidences(reference, outputs) * MILLION < policy.uncertain_below
-    beside = _beside(reference, inputs, outputs) if policy.drifted else [""] * len(outputs)
-    by_chance = draws * MILLION < policy.random_share
+    count = len(outputs)
+    unsure, by_chance = np.zeros(count, bool), np.zeros(count, bool)
+    if policy.uncertain_below:
+        unsure = confidences(reference, outputs) * MILLION < policy.uncertain_below
+    if policy.random_share:
+        by_chance = draws * MILLION < policy.random_share
+    beside = _beside(reference, inputs, outputs) if policy.drifted and examine else [""] * count
     return list(_picked(unsure, beside, by_chance))
 
 

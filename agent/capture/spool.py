@@ -1,7 +1,10 @@
 """The spool: captured samples until the hub has them, in a SQLite file of its own beside the outbox.
 
 Its own file and its own numbers, because samples may never crowd out what the outbox holds. Over its byte
-budget the oldest samples go. What each model spent of its day's budget is kept here too.
+budget the oldest samples go. What each model spent of its day's budget is kept here too. All samples went
+through one redaction: if the owner sets another, those from before it go.
+
+What is deleted is overwritten in the file, and cut off its write-ahead log.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import NamedTuple
 
 from agent import durable
 from agent.telemetry.database import Database
+from fleet.protocol.errors import StorageCorrupt
 from fleet.protocol.messages import encode
 from fleet.protocol.samples import Sample
 
@@ -29,6 +33,7 @@ CREATE TABLE IF NOT EXISTS sample (
     body BLOB NOT NULL          -- MessagePack
 );
 CREATE TABLE IF NOT EXISTS spent (model TEXT PRIMARY KEY, day INTEGER NOT NULL, bytes INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS redaction (is_of TEXT NOT NULL);
 """
 
 
@@ -45,10 +50,12 @@ class Spool:
     Args:
         state: The state folder.
         budget_bytes: How large all samples together may grow.
+        redaction: What samples go through before they are put in, in any words that change with it.
     """
 
-    def __init__(self, state: Path, budget_bytes: int) -> None:
+    def __init__(self, state: Path, budget_bytes: int, redaction: str = "") -> None:
         self._budget_bytes = budget_bytes
+        self._redaction = redaction
         self._database = Database(state / SPOOL_FILE, self._prepare, name="spool of samples")
         self.stream = ""
         """The name of the file's numbers; empty before it could be opened."""
@@ -60,6 +67,27 @@ class Spool:
             row = (secrets.token_hex(8),)
             connection.execute("INSERT INTO spool VALUES (?)", row)
         self.stream = row[0]
+        if connection.execute("SELECT is_of FROM redaction").fetchall() != [(self._redaction,)]:
+            with _transaction(connection):
+                connection.execute("DELETE FROM sample")
+                connection.execute("DELETE FROM redaction")
+                connection.execute("INSERT INTO redaction VALUES (?)", (self._redaction,))
+            _cut_log(connection)
+
+    @property
+    def damage(self) -> StorageCorrupt | None:
+        """What is lost since the start because the file was damaged; None if it never was."""
+        return self._database.damage
+
+    def __len__(self) -> int:
+        """Return how many samples there are.
+
+        Raises:
+            StorageError: The file cannot be read.
+        """
+        with self._database.use() as connection:
+            count: int = connection.execute("SELECT count(*) FROM sample").fetchone()[0]
+        return count
 
     def put(self, sample: Sample, *, day: int, spent_bytes: int) -> int:
         """Keep a sample, and what its model has spent; return how many older ones had to go.
@@ -92,6 +120,8 @@ class Spool:
         """Forget samples that the hub has; raises `StorageError`."""
         with self._transaction() as connection:
             connection.executemany("DELETE FROM sample WHERE number = ?", [(number,) for number in numbers])
+        with self._database.use() as connection:
+            _cut_log(connection)
 
     def keep_models(self, models: Iterable[str]) -> None:
         """Give up the samples of all other models: their policy was taken back; raises `StorageError`."""
@@ -100,6 +130,9 @@ class Spool:
             held = [model for (model,) in connection.execute("SELECT DISTINCT model FROM sample").fetchall()]
             gone = [(model,) for model in held if model not in kept]
             connection.executemany("DELETE FROM sample WHERE model = ?", gone)
+        if gone:
+            with self._database.use() as connection:
+                _cut_log(connection)
 
     def spent(self, model: str) -> tuple[int, int]:
         """Return the last day on which a model's samples were kept, and how many bytes of them then.
@@ -121,15 +154,25 @@ class Spool:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._database.use() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+        with self._database.use() as connection, _transaction(connection):
+            yield connection
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _cut_log(connection: sqlite3.Connection) -> None:
+    """Write the log's pages into the file and empty the log, in which samples still stand."""
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def remove_spool(state: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -89,6 +89,8 @@ class Database:
             return self._connect()
 
     def _connect(self) -> sqlite3.Connection:
+        with suppress(OSError):  # SQLite meets it too, and says it in its words
+            self._path.touch(mode=durable.PRIVATE)  # its log and index get the same mode
         connection = sqlite3.connect(self._path, isolation_level=None)
         try:
             connection.execute("PRAGMA journal_mode = WAL")

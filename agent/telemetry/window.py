@@ -219,6 +219,4 @@ class Counter:
 def _only(reference: ReferenceProfile, *, of_inputs: bool) -> ReferenceProfile:
     """Return the part of a profile that reads large inputs, or the rest."""
     features = reference.features
-    return ReferenceProfile(
-        tuple(each for each in features if reads_inputs(each.name) is of_inputs)
-    )
+    return ReferenceProfile(tuple(each for each in features if reads_inputs(each.name) is of_inputs))

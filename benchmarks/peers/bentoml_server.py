@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import bentoml  # type: ignore[import-not-found] # it is installed in an environment of its own only
+import bentoml  # it is installed in an environment of its own only
 
 from benchmarks.peers.onnx_session import Session
 

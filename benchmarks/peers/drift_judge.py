@@ -17,12 +17,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 
 
 def _evidently(reference: pd.DataFrame, current: pd.DataFrame) -> list[bool]:
-    from evidently import DataDefinition, Dataset, Report  # type: ignore[import-not-found]
-    from evidently.presets import DataDriftPreset  # type: ignore[import-not-found]
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
 
     names = list(reference.columns)
     kinds = {"categorical_columns" if reference[names[0]].dtype == object else "numerical_columns": names}
@@ -39,7 +39,7 @@ def _evidently(reference: pd.DataFrame, current: pd.DataFrame) -> list[bool]:
 
 
 def _nannyml(reference: pd.DataFrame, current: pd.DataFrame) -> list[bool]:
-    import nannyml  # type: ignore[import-not-found]
+    import nannyml
 
     names = list(reference.columns)
     calculator = nannyml.UnivariateDriftCalculator(column_names=names, chunk_size=len(current))

@@ -21,15 +21,15 @@ SKETCH_SIZE = 200
 
 
 def _whylogs(table: np.ndarray) -> int:
-    import pandas as pd  # type: ignore[import-untyped]
-    import whylogs  # type: ignore[import-not-found]
+    import pandas as pd
+    import whylogs
 
     frame = pd.DataFrame(table, columns=[f"input.{number}" for number in range(table.shape[1])])
     return len(whylogs.log(frame).profile().view().serialize())
 
 
 def _datasketches(table: np.ndarray) -> int:
-    from datasketches import kll_floats_sketch  # type: ignore[import-not-found]
+    from datasketches import kll_floats_sketch
 
     size_bytes = 0
     for number in range(table.shape[1]):

@@ -6,7 +6,7 @@ It reads annotations while it runs, so they are not put off here.
 import sys
 from typing import Any
 
-import litserve  # type: ignore[import-not-found] # it is installed in an environment of its own only
+import litserve  # it is installed in an environment of its own only
 from numpy.typing import NDArray
 
 from benchmarks.peers.onnx_session import Session

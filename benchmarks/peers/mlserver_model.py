@@ -5,9 +5,9 @@ Its worker processes are switched off: for models this small they cost more than
 
 from __future__ import annotations
 
-from mlserver import MLModel  # type: ignore[import-not-found] # it is in an environment of its own only
-from mlserver.codecs import NumpyCodec  # type: ignore[import-not-found]
-from mlserver.types import InferenceRequest, InferenceResponse  # type: ignore[import-not-found]
+from mlserver import MLModel  # it is in an environment of its own only
+from mlserver.codecs import NumpyCodec
+from mlserver.types import InferenceRequest, InferenceResponse
 
 from benchmarks.peers.onnx_session import Session
 

@@ -21,8 +21,8 @@ import numpy as np
 
 
 def _nannyml(tables: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    import nannyml  # type: ignore[import-not-found]
-    import pandas as pd  # type: ignore[import-untyped]
+    import nannyml
+    import pandas as pd
 
     def frame(answers: np.ndarray) -> Any:
         found = pd.DataFrame({f"p{number}": column for number, column in enumerate(answers.T)})
@@ -49,7 +49,7 @@ def _nannyml(tables: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _river(tables: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    from river.drift import ADWIN  # type: ignore[import-not-found]
+    from river.drift import ADWIN
 
     def first_alarm(errors: np.ndarray) -> int | None:
         detector = ADWIN()

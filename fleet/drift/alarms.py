@@ -35,6 +35,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from fleet.drift.evidence import find
 from fleet.drift.metrics import (
@@ -59,6 +61,8 @@ MOST_EVIDENCE = 15.0
 """What is above is not kept: an alarm must not take as long to end as it lasted."""
 NO_EVIDENCE = -MOST_EVIDENCE
 """What is below counts for so much: nothing."""
+
+Evidence = Sequence[float] | NDArray[np.float64]
 
 
 class FeatureDrift(msgspec.Struct, frozen=True):
@@ -144,7 +148,7 @@ class AlarmChange(StrEnum):
     CLEARED = "cleared"
 
 
-def discovery_threshold(evidence: Sequence[float], watched: int, rate: float) -> float:
+def discovery_threshold(evidence: Evidence, watched: int, rate: float) -> float:
     """Return the evidence that makes a discovery, by e-BH.
 
     Args:
@@ -153,10 +157,10 @@ def discovery_threshold(evidence: Sequence[float], watched: int, rate: float) ->
         rate: Share of false discoveries.
     """
     count = max(1, watched, len(evidence))
-    discoveries = 1
-    for rank, value in enumerate(sorted(evidence, reverse=True), start=1):
-        if value >= math.log10(count / (rate * rank)):
-            discoveries = rank
+    ordered = np.sort(np.asarray(evidence, dtype=np.float64), kind="stable")[::-1]  # mostly sorted already
+    ranks = np.arange(1, len(ordered) + 1)
+    reaching = np.flatnonzero(ordered >= np.log10(count / (rate * ranks)))
+    discoveries = int(reaching[-1]) + 1 if len(reaching) else 1
     return math.log10(count / (rate * discoveries))
 
 
@@ -165,7 +169,7 @@ def judge_drift(
     counts: Profile,
     state: AlarmState,
     *,
-    others: Sequence[float] = (),
+    others: Evidence = (),
     watched: int = 1,
     false_discovery_rate: float = FALSE_DISCOVERY_RATE,
 ) -> list[FeatureDrift]:
@@ -185,7 +189,7 @@ def judge_drift(
     known = [feature for feature in reference.features if feature.name in counts]
     judged = [_judged(feature, counts[feature.name], state, len(reference.features)) for feature in known]
     threshold = discovery_threshold(
-        [*others, *(drift.evidence for drift in judged)],
+        np.concatenate([others, [drift.evidence for drift in judged]]),
         watched,
         false_discovery_rate - REFERENCE_RATE,
     )

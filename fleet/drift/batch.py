@@ -1,4 +1,4 @@
-"""Decoding and encoding the counts of many windows at once; `fleet.drift.encoding` has the layout of bytes.
+"""Decoding the counts of many windows at once; `fleet.drift.encoding` has the layout of the bytes.
 
 Windows of one version have the same head but for their extremes, so a head is parsed once, and those that are
 equal are found by comparing bytes. The numbers of all of them are then taken plane by plane: the bytes of a
@@ -26,21 +26,17 @@ from fleet.drift.encoding import (
     NUMBER_SIZE_BYTES,
     Head,
     decode_profile,
-    pack_body,
     read_heads,
     unpack_body,
-    write_heads,
 )
-from fleet.drift.matrix import CountsMatrix, Integers, Layout
+from fleet.drift.matrix import CountsMatrix, Layout
 from fleet.protocol.errors import InvalidMessage
 
-MOST_SIGNED = 2**54
-"""Offsets are written as differences below this; a feature with larger ones is written without."""
 _MOST_COMPARED = 2**42
 """Cells with more values allow every offset that can be written."""
 
-_NUMBERS_AT_ONCE = 2**17
-_FEWEST_AT_ONCE = 32
+NUMBERS_AT_ONCE = 2**17
+FEWEST_AT_ONCE = 32
 _PLACES_IN_32_BITS = 4
 _FEW, _SMALL = 2**22, 2**30
 """Counts and signed numbers below these make offsets of 32 bits."""
@@ -72,7 +68,7 @@ def decode_profiles(encoded: Sequence[bytes], layout: Layout, most: int = MAX_SE
         most: Largest count that is possible.
     """
     decoded = Decoded(CountsMatrix.empty(layout, len(encoded)), {})
-    step = max(_FEWEST_AT_ONCE, _NUMBERS_AT_ONCE // max(1, layout.columns))
+    step = max(FEWEST_AT_ONCE, NUMBERS_AT_ONCE // max(1, layout.columns))
     for first in range(0, len(encoded), step):
         _decode_some(decoded, encoded, range(first, min(first + step, len(encoded))), most)
     return decoded
@@ -90,21 +86,6 @@ def layout_of(encoded: Iterable[bytes]) -> Layout:
             if cells.setdefault(head.name, head.cells) != head.cells:
                 raise InvalidMessage(f"Profiles have different cells for {head.name!r:.80}.")
     return Layout(tuple(cells.items()))
-
-
-def encode_profiles(matrix: CountsMatrix, level: int = 0) -> list[bytes]:
-    """Return the bytes of each row, which `decode_profile` reads; a sum's with a limit of its own.
-
-    Args:
-        matrix: The counts.
-        level: Of compression, 0 (none) to 9.
-    """
-    step = max(_FEWEST_AT_ONCE, _NUMBERS_AT_ONCE // max(1, matrix.layout.columns))
-    encoded: list[bytes] = []
-    for first in range(0, len(matrix.numbers), step):
-        some = matrix.rows(slice(first, first + step))
-        encoded += [pack_body(body, level) for body in _encode_some(some)]
-    return encoded
 
 
 class _Template(NamedTuple):
@@ -299,65 +280,3 @@ class _Reader:
         """Which bodies were taken whole, and nothing beyond them, shape (N,)."""
         ended: NDArray[np.bool_] = self._is_whole & (self._at == self._ends)
         return ended
-
-
-def _encode_some(matrix: CountsMatrix) -> list[bytes]:
-    """Return the bodies of all rows."""
-    signed = matrix.offsets - MIDDLE * matrix.numbers
-    if max(signed.max(initial=0), -signed.min(initial=0)) >= MOST_SIGNED:
-        far = np.maximum.reduceat(np.abs(signed), matrix.layout.starts[:-1], axis=1) >= MOST_SIGNED
-        matrix = matrix._replace(exact=matrix.exact & ~far)
-    zigzag = (signed << 1) ^ (signed >> 63)
-    kinds = np.concatenate([matrix.present, matrix.exact, matrix.lowest <= matrix.highest], axis=1)
-    bodies = [b""] * len(kinds)
-    for kind, rows in _alike_rows(kinds):
-        present, exact, extremes = np.split(kind, 3)
-        starts = [_heads(matrix, rows, (present, present & exact, present & extremes))]
-        starts += _planes(matrix.numbers[rows][:, matrix.layout.spread(present)])
-        starts += _planes(zigzag[rows][:, matrix.layout.spread(present & exact) & ~matrix.layout.is_missing])
-        for row, pieces in zip(rows.tolist(), zip(*starts, strict=True), strict=True):
-            bodies[row] = b"".join(pieces)
-    return bodies
-
-
-def _alike_rows(kinds: NDArray[np.bool_]) -> list[tuple[NDArray[np.bool_], _Rows]]:
-    """Return the rows that are equal, for each kind."""
-    rows_of: dict[bytes, list[int]] = {}
-    for row, kind in enumerate(np.packbits(kinds, axis=1)):
-        rows_of.setdefault(kind.tobytes(), []).append(row)
-    return [(kinds[rows[0]], np.array(rows, dtype=np.intp)) for rows in rows_of.values()]
-
-
-def _heads(
-    matrix: CountsMatrix,
-    rows: _Rows,
-    kind: tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]],
-) -> list[bytes]:
-    """Return the heads of rows that have the same features, offsets and extremes."""
-    present, exact, extremes = kind
-    head = write_heads(
-        (name, cells, bool(exact[place]), (0.0, 0.0) if extremes[place] else None)
-        for place, (name, cells) in enumerate(matrix.layout.features)
-        if present[place]
-    )
-    heads = np.tile(np.frombuffer(head, dtype=np.uint8), (len(rows), 1))
-    for each in read_heads(head)[0]:
-        if each.extremes_at is not None:
-            place = matrix.layout.places[each.name]
-            pairs = np.stack([matrix.lowest[rows, place], matrix.highest[rows, place]], axis=1).astype("<f8")
-            heads[:, each.extremes_at : each.extremes_at + DOUBLES.size] = pairs.view(np.uint8)
-    return [row.tobytes() for row in heads]
-
-
-def _planes(values: Integers) -> list[list[bytes]]:
-    """Return the planes of rows of numbers: of each what every row has of it."""
-    planes: list[list[bytes]] = []
-    is_open = np.ones(values.shape, dtype=np.bool_)
-    while is_open.any():
-        more = values > 0x7F
-        septets = ((values & 0x7F) | (more.astype(np.int64) << 7)).astype(np.uint8)
-        taken = septets[is_open].tobytes()
-        ends = np.cumsum(np.count_nonzero(is_open, axis=1)).tolist()
-        planes.append([taken[begin:end] for begin, end in zip([0, *ends], ends, strict=False)])
-        is_open, values = more, values >> 7
-    return planes

@@ -44,7 +44,7 @@ import numpy as np
 from fleet.drift.profile import FeatureReference
 from fleet.drift.splits import Band, Floats, band
 
-MOVES = {0.3: 0.27, -0.3: 0.27, 0.9: 0.03, -0.9: 0.03}
+MOVES = {0.3: 0.22, -0.3: 0.22, 0.6: 0.07, -0.6: 0.07, 0.9: 0.02, -0.9: 0.02}
 """By how many standard deviations, and with which weights."""
 SCALES = {1.5: 0.04, 0.65: 0.04}
 """By which factors, and with which weights."""

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import msgspec
 
 from fleet.protocol.errors import InvalidAssignment
+from fleet.protocol.fields import Count
 from fleet.protocol.names import Name, checked_name
 
 MILLION = 1_000_000
@@ -27,6 +28,9 @@ MAX_LIFETIME_S = 400 * 86400
 """A policy ends: what is captured for ever is captured by nobody's will."""
 
 Millionths = Annotated[int, msgspec.Meta(ge=0, le=MILLION)]
+
+MAX_CAUSES = 32
+"""For which samples are dropped."""
 
 _NEEDED = frozenset({1, 2, 3})
 _KNOWN = frozenset({1, 2, 3, 4, 5, 6, 7})
@@ -57,6 +61,18 @@ class CapturePolicy(msgspec.Struct, frozen=True):
     def captures_anything(self) -> bool:
         """Whether any input comes into question."""
         return self.uncertain_below > 0 or self.drifted or self.random_share > 0
+
+
+class SampleCounts(msgspec.Struct, frozen=True):
+    """How capturing goes on a device.
+
+    Attributes:
+        waiting: Samples that the hub does not have yet.
+        dropped: Samples that would have been captured and were not, by cause, since the agent's start.
+    """
+
+    waiting: Count
+    dropped: Annotated[dict[Name, Count], msgspec.Meta(max_length=MAX_CAUSES)] = {}
 
 
 def capture_fields(policy: CapturePolicy) -> dict[int, Any]:

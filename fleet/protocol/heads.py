@@ -94,14 +94,13 @@ def read_record(data: bytes) -> Record:
         raise InvalidMessage(f"A Record cannot be understood: {error}.") from error
 
 
-def read_sealed(data: bytes) -> SealedWindow | None:
-    """Return the window in a record's bytes, with its counts sealed; None if it is of another kind.
+def read_sealed(data: bytes) -> SealedWindow | RareBody:
+    """Return the body in a record's bytes; if it is a window, with its counts sealed.
 
     Raises:
         InvalidMessage: It cannot be understood.
     """
     try:
-        body = _SEALED.decode(data).body
+        return _SEALED.decode(data).body
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidMessage(f"A Record cannot be understood: {error}.") from error
-    return body if isinstance(body, SealedWindow) else None

@@ -13,6 +13,7 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from fleet.protocol.board import BoardWindow
+from fleet.protocol.capture import SampleCounts
 from fleet.protocol.chunks import MAX_RANGES
 from fleet.protocol.errors import InvalidMessage, MessageTooLarge
 from fleet.protocol.fields import Count, Stream, Text, UnixTime
@@ -103,6 +104,7 @@ class StateReport(msgspec.Struct, frozen=True):
         models: State of each model.
         unacknowledged_records: Records that wait in the outbox.
         board: What the board said of itself lately; left out before the first window has ended.
+        samples: How capturing samples goes; left out where the device's owner does not allow it.
     """
 
     at_s: UnixTime
@@ -110,6 +112,7 @@ class StateReport(msgspec.Struct, frozen=True):
     models: Annotated[tuple[ModelState, ...], msgspec.Meta(max_length=64)]
     unacknowledged_records: Count = 0
     board: BoardWindow | msgspec.UnsetType = msgspec.UNSET
+    samples: SampleCounts | msgspec.UnsetType = msgspec.UNSET
 
 
 class Presence(msgspec.Struct, frozen=True):

@@ -117,6 +117,17 @@ class TelemetryWindow(SealedWindow, tag="window"):
             self.profile, self.counts = decode_profile(self.counts), msgspec.UNSET
 
 
+def opened(window: SealedWindow) -> TelemetryWindow:
+    """Return a window with its profile read.
+
+    Raises:
+        InvalidMessage: It cannot be read.
+    """
+    if isinstance(window, TelemetryWindow):
+        return window
+    return TelemetryWindow(**msgspec.structs.asdict(window))
+
+
 class Diagnostics(msgspec.Struct, frozen=True, tag="diagnostics"):
     """The diagnostic bundle that an operator asked for, see ``docs/guide/remote.md``.
 

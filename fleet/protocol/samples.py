@@ -26,6 +26,8 @@ from fleet.protocol.text import decode_text, encode_text
 TEXT = "str"
 MAX_INPUTS = 32
 MAX_RANK = 8
+MAX_TABLE_BYTES = 4 * 1024**2
+"""Most bytes of a sample's texts laid out as a dataset has them: each takes as much as the longest."""
 MAX_ANSWER = 64
 """Most numbers of an answer that go with a sample; of a longer answer none does."""
 
@@ -156,6 +158,12 @@ def array_of(tensor: SampleTensor) -> NDArray[Any]:
     return np.frombuffer(tensor.data, np.dtype(tensor.dtype).newbyteorder("<")).reshape(tensor.shape)
 
 
+def table_bytes(tensor: SampleTensor) -> int:
+    """Return how many bytes a tensor of text that was checked takes in a dataset, see `MAX_TABLE_BYTES`."""
+    texts = decode_text(tensor.data, tensor.shape).ravel()
+    return 4 * len(texts) * max(map(len, texts), default=0)
+
+
 def check_size(tensor: SampleTensor) -> None:
     """Check that a tensor has as many bytes as its shape and type say.
 
@@ -202,6 +210,8 @@ def check_sample(sample: Sample, manifest_sha256: str, signature: Signature) -> 
                 f" takes {wanted.dtype} of {wanted.shape}."
             )
         array_of(given)
+        if given.dtype == TEXT and table_bytes(given) > MAX_TABLE_BYTES:
+            raise InvalidMessage(f"Input {given.name!r:.80} of a sample has one long text among many.")
     if not all(map(math.isfinite, sample.answer)):
         raise InvalidMessage("The answer of a sample is not finite.")
 

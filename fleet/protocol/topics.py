@@ -16,8 +16,9 @@ topic                                     direction    payload
 ``muster/v1/blobs/{sha256}/{index}``      hub → all     one chunk of a blob, raw bytes
 ========================================  ===========  ==================================================
 
-Everything travels at QoS 1 without retaining. A broker account's name is its device id, and so is its
-MQTT client id, so that no account can take over another's session.
+Everything travels at QoS 1 without retaining; acknowledgements of records, which come again, at QoS 0. A
+broker account's name is its device id, and so is its MQTT client id, so that no account can take over
+another's session.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-from fleet.protocol.errors import InvalidMessage
+from fleet.protocol.errors import InvalidMessage, InvalidName
 from fleet.protocol.names import checked_name, is_sha256
 
 ROOT = "muster/v1"
@@ -112,6 +113,17 @@ def parse_up(topic: str) -> tuple[str, Up]:
     except ValueError as error:
         raise InvalidMessage(f"Topic {topic!r:.120} names an unknown channel.") from error
     return checked_name(parts[3], "device id"), channel
+
+
+def publisher(topic: str) -> str | None:
+    """Return the only device that a broker lets publish to a topic; None if it lets none."""
+    parts = topic.split("/", 5)
+    if len(parts) != 6 or parts[:3] != [*ROOT.split("/"), "d"] or parts[4] != "up":
+        return None
+    try:
+        return checked_name(parts[3], "device id")
+    except InvalidName:
+        return None
 
 
 def parse_chunk(topic: str) -> ChunkTopic | None:

@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet.drift.batch import decode_profiles, encode_profiles, layout_of
+from fleet.drift.batch import decode_profiles, layout_of
+from fleet.drift.batch_encoding import encode_profiles
 from fleet.drift.encoding import MAX_SENT_COUNT
 from fleet.drift.matrix import CountsMatrix, Groups, Integers, Layout
 from fleet.drift.profile import MAX_COUNT, check_counts
@@ -197,10 +198,11 @@ def check_windows(windows: Sequence[SealedWindow], bundle: Bundle) -> tuple[Wind
         A row for each window, and why which of them must not be counted.
     """
     table, refused = read_windows(windows, bundle, MAX_SENT_COUNT)
+    cells = dict(bundle.layout.features)
     for row, window in enumerate(windows):
         try:
             if row not in refused:
-                check_head(window, bundle.manifest_sha256, dict(bundle.layout.features))
+                check_head(window, bundle.manifest_sha256, cells)
                 _refuse_contradiction(contradiction(window))
         except InvalidMessage as error:
             refused[row] = error

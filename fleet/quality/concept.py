@@ -11,10 +11,10 @@ answers among labelled ones is above what is normal, and is valid however often 
 
 so that it pays for the held-out samples being a sample, and for what is of no consequence.
 
-**One look** is at no fewer than `LABELS_PER_LOOK` labels. With k of m answers wrong, the likelihood ratio of
-a larger share s, (s / h)^k ((1 - s) / (1 - h))^(m - k), is an e-value for every share up to h
-(`fleet.drift.evidence`); the look's is the mean over several s: a bet on errors, as nobody knows how many
-more there will be.
+**One look** is at no fewer than `LABELS_PER_LOOK` labels of a device, `LABELS_TOGETHER` of all. With k of m
+answers wrong, the likelihood ratio of a larger share s, (s / h)^k ((1 - s) / (1 - h))^(m - k), is an e-value
+for every share up to h (`fleet.drift.evidence`); the look's is the mean over several s: a bet on errors, as
+nobody knows how many more there will be.
 
 **Looks add up** as those of drift alarms do, E(k) = e(k) (E(k - 1) + w(k)) with weights that sum to 1: an
 e-detector (Shin, Ramdas and Rinaldo 2022, "E-detectors: a nonparametric framework for sequential change
@@ -46,6 +46,8 @@ from fleet.drift.evidence import EFFECTS
 from fleet.drift.splits import REFERENCE_RATE
 
 LABELS_PER_LOOK = 30
+LABELS_TOGETHER = 240
+"""At a look at all devices: it must be of many of them, or each is of whichever sent its labels last."""
 ALLOWANCE = 2.326
 """By how many standard errors the held-out errors are too few with probability `REFERENCE_RATE` at most."""
 
@@ -77,11 +79,6 @@ class ConceptState(msgspec.Struct, frozen=True, omit_defaults=True):
     raised: bool = False
     last_labelled: int = 0
     last_wrong: int = 0
-
-    @property
-    def is_due(self) -> bool:
-        """Whether there are labels enough for a look."""
-        return self.labelled >= LABELS_PER_LOOK
 
     def counted(self, labelled: int, wrong: int) -> ConceptState:
         """Return the state with more labels, each of which is given once.

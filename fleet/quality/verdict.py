@@ -155,7 +155,10 @@ def concept_sentence(state: ConceptState, quality: Quality) -> str:
         return f"{found}."
     if quality.harder:
         return f"{found}; the model is unsure of them, so the inputs became harder."
-    return f"{found}, although the model is as sure as ever: what is right has changed (concept drift)."
+    return (
+        f"{found}, although the model is as sure as ever: what is right has changed (concept drift), or the"
+        " inputs are unlike any before."
+    )
 
 
 def _with_confidences(

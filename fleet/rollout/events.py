@@ -11,7 +11,7 @@ import msgspec
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
-from fleet.protocol.records import TelemetryWindow
+from fleet.protocol.records import SealedWindow
 from fleet.rollout.state import Happening
 
 
@@ -126,7 +126,7 @@ class DevicesJoined(msgspec.Struct, frozen=True):
 class EvidenceObserved(msgspec.Struct, frozen=True):
     """Telemetry arrived; each window is given exactly once."""
 
-    windows: tuple[tuple[str, TelemetryWindow], ...]
+    windows: tuple[tuple[str, SealedWindow], ...]
 
 
 class WasAway(msgspec.Struct, frozen=True):

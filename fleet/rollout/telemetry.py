@@ -21,7 +21,8 @@ import msgspec
 
 from fleet.protocol.assignment import CLOCK_TOLERANCE_S
 from fleet.protocol.deployment import DeploymentState
-from fleet.protocol.records import TelemetryWindow
+from fleet.protocol.errors import InvalidMessage
+from fleet.protocol.records import SealedWindow, opened
 from fleet.rollout.columns import Deployment
 from fleet.rollout.draft import Draft
 from fleet.rollout.events import EvidenceObserved
@@ -36,18 +37,17 @@ def take_windows(draft: Draft, event: EvidenceObserved) -> None:
     ignored: dict[str, list[str]] = {}
     canaries: dict[str, Arm] = {}
     controls: dict[str, Arm] = {}
-    for device_id, window in event.windows:
+    for device_id, window in event.windows:  # sealed: what is of no interest is not looked into
         index = draft.editing.members.place(device_id)
         if index is None or window.model != draft.rollout.model:
             continue
         deployment = draft.deployment(index)
         if _is_canary(draft, deployment, window):
-            _count(draft, deployment, window, canaries)
+            why = _count(draft, deployment, window, canaries)
         elif _is_control(draft, deployment, window):
-            _count(draft, deployment, window, controls)
+            why = _count(draft, deployment, window, controls)
         else:
             continue
-        why = unusable(window)
         if why is not None:
             ignored.setdefault(device_id, []).append(why)
     if canaries or controls:
@@ -63,7 +63,7 @@ def take_windows(draft: Draft, event: EvidenceObserved) -> None:
         )
 
 
-def _is_canary(draft: Draft, deployment: Deployment, window: TelemetryWindow) -> bool:
+def _is_canary(draft: Draft, deployment: Deployment, window: SealedWindow) -> bool:
     return (
         window.manifest_sha256 == draft.rollout.manifest_sha256
         and deployment.attempt.ordered_s is not None
@@ -73,7 +73,7 @@ def _is_canary(draft: Draft, deployment: Deployment, window: TelemetryWindow) ->
     )
 
 
-def _is_control(draft: Draft, deployment: Deployment, window: TelemetryWindow) -> bool:
+def _is_control(draft: Draft, deployment: Deployment, window: SealedWindow) -> bool:
     return (
         window.manifest_sha256 != draft.rollout.manifest_sha256
         and deployment.attempt.ordered_s is None
@@ -82,12 +82,22 @@ def _is_control(draft: Draft, deployment: Deployment, window: TelemetryWindow) -
     )
 
 
-def _count(draft: Draft, deployment: Deployment, window: TelemetryWindow, arms: dict[str, Arm]) -> None:
+def _count(draft: Draft, deployment: Deployment, window: SealedWindow, arms: dict[str, Arm]) -> str | None:
+    """Count a window for its class of devices; return why it counts for nothing, or None."""
     number, name = draft.rollout.stage_index, draft.rollout.strata[deployment.stratum]
     metrics = draft.rollout.plan.gate.metrics
     is_new = deployment.counted_in < number
-    arms[name] = observe(arms.get(name) or Arm.empty(len(metrics)), window, metrics, is_new=is_new)
-    if is_new and unusable(window) is None:
+    arm = arms.get(name) or Arm.empty(len(metrics))
+    why: str | None = "its counts cannot be read"
+    try:
+        read = opened(window)
+    except InvalidMessage:
+        arms[name] = msgspec.structs.replace(arm, unusable=arm.unusable + 1)
+    else:
+        why = unusable(read)
+        arms[name] = observe(arm, read, metrics, is_new=is_new)
+    if is_new and why is None:
         draft.put(msgspec.structs.replace(deployment, counted_in=number))
         if deployment.stage == number:
             draft.change_stage(number, heard=draft.stage.heard + 1)
+    return why

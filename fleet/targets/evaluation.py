@@ -17,6 +17,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import msgspec
@@ -27,6 +28,7 @@ from fleet.targets.tree import (
     Both,
     BuiltIn,
     Comparison,
+    Drifts,
     Either,
     Fact,
     Has,
@@ -60,6 +62,7 @@ class DeviceProfile(msgspec.Struct, frozen=True):
         health: The name of its `fleet.health.HealthStatus`.
         tags: What operators tagged it with.
         versions: The version of each model that answers on it.
+        drifting: The features, of any model, that its drift alarm names.
     """
 
     id: str
@@ -74,6 +77,7 @@ class DeviceProfile(msgspec.Struct, frozen=True):
     health: str = ""
     tags: frozenset[str] = frozenset()
     versions: dict[str, int] = {}
+    drifting: frozenset[str] = frozenset()
 
 
 Test: TypeAlias = Callable[[DeviceProfile], bool]
@@ -105,6 +109,8 @@ def compile_target(target: Target) -> Test:
             return lambda device: tag in device.tags
         case Runs(model=model):
             return lambda device: model in device.versions
+        case Drifts(feature=feature):
+            return lambda device: feature in device.drifting
         case Has(operand=operand):
             read = _reader(operand)
             return lambda device: read(device) is not None
@@ -187,6 +193,7 @@ def _like(operand: Operand, pattern: str) -> Test:
     return lambda device: isinstance(found := read(device), str) and matches(found) is not None
 
 
+@lru_cache(maxsize=4096)  # a fleet has few versions
 def _version(text: str | int) -> tuple[int, ...] | None:
     numbers = version_key(str(text))
     while len(numbers) > 1 and not numbers[-1]:

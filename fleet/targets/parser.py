@@ -8,6 +8,7 @@ r"""The parser of targets: recursive descent over this grammar (EBNF, ISO/IEC 14
     test       = "not" , test | "(" , either , ")" | predicate | comparison ;
     predicate  = "tag" , "(" , text , ")"                      (* the device has the tag *)
                | "runs" , "(" , text , ")"                     (* it runs some version of the model *)
+               | "drifts" , "(" , text , ")"                   (* its drift alarm names the feature *)
                | "has" , "(" , operand , ")"                   (* it has a value for the operand *)
                | flag ;                                        (* such as online *)
     comparison = operand , ( "==" | "!=" | "<" | "<=" | ">" | ">=" ) , value
@@ -41,6 +42,7 @@ from fleet.targets.tree import (
     Both,
     BuiltIn,
     Comparison,
+    Drifts,
     Either,
     Fact,
     Has,
@@ -59,10 +61,13 @@ from fleet.targets.tree import (
 
 MAX_DEPTH = 40
 """Most parentheses and ``not`` within one another."""
+MAX_TESTS = 100
+"""Most comparisons and predicates: each is made of every device. A list of values is one."""
 KEYWORDS = frozenset({"and", "or", "not", "in", "like", "true", "false"})
-PREDICATES = ("tag", "runs", "has")
+PREDICATES = ("tag", "runs", "drifts", "has")
 FUNCTIONS = ("attr", "version", "runtime")
 
+_NAMED: dict[str, type[Tagged | Runs | Drifts]] = {"tag": Tagged, "runs": Runs, "drifts": Drifts}
 _BUILT_INS = frozenset(BuiltIn)
 _VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,7}", re.ASCII)
 _FOR_PEOPLE = {
@@ -97,6 +102,7 @@ class _Parser:
         self._words = list(words(source))
         self._next = 0
         self._depth = 0
+        self._tests = 0
 
     def target(self) -> Target:
         """Read all of it."""
@@ -134,6 +140,9 @@ class _Parser:
                 inner = self._either()
                 self._expect_sign(")")
                 return inner
+            self._tests += 1
+            if self._tests > MAX_TESTS:
+                raise self._refused(f"There are more than {MAX_TESTS} tests.", "Use `in` for many values.")
             return self._predicate() or self._comparison()
         finally:
             self._depth -= 1
@@ -147,8 +156,7 @@ class _Parser:
         if word.text == "has":
             target = Has(self._operand())
         else:
-            text = self._text("a name in quotes")
-            target = Tagged(text) if word.text == "tag" else Runs(text)
+            target = _NAMED[word.text](self._text("a name in quotes"))
         self._expect_sign(")")
         return target
 

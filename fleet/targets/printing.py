@@ -13,6 +13,7 @@ from fleet.targets.tree import (
     Both,
     BuiltIn,
     Comparison,
+    Drifts,
     Either,
     Fact,
     Has,
@@ -53,6 +54,8 @@ def print_target(target: Target) -> str:
             return f"tag({_value(tag)})"
         case Runs(model=model):
             return f"runs({_value(model)})"
+        case Drifts(feature=feature):
+            return f"drifts({_value(feature)})"
         case Has(operand=operand):
             return f"has({_operand(operand)})"
 

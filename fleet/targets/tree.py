@@ -18,6 +18,7 @@ FLAG      ``online``                               ``true`` and ``false``; or it
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -153,6 +154,12 @@ class Tagged(msgspec.Struct, frozen=True):
     tag: str
 
 
+class Drifts(msgspec.Struct, frozen=True):
+    """A device's drift alarm names a feature, of any model, in the version that it runs."""
+
+    feature: str
+
+
 class Runs(msgspec.Struct, frozen=True):
     """A device runs a model, in whatever version."""
 
@@ -183,7 +190,19 @@ class Negation(msgspec.Struct, frozen=True):
     part: Target
 
 
-Target: TypeAlias = Comparison | Membership | Tagged | Runs | Has | Both | Either | Negation
+Target: TypeAlias = Comparison | Membership | Tagged | Runs | Drifts | Has | Both | Either | Negation
+
+
+def tests(target: Target) -> Iterator[Target]:
+    """Yield what a target is made of: its comparisons and predicates."""
+    match target:
+        case Both(parts=parts) | Either(parts=parts):
+            for part in parts:
+                yield from tests(part)
+        case Negation(part=part):
+            yield from tests(part)
+        case _:
+            yield target
 
 
 def operands(target: Target) -> set[Operand]:
@@ -192,11 +211,4 @@ def operands(target: Target) -> set[Operand]:
     Args:
         target: The tree; ``has(…)`` is left out, for it asks whether there is such a thing.
     """
-    match target:
-        case Comparison(operand=operand) | Membership(operand=operand):
-            return {operand}
-        case Both(parts=parts) | Either(parts=parts):
-            return set().union(*(operands(part) for part in parts))
-        case Negation(part=part):
-            return operands(part)
-    return set()
+    return {test.operand for test in tests(target) if isinstance(test, Comparison | Membership)}

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from fleet.alerts.alert import Alert, State
-from hub.alerts.messages import utc
+from hub.alerts.messages import sentence_of, utc
 from hub.alerts.posting import Poster
 from hub.alerts.receivers import Alertmanager
 from hub.store.alert_rows import AlertMessage
@@ -44,7 +44,7 @@ def postable_alert(alert: Alert, *, valid_until_s: float, hub_url: str) -> dict[
     """
     matter = alert.matter
     labels = {
-        "alertname": f"Muster{matter.kind.capitalize()}",
+        "alertname": "Muster" + "".join(word.capitalize() for word in matter.kind.split("_")),
         "severity": matter.severity.value,
         "kind": matter.kind,
         "alert": matter.key,
@@ -52,7 +52,7 @@ def postable_alert(alert: Alert, *, valid_until_s: float, hub_url: str) -> dict[
     }
     annotations = {
         "summary": matter.title,
-        "description": matter.sentence,
+        "description": sentence_of(alert),
         "evidence": "\n".join(matter.evidence),
         "affected": "\n".join(matter.affected),
         "devices": ", ".join(matter.devices),
@@ -88,9 +88,8 @@ class AlertmanagerSender:
         self._token = receiver.token(folder)
         self._hub_url = hub_url
         self._validity_s = max(LEAST_VALIDITY_S, MISSED_RESENDS * receiver.resend_interval_s)
-        ca_file = str(folder / receiver.ca_file) if receiver.ca_file else ""
         url = receiver.url.rstrip("/") + "/api/v2/alerts"
-        self._poster = Poster(url, timeout_s=receiver.timeout_s, ca_file=ca_file)
+        self._poster = Poster(url, timeout_s=receiver.timeout_s, ca_file=receiver.ca_path(folder))
 
     async def send(self, messages: Sequence[AlertMessage], now_s: float) -> None:
         """Send messages; raises `Unavailable`."""

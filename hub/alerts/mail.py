@@ -31,6 +31,8 @@ from hub.store.alert_rows import AlertMessage
 log = logging.getLogger(__name__)
 
 _FAILURES = (OSError, smtplib.SMTPException, ssl.SSLError, ValueError)
+_PATIENCE = 2.0
+"""A connection waits for so many times the limit of the whole try, which therefore is what ends it."""
 MAX_SUBJECT = 200
 
 
@@ -73,7 +75,7 @@ class EmailSender:
         self._receiver = receiver
         self._password = receiver.password(folder)
         self._hub_url = hub_url
-        self._tls = tls_context(str(folder / receiver.ca_file) if receiver.ca_file else "")
+        self._tls = tls_context(receiver.ca_path(folder))
         self.gather_s = receiver.digest_s
 
     async def send(self, messages: Sequence[AlertMessage], now_s: float) -> None:
@@ -159,7 +161,7 @@ class _Plain(smtplib.SMTP):
 
     def __init__(self, attempt: _Attempt, receiver: Email) -> None:
         attempt.client = self
-        super().__init__(receiver.host, receiver.port, timeout=receiver.timeout_s)
+        super().__init__(receiver.host, receiver.port, timeout=_PATIENCE * receiver.timeout_s)
 
 
 class _Tls(smtplib.SMTP_SSL):
@@ -167,7 +169,7 @@ class _Tls(smtplib.SMTP_SSL):
 
     def __init__(self, attempt: _Attempt, receiver: Email, tls: ssl.SSLContext) -> None:
         attempt.client = self
-        super().__init__(receiver.host, receiver.port, timeout=receiver.timeout_s, context=tls)
+        super().__init__(receiver.host, receiver.port, timeout=_PATIENCE * receiver.timeout_s, context=tls)
 
 
 def _why(error: Exception) -> str:

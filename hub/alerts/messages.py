@@ -21,7 +21,7 @@ class AlertBody(msgspec.Struct, frozen=True):
         severity: ``warning`` or ``critical``.
         state: ``PENDING``, ``FIRING`` or ``RESOLVED``.
         title: A few words.
-        sentence: What holds.
+        sentence: What holds; of one that ended, that it is over and what it said.
         evidence: Why that is believed.
         affected: What the devices share.
         model: About which model; null for none.
@@ -90,7 +90,7 @@ def alert_body(alert: Alert, hub_url: str) -> AlertBody:
         severity=matter.severity.value,
         state=alert.state.value,
         title=matter.title,
-        sentence=matter.sentence,
+        sentence=sentence_of(alert),
         evidence=list(matter.evidence),
         affected=list(matter.affected),
         model=matter.model,
@@ -106,6 +106,14 @@ def alert_body(alert: Alert, hub_url: str) -> AlertBody:
         acknowledged_by=alert.acknowledged.by if alert.acknowledged else None,
         silence=alert.silence,
     )
+
+
+def sentence_of(alert: Alert) -> str:
+    """Return what holds, in one line: what was wrong does not hold any more once the alert has ended."""
+    matter = alert.matter
+    if alert.state is not State.RESOLVED:
+        return matter.sentence
+    return f"Resolved: {matter.title}. It was: {matter.sentence}"
 
 
 def webhook_body(message: AlertMessage, hub_url: str) -> bytes:
@@ -142,7 +150,7 @@ def _paragraph(message: AlertMessage, hub_url: str) -> str:
     head = f"{matter.severity.value.upper()}, {message.occasion.value}"
     if message.occasion is Occasion.RESOLVED and alert.ended_at_s is not None:
         head = f"RESOLVED at {utc(alert.ended_at_s)}"
-    lines = [f"{head}: {matter.title}", matter.sentence, "", f"since:    {utc(alert.started_at_s)}"]
+    lines = [f"{head}: {matter.title}", sentence_of(alert), "", f"since:    {utc(alert.started_at_s)}"]
     lines += [f"evidence: {line}" for line in matter.evidence]
     lines += [f"affected: {line}" for line in matter.affected]
     if matter.devices:

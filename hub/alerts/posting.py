@@ -6,12 +6,16 @@ Of the answer only the status counts: its body is not read, so that no receiver 
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Mapping
 
 import httpx
 
 from fleet.protocol.errors import InvalidConfiguration, Unavailable
+
+logging.getLogger("httpx").setLevel(logging.WARNING)
+"""Below it logs whole addresses, and the address of a chat's webhook is its secret."""
 
 
 class Poster:
@@ -39,7 +43,7 @@ class Poster:
             )
             self._client.build_request("POST", url)
         except (httpx.InvalidURL, ValueError) as error:
-            raise InvalidConfiguration(f"{url!r:.200} is no address that can be posted to.") from error
+            raise InvalidConfiguration("A receiver's address is none that can be posted to.") from error
 
     async def post(self, body: bytes, headers: Mapping[str, str]) -> None:
         """Post a body; any status of success is enough.

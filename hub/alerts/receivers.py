@@ -45,7 +45,7 @@ class Secret:
         return self._value
 
 
-class _Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
+class _AnyReceiver(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
     """What every receiver has.
 
     Attributes:
@@ -65,12 +65,16 @@ class _Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         """What kind of receiver it is, as the file says it."""
         return str(self.__struct_config__.tag)
 
+    def ca_path(self, folder: Path) -> str:
+        """Return where ``ca_file`` is, args like `read_secret`; empty for the system's certificates."""
+        return str(folder / self.ca_file) if self.ca_file else ""
+
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Yield what its settings cannot mean together, with the setting at which to look."""
         yield from ()
 
 
-class Webhook(_Common, frozen=True, tag="webhook"):
+class Webhook(_AnyReceiver, frozen=True, tag="webhook"):
     """A program that takes signed JSON by HTTP.
 
     Attributes:
@@ -98,7 +102,7 @@ class Webhook(_Common, frozen=True, tag="webhook"):
         return secret
 
 
-class Alertmanager(_Common, frozen=True, tag="alertmanager"):
+class Alertmanager(_AnyReceiver, frozen=True, tag="alertmanager"):
     """A Prometheus Alertmanager, or what takes its posts.
 
     Attributes:
@@ -122,7 +126,7 @@ class Alertmanager(_Common, frozen=True, tag="alertmanager"):
         return read_secret(self.name, folder, self.token_file, self.token_env)
 
 
-class Email(_Common, frozen=True, tag="email"):
+class Email(_AnyReceiver, frozen=True, tag="email"):
     """People, by e-mail.
 
     Attributes:

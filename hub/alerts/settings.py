@@ -123,17 +123,19 @@ def _check(path: Path, text: str, settings: AlertSettings) -> None:
         raise InvalidConfiguration(f"{path}, line {_line(text, table, str(number), key)}: {why}")
 
     names = [receiver.name for receiver in settings.receiver]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            refuse("receiver", number, "name", f"There are two receivers {name}.")
+    for number, route in enumerate(settings.route):  # a misspelt name leaves a receiver unused
+        for name in route.receivers:
+            if name not in names:
+                refuse("route", number, "receivers", f"There is no receiver {name}.")
     for number, receiver in enumerate(settings.receiver):
-        if receiver.name in names[:number]:
-            refuse("receiver", number, "name", f"There are two receivers {receiver.name}.")
         for key, why in receiver.contradictions():
             refuse("receiver", number, key, why)
         if not any(receiver.name in route.receivers for route in settings.routes):
             refuse("receiver", number, "name", f"No route leads to the receiver {receiver.name}.")
     for number, route in enumerate(settings.route):
-        for name in route.receivers:
-            if name not in names:
-                refuse("route", number, "receivers", f"There is no receiver {name}.")
         for kind in route.kinds:
             if kind not in KINDS:
                 refuse("route", number, "kinds", f"{kind!r:.80} is no kind of alert; use {', '.join(KINDS)}.")

@@ -52,8 +52,7 @@ class WebhookSender:
     def __init__(self, receiver: Webhook, folder: Path, hub_url: str) -> None:
         self._secret = receiver.secret(folder)
         self._hub_url = hub_url
-        ca_file = str(folder / receiver.ca_file) if receiver.ca_file else ""
-        self._poster = Poster(receiver.url, timeout_s=receiver.timeout_s, ca_file=ca_file)
+        self._poster = Poster(receiver.url, timeout_s=receiver.timeout_s, ca_file=receiver.ca_path(folder))
 
     async def send(self, messages: Sequence[AlertMessage], now_s: float) -> None:
         """Send a message; raises `Unavailable`."""

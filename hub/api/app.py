@@ -28,6 +28,7 @@ from hub.api.limits import BodyLimit
 from hub.api.requests import MeasuredRequests
 from hub.api.schemas import Problem
 from hub.api.services import HubServices
+from hub.api.turns import Turns
 
 PREFIX = "/api/v1"
 MODULES = (
@@ -67,6 +68,7 @@ def make_app(services: HubServices) -> FastAPI:
         responses={"4XX": {"model": Problem, "description": "Problem details (RFC 9457)."}},
     )
     app.state.services = services
+    app.state.turns = Turns()
     errors.install(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(MeasuredRequests, services.instruments, PREFIX)

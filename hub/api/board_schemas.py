@@ -16,7 +16,7 @@ class GaugeOut(Schema):
 class BoardOut(Schema):
     """A board over a span of the device's time; null is what it does not expose.
 
-    ``throttled_share`` is the share of readings at which it was made slower because of heat or power, pressure
+    ``throttled_share`` is the share of readings at which heat or power made it slower, pressure
     the share of the time in which work waited for a processor or for memory.
     """
 

@@ -14,7 +14,7 @@ router = APIRouter(tags=["devices"])
 
 @router.get("/devices/{device_id}/board")
 def board(device_id: str, hub: Hub, _: Viewer) -> BoardOut | None:
-    """Return temperature, throttling, power and free memory of a board as it told last; null if it did not."""
+    """Return temperature, throttling, power and free memory of a board as told last; null if it did not."""
     reported = hub.store.device(device_id).reported
     return _out(reported.board) if reported and isinstance(reported.board, BoardWindow) else None
 

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from fleet.protocol import errors
 from fleet.protocol.errors import MusterError
+from hub.api.refusals import sentence_of
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -68,11 +69,8 @@ def install(app: FastAPI) -> None:
 
     async def of_the_request(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return problem(
-            HTTPStatus.UNPROCESSABLE_ENTITY, code=errors.InvalidInput.code, detail=f"{where}: {first['msg']}."
-        )
+        detail = sentence_of(error.errors()[0])
+        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, code=errors.InvalidInput.code, detail=detail)
 
     async def of_the_framework(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from fleet.protocol.latency import quantile_us
 from fleet.rollout.confidence import proportion_interval
@@ -16,11 +18,17 @@ from hub.api.schemas import (
     Page,
     TotalsOut,
 )
+from hub.api.search import search_of
 from hub.api.services import Hub
+from hub.query.devices import check_model
+from hub.query.looks import LooksQuestion, page_of_looks
 from hub.store.rows import DriftRow, VersionTotals
 
 router = APIRouter(tags=["fleet"])
 
+Where = Annotated[str | None, Query(description="A target that says which devices are meant.")]
+Current = Annotated[bool, Query(description="Only versions that devices run; false: those they ran too.")]
+Alarms = Annotated[bool, Query(description="Only where the alarm is raised.")]
 _MISSED_RATE = 0.05
 """How probable it is that an interval ever leaves out the truth."""
 
@@ -47,10 +55,27 @@ def dead_letters(hub: Hub, _: Viewer, limit: Limit = 100) -> Page[DeadLetterOut]
 
 
 @router.get("/drift")
-def drift(hub: Hub, _: Viewer, model: str | None = None, device_id: str | None = None) -> Page[DriftOut]:
-    """Return the last look at drift of each device and version that was looked at."""
-    rows = hub.store.drift(model=model, device_id=device_id)
-    return Page(items=[_drift(row) for row in rows if row.alarm.looks])
+def drift(
+    hub: Hub,
+    _: Viewer,
+    *,
+    model: str | None = None,
+    device_id: str | None = None,
+    where: Where = None,
+    current: Current = True,
+    alarms: Alarms = False,
+    after: str = "",
+    limit: Limit = 100,
+) -> Page[DriftOut]:
+    """Return the last looks at drift, by device: of the versions that devices run."""
+    asked = LooksQuestion(model, device_id, current, alarms)
+    if current:
+        hub.states.before_answer()
+    search = None if where is None else search_of(hub, where)
+    rows, following = page_of_looks(hub.store, asked, search, after=after, limit=limit)
+    if model is not None and not rows:
+        check_model(hub.store, model)  # an empty answer to a slip of the pen would say that all is well
+    return Page(items=[_drift(row) for row in rows], next=following)
 
 
 def _totals(row: VersionTotals) -> TotalsOut:
@@ -65,6 +90,7 @@ def _totals(row: VersionTotals) -> TotalsOut:
         correct=total.correct,
         accuracy=total.correct / total.labelled if total.labelled else None,
         accuracy_interval=_accuracy_interval(total.correct, total.labelled),
+        unknown_labels=total.label_counts.unknown,
         latency_p50_us=quantile_us(total.latency, 0.5),
         latency_p99_us=quantile_us(total.latency, 0.99),
     )

@@ -25,6 +25,7 @@ from hub.api.paging import Limit
 from hub.api.schemas import Name, Page
 from hub.api.services import Hub, HubServices
 from hub.health import alarms_of
+from hub.query.devices import check_model
 from hub.store.state_rows import GroupCount, Groups
 
 router = APIRouter(tags=["health"])
@@ -75,7 +76,10 @@ def health(
 def alarms(hub: Hub, _: Viewer, model: ModelName = None) -> Page[AlarmOut]:
     """Return the drift alarms by model and feature, each with what the devices that alarm share."""
     hub.states.before_answer()
-    return Page(items=[_alarm(alarm) for alarm in alarms_of(hub.store, model)])
+    found = alarms_of(hub.store, model)
+    if model is not None and not found:
+        check_model(hub.store, model)  # an empty answer to a slip of the pen would say that all is well
+    return Page(items=[_alarm(alarm) for alarm in found])
 
 
 def _groups(hub: HubServices, by: str, model: str | None) -> GroupsOut:

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from fleet.rollout.state import Status
 from hub.api.alert_metrics import alert_metrics
 from hub.api.services import HubServices
+from hub.query.quality import devices_with_concept_drift
 from hub.shadows import rollout_shadow
 from hub.telemetry.since_start import LE_S, Answers
 
@@ -134,6 +135,15 @@ def _fleet(hub: HubServices) -> Iterable[Metric]:
     yield gauge("muster_devices_throttled", "Devices that heat or power slowed lately.", throttled)
     yield gauges("muster_devices_running", "Devices by version.", _MODEL_VERSION, bounded(running))
     yield gauges("muster_drift_alarms", "Devices with a drift alarm.", ("model",), alarms)
+    meaning = "Devices on which labels show concept drift of the version that they are to run."
+    yield gauges("muster_concept_drift_alarms", meaning, ("model",), _concept_drift(hub, drifting))
+
+
+def _concept_drift(hub: HubServices, models: Iterable[ModelVersion]) -> dict[tuple[str], float]:
+    """Return on how many devices labels show concept drift, by model; some models in any case."""
+    found = {(model, ""): float(number) for model, number in devices_with_concept_drift(hub.store).items()}
+    alarms = bounded({**dict.fromkeys(models, 0.0), **found})
+    return {(model,): number for (model, _), number in alarms.items()}
 
 
 def _broker(hub: HubServices) -> Iterable[Metric]:
@@ -170,6 +180,8 @@ def _ingest(hub: HubServices) -> Iterable[Metric]:
     meaning = "Messages of devices in quarantine, of which nothing is taken."
     yield counter("muster_messages_ignored", meaning, ingest.floods.ignored)
     yield counter("muster_batches", "Batches of messages that were stored.", ingest.batches)
+    meaning = "Tries to store a batch that failed; it is tried again, and nothing else is taken in."
+    yield counter("muster_failed_writes", meaning, ingest.failed_writes)
     yield gauge("muster_messages_waiting", "Messages that wait to be taken in.", hub.messages_waiting())
     yield gauge("muster_devices_quarantined", "Devices in quarantine.", ingest.floods.quarantined)
 

@@ -16,10 +16,11 @@ from hub.api.quality_schemas import (
 )
 from hub.api.query import Asked
 from hub.api.services import Hub
+from hub.api.turns import IN_TURN
 from hub.query.quality import QualityOf, qualities
 from hub.query.series import References
 
-router = APIRouter(tags=["fleet"], prefix="/fleet")
+router = APIRouter(tags=["fleet"], prefix="/fleet", dependencies=[IN_TURN])
 
 
 @router.get("/quality")
@@ -34,7 +35,7 @@ def quality(hub: Hub, _: Viewer, asked: Asked) -> QualitiesOut:
 def _shown(found: QualityOf) -> QualityOut:
     known, powered = found.quality, found.quality.powered
     return QualityOut(
-        group=found.group,
+        cohort=found.cohort,
         version=found.version,
         answers=known.answers,
         held_out_accuracy=known.held_out,

@@ -39,9 +39,9 @@ class ConceptDriftOut(Schema):
 
 
 class QualityOut(Schema):
-    """How good the answers of one version are, in one group of devices."""
+    """How good the answers of one version are, in one cohort; empty for the whole fleet."""
 
-    group: str
+    cohort: str
     version: int
     answers: int
     held_out_accuracy: float | None

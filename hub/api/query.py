@@ -25,16 +25,19 @@ from hub.api.query_schemas import (
 )
 from hub.api.search import search_of
 from hub.api.services import Hub, HubServices
+from hub.api.turns import IN_TURN
 from hub.query.comparison import comparison, side_of
 from hub.query.devices import check_model
 from hub.query.drift import histograms, matrix
+from hub.query.nothing import check_answer, check_devices
 from hub.query.series import References, series
 from hub.query.sums import MAX_DEVICES, Question, checked_key
+from hub.query.tables import Table
 from hub.query.times import resolution_of, time_range
 from hub.store.rows import DeviceRow
 from hub.store.telemetry_rows import EVERY_DEVICE, HOUR_S, MINUTE_S, ONE_DEVICE
 
-router = APIRouter(tags=["fleet"], prefix="/fleet")
+router = APIRouter(tags=["fleet"], prefix="/fleet", dependencies=[IN_TURN])
 
 _MAX_NAMES = 32
 
@@ -75,7 +78,8 @@ def _asked(
             remedy="Choose among one of them with a target: `where`.",
         )
     key = checked_key(keys[0] if keys else EVERY_DEVICE, hub.settings.group_by)
-    within = time_range(start, to, time.time())
+    now_s = time.time()
+    within = time_range(start, to, now_s)
     finest_s = MINUTE_S if key != ONE_DEVICE and where is None else HOUR_S
     return Question(
         model=model,
@@ -87,6 +91,7 @@ def _asked(
         by_version=BY_VERSION in (by or ()),
         whole=resolution == WHOLE,
         group_by=hub.settings.group_by,
+        now_s=now_s,
     )
 
 
@@ -99,6 +104,7 @@ def query(
 ) -> SeriesOut | StreamingResponse:
     """Return metrics of a model over time, by cohort, version or device."""
     table = series(hub.store, asked, metric, _references(hub, asked), features=feature or ())
+    table = _checked(hub, asked, table)
     if form is not Form.JSON:
         return exported(table, form, f"{asked.model}-series")
     items = [dict(row) for row in table.rows]
@@ -111,6 +117,7 @@ def drift_matrix(
 ) -> MatrixOut | StreamingResponse:
     """Return how far each feature of each cohort was from its reference, in each span of time."""
     table = matrix(hub.store, asked, metric, _references(hub, asked), features=feature or ())
+    table = _checked(hub, asked, table)
     if form is not Form.JSON:
         return exported(table, form, f"{asked.model}-drift")
     items = [MatrixCellOut(**row) for row in table.rows]
@@ -121,7 +128,8 @@ def drift_matrix(
 def drift_histograms(hub: Hub, _: Viewer, asked: Asked, feature: Features = None) -> HistogramsOut:
     """Return what devices counted of each feature, over the whole time range, beside the reference."""
     asked = msgspec.structs.replace(asked, key=EVERY_DEVICE)
-    found = histograms(hub.store, asked, _references(hub, asked), features=feature or ())
+    found = list(histograms(hub.store, asked, _references(hub, asked), features=feature or ()))
+    check_answer(hub.store, asked, found)
     return HistogramsOut(**_span(asked), items=[HistogramOut(**one) for one in found])
 
 
@@ -144,16 +152,33 @@ def compare(
     asked = Question(model, within, resolution_s, group_by=hub.settings.group_by)
     sides = side_of(left), side_of(right)
     table = comparison(hub.store, asked, sides, lambda where: _meant(hub, where), _references(hub, asked))
+    rows = list(table.rows)
+    for side, samples in zip(sides, ("left_samples", "right_samples"), strict=True):
+        if side.version is not None and not any(row[samples] for row in rows):
+            hub.store.version(model, side.version)
     if form is not Form.JSON:
-        return exported(table, form, f"{model}-comparison")
-    items = [DifferenceOut(**row) for row in table.rows]
+        return exported(Table(table.columns, rows), form, f"{model}-comparison")
+    items = [DifferenceOut(**row) for row in rows]
     return ComparisonOut(**_span(asked), confidence=CONFIDENCE, items=items)
 
 
+def _checked(hub: HubServices, asked: Question, table: Table) -> Table:
+    """Return an answer, unless it is empty for a reason that is told in place of it."""
+    rows = list(table.rows)
+    check_answer(hub.store, asked, rows)
+    return Table(table.columns, rows)
+
+
 def _meant(hub: HubServices, where: str | None) -> dict[str, DeviceRow]:
-    """Return the devices that a target means, or all; of too many only the first, still too many."""
-    found = search_of(hub, where).devices()
-    return {row.device_id: row for row in islice(found, MAX_DEVICES + 1)}
+    """Return the devices that a target means, or all; of too many only the first, still too many.
+
+    Raises:
+        NotFound: It means none.
+    """
+    found = {row.device_id: row for row in islice(search_of(hub, where).devices(), MAX_DEVICES + 1)}
+    if where is not None:
+        check_devices(found, where)
+    return found
 
 
 def _references(hub: HubServices, asked: Question) -> References:

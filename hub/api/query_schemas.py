@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hub.api.schemas import Schema
+from hub.api.schemas import CauseOut, Schema
 
 
 class SeriesOut(Schema):
@@ -83,3 +83,18 @@ class ComparisonOut(Schema):
     end_s: float
     confidence: float
     items: list[DifferenceOut]
+
+
+class TimelineEntryOut(Schema):
+    """One thing that happened to a device; ``at_s`` is the hub's time, ``device_at_s`` the device's."""
+
+    at_s: float
+    device_at_s: float | None
+    kind: str
+    text: str
+    model: str | None
+    version: int | None
+    deployment_id: str | None
+    state: str | None
+    cause: CauseOut | None
+    by: str | None

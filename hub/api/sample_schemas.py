@@ -41,7 +41,11 @@ class CapturedOut(Schema):
 
 
 class CaptureOut(Schema):
-    """One device's policy."""
+    """One device's policy, and how it goes as the device told last.
+
+    ``waiting`` is how many samples the hub does not have yet; ``dropped`` how many were not captured that
+    would have been, by cause, since the agent's start.
+    """
 
     device_id: str
     model: str
@@ -54,6 +58,8 @@ class CaptureOut(Schema):
     drifted: bool
     random_share: float
     redaction: str | None
+    waiting: int | None
+    dropped: dict[str, int]
 
 
 class SampleOut(Schema):

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Depends, Query, Response
 
-from fleet.protocol.capture import MILLION, CapturePolicy
+from fleet.protocol.capture import MILLION, CapturePolicy, SampleCounts
 from fleet.protocol.errors import InvalidInput, NotFound
 from fleet.protocol.samples import Reason
 from hub.api.auth import Operator
@@ -23,8 +23,9 @@ from hub.api.sample_schemas import (
     SampleOut,
 )
 from hub.api.schemas import Name, Page
+from hub.api.search import search_of
 from hub.api.services import Hub, HubServices
-from hub.query.devices import Search, check_model
+from hub.query.devices import check_model
 from hub.sample_export import export
 from hub.store.rows import DeviceRow
 from hub.store.sample_rows import CaptureRow, SampleFilter, SampleRow
@@ -46,7 +47,7 @@ def set_capture(model: Name, body: CaptureIn, hub: Hub, caller: Operator) -> Cap
 @router.get("/models/{model}/capture")
 def captures(model: str, hub: Hub, _: Operator) -> list[CaptureOut]:
     """List which devices may capture inputs of a model, and by what policy."""
-    return [_capture_out(row) for row in hub.store.captures(model=model)]
+    return [_capture_out(row, hub.store.device(row.device_id)) for row in hub.store.captures(model=model)]
 
 
 def _wanted(
@@ -68,6 +69,8 @@ def list_samples(
 ) -> Page[SampleOut]:
     """List captured samples, the oldest first, without their inputs."""
     rows = hub.store.samples(wanted, after=number_in(after) or 0, limit=limit)
+    if not rows and after is None:
+        _check_names(hub, wanted)
     following = str(rows[-1].number) if len(rows) == limit else None
     return Page(items=[SampleOut(**msgspec.to_builtins(row)) for row in rows], next=following)
 
@@ -102,7 +105,21 @@ def export_samples(
 def delete_samples(body: DeletionIn, hub: Hub, caller: Operator) -> DeletionOut:
     """Delete samples for good."""
     wanted = SampleFilter(body.model, body.device_id, body.reason, body.since_s, body.until_s)
-    return DeletionOut(deleted=hub.samples.delete(wanted, by=caller.name))
+    deleted = hub.samples.delete(wanted, by=caller.name)
+    if not deleted:
+        _check_names(hub, wanted)
+    return DeletionOut(deleted=deleted)
+
+
+def _check_names(hub: HubServices, wanted: SampleFilter) -> None:
+    """Raise `NotFound` if samples of a model or device that does not exist are asked for.
+
+    Only where none were found: there may be some of what is no more.
+    """
+    if wanted.model is not None:
+        check_model(hub.store, wanted.model)
+    if wanted.device_id is not None:
+        hub.store.device(wanted.device_id)
 
 
 def _bounded(rows: list[SampleRow]) -> list[SampleRow]:
@@ -129,7 +146,7 @@ def _meant(hub: HubServices, body: CaptureIn) -> list[DeviceRow]:
     named = [hub.store.device(device_id) for device_id in dict.fromkeys(body.devices)]
     if body.where is None:
         return named
-    found = Search(hub.store, body.where).devices()
+    found = search_of(hub, body.where).devices()
     return list({row.device_id: row for row in (*named, *found)}.values())
 
 
@@ -152,8 +169,9 @@ def _policy(given: CapturePolicyIn | None) -> CapturePolicy | None:
     return policy
 
 
-def _capture_out(row: CaptureRow) -> CaptureOut:
-    policy = row.policy
+def _capture_out(row: CaptureRow, device: DeviceRow) -> CaptureOut:
+    policy, reported = row.policy, device.reported
+    counts = reported.samples if reported and isinstance(reported.samples, SampleCounts) else None
     return CaptureOut(
         device_id=row.device_id,
         model=row.model,
@@ -166,4 +184,6 @@ def _capture_out(row: CaptureRow) -> CaptureOut:
         drifted=policy.drifted,
         random_share=policy.random_share / MILLION,
         redaction=policy.redaction,
+        waiting=counts.waiting if counts else None,
+        dropped=counts.dropped if counts else {},
     )

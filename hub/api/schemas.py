@@ -219,25 +219,11 @@ class DiagnosticsRequestOut(Schema):
     request_id: str
 
 
-class TimelineEntryOut(Schema):
-    """One thing that happened to a device; ``at_s`` is the hub's time, ``device_at_s`` the device's."""
-
-    at_s: float
-    device_at_s: float | None
-    kind: str
-    text: str
-    model: str | None
-    version: int | None
-    deployment_id: str | None
-    state: str | None
-    cause: CauseOut | None
-    by: str | None
-
-
 class TotalsOut(Schema):
     """What one device did with one version, added up.
 
-    The interval of the accuracy holds the truth with probability 95 %, however often one looks.
+    The interval of the accuracy holds the truth with probability 95 %, however often one looks;
+    ``unknown_labels`` says how often labels came for predictions that the device did not know.
     """
 
     device_id: str
@@ -249,6 +235,7 @@ class TotalsOut(Schema):
     correct: int
     accuracy: float | None
     accuracy_interval: tuple[float, float] | None
+    unknown_labels: int
     latency_p50_us: float | None
     latency_p99_us: float | None
 

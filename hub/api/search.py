@@ -1,4 +1,4 @@
-"""Searching devices for a route: what the target asks of health is brought up to date first."""
+"""Searching devices for a route: what the target asks of health and drift is brought up to date first."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def search_of(hub: HubServices, where: str | None) -> Search:
         InvalidTarget: It cannot be understood, or asks for an attribute or model that nobody has.
     """
     search = Search(hub.store, where)
-    if search.asks_health:
+    if search.asks_state:
         hub.states.before_answer()
     return search

@@ -18,7 +18,8 @@ from hub.api.auth import Viewer
 from hub.api.exports import EXPORTS, Form, Wanted, exported
 from hub.api.paging import Limit
 from hub.api.query import From, Resolution, To
-from hub.api.schemas import CauseOut, Page, TimelineEntryOut
+from hub.api.query_schemas import TimelineEntryOut
+from hub.api.schemas import CauseOut, Page
 from hub.api.services import Hub
 from hub.query.tables import Column, Kind, Table
 from hub.query.timeline import Entry, timeline

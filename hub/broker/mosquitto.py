@@ -2,7 +2,9 @@
 
 Settings that matter, with what happens without them (measured; see ``docs/reference/brokers.md``):
 
-- ``persistence``, ``autosave_on_changes``, ``autosave_interval 1``: a killed broker forgets every queue.
+- ``persistence``, ``autosave_interval 1``: a killed broker forgets every queue; with them, its last second.
+- ``autosave_on_changes false``: with it, everything is written at each change, and the hub is given 130
+  messages a second in place of 40,000.
 - ``max_queued_messages``: from 1,000 messages on, a queue drops silently.
 - ``set_tcp_nodelay``: connecting takes tens of milliseconds.
 - ``use_username_as_clientid``: an account could take over the session of another.
@@ -36,7 +38,7 @@ per_listener_settings false
 allow_anonymous false
 retain_available false
 persistence true
-autosave_on_changes true
+autosave_on_changes false
 autosave_interval 1
 max_queued_messages 100000
 max_queued_bytes 268435456

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import re
-import time
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
-from fleet.protocol.errors import InvalidInput
+from fleet.alerts.alert import Severity
 from fleet.protocol.names import checked_name
 from hub.cli.client import client_of
 from hub.cli.hub import DEFAULT_HOME, Home
-from hub.cli.output import JsonFlag, ago, console, print_table, show
+from hub.cli.output import JsonFlag, ago, console, print_table, show, utc
+from hub.durations import duration_s
 
 app = typer.Typer(help="See what is wrong in the fleet, silence it, take care of it.", no_args_is_help=True)
-
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
 
 Key = Annotated[str, typer.Argument(help="The alert's key, as the list shows it.")]
 
@@ -41,7 +37,7 @@ def list_(
         "silence": "silence",
         "acknowledged_by": "taken by",
     }
-    print_table(rows, columns, as_json=as_json)
+    print_table(rows, columns, as_json=as_json, empty="No alert is open; --all lists those that ended.")
     if not as_json:
         for row in rows:
             if row["state"] != "RESOLVED":
@@ -71,9 +67,10 @@ def ack(
 @app.command()
 def silence(
     context: typer.Context,
-    duration: Annotated[str, typer.Option("--for", help="How long: 90s, 30m, 2h or 7d.")],
+    duration: Annotated[str, typer.Option("--for", help="How long: 90s, 30min, 2h or 7d.")],
     reason: Annotated[str, typer.Option(help="Why; shown with the silence.")],
     kind: Annotated[list[str] | None, typer.Option(help="Alerts of this kind; repeat for more.")] = None,
+    severity: Annotated[list[Severity] | None, typer.Option(help="Repeat for both.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="About this model; repeat for more.")] = None,
     key: Annotated[list[str] | None, typer.Option(help="With this key; repeat for more.")] = None,
     device: Annotated[str | None, typer.Option(help="That concern no device but this.")] = None,
@@ -82,10 +79,11 @@ def silence(
     """Let nobody be told of some alerts for a while; they stay visible."""
     body = {
         "kinds": kind or [],
+        "severities": [one.value for one in severity or []],
         "models": model or [],
         "keys": key or [],
         "device": device,
-        "for_s": _seconds(duration),
+        "for_s": duration_s(duration),
         "reason": reason,
     }
     made = client_of(context).post("/silences", body)
@@ -104,9 +102,9 @@ def silences(
         for row in rows:
             conditions = [*row["kinds"], *row["severities"], *row["models"], *row["keys"]]
             row["what"] = ", ".join([*conditions, *filter(None, [row["device"]])])
-            row["until"] = _at(row["ends_at_s"]) + (f", by {row['ended_by']}" if row["ended_by"] else "")
+            row["until"] = utc(row["ends_at_s"]) + (f", by {row['ended_by']}" if row["ended_by"] else "")
     columns = {"number": "silence", "what": "what", "until": "until", "by": "by", "reason": "because"}
-    print_table(rows, columns, as_json=as_json)
+    print_table(rows, columns, as_json=as_json, empty="Nothing is silenced.")
 
 
 @app.command()
@@ -145,6 +143,8 @@ def check(home: Home = DEFAULT_HOME) -> None:
     if not (home / ALERTS_FILE).exists():
         _out(f"There is no {home / ALERTS_FILE}: alerts are shown, and nobody is told.")
         return
+    if not settings.receiver:
+        _out(f"{home / ALERTS_FILE} names no receiver: alerts are shown, and nobody is told.")
     for receiver in settings.receiver:
         _out(f"{receiver.name}: {receiver.kind}")
     for route in settings.routes:
@@ -154,7 +154,7 @@ def check(home: Home = DEFAULT_HOME) -> None:
 
 def _print(alert: dict[str, Any]) -> None:
     """Print an alert in lines that can be copied as they stand."""
-    _out(f"{alert['key']}  {alert['severity']}  {alert['state']}  since {_at(alert['started_at_s'])}")
+    _out(f"{alert['key']}  {alert['severity']}  {alert['state']}  since {utc(alert['started_at_s'])}")
     _out(alert["sentence"])
     for line in alert["evidence"]:
         _out(f"  evidence: {line}")
@@ -183,24 +183,13 @@ def _print(alert: dict[str, Any]) -> None:
 
 
 def _print_silence(silence: dict[str, Any]) -> None:
-    _out(f"Silence {silence['number']} ends at {_at(silence['ends_at_s'])}.")
+    _out(f"Silence {silence['number']} ends at {utc(silence['ends_at_s'])}.")
 
 
 def _print_trouble(receiver: dict[str, Any]) -> None:
     if receiver["given_up"] or receiver["error"]:
         counts = f"{receiver['waiting']} messages wait, {receiver['given_up']} were given up"
         _out(f"receiver {receiver['name']}: {counts}. {receiver['error'] or ''}".rstrip())
-
-
-def _seconds(duration: str) -> int:
-    found = _DURATION.fullmatch(duration)
-    if found is None:
-        raise InvalidInput(f"{duration!r:.40} is no duration.", remedy="Use for example 90s, 30m, 2h or 7d.")
-    return int(found[1]) * _UNITS_S[found[2]]
-
-
-def _at(unix_s: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix_s))
 
 
 def _path(key: str) -> str:

@@ -15,7 +15,7 @@ import typer
 
 from fleet.protocol.errors import InvalidInput, StorageError
 from hub.cli.client import Client
-from hub.cli.output import print_json
+from hub.cli.output import console, print_json
 
 
 class Form(StrEnum):
@@ -59,6 +59,8 @@ def form_of(form: Form | None, out: Path | None, *, as_json: bool) -> Form:
             "A table is for people to look at.", remedy="Write json, csv or parquet to a file."
         )
     if form is not None:
+        if as_json and form is not Form.JSON:
+            raise InvalidInput(f"--json and --format {form.value} contradict each other.")
         return form
     if as_json:
         return Form.JSON
@@ -98,6 +100,7 @@ def give(
             raise InvalidInput("Parquet is not for a terminal.", remedy="Add --out FILE.")
         with client.stream(path, format=form.value, **parameters) as parts:
             write_parts(out, parts)
+        _tell(out)
         return
     give_value(client.get(path, **parameters), form, out, draw)
 
@@ -110,6 +113,12 @@ def give_value(answer: Any, form: Form, out: Path | None, draw: Callable[[Any], 
         print_json(answer)
     else:
         write_parts(out, [json.dumps(answer, indent=2).encode(), b"\n"])
+        _tell(out)
+
+
+def _tell(out: Path | None) -> None:
+    if out is not None:
+        console.out(f"The answer is in {out}, {out.stat().st_size:,} bytes.", highlight=False)
 
 
 def write_parts(out: Path | None, parts: Iterable[bytes]) -> None:

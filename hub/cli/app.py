@@ -14,6 +14,7 @@ from hub.cli import alerts, datasets, devices, fleet, hub, models, remote, rollo
 from hub.cli.client import Connection
 from hub.cli.convert import convert
 from hub.cli.demo import demo
+from hub.cli.output import harmless
 
 app = typer.Typer(
     name="muster",
@@ -69,7 +70,8 @@ def run() -> int:
     try:
         app()
     except MusterError as error:
-        print(f"error: {error} [{error.code}]", file=sys.stderr)  # noqa: T201 - a command line speaks on stderr
+        told = harmless(f"error: {error} [{error.code}]")
+        print(told, file=sys.stderr)  # noqa: T201 - a command line speaks on stderr
         return 1
     except KeyboardInterrupt:
         return 130

@@ -75,6 +75,16 @@ def client_of(context: typer.Context) -> Client:
     return connection.client()
 
 
+class Answer(dict[str, Any]):
+    """An object of the hub's JSON; asked for a field that it lacks, it says that the two do not fit."""
+
+    def __missing__(self, field: str) -> Any:
+        raise HubUnavailable(
+            f"The hub's answer has no {field!r:.60}, which this command needs.",
+            remedy="Are the two of the same release? `pip show muster` tells, here and where the hub runs.",
+        )
+
+
 class Client:
     """Speaks to the hub's API with one token.
 
@@ -150,7 +160,7 @@ class Client:
             page = self.get(path, after=after, **parameters)
             try:
                 items, after = page["items"], page["next"]
-            except (KeyError, TypeError) as error:
+            except (HubUnavailable, TypeError) as error:
                 raise HubUnavailable(f"The server at {self._url} is not a Muster hub.") from error
             yield from items
             if after is None:
@@ -159,7 +169,7 @@ class Client:
     def _json(self, method: str, path: str, **arguments: Any) -> Any:
         response = self._answer(method, path, **arguments)
         try:
-            return response.json()
+            return response.json(object_hook=Answer)
         except ValueError as error:
             raise _no_hub(response) from error
 

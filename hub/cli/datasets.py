@@ -31,7 +31,9 @@ def add(
 def list_(context: typer.Context, as_json: JsonFlag = False) -> None:
     """List the registered datasets."""
     columns = {"name": "name", "samples": "samples", "feature_shape": "shape", "sha256": "SHA-256"}
-    print_table(client_of(context).pages("/datasets"), columns, as_json=as_json)
+    rows = client_of(context).pages("/datasets")
+    empty = "There are no datasets. `muster dataset add NAME FILE` uploads one."
+    print_table(rows, columns, as_json=as_json, empty=empty)
 
 
 def _print(dataset: dict[str, Any]) -> None:

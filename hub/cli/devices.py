@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +10,7 @@ from fleet.protocol.names import checked_name
 from hub.cli.boards import print_board
 from hub.cli.client import client_of
 from hub.cli.measurements import print_device_measurements
-from hub.cli.output import JsonFlag, ago, console, print_table, show
+from hub.cli.output import JsonFlag, ago, console, print_table, show, utc
 from hub.cli.remote import print_wishes
 from hub.cli.timeline import print_timeline
 
@@ -44,7 +43,8 @@ def list_(context: typer.Context, as_json: JsonFlag = False) -> None:
         "attributes": "attributes",
         "last_seen_at_s": "seen",
     }
-    print_table(rows, columns, as_json=as_json)
+    empty = "There are no devices. `muster device token` makes a token with which one can enrol."
+    print_table(rows, columns, as_json=as_json, empty=empty)
 
 
 @app.command("show")
@@ -70,6 +70,7 @@ def _print(device: dict[str, Any]) -> None:
     )
     for reason in device["reasons"]:
         console.print(f"  {reason}")
+    _print_itself(device)
     if device["tags"]:
         console.print(f"tags:      {', '.join(device['tags'])}")
     if device["quarantine"]:
@@ -104,8 +105,17 @@ def _print(device: dict[str, Any]) -> None:
     print_timeline(device["timeline"])
 
 
+def _print_itself(device: dict[str, Any]) -> None:
+    """Print what targets ask for: what the device was enrolled with, and what it says of itself."""
+    if device["attributes"]:
+        attributes = ", ".join(f"{key}={value}" for key, value in device["attributes"].items())
+        console.print(f"enrolled:  {attributes}", markup=False)
+    if device["agent_version"]:  # it has announced itself
+        runtimes = (f"{name} {version}" for name, version in device["runtimes"].items())
+        said = [device["hardware"], device["architecture"], f"agent {device['agent_version']}", *runtimes]
+        console.print(f"machine:   {', '.join(filter(None, said))}", markup=False)
+
+
 def _until(quarantine: dict[str, Any]) -> str:
-    since, until = (
-        time.strftime("%Y-%m-%d %H:%M", time.localtime(quarantine[edge])) for edge in ("since_s", "until_s")
-    )
+    since, until = utc(quarantine["since_s"]), utc(quarantine["until_s"])
     return f"since {since} nothing that it sends is taken, because it was too much; until {until}"

@@ -41,5 +41,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
         "hardware": "hardware",
         "last_seen_at_s": "seen",
     }
-    print_table(rows, columns, as_json=False)
+    print_table(
+        rows, columns, as_json=False, empty="No device is meant; `muster device list` shows those there are."
+    )
     console.print(f"{len(rows)} device{'s' * (len(rows) != 1)}")

@@ -26,17 +26,32 @@ from hub.cli.answers import (
 from hub.cli.client import Client, client_of
 from hub.cli.fleet_picture import draw_drift
 from hub.cli.fleet_query import span_name
+from hub.cli.looks import SHOWN, print_looks, strongest_first
 from hub.cli.output import JsonFlag, console, print_table
 
 _MAX_COLUMNS = 24
+DEFAULT_METRIC = "psi"
+PAGE = 500
+"""Devices of a page of the last looks."""
 
 
 def drift(
     context: typer.Context,
     matrix: Annotated[bool, typer.Option("--matrix", help="Show feature x cohort x time.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw histograms and a heat map, as PNG.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw histograms and a heat map: .png, .svg or .pdf.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
-    metric: Annotated[str, typer.Option(help="psi, ks, wasserstein, jensen_shannon, …")] = "psi",
+    alarms: Annotated[bool, typer.Option("--alarms", help="Last looks: only raised alarms.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Last looks: a row for every feature.")] = False,
+    former: Annotated[
+        bool, typer.Option("--former", help="Last looks: also of versions that devices run no more.")
+    ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Most devices of the last looks; {SHOWN} in a table, all in JSON."),
+    ] = None,
+    metric: Annotated[str, typer.Option(help="psi, ks, wasserstein, jensen_shannon, …")] = DEFAULT_METRIC,
     by: ByOption = None,
     where: WhereOption = None,
     version: VersionOption = None,
@@ -53,8 +68,23 @@ def drift(
     if not matrix and plot is None:
         if wanted in {Form.CSV, Form.PARQUET}:
             raise InvalidInput("The last looks are given as a table or JSON.", remedy="Add --matrix.")
-        give_value(list(client.pages("/drift", model=model)), wanted, out, _print_looks)
+        narrowed = (by, version, feature, resolution, start, to)
+        if metric != DEFAULT_METRIC or any(value is not None and value != [] for value in narrowed):
+            raise InvalidInput(
+                "The last looks are narrowed by --model and --where only.",
+                remedy="Add --matrix, or --plot FILE.",
+            )
+        rows = client.pages("/drift", model=model, where=where, alarms=alarms, current=not former, limit=PAGE)
+        if wanted is Form.TABLE:
+            print_looks(rows, limit or SHOWN, every=every)
+        else:
+            give_value(strongest_first(rows, limit)[0], wanted, out, console.print)
         return
+    if alarms or every or former or limit is not None:
+        raise InvalidInput(
+            "--alarms, --all, --former and --limit are of the last looks.",
+            remedy="Leave out --matrix and --plot.",
+        )
     if model is None:
         raise InvalidInput("It is not said which model is meant.", remedy="Add --model NAME.")
     asked: dict[str, Any] = {
@@ -81,7 +111,7 @@ def _plot(client: Client, asked: dict[str, Any], file: Path) -> None:
     only = {name: value for name, value in asked.items() if name not in {"metric", "by", "resolution"}}
     counted = client.get("/fleet/drift/histograms", **only)
     start, end = span_name(counted["start_s"], 60), span_name(counted["end_s"], 60)
-    draw_drift(file, counted, cells, title=f"{asked['model']}, {start} to {end}")
+    draw_drift(file, counted, cells, title=f"{asked['model']}, {start} to {end} UTC")
     console.out(f"The picture is in {file}.", highlight=False)
 
 
@@ -99,34 +129,10 @@ def _print_matrix(answer: dict[str, Any]) -> None:
         row["samples"] += cell["samples"]
         row[str(cell["start_s"])] = cell["value"]
     columns = {"feature": "feature", "cohort": "cohort", "version": "version", "samples": "values"}
-    columns |= {str(start_s): span_name(start_s, answer["resolution_s"]) for start_s in starts}
-    print_table(rows.values(), columns, as_json=False, title=f"{answer['metric']} against the reference")
+    is_whole = starts == [int(answer["start_s"])]
+    for start_s in starts:
+        columns[str(start_s)] = "in all" if is_whole else span_name(start_s, answer["resolution_s"])
+    title = f"{answer['metric']} against the reference, times in UTC"
+    print_table(rows.values(), columns, as_json=False, title=title)
     if left_out:
         console.print(f"{left_out} earlier spans are not shown; --format csv has them.")
-
-
-def _print_looks(rows: list[dict[str, Any]]) -> None:
-    flat = [
-        {
-            "device": row["device_id"],
-            "runs": f"{row['model']} {row['version']}",
-            "strength": f"{feature['evidence']:.1f} / {feature['threshold']:.1f}",
-            "most": f"{feature['share']:.0%} {feature['split']}, not {feature['expected']:.0%}",
-            "moved": "" if feature["wasserstein"] is None else f"{feature['wasserstein']:.2f} σ",
-            **feature,
-        }
-        for row in rows
-        for feature in row["features"]
-    ]
-    columns = {
-        "device": "device",
-        "runs": "runs",
-        "feature": "feature",
-        "alarm": "alarm",
-        "strength": "evidence / needed",
-        "most": "most of it",
-        "distance": "KS",
-        "moved": "moved",
-        "samples": "values",
-    }
-    print_table(flat, columns, as_json=False)

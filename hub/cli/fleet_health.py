@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from fleet.health import NO_VERSION
+from fleet.protocol.errors import InvalidInput
 from hub.cli.client import client_of
 from hub.cli.output import JsonFlag, ago, console, print_table, show
 
@@ -17,13 +18,17 @@ ModelOption = Annotated[str | None, typer.Option(help="Only devices that run thi
 
 def health(
     context: typer.Context,
-    by: Annotated[str | None, typer.Option(help="state, version, or an attribute: site, hardware, …")] = None,
+    by: Annotated[
+        list[str] | None, typer.Option(help="One of: state, version, or an attribute: site, hardware, …")
+    ] = None,
     model: ModelOption = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Most devices that are listed.")] = 20,
     as_json: JsonFlag = False,
 ) -> None:
     """Show the fleet's health: counts, groups, and devices that are not well."""
-    answer = client_of(context).get("/fleet/health", by=by, model=model, limit=limit)
+    if by and len(by) > 1:
+        raise InvalidInput("Health is grouped by one thing at a time.", remedy="Give --by once.")
+    answer = client_of(context).get("/fleet/health", by=by[0] if by else None, model=model, limit=limit)
     show(answer, as_json=as_json, draw=_print_health)
 
 
@@ -35,7 +40,8 @@ def alarms(context: typer.Context, model: ModelOption = None, as_json: JsonFlag 
 
 def _print_health(answer: dict[str, Any]) -> None:
     console.print(f"{answer['devices']} devices, {answer['online']} online")
-    console.print(_counts(answer["by_health"]))
+    if answer["devices"]:
+        console.print(_counts(answer["by_health"]))
     if answer["waiting"]:
         console.print(f"{answer['waiting']} devices changed and are still to be judged")
     for model in answer["models"]:

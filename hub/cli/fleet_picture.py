@@ -7,12 +7,14 @@ Renslow 2018), and reference and current differ in more than colour: one is fill
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fleet.protocol.errors import InvalidConfiguration, NotFound
+from fleet.protocol.errors import InvalidConfiguration, InvalidInput, NotFound
 from hub.cli.answers import write_parts
 from hub.cli.picture_data import HeatMap, Panel, Picture, picture_of
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 130
+FORMS = ("png", "svg", "pdf")
 _REFERENCE = "#b8b8b8"
 _CURRENT = "#0072b2"
 _COLUMNS = 3
@@ -30,7 +33,7 @@ _MAX_NAME = 24
 
 
 def draw_drift(file: Path, histograms: dict[str, Any], matrix: dict[str, Any], *, title: str) -> None:
-    """Draw a picture and write it as PNG.
+    """Draw a picture and write it in the form that the file's ending names.
 
     Args:
         file: Where to.
@@ -39,17 +42,42 @@ def draw_drift(file: Path, histograms: dict[str, Any], matrix: dict[str, Any], *
         title: What is shown.
 
     Raises:
+        InvalidInput: The ending names no form of pictures.
         InvalidConfiguration: The extra ``plot`` is not installed.
         NotFound: There is nothing to draw.
         StorageError: The file cannot be written.
     """
+    form = file.suffix.removeprefix(".").lower()
+    if form not in FORMS:
+        raise InvalidInput(
+            f"Pictures are not written as {file.name!r:.80}.", remedy=f"End it in .{', .'.join(FORMS)}."
+        )
     picture = picture_of(histograms["items"], matrix["items"], matrix["metric"])
     if picture is None:
         raise NotFound("Nothing was counted in this time.", remedy="Ask for a longer range: --from -7d.")
-    figure = drawn(picture, f"{title}, version {picture.version}", matrix["metric"])
     data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=DOTS_PER_INCH)
+    with _plain_names():
+        figure = drawn(picture, f"{title}, version {picture.version}", matrix["metric"])
+        figure.savefig(data, format=form, dpi=DOTS_PER_INCH)
     write_parts(file, [data.getvalue()])
+
+
+@contextlib.contextmanager
+def _plain_names() -> Iterator[None]:
+    """Draw texts as they stand: a site or feature with two dollar signs is no formula."""
+    try:
+        from matplotlib import rc_context
+    except ImportError as error:
+        raise _without_matplotlib() from error
+    with rc_context({"text.parse_math": False}):
+        yield
+
+
+def _without_matplotlib() -> InvalidConfiguration:
+    return InvalidConfiguration(
+        "Pictures are drawn by matplotlib, which is not installed.",
+        remedy="Install the extra `plot`: pip install 'muster[plot]'.",
+    )
 
 
 def drawn(picture: Picture, title: str, metric: str) -> Figure:
@@ -63,17 +91,16 @@ def drawn(picture: Picture, title: str, metric: str) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InvalidConfiguration(
-            "Pictures are drawn by matplotlib, which is not installed.",
-            remedy="Install the extra `plot`: pip install 'muster[plot]'.",
-        ) from error
-    rows = math.ceil(len(picture.panels) / _COLUMNS)
+        raise _without_matplotlib() from error
+    columns = _COLUMNS if len(picture.panels) != 4 else 2  # two rows of two leave no gap
+    columns = min(columns, len(picture.panels))
+    rows = math.ceil(len(picture.panels) / columns)
     map_inches = 1.9 + 0.32 * len(picture.heat_map.features)
     figure = Figure(figsize=(11.0, 0.9 + rows * _PANEL_INCHES + map_inches), layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=[rows * _PANEL_INCHES + 0.5, map_inches])
     above, below = parts
     figure.suptitle(title, fontsize=13, fontweight="bold")
-    axes = above.subplots(rows, _COLUMNS, squeeze=False)
+    axes = above.subplots(rows, columns, squeeze=False)
     for place, one in enumerate(axes.flat):
         if place < len(picture.panels):
             _draw_panel(one, picture.panels[place])
@@ -116,6 +143,10 @@ def _draw_map(figure: Any, found: HeatMap, metric: str) -> None:
 
     axes = figure.subplots()
     values = np.array([[math.nan if value is None else value for value in row] for row in found.values])
+    if np.isnan(values).all():  # nothing, or a metric that these features do not have
+        axes.set_axis_off()
+        axes.set_title(f"there is no {metric} of what was counted", fontsize=10, loc="left")
+        return
     colours = colormaps["cividis"].with_extremes(bad="#e6e6e6")
     image = axes.imshow(values, aspect="auto", cmap=colours, vmin=0.0, interpolation="nearest")
     turned = 60 if len(found.cohorts) > 8 else 0

@@ -33,11 +33,11 @@ def _print_quality(answer: dict[str, Any]) -> None:
         return
     rows = [
         {
-            "group": item["group"],
+            "cohort": item["cohort"],
             "version": item["version"],
             "answers": item["answers"],
             "held_out": _percent(item["held_out_accuracy"]),
-            "estimated": _interval(item["estimated_accuracy"]),
+            "estimated": _interval(item["estimated_accuracy"]) + (" ?" if item["doubts"] else ""),
             "labelled": item["labelled"],
             "by_labels": _interval(item["labelled_accuracy"]),
             "by_both": _interval(item["powered_accuracy"]),
@@ -46,7 +46,7 @@ def _print_quality(answer: dict[str, Any]) -> None:
         for item in items
     ]
     columns = {
-        "group": "group",
+        "cohort": "cohort",
         "version": "version",
         "answers": "answers",
         "held_out": "held-out",
@@ -56,11 +56,11 @@ def _print_quality(answer: dict[str, Any]) -> None:
         "by_both": "by both",
         "drift": "concept drift",
     }
-    if not any(item["group"] for item in items):
-        columns.pop("group")
+    if not any(item["cohort"] for item in items):
+        columns.pop("cohort")
     print_table(rows, columns, as_json=False)
     for item in items:
-        name = f"{item['group']}, version" if item["group"] else "Version"
+        name = f"{item['cohort']}, version" if item["cohort"] else "Version"
         for sentence in item["sentences"]:
             console.print(f"{name} {item['version']}: {sentence}", markup=False)
 
@@ -78,7 +78,8 @@ def _interval(estimate: dict[str, float] | None) -> str:
 def _drift(item: dict[str, Any]) -> str:
     test = item["concept_drift"]
     if item["concept_drift_devices"]:
-        return f"on {len(item['concept_drift_devices'])} devices" if item["group"] == "" else "alarm"
+        number = len(item["concept_drift_devices"])
+        return f"on {number} device{'s' * (number != 1)}" if item["cohort"] == "" else "alarm"
     if test is None:
         return "–"
     return "alarm" if test["alarm"] else ("no" if test["looks"] else "too few labels")

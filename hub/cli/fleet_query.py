@@ -74,9 +74,9 @@ def compare(
 
 
 def span_name(start_s: float, resolution_s: int) -> str:
-    """Return the start of a span as people read it, by the clock here."""
+    """Return the start of a span as people read it; in UTC, in which spans begin and ``--from`` is read."""
     form = "%Y-%m-%d" if resolution_s >= 86400 else "%m-%d %H:%M"
-    return time.strftime(form, time.localtime(start_s))
+    return time.strftime(form, time.gmtime(start_s))
 
 
 def _print_series(answer: dict[str, Any]) -> None:
@@ -85,9 +85,9 @@ def _print_series(answer: dict[str, Any]) -> None:
         console.print("Nothing was counted in this time.")
         return
     for row in rows:
-        row["when"] = span_name(row.pop("start_s"), answer["resolution_s"])
-    names = [name for name in rows[0] if name != "when"]
-    print_table(rows, {name: name for name in ["when", *names]}, as_json=False)
+        row["when"] = span_name(row["start_s"], answer["resolution_s"])
+    names = [name for name in rows[0] if name not in {"when", "start_s"}]
+    print_table(rows, {"when": "when (UTC)", **{name: name for name in names}}, as_json=False)
 
 
 def _print_comparison(answer: dict[str, Any]) -> None:

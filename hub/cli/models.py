@@ -93,7 +93,9 @@ def list_(
         "dataset": "dataset",
         "created_at_s": "created",
     }
-    print_table(client_of(context).pages("/models", model=model), columns, as_json=as_json)
+    rows = client_of(context).pages("/models", model=model)
+    empty = "There are no models. `muster model train` and `muster model register` make one."
+    print_table(rows, columns, as_json=as_json, empty=empty)
 
 
 @app.command("show")

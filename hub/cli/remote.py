@@ -12,7 +12,7 @@ from fleet.protocol.errors import HubUnavailable, InvalidInput, NotFound, Storag
 from fleet.protocol.names import checked_name
 from fleet.protocol.wishes import LogLevel
 from hub.cli.client import Client, client_of
-from hub.cli.output import JsonFlag, console, show
+from hub.cli.output import JsonFlag, console, show, utc
 
 POLL_S = 0.3
 OWN = "default"
@@ -123,7 +123,7 @@ def print_wishes(device: dict[str, Any]) -> None:
     wishes = device["wishes"]
     console.out(f"log level: {wishes['log_level'] or 'as the device is set'}", highlight=False)
     held = wishes["held"]
-    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(held["at_s"])) if held else ""
+    since = utc(held["at_s"]) if held else ""
     reason = f": {held['reason']}" if held and held["reason"] else ""
     told = f"held by {held['by']} since {since}{reason}" if held else "not held by the hub"
     console.out(f"updates:   {told}", highlight=False)

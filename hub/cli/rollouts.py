@@ -16,7 +16,7 @@ from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.errors import MusterError
 from fleet.rollout.state import FINAL
 from hub.cli.client import client_of
-from hub.cli.output import JsonFlag, console, print_table, show
+from hub.cli.output import JsonFlag, console, print_table, show, utc
 from hub.cli.rollout_plans import plan as plan_command
 from hub.cli.rollout_plans import read_text, schema
 
@@ -85,7 +85,9 @@ def list_(
         "counts": "devices",
         "created_at_s": "created",
     }
-    print_table(client_of(context).pages("/rollouts", model=model), columns, as_json=as_json)
+    rows = client_of(context).pages("/rollouts", model=model)
+    empty = "There are no rollouts. `muster rollout create MODEL VERSION` makes one."
+    print_table(rows, columns, as_json=as_json, empty=empty)
 
 
 @app.command()
@@ -198,7 +200,7 @@ def _print_status(rollout: dict[str, Any]) -> None:
     if rollout["shadow"] is not None:
         console.print(_shadow_line(rollout["shadow"]))
     for line in rollout["history"]:
-        console.print(f"  {time.strftime('%H:%M:%S', time.localtime(line['at_s']))}  {line['text']}")
+        console.print(f"  {utc(line['at_s'])}  {line['text']}")
 
 
 def _picture(rollout: dict[str, Any]) -> Table:

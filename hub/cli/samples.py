@@ -99,7 +99,8 @@ def list_(
         "size_bytes": "bytes",
     }
     rows = client_of(context).pages("/samples", **_filter(model, device, reason))
-    print_table(rows, columns, as_json=as_json)
+    empty = "There are no such samples. `muster model capture` lets devices capture some."
+    print_table(rows, columns, as_json=as_json, empty=empty)
 
 
 @app.command("export")
@@ -189,7 +190,10 @@ def _print_captures(rows: list[dict[str, Any]], *, as_json: bool) -> None:
         "bytes_per_day": "bytes a day",
         "sample_bytes": "bytes a sample",
         "redaction": "redaction",
+        "waiting": "waiting",
+        "dropped": "dropped",
         "by": "by",
         "at_s": "since",
     }
-    print_table(rows, columns, as_json=as_json)
+    empty = "No device captures inputs of this model. Give --device or --where, and what to capture."
+    print_table(rows, columns, as_json=as_json, empty=empty)

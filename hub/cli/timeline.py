@@ -12,14 +12,13 @@ from hub.cli.answers import (
     FormOption,
     FromOption,
     OutOption,
-    ResolutionOption,
     ToOption,
     form_of,
     give,
     give_value,
 )
 from hub.cli.client import client_of
-from hub.cli.output import JsonFlag, print_table
+from hub.cli.output import JsonFlag, print_table, utc
 
 
 def timeline(
@@ -29,7 +28,9 @@ def timeline(
         list[str] | None,
         typer.Option(help="deployment, incident, window, alarm, order or action; repeat. All if left out."),
     ] = None,
-    resolution: ResolutionOption = None,
+    resolution: Annotated[
+        str | None, typer.Option(help="How windows are added up: hour or day. Fitting if left out.")
+    ] = None,
     start: FromOption = None,
     to: ToOption = None,
     form: FormOption = None,
@@ -50,4 +51,7 @@ def print_timeline(entries: list[dict[str, Any]]) -> None:
     """Print entries of a timeline."""
     for entry in entries:
         entry["text"] = f"{entry['text']} ({entry['by']})" if entry["by"] else entry["text"]
-    print_table(entries, {"at_s": "when", "kind": "what", "text": "told"}, as_json=False, title="timeline")
+        entry["time"] = utc(entry["at_s"])
+    columns = {"at_s": "when", "time": "time", "kind": "what", "text": "told"}
+    empty = "Nothing happened in this time; --from -30d looks further back."
+    print_table(entries, columns, as_json=False, title="timeline", empty=empty)

@@ -120,7 +120,7 @@ class Story:
         self._say(f"dirt on {' and '.join(dirty)}")
 
         def looked() -> bool:
-            rows = self._stage.client.get("/drift", model=MODEL)["items"]
+            rows = self._stage.client.pages("/drift", model=MODEL)
             now = {row["device_id"]: row["looks"] for row in rows if row["version"] == 2}
             return all(now.get(name, 0) >= looks.get(name, 0) + LOOKS_AFTER_DIRT for name in ids)
 
@@ -240,7 +240,7 @@ class Story:
         return rows
 
     async def _drift(self) -> list[dict[str, Any]]:
-        rows = (await self._stage.ask("/drift", model=MODEL))["items"]
+        rows = (await self._stage.ask("/drift", model=MODEL, limit=1000))["items"]
         return [row for row in rows if row["version"] == 2]
 
     async def _alarmed(self) -> dict[str, str]:

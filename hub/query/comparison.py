@@ -18,7 +18,7 @@ from hub.query.tables import Column, Kind, Table
 from hub.store.protocols import RollupStore
 from hub.store.rows import DeviceRow
 
-_VERSION = re.compile(r"\s*version\s*=\s*(\d{1,9})\s*(?:and\s+(.*))?", re.DOTALL | re.ASCII)
+_VERSION = re.compile(r"\s*version\s*==?\s*(\d{1,9})\s*(?:and\s+(.*))?", re.DOTALL | re.ASCII)
 
 COLUMNS = [
     Column("quantity"),
@@ -53,7 +53,7 @@ def side_of(text: str) -> SideQuestion:
     """Return who is on a side.
 
     Args:
-        text: ``version=3``, a target, or ``version=3 and`` a target.
+        text: ``version=3`` or ``version == 3``, a target, or ``version=3 and`` a target.
 
     Raises:
         InvalidInput: It is empty.

@@ -9,11 +9,28 @@ from typing import Protocol
 from fleet.protocol.errors import InvalidTarget, NotFound
 from fleet.targets.evaluation import DeviceProfile, compile_target
 from fleet.targets.parser import parse_target
-from fleet.targets.tree import Attribute, BuiltIn, Fact, Target, VersionOf, operands
+from fleet.targets.tree import (
+    Attribute,
+    BuiltIn,
+    Drifts,
+    Fact,
+    Runs,
+    Target,
+    VersionOf,
+    operands,
+    tests,
+)
 from hub.store.protocols import DeviceStore, RegistryStore, StateStore, TagStore
 from hub.store.rows import DeviceRow
 
 PAGE = 1000
+_NO_ATTRIBUTES = {
+    "tag": 'Tags are asked for by `tag("name")`. ',
+    "runs": 'Models are asked for by `runs("model")`. ',
+    "model": 'Models are asked for by `runs("model")`. ',
+    "version": 'Versions are a model\'s: `version("model") == 1`. ',
+}
+"""What is asked for in another form than attributes are."""
 
 
 class SearchStore(DeviceStore, StateStore, TagStore, RegistryStore, Protocol):
@@ -24,7 +41,7 @@ class Search:
     """Finds the devices that a target means.
 
     Attributes:
-        asks_health: Whether the target asks for the devices' health, which is as old as its last refresh.
+        asks_state: Whether the target asks for health or drift, which are as old as their last refresh.
 
     Args:
         store: Knows the devices.
@@ -38,11 +55,13 @@ class Search:
         self._store = store
         target = parse_target(where) if where is not None else None
         self._test: Callable[[DeviceProfile], bool] | None = None
-        self.asks_health = False
+        self._asks_health = self._asks_drift = False
         if target is not None:
             check_names(store, target)
             self._test = compile_target(target)
-            self.asks_health = Fact(BuiltIn.HEALTH) in operands(target)
+            self._asks_health = Fact(BuiltIn.HEALTH) in operands(target)
+            self._asks_drift = any(isinstance(test, Drifts) for test in tests(target))
+        self.asks_state = self._asks_health or self._asks_drift
 
     def devices(self, *, after: str = "", wanted: int = PAGE) -> Iterator[DeviceRow]:
         """Yield the devices that are meant, by id.
@@ -57,15 +76,21 @@ class Search:
             if test is None:
                 yield from rows
             else:
-                health = self._health(rows)
-                yield from (row for row in rows if test(_profile(row, tags, health.get(row.device_id, ""))))
+                health, drifting = self._health(rows), self._drifting(rows)
+                for row in rows:
+                    key = row.device_id
+                    if test(_profile(row, tags, health.get(key, ""), drifting.get(key, frozenset()))):
+                        yield row
             after = rows[-1].device_id
 
     def _health(self, rows: list[DeviceRow]) -> dict[str, str]:
-        if not self.asks_health:
+        if not self._asks_health:
             return {}
         states = self._store.device_states([row.device_id for row in rows])
         return {device_id: state.status.value for device_id, state in states.items()}
+
+    def _drifting(self, rows: list[DeviceRow]) -> dict[str, frozenset[str]]:
+        return self._store.drifting_features([row.device_id for row in rows]) if self._asks_drift else {}
 
 
 def check_names(store: SearchStore, target: Target) -> None:
@@ -79,11 +104,12 @@ def check_names(store: SearchStore, target: Target) -> None:
     known = store.attribute_names() if attributes else set()
     for name in sorted(attributes - known):
         near = difflib.get_close_matches(name, [*known, *BuiltIn], 1)
-        guess = f"Did you mean {near[0]}? " if near else ""
+        guess = _NO_ATTRIBUTES.get(name) or (f"Did you mean {near[0]}? " if near else "")
         raise InvalidTarget(
             f"No device has the attribute {name!r:.80}.", remedy=f"{guess}`has(…)` asks for it all the same."
         )
-    for model in sorted(operand.model for operand in asked if isinstance(operand, VersionOf)):
+    models = {operand.model for operand in asked if isinstance(operand, VersionOf)}
+    for model in sorted(models | {test.model for test in tests(target) if isinstance(test, Runs)}):
         try:
             check_model(store, model)
         except NotFound as error:
@@ -98,7 +124,9 @@ def check_model(store: RegistryStore, model: str) -> None:
         )
 
 
-def _profile(row: DeviceRow, tags: dict[str, tuple[str, ...]], health: str) -> DeviceProfile:
+def _profile(
+    row: DeviceRow, tags: dict[str, tuple[str, ...]], health: str, drifting: frozenset[str]
+) -> DeviceProfile:
     can = row.capabilities
     models = row.reported.models if row.reported else ()
     return DeviceProfile(
@@ -114,4 +142,5 @@ def _profile(row: DeviceRow, tags: dict[str, tuple[str, ...]], health: str) -> D
         health=health,
         tags=frozenset(tags.get(row.device_id, ())),
         versions={state.model: state.version for state in models if state.version is not None},
+        drifting=drifting,
     )

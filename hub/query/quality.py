@@ -7,6 +7,7 @@ something are named.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -16,7 +17,7 @@ from fleet.quality.verdict import Counted, Quality, concept_sentence, judge, sen
 from hub.query.series import References
 from hub.query.sums import Group, Question, Sum, cohort_of, sums
 from hub.store.concept_rows import EVERY_DEVICE, ConceptRow
-from hub.store.protocols import DeviceStore, QualityStore, RollupStore, StateStore
+from hub.store.protocols import DeviceStore, DriftStore, QualityStore, RollupStore, StateStore
 from hub.store.telemetry_rows import EVERY_DEVICE as ALL
 from hub.store.telemetry_rows import ONE_DEVICE
 
@@ -30,18 +31,18 @@ class QualityQueryStore(RollupStore, QualityStore, DeviceStore, StateStore, Prot
 
 
 class QualityOf(NamedTuple):
-    """What is known of one version in one group.
+    """What is known of one version in one cohort.
 
     Attributes:
-        group: A cohort's value or a device's id; empty for the whole fleet.
+        cohort: Its value, or a device's id; empty for the whole fleet.
         version: Of the model.
         quality: What counts say.
         test: The test for concept drift of this device, or of all together; None if there is none.
-        drifting: Devices of the group on which a test has found concept drift, `MAX_NAMED` at most.
+        drifting: Devices of the cohort on which a test has found concept drift, `MAX_NAMED` at most.
         sentences: The same for people.
     """
 
-    group: str
+    cohort: str
     version: int
     quality: Quality
     test: ConceptRow | None
@@ -49,8 +50,18 @@ class QualityOf(NamedTuple):
     sentences: tuple[str, ...]
 
 
+class ConceptStore(QualityStore, DriftStore, Protocol):
+    """What counting devices with concept drift needs of the store."""
+
+
+def devices_with_concept_drift(store: ConceptStore) -> dict[str, int]:
+    """Return on how many devices labels show concept drift of the version that they are to run, by model."""
+    raised = [row.key for row in store.raised_concepts() if row.device_id != EVERY_DEVICE]
+    return dict(Counter(model for _, model, _ in store.to_run(raised)))
+
+
 def qualities(store: QualityQueryStore, asked: Question, references: References) -> list[QualityOf]:
-    """Return the quality of each version in each group that did anything, by group and version.
+    """Return the quality of each version in each cohort that did anything, by cohort and version.
 
     Versions whose bundle the hub does not have are left out: nothing is known of them.
 
@@ -94,11 +105,11 @@ def _of_group(group: Group, done: Sum, references: References, tests: _Tests) ->
 
 
 class _Tests:
-    """The tests for concept drift of a model, and the drift alarms of its inputs, by group.
+    """The tests for concept drift of a model, and the drift alarms of its inputs, by cohort.
 
     Args:
         store: Keeps them.
-        asked: Says what groups are.
+        asked: Says what cohorts are.
     """
 
     def __init__(self, store: QualityQueryStore, asked: Question) -> None:
@@ -108,39 +119,39 @@ class _Tests:
         self._tests = {(row.device_id, row.version): row for row in kept}
         self._has_whole = whole_fleet
         drifting = [(row.device_id, row.version) for row in store.concepts_of(asked.model, raised=True)]
-        self._drifting = self._by_group(store, asked, drifting)
+        self._drifting = self._by_cohort(store, asked, drifting)
         inputs = [
             (row.device_id, row.version)
             for row in store.alarming(model=asked.model)
             if any(name.startswith(_OF_INPUTS) for name in row.alarm.raised)
         ]
-        self._inputs_drift = self._by_group(store, asked, inputs)
+        self._inputs_drift = self._by_cohort(store, asked, inputs)
 
-    def of(self, group: str, version: int) -> ConceptRow | None:
-        """Return the one test of a group: of a device, or of the whole fleet."""
+    def of(self, cohort: str, version: int) -> ConceptRow | None:
+        """Return the one test of a cohort: of a device, or of the whole fleet."""
         if self._key == ONE_DEVICE:
-            return self._tests.get((group, version))
+            return self._tests.get((cohort, version))
         return self._tests.get((EVERY_DEVICE, version)) if self._has_whole else None
 
-    def drifting(self, group: str, version: int) -> tuple[str, ...]:
-        """Return the devices of a group on which a test has found concept drift."""
-        return tuple(self._drifting.get((group, version), [])[:MAX_NAMED])
+    def drifting(self, cohort: str, version: int) -> tuple[str, ...]:
+        """Return the devices of a cohort on which a test has found concept drift."""
+        return tuple(self._drifting.get((cohort, version), [])[:MAX_NAMED])
 
-    def inputs_drift(self, group: str, version: int) -> int:
-        """Return on how many devices of a group a drift alarm names an input."""
-        return len(self._inputs_drift.get((group, version), []))
+    def inputs_drift(self, cohort: str, version: int) -> int:
+        """Return on how many devices of a cohort a drift alarm names an input."""
+        return len(self._inputs_drift.get((cohort, version), []))
 
-    def _by_group(
+    def _by_cohort(
         self, store: QualityQueryStore, asked: Question, found: list[tuple[str, int]]
     ) -> dict[tuple[str, int], list[str]]:
-        """Return the devices that are asked for, by group and version."""
-        groups: dict[tuple[str, int], list[str]] = {}
+        """Return the devices that are asked for, by cohort and version."""
+        cohorts: dict[tuple[str, int], list[str]] = {}
         for device_id, version in found:
             if device_id != EVERY_DEVICE and (asked.devices is None or device_id in asked.devices):
-                groups.setdefault((self._group(store, asked, device_id), version), []).append(device_id)
-        return groups
+                cohorts.setdefault((self._cohort(store, asked, device_id), version), []).append(device_id)
+        return cohorts
 
-    def _group(self, store: QualityQueryStore, asked: Question, device_id: str) -> str:
+    def _cohort(self, store: QualityQueryStore, asked: Question, device_id: str) -> str:
         if asked.key == ONE_DEVICE:
             return device_id
         return "" if asked.key == ALL else cohort_of(store.device(device_id), asked.key, asked.group_by)

@@ -70,7 +70,6 @@ def series(
     profiles = about_drift or "confidence" in names
     found = sums(store, msgspec.structs.replace(question, by_version=by_version, profiles=profiles))
     check_features(features, references.of(found))
-    length_s = question.within.length_s if question.whole else float(question.resolution_s)
     rows: list[dict[str, Any]] = []
     for group, one in found.items():
         row: dict[str, Any] = {"start_s": group.start_s}
@@ -80,7 +79,7 @@ def series(
             row["version"] = group.version
         for name in names:
             row[name] = (
-                METRICS[name](one, length_s)
+                METRICS[name](one, question.span_s(group.start_s))
                 if name in METRICS
                 else _drift(name, one, group.version, references, features)
             )

@@ -17,6 +17,7 @@ as it comes, little by little.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -107,6 +108,7 @@ class Question(msgspec.Struct, frozen=True):
         whole: Whether all spans are added up, so that the answer has one.
         profiles: Whether profiles are added up as well; what needs none is answered ten times as fast.
         group_by: The hub's setting.
+        now_s: Unix time: a span that has not ended is as long as it is until now.
     """
 
     model: str
@@ -119,6 +121,14 @@ class Question(msgspec.Struct, frozen=True):
     whole: bool = False
     profiles: bool = True
     group_by: tuple[str, ...] = ()
+    now_s: float = math.inf
+
+    def span_s(self, start_s: float) -> float:
+        """Return the length of the span that begins at a time, up to now."""
+        end_s = start_s + self.resolution_s
+        if self.whole:
+            start_s, end_s = self.within.aligned(self.resolution_s)
+        return max(1.0, min(end_s, self.now_s) - start_s)
 
 
 def checked_key(by: str, group_by: tuple[str, ...]) -> str:

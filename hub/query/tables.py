@@ -72,7 +72,7 @@ def csv_parts(table: Table) -> Iterator[bytes]:
 def check_parquet() -> None:
     """Raise `InvalidConfiguration` if Parquet cannot be written here: before an answer has begun."""
     try:
-        import pyarrow.parquet  # type: ignore[import-untyped]  # noqa: F401 - only whether it is there
+        import pyarrow.parquet  # noqa: F401 - only whether it is there
     except ImportError as error:
         raise InvalidConfiguration(
             "Parquet is written by pyarrow, which is not installed beside the hub.",

@@ -7,7 +7,7 @@ kind            from
 ``incident``    what the device reported that belongs to no deployment
 ``window``      what its versions did in each hour or day; dated by its beginning
 ``alarm``       the drift alarms that are raised for it now, and alerts that named it, as they began and ended
-``order``       what rollouts sent it
+``order``       what the newest five rollouts that it was part of sent it
 ``action``      what operators did about it
 ==============  ==============================================================================================
 """
@@ -33,7 +33,7 @@ from hub.store.telemetry_rows import ONE_DEVICE, RollupRow
 _PAGE = 200
 _MAX_ACTIONS = 1000
 _MAX_ALERTS = 1000
-_MAX_ROLLOUTS = 20
+_MAX_ROLLOUTS = 5  # of a large fleet each takes a good part of a second to read
 _ORDER = re.compile(r"r(\d{1,15})-")
 
 

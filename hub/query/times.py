@@ -7,18 +7,16 @@ or ``now``, or so long before now: ``-90s``, ``-15min``, ``-24h``, ``-7d``, ``-2
 from __future__ import annotations
 
 import math
-import re
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from fleet.protocol.errors import InvalidInput
+from hub.durations import duration_s
 from hub.store.telemetry_rows import DAY_S, HOUR_S, MINUTE_S
 
 MAX_SPANS = 2000
 """Most spans of time of one answer."""
 RESOLUTIONS_S = {"minute": MINUTE_S, "hour": HOUR_S, "day": DAY_S}
-_UNITS_S = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_RELATIVE = re.compile(r"-(\d{1,9})(s|min|h|d|w)", re.ASCII)
 _SPANS_WANTED = 200
 _LAST_S = 253_370_764_800.0  # the year 9999, where ISO 8601 ends
 
@@ -99,22 +97,22 @@ def check_spans(within: TimeRange, resolution_s: int) -> None:
 
 
 def iso(at_s: float) -> str:
-    """Return a time as ISO 8601 in UTC, to the second."""
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Return a time as ISO 8601 in UTC, to the second; one of a wrong clock beyond its years as the last."""
+    return datetime.fromtimestamp(min(at_s, _LAST_S), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _time(text: str, now_s: float) -> float:
     if text == "now":
         return now_s
-    relative = _RELATIVE.fullmatch(text)
-    if relative:
-        return max(0.0, now_s - int(relative[1]) * _UNITS_S[relative[2]])
+    if text.startswith("-"):
+        return max(0.0, now_s - duration_s(text[1:]))
     try:
         when = datetime.fromisoformat(text)
         at_s = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError) as error:
         raise InvalidInput(
-            f"{text!r:.60} is no time.", remedy="Write ISO 8601 (2026-11-21T14:30:00Z), -24h, -7d or now."
+            f"{text!r:.60} is no time.",
+            remedy="Write ISO 8601 (2026-11-21T14:30:00Z), -15min, -24h, -7d or now.",
         ) from error
     if not 0.0 <= at_s <= _LAST_S:
         raise InvalidInput(f"{text!r:.60} is before 1970 or after 9998.")

@@ -30,7 +30,7 @@ from hub.tracing import span
 
 log = logging.getLogger(__name__)
 
-RECORDS_PER_STEP = 4096
+RECORDS_PER_STEP = 2048
 
 
 class CountingStore(TelemetryStore, RollupStore, DriftStore, RecordStore, Protocol):

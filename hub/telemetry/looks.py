@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from fleet.drift.alarms import LEAST_THRESHOLD, AlarmChange, FeatureDrift, advance_alarm, judge_drift
 from fleet.drift.profile import Profile
@@ -50,21 +52,27 @@ class _Watched:
         self._store = store
         self._to_run = store.to_run(looked_at)
         self._devices: dict[str, int] = {}
-        self._strong = {
-            (strong.device_id, strong.model, strong.version): strong.values
-            for strong in store.strong_evidence()
-        }
+        strong = store.strong_evidence()
+        self._owners = {(each.device_id, each.model, each.version): row for row, each in enumerate(strong)}
+        self._values = np.array([value for each in strong for value in each.values], dtype=np.float64)
+        self._of = np.repeat(np.arange(len(strong)), [len(each.values) for each in strong])
 
     def keep(self, row: DriftRow) -> None:
         """Take in what is known of a device and version now; weak evidence cannot matter to others."""
         which = (row.device_id, row.model, row.version)
-        if which in self._to_run:
-            strong = tuple(value for value in row.alarm.evidence.values() if value >= LEAST_THRESHOLD)
-            self._strong[which] = strong
+        strong = [value for value in row.alarm.evidence.values() if value >= LEAST_THRESHOLD]
+        if which in self._to_run and (strong or which in self._owners):
+            owner = self._owners.setdefault(which, len(self._owners))
+            others = self._of != owner
+            self._values = np.concatenate([self._values[others], strong])
+            self._of = np.concatenate([self._of[others], np.full(len(strong), owner)])
 
-    def beside(self, which: VersionKey) -> list[float]:
+    def beside(self, which: VersionKey) -> NDArray[np.float64]:
         """Return the evidence of all others."""
-        return [value for key, values in self._strong.items() if key != which for value in values]
+        if which not in self._owners:
+            return self._values
+        others: NDArray[np.float64] = self._values[self._of != self._owners[which]]
+        return others
 
     def devices(self, model: str) -> int:
         """Return how many devices are to run the model."""

@@ -96,7 +96,7 @@ class WindowReader:
             last = record
             try:
                 window = read_sealed(record.data)
-                if window is not None:
+                if isinstance(window, SealedWindow):
                     bundle = self._bundle(window.model, window.version)
                     numbers += bundle.layout.columns
                     sent.setdefault((window.model, window.version), []).append(_Sent(record, window))

@@ -189,13 +189,13 @@ def _added_up(counted: Counted, keys: Sequence[Key], *, heard: bool) -> Sums[Key
     ones = np.ones(len(keys), dtype=np.int64)
     numbers, distinct = _numbered(keys)
     groups = Groups(numbers)
-    devices: list[set[str]] = [set() for _ in distinct]
+    sets = [NOBODY] * len(distinct)
     if heard:
+        devices: list[set[str]] = [set() for _ in distinct]
         for number, device_id in zip(numbers.tolist(), counted.devices, strict=True):
             devices[number].add(device_id)
-    return Sums(
-        distinct, counted.table.summed(groups), groups.sum(ones), [heard_of(names) for names in devices]
-    )
+        sets = [heard_of(names) for names in devices]
+    return Sums(distinct, counted.table.summed(groups), groups.sum(ones), sets)
 
 
 def _summed(sums: Sums[Other], keys: Sequence[Key]) -> Sums[Key]:
@@ -204,10 +204,12 @@ def _summed(sums: Sums[Other], keys: Sequence[Key]) -> Sums[Key]:
     groups = Groups(numbers)
     if groups.is_single:  # nothing is added
         return Sums(distinct, sums.table, sums.windows, sums.heard)
-    heard = [NOBODY] * len(distinct)
+    heard: list[list[bytes]] = [[] for _ in distinct]
     for number, each in zip(numbers.tolist(), sums.heard, strict=True):
-        heard[number] = merge_heard(heard[number], each) if heard[number] else each
-    return Sums(distinct, sums.table.summed(groups), groups.sum(sums.windows), heard)
+        heard[number].append(each)
+    return Sums(
+        distinct, sums.table.summed(groups), groups.sum(sums.windows), [merge_heard(sets) for sets in heard]
+    )
 
 
 def _stacked(parts: Sequence[Sums[Key]]) -> Sums[Key]:

@@ -108,6 +108,23 @@ def test_how_messages_fare_is_told_by_receiver(store: Store) -> None:
     ]
 
 
+def test_of_what_was_repeated_the_newest_is_kept(store: Store) -> None:
+    alert, first = _message(firing("cam-1"))
+    messages = [first]
+    for number in range(1, 4):
+        alert, again = _message(alert, now_s=10.0 + number)
+        messages.append(msgspec.structs.replace(again, occasion=Occasion.REPEATED))
+    _save(store, alert, messages=tuple(messages))
+    for message in messages[:-1]:
+        store.save_messages([msgspec.structs.replace(message, outcome=Outcome.SENT, ended_at_s=20.0)])
+    kept = store.messages_about(alert)
+    assert [(m.key, m.outcome) for m in kept] == [
+        (messages[0].key, Outcome.SENT),
+        (messages[2].key, Outcome.SENT),
+        (messages[3].key, Outcome.WAITING),
+    ]
+
+
 def test_episodes_of_one_key_are_kept_apart_and_listed_newest_first(store: Store) -> None:
     first = msgspec.structs.replace(firing("cam-1"), state=State.RESOLVED, ended_at_s=1_700_000_100.0)
     second = firing("cam-1", started_at_s=1_700_000_200.0)

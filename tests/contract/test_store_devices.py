@@ -10,7 +10,7 @@ from fleet.protocol.errors import NotFound
 from fleet.protocol.messages import ModelState, StateReport
 from hub.store.protocols import Store
 from hub.store.rows import Desired, OrderChange
-from tests.support.stores import CAPABILITIES, DIGEST, add_device, new_rollout, order
+from tests.support.stores import CAPABILITIES, DIGEST, add_device, greeting, new_rollout, order, say
 
 STATE = StateReport(
     at_s=60.0,
@@ -21,7 +21,7 @@ STATE = StateReport(
 
 def test_a_device_is_found_with_what_it_said(store: Store) -> None:
     add_device(store, "cam-1")
-    store.report("cam-1", STATE, 61.0)
+    say(store, "cam-1", 61.0, report=STATE)
     device = store.device("cam-1")
     assert device.reported == STATE
     assert (device.online, device.accepted_sequence, device.last_seen_at_s) == (True, 3, 61.0)
@@ -34,17 +34,15 @@ def test_an_unknown_device_is_not_found(store: Store) -> None:
         store.device("cam-1")
     with pytest.raises(NotFound):
         store.desired("cam-1")
-    with pytest.raises(NotFound):
-        store.report("cam-1", STATE, 61.0)
-    with pytest.raises(NotFound):
-        store.set_online("cam-1", True, 61.0)
+    say(store, "cam-1", 61.0, hello=greeting(), report=STATE)
+    assert store.devices() == []
 
 
 def test_presence_is_remembered(store: Store) -> None:
     add_device(store, "cam-1")
-    store.set_online("cam-1", True, 1.0)
+    say(store, "cam-1", 1.0)
     assert store.device("cam-1").online
-    store.set_online("cam-1", False, 2.0)
+    say(store, "cam-1", 2.0, online=False)
     assert not store.device("cam-1").online
 
 
@@ -71,7 +69,6 @@ def test_each_change_of_orders_raises_the_sequence_number(store: Store) -> None:
     _apply(store, OrderChange("cam-1", "digits", None))
     assert store.desired("cam-1") == Desired(4, (order(4, model="letters"),))
     assert store.desired_versions("letters") == {"cam-1": 4}
-    assert store.all_desired() == {"cam-1": (order(4, model="letters"),)}
 
 
 def test_a_change_for_an_unknown_device_changes_nothing(store: Store) -> None:
@@ -86,16 +83,16 @@ def test_a_device_is_behind_until_it_accepted_the_sequence_number(store: Store) 
     add_device(store, "cam-2")
     _apply(store, OrderChange("cam-1", "digits", order(1)))
     assert store.behind() == {}, "a device that is away is told when it announces itself"
-    store.set_online("cam-1", True, 60.0)
+    say(store, "cam-1", 60.0)
     assert store.behind() == {"cam-1": 1}
-    store.hello("cam-1", CAPABILITIES, 1, 70.0)
+    say(store, "cam-1", 70.0, hello=greeting(sequence=1))
     assert store.behind() == {}
 
 
 def test_a_device_that_is_ahead_of_the_store_is_overtaken(store: Store) -> None:
     add_device(store, "cam-1")
     _apply(store, OrderChange("cam-1", "digits", order(1)))
-    store.hello("cam-1", CAPABILITIES, 9, 70.0)
+    say(store, "cam-1", 70.0, hello=greeting(sequence=9))
     assert store.desired("cam-1").sequence == 10
     assert store.behind() == {"cam-1": 10}
 
@@ -104,11 +101,11 @@ def test_devices_that_were_throttled_are_counted_while_they_are_connected(store:
     for number, throttled in enumerate((None, 0, 2, 2), start=1):
         add_device(store, f"cam-{number}")
         board = BoardWindow(1.0, 2.0, 6, throttled)
-        store.report(f"cam-{number}", msgspec.structs.replace(STATE, board=board), 3.0)
+        say(store, f"cam-{number}", 3.0, report=msgspec.structs.replace(STATE, board=board))
     add_device(store, "cam-5")
-    store.report("cam-5", STATE, 3.0)
+    say(store, "cam-5", 3.0, report=STATE)
     assert store.count_throttled() == 2
-    store.set_online("cam-4", False, 4.0)
+    say(store, "cam-4", 4.0, online=False)
     assert store.count_throttled() == 1
     reported = store.device("cam-3").reported
     assert reported is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from fleet.protocol.errors import Cause
 from fleet.protocol.records import RecordBody
 from hub.store.protocols import Store
@@ -23,6 +25,13 @@ def test_a_record_that_comes_twice_in_one_batch_counts_once(store: Store) -> Non
     assert len(store.records_after(0)) == 1
 
 
+def test_every_second_number_is_known_however_many_there_are(store: Store) -> None:
+    add_device(store, "cam-1")
+    for first, new in ((0, 1000), (2000, 1000), (0, 0), (2000, 0), (1, 1000)):
+        sent = [incoming("cam-1", number, incident()) for number in range(first, first + 2000, 2)]
+        assert store.add_records(sent) == new
+
+
 def test_equal_numbers_of_two_devices_are_two_records(store: Store) -> None:
     add_device(store, "cam-1")
     add_device(store, "cam-2")
@@ -39,6 +48,21 @@ def test_records_are_read_in_the_order_in_which_they_were_stored(store: Store) -
     assert [record.body for record in store.records_after(0, model="digits")] == bodies[:2]
     assert [r.body for r in store.records_after(everything[1].position, limit=1)] == [bodies[2]]
     assert store.last_position() == everything[-1].position
+
+
+def test_large_records_are_read_a_few_at_a_time(store: Store) -> None:
+    add_device(store, "cam-1")
+    large = [
+        msgspec.structs.replace(incoming("cam-1", number, incident()), data=bytes(2**20))
+        for number in range(100)
+    ]
+    store.add_records(large)
+    position, read = 0, []
+    while raw := store.raw_records_after(position):
+        assert sum(len(record.data) for record in raw) <= 40 * 2**20
+        read += [record.position for record in raw]
+        position = read[-1]
+    assert len(read) == len(set(read)) == 100
 
 
 def test_a_timeline_shows_reports_and_incidents_newest_first(store: Store) -> None:

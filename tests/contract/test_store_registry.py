@@ -8,7 +8,7 @@ import pytest
 from fleet.protocol.errors import Cause, Conflict, NotAuthenticated, NotFound
 from hub.store.protocols import Store
 from hub.store.rows import ApiToken, Role, VersionRow, VersionStatus
-from tests.support.stores import DIGEST, add_device, dataset_row, new_device
+from tests.support.stores import DIGEST, add_device, dataset_row, new_device, say
 
 
 def test_an_api_token_is_found_by_its_hash_alone(store: Store) -> None:
@@ -55,7 +55,7 @@ def test_an_enrolment_whose_answer_was_lost_can_be_repeated(store: Store) -> Non
     assert store.password_hashes() == {"cam-1": "another"}
     with pytest.raises(NotAuthenticated):
         store.enrol(again, token_sha256="secret", now_s=100.0)
-    store.set_online("cam-1", True, 60.0)
+    say(store, "cam-1", 60.0)
     with pytest.raises(NotAuthenticated):
         store.enrol(again, token_sha256="secret", now_s=61.0)
 

@@ -10,7 +10,7 @@ from fleet.rollout.engine import step
 from fleet.rollout.events import Pause, Resume, Start, Supersede
 from fleet.rollout.state import HISTORY_KEPT, Rollout, Status
 from hub.store.protocols import Store
-from hub.store.rows import OrderChange, RolloutRow, Superseded
+from hub.store.rows import OrderChange, RolloutHead, RolloutRow, Superseded
 from tests.support.stores import add_device, new_rollout, order
 
 
@@ -118,3 +118,16 @@ def test_the_size_grows_with_what_is_kept(store: Store) -> None:
     for _ in range(100):
         _created(store)
     assert store.size_bytes() > before
+
+
+def test_the_newest_rollout_of_each_model_that_was_started_is_told_without_its_devices(store: Store) -> None:
+    first, other = _created(store), _created(store, "letters")
+    _created(store)
+    assert store.newest_rollouts() == []
+    started = _started(first.state)
+    store.apply_step(started, previous=first.state, position=0, changes=[])
+    head = RolloutHead(1, "digits", Status.RUNNING, started.revision)
+    assert store.newest_rollouts() == [head]
+    letters = _started(other.state)
+    store.apply_step(letters, previous=other.state, position=0, changes=[])
+    assert store.newest_rollouts() == [head, RolloutHead(2, "letters", Status.RUNNING, letters.revision)]

@@ -104,4 +104,3 @@ def test_an_order_keeps_its_terms(store: Store, terms: dict[str, Any]) -> None:
     changes = [OrderChange("cam-1", "digits", asked)]
     store.apply_step(row.state, previous=row.state, position=0, changes=changes)
     assert store.desired("cam-1").orders == (asked,)
-    assert store.all_desired() == {"cam-1": (asked,)}

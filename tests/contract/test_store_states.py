@@ -33,13 +33,14 @@ from hub.store.state_rows import GroupCount, StateRules
 from hub.store.telemetry_rows import TelemetryStep
 from tests.contract.conftest import STORES
 from tests.support.stores import (
-    CAPABILITIES,
     add_device,
+    greeting,
     incoming,
     new_device,
     new_rollout,
     order,
     report,
+    say,
     window,
 )
 
@@ -79,11 +80,11 @@ class Mirror:
             self.online[device], self.site[device] = False, site
 
     def presence(self, device: str, online: bool) -> None:
-        self.store.set_online(device, online, self.now_s)
+        say(self.store, device, self.now_s, online=online)
         self.online[device], self.seen[device] = online, self.now_s
 
     def hello(self, device: str) -> None:
-        self.store.hello(device, CAPABILITIES, 0, self.now_s)
+        say(self.store, device, self.now_s, hello=greeting())
         self.online[device], self.seen[device] = True, self.now_s
 
     def heartbeat(self, device: str) -> None:
@@ -91,7 +92,7 @@ class Mirror:
             ModelState(model, version, "ab" * 32, "onnx", "COMMITTED", None)
             for model, version in self.runs[device].items()
         )
-        self.store.report(device, StateReport(self.now_s, 0, models), self.now_s)
+        say(self.store, device, self.now_s, report=StateReport(self.now_s, 0, models))
         self.online[device], self.seen[device] = True, self.now_s
 
     def runs_now(self, device: str, model: str, version: int | None) -> None:
@@ -141,6 +142,9 @@ class Mirror:
     def other_rules(self, rules: StateRules) -> None:
         self.store.adopt_rules(rules)
         self.rules = rules
+
+    def wait(self, seconds: float) -> None:
+        self.now_s += seconds
 
     def refresh(self) -> None:
         while self.store.refresh_states(now_s=self.now_s, limit=3):
@@ -200,7 +204,6 @@ EVENTS = st.one_of(
     st.tuples(st.just("set_free"), DEVICE),
     st.tuples(st.just("other_rules"), st.sampled_from([RULES, STRICT])),
     st.tuples(st.just("wait"), st.sampled_from([1.0, 49.0, 51.0, 200.0])),
-    st.tuples(st.just("refresh")),
 )
 
 
@@ -222,6 +225,15 @@ def counted(facts: Iterable[DeviceFacts], mirror: Mirror, value: dict[str, str])
     return sorted(groups, key=lambda group: (-group.devices, group.value or ""))
 
 
+def paged(store: Store, **narrowed: Any) -> list[tuple[str, str, int]]:
+    """Return whose drift the store gives, device after device."""
+    found: list[tuple[str, str, int]] = []
+    while rows := store.drift_page(limit=1, after=found[-1][0] if found else "", **narrowed):
+        assert len({row.device_id for row in rows}) == 1
+        found += [(row.device_id, row.model, row.version) for row in rows]
+    return found
+
+
 def check(mirror: Mirror) -> None:
     """Compare everything that the store answers with judging anew what it was told."""
     store, facts = mirror.store, mirror.facts()
@@ -238,6 +250,11 @@ def check(mirror: Mirror) -> None:
         key: (health.status, health.reasons) for key, health in judged.items()
     }
     assert [state.device_id for state in store.unwell()] == unwell
+    assert store.drifting_features(DEVICES) == {
+        each.device_id: named
+        for each in facts
+        if (named := frozenset(name for model in each.models for name in model.drifting))
+    }
     assert sum(group.devices for group in store.grouped_by_status().groups) == len(facts)
     key = mirror.rules.group_by[0]
     values = {
@@ -245,6 +262,18 @@ def check(mirror: Mirror) -> None:
         for device, site in mirror.site.items()
     }
     assert list(store.grouped_by_trait(key).groups) == counted(facts, mirror, values)
+    current = [
+        (device, model, version)
+        for device, model, version in sorted(mirror.drifting)
+        if mirror.runs[device].get(model) == version and device in mirror.online
+    ]
+    alarmed = [key for key in current if mirror.drifting[key]]
+    assert paged(store, current=False) == sorted(mirror.drifting)
+    assert paged(store, current=True) == current
+    assert paged(store, current=True, alarms=True) == alarmed
+    assert paged(store, current=True, model="digits") == [key for key in current if key[1] == "digits"]
+    some = DEVICES[1:3]
+    assert paged(store, current=True, devices=some) == [key for key in current if key[0] in some]
     for model in MODELS:
         running = [each for each in facts if any(m.model == model for m in each.models)]
         assert list(store.grouped_by_trait(key, model=model).groups) == counted(running, mirror, values)
@@ -258,25 +287,59 @@ def check(mirror: Mirror) -> None:
 
 
 @pytest.mark.parametrize("kind", STORES)
-@settings(max_examples=40, derandomize=True, deadline=None)
+@settings(max_examples=20, derandomize=True, deadline=None)
 @given(
     sites=st.lists(st.sampled_from(["lyon", "oslo", ""]), min_size=len(DEVICES), max_size=len(DEVICES)),
-    events=st.lists(EVENTS, max_size=40),
+    events=st.lists(st.tuples(EVENTS, st.booleans()), max_size=25),
 )
 def test_whatever_happens_states_are_what_judging_anew_gives(
-    kind: str, sites: list[str], events: list[tuple[Any, ...]]
+    kind: str, sites: list[str], events: list[tuple[tuple[Any, ...], bool]]
 ) -> None:
     with opened(kind) as store:
         mirror = Mirror(store)
         for device, site in zip(DEVICES, sites, strict=True):
             mirror.enrol(device, site)
-        for name, *arguments in events:
-            if name == "wait":
-                mirror.now_s += arguments[0]
-            else:
-                getattr(mirror, name)(*arguments)
+            mirror.ordered(device, "digits", 1)
+            mirror.runs_now(device, "digits", 1)
         mirror.refresh()
-        check(mirror)
+        for (name, *arguments), looked_at in [*events, (("wait", 0.0), True)]:
+            getattr(mirror, name)(*arguments)
+            if looked_at:
+                mirror.refresh()
+                check(mirror)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ("presence", "cam-1", False),
+        ("runs_now", "cam-1", "digits", 2),
+        ("ordered", "cam-1", "digits", 2),
+        ("ordered", "cam-1", "digits", None),
+        ("deployment", "cam-1", "digits", DeploymentState.FAILED),
+        ("windows", "cam-1", "digits", 1, 30, 30),
+        ("drift", "cam-1", "digits", 1, ("input.mean",)),
+        ("quarantine", "cam-1", 60.0),
+        ("set_free", "cam-2"),
+    ],
+    ids=lambda event: "-".join(map(str, event)),
+)
+def test_each_change_alone_is_seen(store: Store, event: tuple[Any, ...]) -> None:
+    mirror = Mirror(store)
+    for device in ("cam-1", "cam-2"):
+        mirror.enrol(device, "lyon")
+        mirror.ordered(device, "digits", 1)
+        mirror.runs_now(device, "digits", 1)
+    mirror.quarantine("cam-2", 60.0)
+    mirror.refresh()
+    check(mirror)
+    before = store.fleet_health()
+    name, *arguments = event
+    getattr(mirror, name)(*arguments)
+    assert store.waiting() == 1
+    mirror.refresh()
+    check(mirror)
+    assert store.fleet_health() != before
 
 
 def test_only_what_changed_is_judged_again(store: Store) -> None:

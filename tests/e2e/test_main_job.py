@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.fleet import MODEL, Fleet
+from tests.support.thoroughness import brokers
 from tests.support.waiting import eventually
 
 
@@ -31,7 +34,18 @@ def test_a_version_goes_out_is_replaced_in_stages_and_comes_back(fleet: Fleet) -
     totals = fleet.hub.client.get("/fleet/totals")["items"]
     assert {row["version"] for row in totals} == {first, second}
 
+    for by in ("all", "device"):  # the fleet's sums and those of its devices say the same
+        asked = {"model": MODEL, "metric": ["predictions", "ks"], "by": by, "resolution": "whole"}
+        rows = fleet.hub.client.get("/fleet/query", **asked)["items"]
+        assert sum(row["predictions"] for row in rows) == answered
+        assert {row["version"] for row in rows} == {first, second}
+        assert all(0.0 < row["ks"] < 1.0 for row in rows)
+    sides = {"left": f"version={first}", "right": f"version={second}"}
+    compared = fleet.hub.client.get("/fleet/compare", model=MODEL, **sides)["items"]
+    assert sum(compared[0][f"{side}_samples"] for side in sides) == answered
 
+
+@pytest.mark.parametrize("fleet", brokers("mosquitto"), indirect=True)
 def test_a_first_version_that_fails_its_gate_is_removed_again(fleet: Fleet) -> None:
     bad = fleet.release(estimator="logistic", hyperparameters={"training_share": 0.3})
     for camera in fleet.cameras.values():
@@ -51,6 +65,7 @@ def test_a_first_version_that_fails_its_gate_is_removed_again(fleet: Fleet) -> N
     fleet.wait_for_version(None)
 
 
+@pytest.mark.parametrize("fleet", brokers("embedded"), indirect=True)
 def test_a_device_that_could_not_install_its_first_version_is_not_waited_for(fleet: Fleet) -> None:
     first = fleet.release(estimator="logistic", hyperparameters={"training_share": 0.3})
     device = fleet.devices["cam-0"]

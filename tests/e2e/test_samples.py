@@ -80,6 +80,9 @@ def test_an_uncertain_input_comes_redacted_is_exported_and_deleted(tmp_path: Pat
 
             eventually(captured, "a sample has come", timeout_s=30.0)
             unable.infer(SAMPLE)
+            (going,) = hub.client.get(f"/models/{MODEL}/capture")
+            assert (going["device_id"], going["uncertain_below"]) == ("cam-0", 1.0)
+            assert "cam-0" in hub.muster("model", "capture", MODEL)
             out = tmp_path / "out"
             hub.muster("samples", "export", "--model", MODEL, "--out", str(out))
             samples = read_samples(out / "samples-1.npz")

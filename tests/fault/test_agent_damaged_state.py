@@ -23,7 +23,8 @@ from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures
     peer_fixture,
 )
 from tests.support.agent_peer import Peer
-from tests.support.faulty_device import ALL, FaultyDevice
+from tests.support.faulty_device import FaultyDevice
+from tests.support.thoroughness import ALL
 from tests.support.waiting import eventually
 
 ONE, TWO, THREE = build(1), build(2), build(3)

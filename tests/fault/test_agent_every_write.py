@@ -22,7 +22,8 @@ from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures
     peer_fixture,
 )
 from tests.support.agent_peer import Peer
-from tests.support.faulty_device import ALL, FOR_EVER, FaultyDevice
+from tests.support.faulty_device import FOR_EVER, FaultyDevice
+from tests.support.thoroughness import ALL
 from tests.support.waiting import eventually
 
 SHARDS = 4 if ALL else 1

@@ -19,6 +19,7 @@ from tests.support.agent_device import SAMPLE, Device
 from tests.support.agent_fixtures import open_broker_fixture  # noqa: F401 - pytest finds fixtures by name
 from tests.support.agent_peer import Peer
 from tests.support.small_disk import on_small_disk, small_disk
+from tests.support.thoroughness import ALL
 from tests.support.waiting import eventually
 
 ONE, TWO = build(1), build(2)
@@ -85,7 +86,7 @@ def test_an_agent_on_a_full_disk_answers_and_keeps_its_records(
 
 
 @on_small_disk
-@pytest.mark.parametrize("phase", ["TRIAL", "TESTING"])
+@pytest.mark.parametrize("phase", ["TRIAL", "TESTING"] if ALL else ["TRIAL"])
 def test_a_trial_that_cannot_go_on_leaves_the_committed_version_answering(
     open_broker: OpenBroker, tmp_path: Path, phase: str
 ) -> None:

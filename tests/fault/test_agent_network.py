@@ -26,7 +26,7 @@ from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures
 from tests.support.agent_peer import Peer
 from tests.support.brokers import RunningBroker, running_broker
 from tests.support.fault_proxy import FaultProxy, Mode, Weather
-from tests.support.faulty_device import ALL
+from tests.support.thoroughness import ALL
 from tests.support.waiting import eventually
 
 ONE, TWO, THREE = build(1), build(2), build(3)

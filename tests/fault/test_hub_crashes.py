@@ -11,7 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.fleet import Fleet
+from tests.support.thoroughness import brokers
 from tests.support.waiting import eventually
 
 
@@ -19,6 +22,7 @@ def _is_at(fleet: Fleet, number: int, reached: Callable[[dict[str, Any]], bool])
     return reached(fleet.rollout(number))
 
 
+@pytest.mark.parametrize("fleet", brokers("mosquitto"), indirect=True)
 def test_a_hub_that_is_killed_again_and_again_continues_the_rollout(fleet: Fleet) -> None:
     first = fleet.release(estimator="logistic", hyperparameters={"training_share": 0.3})
     fleet.wait_for_status(fleet.roll_out(first, "all"), "SUCCEEDED")
@@ -53,6 +57,7 @@ def test_a_broker_that_is_killed_is_started_again_and_everybody_comes_back(fleet
     fleet.wait_for_version(first)
 
 
+@pytest.mark.parametrize("fleet", brokers("embedded"), indirect=True)
 def test_a_blob_that_rots_on_the_hub_is_not_delivered(fleet: Fleet) -> None:
     first = fleet.release(estimator="logistic", hyperparameters={"training_share": 0.3})
     for blob in (fleet.hub.home / "blobs").rglob("*"):

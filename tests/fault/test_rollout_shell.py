@@ -28,7 +28,7 @@ from hub.rollouts import Rollouts
 from hub.store.rows import IncomingRecord, OrderChange
 from hub.store.sqlite import SqliteStore
 from tests.support.agent_bundles import MODEL, Bundle, build
-from tests.support.stores import add_device, incoming
+from tests.support.stores import add_device, incoming, say
 
 DEVICES = [f"cam-{number}" for number in range(4)]
 BUNDLES: dict[int, Bundle] = {1: build(1), 2: build(2)}
@@ -149,7 +149,7 @@ class Scenario:
                 wrong = self._wrong if order.version == 2 else 5
                 records.append(incoming(device_id, next(self._numbers), _window(order.version, wrong, now_s)))
             models = (ModelState(MODEL, order.version, None, None, "COMMITTED", None),) if order else ()
-            self.store.report(device_id, StateReport(now_s, desired.sequence, models), now_s)
+            say(self.store, device_id, now_s, report=StateReport(now_s, desired.sequence, models))
             self.store.add_records(records)
 
     def _outcome(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import email
 import email.policy
 import hashlib
 import hmac
+import logging
 import time
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
@@ -45,7 +46,8 @@ class Hub:
         """Add a webhook that behaves so."""
         receiver = HttpReceiver(behaviour, location=str(more.pop("location", "")))
         self._http.append(receiver)
-        self.receiver(name, "webhook", url=receiver.url, secret_file="secret", timeout_s=0.5, **more)
+        url = receiver.url + str(more.pop("url_path", ""))
+        self.receiver(name, "webhook", url=url, secret_file="secret", timeout_s=0.5, **more)
         return receiver
 
     def receiver(self, name: str, kind: str, **fields: object) -> None:
@@ -221,6 +223,42 @@ def test_a_receiver_is_tested_at_once_and_within_its_rate(hub: Hub) -> None:
 
     asyncio.run(play())
     assert len(receiver.received) == 1
+
+
+def test_an_address_that_is_a_secret_is_in_no_log(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+    receiver = hub.webhook("chat", url_path="/hidden")
+
+    async def play() -> None:
+        async with hub.delivery() as delivery:
+            await delivery.test("chat")
+            receiver.behaviour = 500
+            with pytest.raises(Unavailable):
+                await delivery.test("chat")
+
+    caplog.set_level(logging.INFO)  # as the hub logs
+    asyncio.run(play())
+    assert [request.path for request in receiver.received] == ["/alerts/hidden"] * 2
+    assert "hidden" not in caplog.text
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(hub: Hub) -> None:
+    server = HttpReceiver(certificate=self_signed(hub.folder / "ops.pem"))
+    fields = {"url": server.url, "secret_file": "secret"}
+    hub.receiver("stranger", "webhook", **fields)
+    hub.receiver("vouched", "webhook", ca_file="ops.pem", **fields)
+
+    async def play() -> None:
+        async with hub.delivery() as delivery:
+            with pytest.raises(Unavailable, match="ConnectError"):
+                await delivery.test("stranger")
+            assert server.received == []
+            await delivery.test("vouched")
+
+    try:
+        asyncio.run(play())
+        assert len(server.received) == 1
+    finally:
+        server.close()
 
 
 def test_people_get_one_mail_for_what_was_gathered(hub: Hub) -> None:

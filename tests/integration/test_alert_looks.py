@@ -28,7 +28,7 @@ from hub.store.rows import DriftRow, OrderChange, QuarantineRow
 from hub.store.sqlite import SqliteStore
 from hub.store.state_rows import StateRules
 from hub.store.telemetry_rows import TelemetryStep
-from tests.support.stores import new_device, new_rollout, order
+from tests.support.stores import new_device, new_rollout, order, say
 
 NOW_S = 10_000.0
 RULES = Thresholds(group_wait_s=30.0, offline_hold_s=0.0, clear_after_s=0.0, refused_messages=5)
@@ -110,7 +110,7 @@ class Scene:
     def online(self, online: bool, *devices: str) -> None:
         """Let devices connect or leave."""
         for device in devices:
-            self.store.set_online(device, online, self.now_s)
+            say(self.store, device, self.now_s, online=online)
 
     def _join(self, device: str, camera: str) -> None:
         self.store.add_enrolment_token(device, created_at_s=0.0, expires_at_s=1e9)
@@ -119,7 +119,7 @@ class Scene:
         change = OrderChange(device, "digits", order(1))
         self.store.apply_step(self._rollout, previous=self._rollout, position=0, changes=[change])
         runs = ModelState("digits", 1, "ab" * 32, "onnx-fp32", "COMMITTED", None)
-        self.store.report(device, StateReport(NOW_S, 1, (runs,)), NOW_S)
+        say(self.store, device, NOW_S, report=StateReport(NOW_S, 1, (runs,)))
 
     def _wake(self) -> None:
         self.woken += 1

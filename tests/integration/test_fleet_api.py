@@ -6,9 +6,11 @@ import contextlib
 import csv
 import io
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,20 +19,19 @@ import httpx
 import msgspec
 import numpy as np
 import pytest
-from pyarrow import parquet  # type: ignore[import-untyped]
+from pyarrow import parquet
 
 from fleet.protocol.manifest import decode_manifest
 from fleet.protocol.messages import encode
 from fleet.protocol.records import packed
 from hub.cli.app import run
 from hub.store.blobs import BlobFolder
-from hub.store.rows import NewDevice
 from hub.store.sqlite import SqliteStore
 from hub.store.telemetry_rows import HOUR_S, TelemetryStep
 from tests.conftest import MODEL
 from tests.support.hub import HubProcess
 from tests.support.rollups import DeviceWindow, keep_windows, values_window
-from tests.support.stores import CAPABILITIES
+from tests.support.stores import join_running_hub
 
 SITES = {"ask-1": "=lyon", "ask-2": "=lyon", "ask-3": "oslo"}
 """One site is what a spreadsheet would compute."""
@@ -47,9 +48,7 @@ def hub(hub: HubProcess) -> HubProcess:
         rng, sent = np.random.default_rng(0), []
         now_s = time.time()
         for device_id, site in SITES.items():
-            store.add_enrolment_token(device_id, created_at_s=now_s, expires_at_s=now_s + 60.0)
-            device = NewDevice(device_id, "hash", {"site": site}, CAPABILITIES)
-            store.enrol(device, token_sha256=device_id, now_s=now_s)
+            join_running_hub(store, device_id, site, now_s)
             for hour in (1, 2, 3):
                 shift = 1.0 if device_id == "ask-3" else 0.0
                 window = values_window(profile, now_s - hour * HOUR_S, rng=rng, shift=shift, errors=4)
@@ -102,7 +101,10 @@ def test_devices_are_found_and_tagged(hub: HubProcess, muster: Muster) -> None:
     assert ([row["device_id"] for row in rest["items"]], rest["next"]) == (["ask-3"], None)
     offline = _get(hub, "/devices", where=f'{OURS} and health == "offline"').json()["items"]
     assert len(offline) == 3
-    assert "tags:      lab" in muster("device", "show", "ask-1")[0]
+    shown = muster("device", "show", "ask-1")[0]
+    assert "tags:      lab" in shown
+    assert "enrolled:  site==lyon" in shown
+    assert "machine:   x86_64, agent 0.1.0, onnxruntime " in shown
     told = _get(hub, "/devices/ask-1/timeline", kind="action").json()["items"]
     assert [entry["text"] for entry in told] == ["Tags changed: +lab -pilot."]
     assert told[0]["by"]
@@ -136,7 +138,9 @@ def test_every_answer_is_exported(
     muster: Muster, tmp_path: Path, arguments: tuple[str, ...], rows: int | None, form: str
 ) -> None:
     file = tmp_path / f"out.{form}"
-    assert muster(*arguments, "--out", str(file)) == ("", "")
+    told, wrong = muster(*arguments, "--out", str(file))
+    assert told == f"The answer is in {file}, {file.stat().st_size:,} bytes.\n"
+    assert wrong == ""
     if form == "json":
         answer = json.loads(file.read_text())
         found = len(answer["items"] if isinstance(answer, dict) else answer)
@@ -160,7 +164,11 @@ def test_tables_are_for_people(muster: Muster) -> None:
     assert "  error_share: no difference is shown" in compared
     devices = muster("fleet", "devices", "--where", OURS)[0]
     assert "3 devices" in devices
-    assert "answers, 4 failed" in muster("device", "timeline", "ask-3", "--resolution", "hour")[0]
+    timeline = muster("device", "timeline", "ask-3", "--resolution", "hour")[0]
+    assert "answers, 4 failed" in timeline
+    assert re.search(r" ago +│ \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC │", timeline)
+    nothing = muster("device", "timeline", "ask-3", "--from", "1999-01-01", "--to", "1999-01-02")[0]
+    assert nothing.startswith("Nothing happened")
 
 
 def test_a_picture_is_drawn_of_the_hub_s_answers(muster: Muster, tmp_path: Path) -> None:
@@ -168,6 +176,13 @@ def test_a_picture_is_drawn_of_the_hub_s_answers(muster: Muster, tmp_path: Path)
     told = muster("fleet", "drift", "--model", MODEL, "--where", OURS, "--plot", str(file))[0]
     assert str(file) in told
     assert file.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert (
+        str(file.with_suffix(".svg"))
+        in muster(
+            "fleet", "drift", "--model", MODEL, "--where", OURS, "--plot", str(file.with_suffix(".svg"))
+        )[0]
+    )
+    assert b"<svg" in file.with_suffix(".svg").read_bytes()
 
 
 def test_a_timeline_is_read_page_by_page(hub: HubProcess) -> None:
@@ -192,6 +207,11 @@ def test_a_timeline_is_read_page_by_page(hub: HubProcess) -> None:
         ("/devices", {"where": "(" * 4000}, "invalid_target"),
         ("/devices", {"format": "xls"}, "invalid_input"),
         ("/fleet/query", {"model": "nothing", "metric": "errors"}, "not_found"),
+        ("/fleet/query", {"model": MODEL, "metric": "errors", "version": 99}, "not_found"),
+        ("/fleet/query", {"model": MODEL, "metric": "errors", "where": 'id == "nobody"'}, "not_found"),
+        ("/fleet/drift/histograms", {"model": MODEL, "version": 99}, "not_found"),
+        ("/fleet/compare", {"model": MODEL, "left": "version=1", "right": "version == 99"}, "not_found"),
+        ("/fleet/compare", {"model": MODEL, "left": "version=1", "right": 'id == "nobody"'}, "not_found"),
         ("/fleet/query", {"model": MODEL}, "invalid_input"),
         ("/fleet/query", {"model": MODEL, "metric": "luck"}, "invalid_input"),
         ("/fleet/query", {"model": MODEL, "metric": "errors", "by": "colour"}, "invalid_input"),
@@ -246,9 +266,17 @@ def test_viewers_may_ask_and_only_operators_may_tag(hub: HubProcess) -> None:
         ("device", "tag", "nobody", "+x"),
         ("fleet", "devices", "--where", "site ="),
         ("fleet", "drift", "--matrix"),
+        ("fleet", "drift", "--matrix", "--model", MODEL, "--alarms"),
+        ("fleet", "drift", "--where", "site ="),
         ("fleet", "drift", "--format", "csv"),
+        ("fleet", "drift", "--feature", "input.mean"),
+        ("fleet", "drift", "--model", "nobody"),
+        ("fleet", "alarms", "--model", "nobody"),
+        ("fleet", "health", "--by", "site", "--by", "state"),
         ("fleet", "devices", "--out", "/no/such/folder/x.csv"),
         ("fleet", "devices", "--out", "x.txt"),
+        ("fleet", "devices", "--json", "--format", "csv"),
+        ("fleet", "drift", "--model", MODEL, "--where", OURS, "--plot", "x.jpg"),
         ("fleet", "devices", "--format", "table", "--out", "x.txt"),
         ("fleet", "drift", "--model", MODEL, "--from", "1999-01-01", "--to", "1999-01-02", "--plot", "x.png"),
     ],
@@ -261,3 +289,11 @@ def test_a_wrong_command_is_one_clear_line_and_leaves_no_file(
     assert wrong.startswith("error: ")
     assert len(wrong.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_many_questions_at_once_are_answered_one_after_the_other(hub: HubProcess) -> None:
+    def ask(_: int) -> int:
+        return _get(hub, "/fleet/query", model=MODEL, metric="psi", by="device", where=OURS).status_code
+
+    with ThreadPoolExecutor(12) as askers:
+        assert set(askers.map(ask, range(24))) == {200}

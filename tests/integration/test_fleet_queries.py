@@ -19,6 +19,7 @@ from fleet.protocol.windows import merge_windows
 from hub.query.comparison import comparison, side_of
 from hub.query.devices import Search
 from hub.query.drift import histograms, matrix
+from hub.query.nothing import check_answer
 from hub.query.series import References, series
 from hub.query.sums import Question
 from hub.query.times import TimeRange
@@ -105,11 +106,39 @@ def test_a_search_finds_the_devices_that_are_meant(
 
 
 @pytest.mark.parametrize(
-    "where", ['sight == "lyon"', 'site == "lyon" or not floer < 3', 'version("digts") > 1']
+    "where",
+    [
+        'sight == "lyon"',
+        'site == "lyon" or not floer < 3',
+        'version("digts") > 1',
+        'site == "lyon" and not (online or runs("digts"))',
+    ],
 )
 def test_a_search_for_what_nobody_has_is_refused(store: SqliteStore, where: str) -> None:
     with pytest.raises(InvalidTarget):
         Search(store, where)
+
+
+@pytest.mark.parametrize(
+    ("where", "form"),
+    [('tag == "lab"', 'tag("'), ("version == 1", 'version("model") == 1'), ('model == "digits"', 'runs("')],
+)
+def test_what_is_no_attribute_is_refused_with_how_it_is_asked_for(
+    store: SqliteStore, where: str, form: str
+) -> None:
+    with pytest.raises(InvalidTarget) as refused:
+        Search(store, where)
+    assert form in refused.value.remedy
+
+
+@pytest.mark.parametrize(("changed", "error"), [({"version": 99}, NotFound), ({"key": "room"}, InvalidInput)])
+def test_an_empty_answer_about_what_does_not_exist_is_refused(
+    store: SqliteStore, changed: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        check_answer(store, _asked(**changed), [])
+    check_answer(store, _asked(**changed), ["something"])
+    check_answer(store, _asked(key="site"), [])
 
 
 def test_a_series_of_the_fleet_adds_all_devices_up(store: SqliteStore, windows: list[DeviceWindow]) -> None:
@@ -195,7 +224,7 @@ def test_histograms_are_all_that_was_counted_beside_the_reference(
 
 
 def test_a_comparison_shows_what_differs_between_versions(store: SqliteStore) -> None:
-    sides = side_of("version=1"), side_of(" version = 2 ")
+    sides = side_of("version=1"), side_of(" version == 2 ")
     rows = list(comparison(store, _asked(), sides, lambda _: {}, _references()).rows)
     by_name = {row["quantity"]: row for row in rows}
     assert by_name["error_share"]["left"] == pytest.approx(6 / 2406)
@@ -241,6 +270,14 @@ def test_what_cannot_be_answered_is_refused(
 ) -> None:
     with pytest.raises(InvalidInput):
         series(store, _asked(**changed), metrics, _references(), features=features)
+
+
+def test_a_span_that_has_not_ended_is_as_long_as_it_is_until_now(store: SqliteStore) -> None:
+    asked = _asked(now_s=START_S + 2 * HOUR_S + 631.0)
+    rows = list(series(store, asked, ["requests_per_second"], _references()).rows)
+    assert [row["requests_per_second"] for row in rows] == [1262 / 3600, 1262 / 3600, 2.0]
+    whole = list(series(store, _asked(whole=True), ["requests_per_second"], _references()).rows)
+    assert [row["requests_per_second"] for row in whole] == [pytest.approx(1262 / 3600)]
 
 
 def test_the_matrix_is_of_drift_alone(store: SqliteStore) -> None:

@@ -101,6 +101,7 @@ def test_an_alert_from_its_beginning_to_its_end(hub: HubProcess, receiver: HttpR
     assert hub.client.get("/alerts")["items"] == []
     assert [a["state"] for a in hub.client.get("/alerts", ended=True)["items"]] == ["RESOLVED"]
     assert [body.occasion for body in _bodies(receiver)].count("resolved") == 1
+    assert _bodies(receiver)[-1].alert.sentence.startswith("Resolved: ")
     with pytest.raises(Conflict):
         _muster(hub, "alerts", "ack", "offline")
     for client in connected:
@@ -137,11 +138,13 @@ def _is_seen_taken_and_silenced(hub: HubProcess) -> None:
     assert "evidence: cam-1: not connected" in shown
     assert "taken by admin" in _muster(hub, "alerts", "ack", "offline", "--note", "on my way")
     assert json.loads(_muster(hub, "alerts", "show", "offline", "--json"))["note"] == "on my way"
-    made = _muster(hub, "alerts", "silence", "--kind", "offline", "--for", "2h", "--reason", "moving house")
+    narrowed = ("--kind", "offline", "--severity", "critical", "--for", "2h", "--reason", "moving house")
+    made = _muster(hub, "alerts", "silence", *narrowed)
     assert made.startswith("Silence 1 ends at ")
     eventually(lambda: hub.client.get("/alerts/offline")["silence"] == 1, "the silence is in force")
     silences = json.loads(_muster(hub, "alerts", "silences", "--json"))
     assert [(s["by"], s["reason"], s["kinds"]) for s in silences] == [("admin", "moving house", ["offline"])]
+    assert silences[0]["severities"] == ["critical"]
     assert "moving house" in _muster(hub, "alerts", "silences")
 
 

@@ -93,6 +93,8 @@ def test_health_and_metrics_need_no_token(hub: HubProcess) -> None:
         ("POST", "/rollouts", {"model": "nothing", "version": 1}),
         ("POST", "/rollbacks", {"model": "digits", "to": 99}),
         ("POST", "/models/new/versions", {"dataset": "nothing"}),
+        ("GET", "/samples?model=nothing", None),
+        ("POST", "/samples/delete", {"device_id": "nobody"}),
         ("GET", "/no-such-route", None),
     ],
 )

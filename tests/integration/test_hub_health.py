@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,14 +13,14 @@ import msgspec
 import pytest
 
 from fleet.drift.alarms import AlarmState, FeatureDrift
-from fleet.protocol.errors import InvalidInput, NotFound
+from fleet.protocol.errors import InvalidInput, InvalidTarget, NotFound
 from fleet.protocol.messages import ModelState, StateReport
 from hub.broker.accounts import hash_password
 from hub.store.rows import DriftRow
 from hub.store.sqlite import SqliteStore
 from hub.store.telemetry_rows import TelemetryStep
 from tests.support.hub import HubProcess
-from tests.support.stores import DIGEST, new_device
+from tests.support.stores import DIGEST, new_device, say
 
 DEVICES = [f"cam-{number:02}" for number in range(40)]
 SILENT = 3
@@ -27,6 +28,8 @@ SILENT = 3
 DRIFTING = [f"cam-{number:02}" for number in (0, 3, 6, 9, 12, 15)]
 """Every third has camera-b; these are some of them."""
 LOOK = FeatureDrift("input.mean", 300, True, 4.0, 9.0, split="below 0.41", share=0.61, expected=0.05)
+CALM = "cam-31"
+"""Looked at without an alarm; a version that it ran before had one."""
 
 
 def write_fleet(store: SqliteStore) -> None:
@@ -42,12 +45,16 @@ def write_fleet(store: SqliteStore) -> None:
     now_s = time.time()
     for device in DEVICES[:-SILENT]:
         state = ModelState("digits", 1, DIGEST, "onnx-fp32", "COMMITTED", "r1-0f")
-        store.report(device, StateReport(now_s, 0, (state,)), now_s)
+        say(store, device, now_s, report=StateReport(now_s, 0, (state,)))
     alarms = [
         DriftRow(device, "digits", 1, AlarmState(looks=3, raised=("input.mean",)), (LOOK,), now_s, now_s)
         for device in DRIFTING
     ]
-    store.save_telemetry(TelemetryStep(position=1, received_at_s=now_s, drift=alarms))
+    weaker = msgspec.structs.replace(LOOK, evidence=1.0)
+    calm = DriftRow(CALM, "digits", 1, AlarmState(looks=3), (weaker,), None, now_s)
+    former = msgspec.structs.replace(alarms[0], device_id=CALM, version=7)
+    never = DriftRow(DEVICES[0], "digits", 8)
+    store.save_telemetry(TelemetryStep(position=1, received_at_s=now_s, drift=[*alarms, calm, former, never]))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +129,58 @@ def test_an_alarm_names_what_its_devices_share(hub: HubProcess) -> None:
     [shared] = alarm["shared"]
     assert (shared["trait"], shared["holders"], shared["other_holders"]) == ({"camera": "b"}, 6, 7)
     assert shared["sentence"] in alarm["sentence"]
-    assert hub.client.get("/drift/alarms", model="letters")["items"] == []
+    assert len(hub.client.get("/drift/alarms", model="digits")["items"]) == 1
+    with pytest.raises(NotFound):
+        hub.client.get("/drift/alarms", model="letters")
+    with pytest.raises(NotFound):
+        hub.client.get("/drift", model="letters")
+
+
+def test_devices_are_found_by_what_their_alarm_names(hub: HubProcess) -> None:
+    found = hub.client.get("/devices", where='drifts("input.mean")')["items"]
+    assert [row["device_id"] for row in found] == DRIFTING
+    assert hub.client.get("/devices", where='drifts("input.std")')["items"] == []
+    rest = hub.client.get("/devices", where='id like "cam-*" and not drifts("input.mean")')["items"]
+    assert len(rest) == len(DEVICES) - len(DRIFTING)
+
+
+def looks(hub: HubProcess, **parameters: Any) -> list[tuple[str, int]]:
+    rows = hub.client.pages("/drift", **parameters)
+    return [(row["device_id"], row["version"]) for row in rows]
+
+
+def test_last_looks_are_of_what_devices_run_and_come_in_pages(hub: HubProcess) -> None:
+    alarmed = [(device, 1) for device in DRIFTING]
+    now = sorted([*alarmed, (CALM, 1)])
+    first = hub.client.get("/drift", limit=3)
+    assert [row["device_id"] for row in first["items"]] == [device for device, _ in now[:3]]
+    assert first["next"] == now[2][0]
+    for limit in (1, 2, 3, 7, 100):
+        assert looks(hub, limit=limit) == now
+        assert looks(hub, limit=limit, current=False) == sorted([*now, (CALM, 7)])
+        assert looks(hub, limit=limit, alarms=True) == alarmed
+        assert looks(hub, limit=limit, alarms=True, current=False) == sorted([*alarmed, (CALM, 7)])
+        assert looks(hub, limit=limit, where=f'id == "{CALM}" or drifts("input.mean")') == now
+        assert looks(hub, limit=limit, where=f'id == "{CALM}"', alarms=True) == []
+    assert looks(hub, device_id=CALM, model="digits", current=False) == [(CALM, 1), (CALM, 7)]
+    assert looks(hub, device_id=CALM, where="not online") == []
+    with pytest.raises(InvalidTarget):
+        looks(hub, where="id =")
+
+
+def test_the_command_shows_the_strongest_looks_first(hub: HubProcess) -> None:
+    lines = hub.muster("fleet", "drift").splitlines()
+    shown = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
+    assert (set(shown[:-1]), shown[-1]) == (set(DRIFTING), CALM)
+    few = hub.muster("fleet", "drift", "--limit", "2", "--model", "digits")
+    assert few.count("cam-") == 2
+    assert "5 more are not shown" in few
+    assert hub.muster("fleet", "drift", "--alarms").count("cam-") == 6
+    assert hub.muster("fleet", "drift", "--all", "--former").count(CALM) == 2
+    assert hub.muster("fleet", "drift", "--where", f'id == "{CALM}"').count("cam-") == 1
+    found = json.loads(hub.muster("fleet", "drift", "--json"))
+    assert [row["device_id"] for row in found][-1] == CALM
+    assert len(found) == 7
 
 
 def test_commands_show_it(hub: HubProcess) -> None:

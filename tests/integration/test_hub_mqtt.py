@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from fleet.protocol.errors import BrokerUnavailable
-from fleet.protocol.messages import MAX_MESSAGE_SIZE_BYTES
+from fleet.protocol.messages import MAX_MESSAGE_SIZE_BYTES, MAX_PACKET_SIZE_BYTES
 from fleet.protocol.topics import HUB_ACCOUNT, Down, Up, device_subscription, down, up
+from hub import mqtt_packets as packets
 from hub.broker.kinds import KINDS, Kind
 from hub.broker.process import start_broker
-from hub.mqtt import HubMqtt
-from hub.mqtt_packets import Published
+from hub.mqtt import WAITING_BYTES, WAITING_MESSAGES, HubMqtt
+from hub.mqtt_packets import PacketReader, Published
 from tests.support.brokers import HOST, RunningBroker
 from tests.support.handlers import one_by_one
 from tests.support.mqtt_client import Client, Message
@@ -197,6 +198,55 @@ def test_a_broker_that_goes_silent_is_noticed() -> None:
         await hub.wait_connected(TIMEOUT_S)
         with pytest.raises(BrokerUnavailable, match="acknowledge"):
             await hub.publish(down("cam-1", Down.ACK), b"lost")
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        server.close()
+
+    asyncio.run(story())
+
+
+LONG_TOPIC = "muster/v1/d/cam-1/up/" + 60_000 * "x"
+
+
+@pytest.mark.parametrize(
+    ("topic", "most"),
+    [("muster/v1/d/cam-1/up/state", WAITING_MESSAGES), (LONG_TOPIC, WAITING_BYTES // len(LONG_TOPIC) + 1)],
+    ids=["many", "long topics"],
+)
+def test_what_waits_is_bounded_while_a_handler_hangs_and_nothing_is_lost(topic: str, most: int) -> None:
+    """A peer that sends without end stands for a fleet that comes back at once."""
+    number = 2 * most
+    message = packets.publish(topic, b"", 7)
+
+    async def story() -> None:
+        acknowledged, goes_on, handled = 0, asyncio.Event(), 0
+
+        async def talkative(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal acknowledged
+            await reader.readexactly(1)
+            writer.write(b"\x20\x02\x00\x00\x90\x03\x00\x01\x01" + message * number)
+            packet_reader = PacketReader(MAX_PACKET_SIZE_BYTES)
+            while data := await reader.read(1 << 16):
+                if acknowledged or data.startswith(b"\x40"):
+                    acknowledged += sum(a.kind == packets.PUBACK for a in packet_reader.feed(data)[1])
+            writer.close()
+
+        async def hang(published: Sequence[Published]) -> None:
+            nonlocal handled
+            await goes_on.wait()
+            handled += len(published)
+
+        server = await asyncio.start_server(talkative, HOST, 0)
+        hub = HubMqtt(HOST, server.sockets[0].getsockname()[1], HUB_ACCOUNT, "any", hang)
+        running = asyncio.create_task(hub.run())
+        await hub.wait_connected(TIMEOUT_S)
+        await eventually_async(lambda: hub.waiting >= most, "as much waits as may")
+        largest = hub.waiting
+        assert largest < most + (1 << 18) // len(message) + 2  # what one read may bring
+        goes_on.set()
+        await eventually_async(lambda: handled == number, "everything is handled")
+        await eventually_async(lambda: acknowledged == number, "everything is acknowledged")
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running

@@ -22,12 +22,12 @@ from tests.support.stores import add_device, incident, incoming, new_rollout, or
 
 RNG = np.random.default_rng(21)
 REFERENCE = reference_of(answers_of(RNG, 600))
-DEVICES = tuple(f"cam-{number}" for number in range(4))
+DEVICES = tuple(f"cam-{number}" for number in range(12))
 
 
 @pytest.fixture(name="store")
 def store_fixture(tmp_path: Path) -> Iterator[Store]:
-    """A store with four devices that are to run version 1."""
+    """A store with twelve devices that are to run version 1."""
     store = SqliteStore(tmp_path / "hub.db")
     _fleet(store)
     yield store
@@ -71,11 +71,20 @@ def test_only_where_labels_say_so_the_alarm_is_raised(store: Store) -> None:
 
 def test_few_labels_of_many_devices_are_enough_together(store: Store) -> None:
     watch = _watch(store)
-    for number in range(1, 15):
+    for number in range(1, 13):
         store.add_records([incoming(device_id, number, _window(4, 0.6)) for device_id in DEVICES])
         watch.advance()
     raised = {row.device_id for row in store.concepts_of("digits", raised=True)}
     assert raised == {EVERY_DEVICE}
+
+
+def test_a_record_that_cannot_be_read_stops_nothing(store: Store) -> None:
+    damaged = msgspec.structs.replace(incoming("cam-1", 1, _window(10)), data=b"\xc1")
+    store.add_records([damaged, incoming("cam-2", 1, _window(10))])
+    _watch(store).advance()
+    assert store.quality_position() == store.last_position()
+    key = ConceptKey("cam-2", "digits", 1)
+    assert store.concepts([key])[key].state.labelled == 10
 
 
 def test_each_label_counts_once_and_after_a_restart_as_well(tmp_path: Path) -> None:
@@ -113,3 +122,14 @@ def test_what_cannot_be_true_or_judged_counts_nowhere_and_stops_nothing(store: S
     key = ConceptKey("cam-0", model, 1)
     state = store.concepts([key])[key].state
     assert (state.looks, state.labelled) == ((1, 0) if model == "digits" else (0, 0))
+
+
+def test_some_of_the_devices_count_in_the_look_at_all_whoever_reports_first(store: Store) -> None:
+    watch = _watch(store)
+    for number in range(1, 13):
+        for device_id in DEVICES:
+            wrong = 0.9 if device_id in DEVICES[:4] else 0.0
+            store.add_records([incoming(device_id, number, _window(30, wrong))])
+            watch.advance()
+    raised = {row.device_id for row in store.concepts_of("digits", raised=True)}
+    assert raised == {EVERY_DEVICE, *DEVICES[:4]}

@@ -18,11 +18,11 @@ from fleet.protocol.manifest import decode_manifest
 from fleet.protocol.records import TelemetryWindow
 from fleet.quality.calibration import calibration_of, confidence_of, labelled_cells
 from hub.store.blobs import BlobFolder
-from hub.store.rows import NewDevice
+from hub.store.concept_rows import ConceptKey
 from hub.store.sqlite import SqliteStore
 from tests.conftest import MODEL
 from tests.support.hub import HubProcess
-from tests.support.stores import CAPABILITIES, incoming
+from tests.support.stores import incoming, join_running_hub
 from tests.support.waiting import eventually
 
 GOOD, BAD, SILENT = "quality-good", "quality-bad", "quality-silent"
@@ -39,19 +39,22 @@ def hub(hub: HubProcess) -> HubProcess:
         reference = decode_manifest(BlobFolder(hub.home / "blobs").read(digest)).reference
         now_s, rng = time.time(), np.random.default_rng(8)
         for device_id in (GOOD, BAD, SILENT):
-            store.add_enrolment_token(device_id, created_at_s=now_s, expires_at_s=now_s + 60.0)
-            store.enrol(
-                NewDevice(device_id, "hash", {"site": device_id}, CAPABILITIES),
-                token_sha256=device_id,
-                now_s=now_s,
-            )
+            join_running_hub(store, device_id, device_id, now_s)
         for number in range(1, WINDOWS + 1):
+            if number == WINDOWS // 2 + 1:  # an alarm takes two looks
+                eventually(lambda: _looks(store), "the first labels are looked at")
             for device_id, labels, wrong in ((GOOD, LABELS, 0.0), (BAD, LABELS, 0.7), (SILENT, 0, 0.0)):
                 window = _window(rng, reference, labels, wrong, now_s - 60.0 * number)
                 window = msgspec.structs.replace(window, manifest_sha256=digest)
                 record = incoming(device_id, number, window)
                 store.add_records([msgspec.structs.replace(record, received_at_s=now_s)])
     return hub
+
+
+def _looks(store: SqliteStore) -> int:
+    key = ConceptKey(BAD, MODEL, 1)
+    row = store.concepts([key]).get(key)
+    return row.state.looks if row else 0
 
 
 def _window(
@@ -81,7 +84,7 @@ def _window(
 
 
 def _asked(hub: HubProcess, **parameters: Any) -> dict[str, dict[str, Any]]:
-    """Return the answer by group, once every window is counted."""
+    """Return the answer by cohort, once every window is counted."""
 
     def ask() -> dict[str, dict[str, Any]] | None:
         response = httpx.get(
@@ -93,7 +96,7 @@ def _asked(hub: HubProcess, **parameters: Any) -> dict[str, dict[str, Any]]:
         response.raise_for_status()
         items = response.json()["items"]
         counted = sum(item["answers"] for item in items) == 3 * WINDOWS * ANSWERS
-        return {item["group"]: item for item in items} if counted else None
+        return {item["cohort"]: item for item in items} if counted else None
 
     return eventually(ask)
 

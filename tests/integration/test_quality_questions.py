@@ -18,7 +18,7 @@ from fleet.protocol.messages import ModelState, StateReport
 from fleet.quality.concept import ConceptState
 from fleet.quality.doubts import DoubtCode
 from hub.alerts.facts import FleetLook, HubCounts
-from hub.query.quality import QualityOf, qualities
+from hub.query.quality import QualityOf, devices_with_concept_drift, qualities
 from hub.query.series import References
 from hub.query.sums import Question
 from hub.query.times import TimeRange
@@ -29,7 +29,7 @@ from hub.store.state_rows import StateRules
 from hub.store.telemetry_rows import HOUR_S, TelemetryStep
 from tests.support.confidences import answers_of, reference_of, window_of
 from tests.support.rollups import DeviceWindow, keep_windows
-from tests.support.stores import DIGEST, new_device, new_rollout, order
+from tests.support.stores import DIGEST, new_device, new_rollout, order, say
 
 RNG = np.random.default_rng(13)
 REFERENCE = reference_of(answers_of(RNG, 500))
@@ -64,10 +64,10 @@ def _asked(store: SqliteStore, key: str = "all") -> dict[str, QualityOf]:
     question = Question("digits", WITHIN, HOUR_S, key=key, group_by=("site",))
     found = qualities(store, question, References(read, "digits"))
     assert {one.version for one in found} == {1}
-    return {one.group: one for one in found}
+    return {one.cohort: one for one in found}
 
 
-def test_counts_of_a_group_are_added_up_and_judged_by_their_version(store: SqliteStore) -> None:
+def test_counts_of_a_cohort_are_added_up_and_judged_by_their_version(store: SqliteStore) -> None:
     whole, sites, devices = _asked(store), _asked(store, "site"), _asked(store, "device")
     assert whole[""].quality.answers == 900 and whole[""].quality.labelled == 120
     assert {site: one.quality.answers for site, one in sites.items()} == {"lyon": 600, "oslo": 300}
@@ -102,7 +102,7 @@ def _report(store: SqliteStore) -> None:
     store.apply_step(rollout, previous=rollout, position=0, changes=orders)
     for device_id in SITES:
         state = ModelState("digits", 1, DIGEST, "onnx", "COMMITTED", None)
-        store.report(device_id, StateReport(10.0, 0, (state,)), 10.0)
+        say(store, device_id, 10.0, report=StateReport(10.0, 0, (state,)))
 
 
 def test_estimates_are_doubted_where_inputs_drift(store: SqliteStore) -> None:
@@ -130,6 +130,7 @@ def test_concept_drift_of_what_devices_run_is_an_alert(store: SqliteStore) -> No
     store.save_concepts(1, [*rows, ConceptRow(EVERY_DEVICE, "digits", 9, raised)])
     while store.refresh_states(now_s=11.0):
         pass
+    assert devices_with_concept_drift(store) == {"digits": 1}
     look = FleetLook(
         store,
         Thresholds(),

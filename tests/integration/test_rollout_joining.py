@@ -69,7 +69,7 @@ def test_who_comes_to_match_is_put_into_the_right_stage_and_ordered_there(
     before = {"early-1": 0, "early-2": 0, "late-1": 1}
     joined = {"early-3": 0, "late-2": 1} if membership is Membership.CONTINUOUS else {}
     assert stages == before | joined
-    ordered = {device_id for device_id, orders in store.all_desired().items() if orders}
+    ordered = store.desired_versions(MODEL).keys()
     assert ordered == {device_id for device_id, stage in stages.items() if stage == 0}
 
 

@@ -31,7 +31,7 @@ LOOK = FeatureDrift("input.mean", 500, True, 3.0, evidence=9.0, split="below 0",
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteStore]:
-    """A device that was ordered a version at 2 s, told at 20 s what became of it, and drifts since 9,000 s."""
+    """A device, ordered a version at 2 s, told at 20 s what became of it, drifts from 9,000 s on."""
     with closing(SqliteStore(tmp_path_factory.mktemp("store") / "hub.db")) as opened:
         for name in ("cam-1", "cam-2"):
             add_device(opened, name)

@@ -59,6 +59,14 @@ def test_each_sample_is_captured_for_the_first_reason_that_holds(
             assert row not in found
 
 
+def test_a_request_that_is_not_examined_is_captured_for_other_reasons_only() -> None:
+    asked = policy(drifted=True, share=1.0)
+    far = np.full((1, 3), 1e6)
+    (examined,) = pick(asked, REFERENCE, far, OUTPUTS[:1], np.zeros(1))
+    (other,) = pick(asked, REFERENCE, far, OUTPUTS[:1], np.zeros(1), examine=False)
+    assert (examined.reason, other.reason) == (Reason.DRIFTED, Reason.RANDOM)
+
+
 def test_a_policy_that_captures_nothing_picks_nothing() -> None:
     assert pick(POLICY, REFERENCE, INPUTS, OUTPUTS, np.zeros(400)) == []
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.life.maintenance import DAYS, is_open, next_open_s, parse_windows
+from agent.life.maintenance import is_open, next_open_s, parse_windows
 from fleet.protocol.errors import InvalidConfiguration
+from fleet.protocol.maintenance import DAYS
 
 MANY = settings(max_examples=200, derandomize=True, deadline=None)
 ZONES = st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu"])

@@ -15,9 +15,9 @@ NAMES = st.sets(st.integers(0, 400).map(lambda number: f"cam-{number}"), max_siz
 @given(a=NAMES, b=NAMES, c=NAMES)
 def test_merging_is_the_union(a: set[str], b: set[str], c: set[str]) -> None:
     one, two, three = heard_of(a), heard_of(b), heard_of(c)
-    assert merge_heard(one, two) == merge_heard(two, one) == heard_of(a | b)
-    assert merge_heard(merge_heard(one, two), three) == merge_heard(one, merge_heard(two, three))
-    assert merge_heard(one, one) == one == merge_heard(one, NOBODY)
+    assert merge_heard([one, two]) == merge_heard([two, one]) == heard_of(a | b)
+    assert merge_heard([merge_heard([one, two]), three]) == merge_heard([one, two, three])
+    assert merge_heard([one, one]) == one == merge_heard([one, NOBODY])
 
 
 @given(names=NAMES)
@@ -39,6 +39,6 @@ def test_large_sets_take_a_kilobyte_and_are_counted_nearly(number: int) -> None:
 @pytest.mark.parametrize("size", [7, 1025, 4096])
 def test_what_is_no_set_is_refused(size: int) -> None:
     with pytest.raises(InvalidMessage):
-        merge_heard(bytes(size), heard_of(["cam-1"]))
+        merge_heard([bytes(size), heard_of(["cam-1"])])
     with pytest.raises(InvalidMessage):
         count_heard(bytes(size) if size > 7 else bytes(2000))

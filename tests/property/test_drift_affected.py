@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from fleet.drift.affected import FALSE_FIND_RATE, FleetTraits, shared_traits, told
 from fleet.drift.alarms import FeatureDrift

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from fleet.drift.alarms import AlarmChange, AlarmState, advance_alarm, discovery_threshold, judge_drift
 from fleet.drift.allowance import calibrated

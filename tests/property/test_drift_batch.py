@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.drift.batch import decode_profiles, encode_profiles
+from fleet.drift.batch import decode_profiles
+from fleet.drift.batch_encoding import encode_profiles
 from fleet.drift.cells import MAX_OFFSET
 from fleet.drift.encoding import decode_profile, encode_profile
 from fleet.drift.matrix import CountsMatrix, Groups, Layout

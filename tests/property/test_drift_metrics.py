@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy import stats  # type: ignore[import-untyped]
-from scipy.spatial.distance import jensenshannon  # type: ignore[import-untyped]
+from scipy import stats
+from scipy.spatial.distance import jensenshannon
 
 from fleet.drift.metrics import (
     anderson_darling,

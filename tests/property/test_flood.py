@@ -72,3 +72,14 @@ def test_a_clock_that_goes_back_gives_no_tokens(back_s: float) -> None:
 
 def test_a_long_message_costs_more() -> None:
     assert [cost(size) for size in (0, 400, 8191, 8192, 262144)] == [1, 1, 1, 2, 33]
+
+
+@given(st.floats(0.0, 1e9))
+def test_a_clock_that_is_set_back_makes_no_quarantine_longer(back_s: float) -> None:
+    now_s, state = 2e9, full(LIMITS, 2e9)
+    while state.quarantined_until_s is None:
+        state = admit(state, LIMITS, [1] * 1000, now_s).state
+        now_s += 1.0
+    again = admit(state, LIMITS, [1], now_s - LIMITS.quarantine_s - 2.0 - back_s)
+    assert again.verdict is Verdict.TAKEN
+    assert again.state.is_calm

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from fleet.drift.alarms import AlarmChange
 from fleet.drift.profile import count
@@ -21,7 +21,7 @@ from fleet.quality.powered import Powered, prediction_powered
 from tests.support.confidences import Answers, answers_of, reference_of
 
 CURRENT = 1500
-TRIALS = 150
+TRIALS = 80
 
 
 def _calibration(rng: np.random.Generator, held_out: int, sure: float) -> Calibration:
@@ -78,6 +78,7 @@ def _powered(rng: np.random.Generator, calibration: Calibration, current: Answer
     return found
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.integers(0, 200), min_size=20, max_size=20),
     st.lists(st.floats(0.0, 1.0), min_size=20, max_size=20),
@@ -108,6 +109,7 @@ CELLS = st.dictionaries(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(CELLS, CELLS, CELLS, st.integers(0, 5))
 def test_labels_are_added_in_any_order(
     a: LabelledCells, b: LabelledCells, c: LabelledCells, unknown: int
@@ -122,6 +124,7 @@ def test_labels_are_added_in_any_order(
     assert total.contradiction(int(labelled.sum()), int(correct.sum())) is None
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.floats(0.0, 1.0), st.booleans()), max_size=40))
 def test_labels_fall_into_the_cells_of_their_answers(labelled: list[tuple[float, bool]]) -> None:
     reference = reference_of(answers_of(np.random.default_rng(0), 50))

@@ -19,6 +19,7 @@ from fleet.targets.tree import (
     Both,
     BuiltIn,
     Comparison,
+    Drifts,
     Either,
     Fact,
     Has,
@@ -41,6 +42,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6
 )
 VERSIONS = st.sampled_from(["1", "1.20", "1.20.0", "2.0.1", "0"])
 NUMBERS = st.integers(-(2**53), 2**53) | st.floats(-100, 100, allow_nan=False) | st.sampled_from([0, 3, 2.5])
+FEATURES = st.sampled_from(["input.mean", "input.std", 'say "hi"'])
 OPERANDS: st.SearchStrategy[Operand] = st.one_of(
     st.builds(Attribute, NAMES),
     st.builds(Fact, st.sampled_from(BuiltIn)),
@@ -97,7 +99,13 @@ def _joined(inner: st.SearchStrategy[Target]) -> st.SearchStrategy[Target]:
 
 
 TARGETS = st.recursive(
-    st.one_of(_comparisons(), st.builds(Tagged, TEXTS), st.builds(Runs, NAMES), st.builds(Has, OPERANDS)),
+    st.one_of(
+        _comparisons(),
+        st.builds(Tagged, TEXTS),
+        st.builds(Runs, NAMES),
+        st.builds(Drifts, FEATURES),
+        st.builds(Has, OPERANDS),
+    ),
     _joined,
     max_leaves=8,
 )
@@ -115,6 +123,7 @@ PROFILES = st.builds(
     health=st.sampled_from([status.value for status in HealthStatus]),
     tags=st.frozensets(TEXTS, max_size=3),
     versions=st.dictionaries(NAMES, st.sampled_from([0, 1, 3]), max_size=3),
+    drifting=st.frozensets(FEATURES, max_size=2),
 )
 
 
@@ -165,6 +174,8 @@ def _naive(target: Target, device: DeviceProfile) -> bool:
             return tag in device.tags
         case Runs(model=model):
             return device.versions.get(model) is not None
+        case Drifts(feature=feature):
+            return any(name == feature for name in device.drifting)
         case Has(operand=operand):
             return _found(operand, device) is not None
         case Membership(operand=operand, values=values, negated=negated):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,6 +124,7 @@ class Built(NamedTuple):
     runtimes: tuple[RuntimeVersion, ...] = ONNX_RUNTIMES
 
 
+@cache  # many tests build the same, and none changes it
 def build(
     version: int,
     *,

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.support.agent_device import Device, Inviter
+from tests.support.thoroughness import ALL
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(__file__).with_name("faulty_agent.py")
-ALL = bool(os.environ.get("MUSTER_ALL_FAULTS"))
-"""Whether every fault is tried at every place, as `make test-faults` does, or a few of them."""
-
 FOR_EVER = 10**9
 
 

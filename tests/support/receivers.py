@@ -35,7 +35,9 @@ class Received(NamedTuple):
 class HttpReceiver:
     """An HTTP server on a port of its own; `behaviour` is an HTTP status, `HANG` or `CUT`, and may change."""
 
-    def __init__(self, behaviour: int | str = 200, *, location: str = "") -> None:
+    def __init__(
+        self, behaviour: int | str = 200, *, location: str = "", certificate: Path | None = None
+    ) -> None:
         self.behaviour = behaviour
         self.received: list[Received] = []
         self._over = threading.Event()
@@ -62,13 +64,18 @@ class HttpReceiver:
 
         self._server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
         self._server.daemon_threads = True
+        self._scheme = "https" if certificate else "http"
+        if certificate is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"http://{LOOPBACK}:{self._server.server_port}/alerts"
+        return f"{self._scheme}://{LOOPBACK}:{self._server.server_port}/alerts"
 
     def ids(self) -> list[str]:
         """Return the message id of each request."""

@@ -6,11 +6,13 @@ from fleet.protocol.assignment import ModelOrder
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
 from fleet.protocol.heads import read_head
-from fleet.protocol.messages import Capabilities, Record, encode
+from fleet.protocol.messages import PROTOCOL_VERSION, Capabilities, Hello, Record, StateReport, encode
 from fleet.protocol.records import DeploymentReport, Incident, RecordBody, TelemetryWindow, packed
 from fleet.rollout.engine import create
 from fleet.rollout.plan import default_plan
 from fleet.rollout.state import Kind, Rollout
+from hub.broker.accounts import hash_password, new_password
+from hub.store.intake_rows import Intake, Said
 from hub.store.protocols import Store
 from hub.store.rows import DatasetRow, IncomingRecord, NewDevice
 
@@ -30,6 +32,31 @@ def add_device(store: Store, device_id: str) -> None:
     token = f"token of {device_id}"
     store.add_enrolment_token(token, created_at_s=0.0, expires_at_s=100.0)
     store.enrol(new_device(device_id), token_sha256=token, now_s=50.0)
+
+
+def join_running_hub(store: Store, device_id: str, site: str, now_s: float) -> None:
+    """Enrol a device of a hub that runs: its password's hash is one that the broker's accounts can hold."""
+    store.add_enrolment_token(device_id, created_at_s=now_s, expires_at_s=now_s + 60.0)
+    device = NewDevice(device_id, hash_password(new_password()), {"site": site}, CAPABILITIES)
+    store.enrol(device, token_sha256=device_id, now_s=now_s)
+
+
+def say(
+    store: Store,
+    device_id: str,
+    now_s: float,
+    *,
+    online: bool = True,
+    hello: Hello | None = None,
+    report: StateReport | None = None,
+) -> None:
+    """Let the store take in what a device says of itself."""
+    store.take_in(Intake(now_s, devices={device_id: Said(online, hello, report)}))
+
+
+def greeting(capabilities: Capabilities = CAPABILITIES, sequence: int = 0) -> Hello:
+    """Return a device's announcement."""
+    return Hello(PROTOCOL_VERSION, sequence, capabilities)
 
 
 def new_device(device_id: str) -> NewDevice:

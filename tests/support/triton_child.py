@@ -16,8 +16,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import tritonclient.http as triton  # type: ignore[import-not-found] # it is not in .venv
-import tritonclient.utils.shared_memory as shm  # type: ignore[import-not-found] # as above
+import tritonclient.http as triton  # it is in an environment of its own only
+import tritonclient.utils.shared_memory as shm
 from tritonclient.http import aio
 from tritonclient.utils import InferenceServerException
 

@@ -106,6 +106,7 @@ def test_without_routes_everybody_is_told_of_everything(tmp_path: Path) -> None:
         ('name = "am"', 'name = "AM"', 20, "regex"),
         ('["ops", "am"]', '["ops"]', 20, "No route leads"),
         ('["ops", "am"]', '["ops", "am", "pm"]', 25, "no receiver pm"),
+        ('["ops", "am"]', '["ops", "ma"]', 25, "no receiver ma"),
         ('kinds = ["drift"]', 'kinds = ["drifts"]', 29, "no kind of alert"),
         ('["critical"]', '["fatal"]', 30, "fatal"),
         ("[rules]", "[rules", 3, "line 3"),

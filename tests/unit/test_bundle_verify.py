@@ -149,7 +149,9 @@ MEAN = FeatureReference("input.mean", (0, 5, 5, 0), (0.0, 0.5, 1.0))
         pytest.param(_reference(FeatureReference("luck", (0, 1, 0), (0.0, 1.0))), id="an unknown feature"),
         pytest.param(_reference(msgspec.structs.replace(MEAN, cells=(1, 2))), id="cells without edges"),
         pytest.param(_reference(msgspec.structs.replace(MEAN, axes=(0,))), id="samples as neighbours"),
-        pytest.param(_reference(msgspec.structs.replace(MEAN, axes=(1, 2, 3))), id="neighbours in three axes"),
+        pytest.param(
+            _reference(msgspec.structs.replace(MEAN, axes=(1, 2, 3))), id="neighbours in three axes"
+        ),
         pytest.param(_reference(msgspec.structs.replace(MEAN, name="input.0 (\n)")), id="a name not to show"),
         pytest.param(_input(layout="NHW"), id="a layout of more sizes"),
         pytest.param(_input(layout="NQ"), id="an unknown layout"),

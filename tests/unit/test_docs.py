@@ -48,7 +48,9 @@ def test_there_are_commands_to_check() -> None:
 
 @pytest.mark.parametrize(("path", "command"), _commands(), ids=str)
 def test_every_command_and_option_is_documented(path: str, command: TyperCommand) -> None:
-    rows = [line for line in _page("commands").splitlines() if line.startswith((f"| `{path}`", f"| `{path} "))]
+    rows = [
+        line for line in _page("commands").splitlines() if line.startswith((f"| `{path}`", f"| `{path} "))
+    ]
     assert len(rows) == 1, f"`{path}` has {len(rows)} rows in commands.md"
     for parameter in command.params:
         if isinstance(parameter, TyperOption) and parameter.name != "help":

@@ -13,14 +13,13 @@ from fleet.drift.encoding import encode_profile
 from fleet.drift.features import (
     CONFIDENCE_EDGES,
     FEATURES_OF_TASK,
-    INPUT_CONTRAST,
-    INPUT_MEAN,
     OUTPUT_CLASS,
     OUTPUT_CONFIDENCE,
     build_reference,
     count_block,
     extract,
 )
+from fleet.drift.inputs import INPUT_CONTRAST, INPUT_MEAN
 from fleet.drift.profile import (
     DEFAULT_BINS,
     FeatureCounts,

@@ -17,14 +17,14 @@ from converters.data.samples import read_samples
 from fleet.protocol.capture import CapturePolicy
 from fleet.protocol.errors import Conflict, InvalidMessage, MusterError, NotFound
 from fleet.protocol.manifest import Manifest
-from fleet.protocol.samples import Reason, Sample, SampleMessage, tensors_of
-from hub.sample_export import export
+from fleet.protocol.samples import Reason, Sample, SampleMessage, table_bytes, tensors_of
+from hub.sample_export import MAX_TEXT_BYTES, export
 from hub.samples import DAY_S, Samples
 from hub.store.protocols import Store
 from hub.store.sample_rows import SampleFilter, SampleRow
 from hub.store.sqlite import SqliteStore
 from tests.support.agent_bundles import build
-from tests.support.stores import CAPABILITIES, STREAM, add_device
+from tests.support.stores import CAPABILITIES, STREAM, add_device, greeting, say
 
 BUNDLE = build(1)
 POLICY = CapturePolicy(2**40, bytes_per_day=100, sample_bytes=64, drifted=True)
@@ -38,7 +38,7 @@ class Taking:
         for device_id in ("cam-1", "cam-2"):
             add_device(self.store, device_id)
         able = msgspec.structs.replace(CAPABILITIES, captures_samples=True)
-        self.store.hello("cam-1", able, 0, 1.0)
+        say(self.store, "cam-1", 1.0, hello=greeting(able))
         self.told = 0
         self.samples = Samples(
             self.store,
@@ -155,6 +155,38 @@ def test_samples_grow_old_and_are_not_deleted_all_by_a_slip(taking: Taking) -> N
     with pytest.raises(Conflict):
         taking.samples.delete(SampleFilter(), by="ana")
     assert taking.samples.delete(SampleFilter(device_id="cam-1"), by="ana") == 1
+
+
+def test_of_what_was_deleted_nothing_stays_on_the_disk(taking: Taking, tmp_path: Path) -> None:
+    numbers = np.random.default_rng(5).random((1, 4)).astype(np.float32)
+
+    def on_disk() -> bool:
+        return any(numbers.tobytes() in file.read_bytes() for file in tmp_path.glob("hub.db*"))
+
+    taking.order()
+    taking.take(sample(inputs=tensors_of({"pixels": numbers})))
+    assert on_disk()
+    assert taking.samples.delete(SampleFilter(model="digits"), by="ana") == 1
+    assert not on_disk()
+
+
+def test_an_export_ends_before_one_long_text_makes_it_huge(tmp_path: Path) -> None:
+    def row(number: int) -> SampleRow:
+        return SampleRow(number, "cam-1", "cities", 1, 10.0, 20.0, Reason.RANDOM, 16)
+
+    def texts(longest: int) -> Sample:
+        column = np.array([["x" * longest] + ["y"] * 1023], dtype=object)
+        return sample(inputs=tensors_of({"city": column}))
+
+    # Each takes 40 kB; beside a text of 1,000 characters, 4 MB.
+    samples = [(row(number), texts(10)) for number in range(30)] + [(row(30), texts(1000))] * 30
+    assert table_bytes(samples[0][1].inputs[0]) == 4 * 1024 * 10
+    with zipfile.ZipFile(io.BytesIO(export(samples))) as archive:
+        (tmp_path / "one.npz").write_bytes(archive.read("samples-1.npz"))
+        lines = archive.read("samples.csv").decode().splitlines()[1:]
+    with np.load(tmp_path / "one.npz") as arrays:
+        assert arrays["categories"].nbytes <= MAX_TEXT_BYTES
+        assert len(arrays["categories"]) == len(lines) == 32
 
 
 def test_an_export_has_a_file_for_each_form_and_a_line_for_each_sample(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from hub.store.sqlite import SqliteStore
 from hub.variants import Offers
 from tests.support.agent_bundles import TFLITE_VARIANT, VARIANT, build
 from tests.support.measurements import HARDWARE, RUNTIMES, candidate, measurement
-from tests.support.stores import add_device, incoming
+from tests.support.stores import add_device, greeting, incoming, say
 
 BUNDLES = {1: build(1), 2: build(2)}
 ABLE = Capabilities("0.1.0", "x86_64", RUNTIMES, 2**32, 2**32, HARDWARE)
@@ -33,7 +33,7 @@ def store_fixture(tmp_path: Path) -> Iterator[SqliteStore]:
     store = SqliteStore(tmp_path / "hub.db")
     for number in range(4):
         add_device(store, f"cam-{number}")
-        store.hello(f"cam-{number}", ABLE, 0, 1.0)
+        say(store, f"cam-{number}", 1.0, hello=greeting(ABLE))
     yield store
     store.close()
 
@@ -112,7 +112,7 @@ def test_a_window_and_a_mode_go_to_agents_that_know_them_and_forward_only(store:
     with pytest.raises(VariantUnsupported, match="keeps to no plan's window"):
         Offers(store, released, state).order(Assign("cam-0", "r1-0f", 2), 2)
     assert Offers(store, released, forced).order(Assign("cam-0", "r2-0f", 2), 2).mode is Mode.SOFT
-    store.hello("cam-0", msgspec.structs.replace(ABLE, keeps_windows=True), 0, 2.0)
+    say(store, "cam-0", 2.0, hello=greeting(msgspec.structs.replace(ABLE, keeps_windows=True)))
     order = Offers(store, released, state).order(Assign("cam-0", "r1-0f", 2), 2)
     assert (order.maintenance, order.mode) == (WINDOW, Mode.SOFT)
     assert Offers(store, released, forced).order(Assign("cam-0", "r2-0f", 2), 2).mode is Mode.FORCED
@@ -125,5 +125,5 @@ def test_an_agent_that_would_refuse_a_shadow_is_sent_none(store: SqliteStore) ->
     state = rollout(store, 1, default_plan(4))
     with pytest.raises(VariantUnsupported, match="knows no shadow"):
         Offers(store, released, state).order(Assign("cam-0", "r1-0f", 1, 60), 1)
-    store.hello("cam-0", msgspec.structs.replace(ABLE, obeys_wishes=True), 0, 2.0)
+    say(store, "cam-0", 2.0, hello=greeting(msgspec.structs.replace(ABLE, obeys_wishes=True)))
     assert Offers(store, released, state).order(Assign("cam-0", "r1-0f", 1, 60), 1).shadow_s == 60

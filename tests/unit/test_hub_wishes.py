@@ -14,7 +14,7 @@ from fleet.protocol.wishes import LogLevel, Wishes
 from hub.store.protocols import Store
 from hub.store.sqlite import SqliteStore
 from hub.wishes import Wishing
-from tests.support.stores import CAPABILITIES, add_device, incoming
+from tests.support.stores import CAPABILITIES, add_device, greeting, incoming, say
 
 
 @pytest.fixture(name="store")
@@ -24,7 +24,7 @@ def store_fixture(tmp_path: Path) -> Iterator[Store]:
     for device_id, obeys in (("new", True), ("old", False)):
         add_device(store, device_id)
         capabilities = msgspec.structs.replace(CAPABILITIES, obeys_wishes=obeys)
-        store.hello(device_id, capabilities, 0, 60.0)
+        say(store, device_id, 60.0, hello=greeting(capabilities))
     yield store
     store.close()
 
@@ -75,7 +75,7 @@ def test_a_wish_can_be_taken_back_from_a_device_that_knows_them_no_longer(
 ) -> None:
     wishing.hold("new", by="ana", reason="")
     wishing.set_log_level("new", LogLevel.DEBUG, by="ana")
-    store.hello("new", CAPABILITIES, 2, 70.0)
+    say(store, "new", 70.0, hello=greeting(sequence=2))
     wishing.release("new", by="ana")
     wishing.set_log_level("new", None, by="ana")
     assert store.desired("new").wishes == Wishes()

@@ -124,6 +124,19 @@ def test_a_png_of_a_sensible_size_is_written(tmp_path: Path, features: int, coho
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.parametrize("cells", [[], [_cell("input.mean", "lyon", None)]], ids=["nothing", "no value"])
+def test_without_a_value_there_are_histograms_alone(tmp_path: Path, cells: list[dict[str, Any]]) -> None:
+    draw_drift(tmp_path / "out.png", {"items": [_numeric()]}, {"items": cells, "metric": "psi"}, title="x")
+    assert (tmp_path / "out.png").exists()
+
+
+def test_names_that_look_like_formulas_are_names(tmp_path: Path) -> None:
+    name = r"$\frac{$"
+    matrix = {"items": [_cell(name, name, 0.1)], "metric": "psi"}
+    draw_drift(tmp_path / "out.png", {"items": [_numeric(name)]}, matrix, title=name)
+    assert (tmp_path / "out.png").exists()
+
+
 def test_nothing_to_draw_and_no_matplotlib_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     matrix: dict[str, Any] = {"items": [], "metric": "psi"}
     with pytest.raises(NotFound):

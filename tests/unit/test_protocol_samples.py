@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
@@ -98,6 +99,15 @@ def _with(number: int, **changes: Any) -> Sample:
 def test_what_is_no_input_of_the_model_is_refused(sample: Sample, error: type[MusterError]) -> None:
     with pytest.raises(error):
         check_sample(sample, DIGEST, SIGNATURE)
+
+
+@pytest.mark.parametrize(("longest", "refused"), [(1024, False), (1025, True)])
+def test_one_long_text_among_many_is_refused(longest: int, refused: bool) -> None:
+    cities = np.array([["x" * longest] + [""] * 1023], dtype=object)
+    signature = Signature(inputs=(Tensor("city", "str", (-1, -1)),), outputs=SIGNATURE.outputs)
+    made = msgspec.structs.replace(GOOD, inputs=tensors_of({"city": cities}))
+    with pytest.raises(InvalidMessage) if refused else nullcontext():
+        check_sample(made, DIGEST, signature)
 
 
 @pytest.mark.parametrize(

@@ -73,3 +73,7 @@ def test_too_many_spans_are_refused() -> None:
 def test_a_range_is_widened_to_whole_spans() -> None:
     assert TimeRange(61, 179).aligned(60) == (60, 180)
     assert TimeRange(60, 180).aligned(60) == (60, 180)
+
+
+def test_clocks_beyond_the_last_year_are_written_as_its_end() -> None:
+    assert iso(2.0**40) == "9999-01-01T00:00:00Z"

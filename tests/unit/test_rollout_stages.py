@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.records import SealedWindow
+from fleet.rollout.comparison import Basis
 from fleet.rollout.events import (
     Announce,
     EvidenceObserved,
     Resume,
 )
-from fleet.rollout.comparison import Basis
 from fleet.rollout.gates import Outcome
 from fleet.rollout.plan import OnInconclusive
 from fleet.rollout.state import CauseCode, Happening, Status
@@ -112,6 +115,17 @@ def test_the_plan_may_ask_to_roll_back_without_a_verdict() -> None:
     campaign.restore_all()
     assert campaign.status() is Status.ROLLED_BACK
     assert campaign.cause().code == CauseCode.INCONCLUSIVE.value
+
+
+def test_counts_that_cannot_be_read_are_telemetry_that_makes_no_sense() -> None:
+    campaign = Campaign()
+    campaign.succeed(0)
+    fields = msgspec.structs.asdict(window(NEW, campaign.now_s)) | {"profile": {}, "counts": b"\x07"}
+    canary = campaign.cohort(0)[0].device_id
+    campaign.do(EvidenceObserved(((canary, SealedWindow(**fields)),) * 3))
+    assert campaign.status() is Status.PAUSED
+    assert campaign.verdict().outcome is Outcome.ERROR
+    assert campaign.rollout.stages[0].evidence.canary.unusable == 3
 
 
 def test_telemetry_that_contradicts_itself_pauses_and_resuming_gives_it_another_chance() -> None:

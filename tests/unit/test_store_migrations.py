@@ -12,8 +12,8 @@ import sqlite_utils
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
-from fleet.protocol.messages import ModelState, StateReport
-from fleet.protocol.records import RecordBody
+from fleet.protocol.messages import ModelState, StateReport, encode
+from fleet.protocol.records import Incident, RecordBody, packed
 from fleet.rollout.engine import step
 from fleet.rollout.events import DeploymentReported, DeploymentsReported, Ticked
 from fleet.rollout.state import Status
@@ -21,7 +21,7 @@ from hub.store.rows import VersionRow, VersionStatus
 from hub.store.sqlite import SqliteStore
 from hub.store.sqlite.migrations import migrations
 from hub.store.sqlite.packs import INSERT, rows_of
-from tests.support.stores import DIGEST, add_device, incident, incoming, report
+from tests.support.stores import DIGEST, STREAM, add_device, incident, incoming, report, say, window
 
 ROLLOUT = Path(__file__).parents[1] / "vectors" / "rollout_in_one_value.json"
 """As a hub stored it before m013: two devices are on their way back, the third was never reached."""
@@ -64,12 +64,44 @@ def test_the_last_deployments_are_known_from_the_records(tmp_path: Path) -> None
     with closing(SqliteStore(path)) as store:
         add_device(store, "cam-1")
         models = [ModelState(name, 1, DIGEST, "onnx", "COMMITTED", None) for name in ("digits", "letters")]
-        store.report("cam-1", StateReport(60.0, 0, tuple(models)), 60.0)
+        say(store, "cam-1", 60.0, report=StateReport(60.0, 0, tuple(models)))
         [facts] = store.facts(["cam-1"])
     assert [(model.deployment, model.cause) for model in facts.models] == [
         (DeploymentState.FAILED, failed.cause),
         (DeploymentState.SUCCEEDED, None),
     ]
+
+
+def test_records_keep_their_places_and_stay_known_when_they_are_packed(tmp_path: Path) -> None:
+    path = tmp_path / "hub.db"
+    bodies: list[RecordBody] = [window(), report(), window(), incident()]
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        migrations.apply(sqlite_utils.Database(connection, strict=True), stop_before="m006_packed_records")
+        for number, body in enumerate(bodies):
+            connection.execute(
+                "INSERT INTO records (position, device_id, stream, number, received_at_s, model, kind, body)"
+                " VALUES (?, 'cam-1', ?, ?, 20.0, ?, ?, ?)",
+                (
+                    10 + number,
+                    STREAM,
+                    number,
+                    None if isinstance(body, Incident) else "digits",
+                    ("window", "deployment", "window", "incident")[number],
+                    encode(packed(body)),
+                ),
+            )
+        connection.execute(
+            "INSERT INTO dead_letters (topic, received_at_s, cause, payload)"
+            ' VALUES (\'t\', 1.0, \'{"code": "invalid_message", "detail": "No."}\', x\'00\')'
+        )
+    with closing(SqliteStore(path)) as store:
+        records = store.records_after(0)
+        assert [record.body for record in records] == bodies
+        assert [record.position for record in records] == [10, 11, 12, 13]
+        assert [record.body for record in store.timeline("cam-1")] == [bodies[3], bodies[1]]
+        again = [incoming("cam-1", number, body) for number, body in enumerate(bodies)]
+        assert store.add_records([*again, incoming("cam-1", 4, window())]) == 1
+        assert store.count_dead_letters() == len(store.dead_letters()) == 1
 
 
 def test_rollouts_in_one_value_are_taken_apart_and_go_on(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from fleet.protocol.errors import InvalidTarget
 from fleet.targets.evaluation import DeviceProfile, compile_target
 from fleet.targets.lexer import MAX_LENGTH
-from fleet.targets.parser import MAX_DEPTH, parse_target
+from fleet.targets.parser import MAX_DEPTH, MAX_TESTS, parse_target
 from fleet.targets.printing import print_target
 from fleet.targets.tree import Attribute, VersionOf, operands
 
@@ -25,6 +25,7 @@ DEVICE = DeviceProfile(
     health="UNHEALTHY",
     tags=frozenset({"pilot"}),
     versions={"digits": 3},
+    drifting=frozenset({"input.mean"}),
 )
 
 
@@ -44,6 +45,7 @@ DEVICE = DeviceProfile(
         'building != "b" and building not in ["b"] and building not like "*"',
         'not (version("other") >= 1) and not (version("other") < 1)',
         'tag("lab") and tag("x") or tag("pilot")',
+        'drifts("input.mean") and not drifts("input.std") and runs("digits")',
     ],
 )
 def test_what_holds(target: str) -> None:
@@ -92,6 +94,8 @@ def test_a_target_tells_what_it_compares() -> None:
         ("site in []", 1, 10, ""),
         ("site in ['a',]", 1, 14, ""),
         ("tag()", 1, 5, ""),
+        ("drifts(input.mean)", 1, 8, ""),
+        ("drifting('input.mean')", 1, 1, "Did you mean drifts"),
         ("tag('')", 1, 5, ""),
         ("(site == 'x'", 1, 13, ""),
         ("not", 1, 4, ""),
@@ -122,8 +126,16 @@ def test_a_target_that_would_take_too_much_is_refused(bomb: str) -> None:
         parse_target(bomb)
 
 
+def test_the_number_of_tests_is_bounded_and_a_list_is_one() -> None:
+    listed = ", ".join(f'"cam-{number}"' for number in range(500))
+    most = " or ".join([f"id in [{listed}]"] + ["online"] * (MAX_TESTS - 1))
+    assert compile_target(parse_target(most))(DEVICE)
+    with pytest.raises(InvalidTarget, match="tests"):
+        parse_target(f"{most} or online")
+
+
 def test_a_target_as_large_as_allowed_is_answered() -> None:
-    wide = " or ".join(["online"] * 800)
+    wide = " or ".join(["online"] * MAX_TESTS)
     assert compile_target(parse_target(wide))(DEVICE)
     deep = "not " * (MAX_DEPTH - 1) + "online"
     assert compile_target(parse_target(deep))(DEVICE) is (MAX_DEPTH % 2 == 1)

@@ -58,7 +58,11 @@ class AlertStore(Protocol):
         ...
 
     def save_messages(self, messages: Sequence[AlertMessage]) -> None:
-        """Store what became of messages."""
+        """Store what became of messages.
+
+        Of the repetitions that a receiver was sent of one alert, the newest is kept: some receivers are told
+        every minute.
+        """
         ...
 
     def messages_about(self, alert: Alert) -> list[AlertMessage]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from fleet.protocol.assignment import ModelOrder
-from fleet.protocol.messages import Capabilities, StateReport
 from hub.store.rows import Action, Desired, DeviceRow, DeviceWishes, DiagnosticsRow, NewDevice
 
 
 class DeviceStore(Protocol):
-    """The members of the fleet, what they report, and what they should run."""
+    """The members of the fleet, what they said last (`RecordStore.take_in`), and what they should run."""
 
     def enrol(self, device: NewDevice, *, token_sha256: str, now_s: float) -> None:
         """Use up the token and add the device.
@@ -37,22 +35,6 @@ class DeviceStore(Protocol):
         """Return every device's broker password hash."""
         ...
 
-    def set_online(self, device_id: str, online: bool, now_s: float) -> None:
-        """Remember whether the device is connected."""
-        ...
-
-    def hello(self, device_id: str, capabilities: Capabilities, accepted_sequence: int, now_s: float) -> None:
-        """Remember an announcement.
-
-        If the device has accepted a higher sequence number than the store has given out (the store was
-        restored from a copy), the device's number is raised above it, so that orders are obeyed again.
-        """
-        ...
-
-    def report(self, device_id: str, report: StateReport, now_s: float) -> None:
-        """Remember a heartbeat."""
-        ...
-
     def count_throttled(self) -> int:
         """Return how many connected devices were throttled in the window that their boards told of last."""
         ...
@@ -63,10 +45,6 @@ class DeviceStore(Protocol):
 
     def desired_versions(self, model: str) -> dict[str, int]:
         """Return the version of a model that each device should run, for the devices that should run one."""
-        ...
-
-    def all_desired(self) -> dict[str, tuple[ModelOrder, ...]]:
-        """Return what every device should run, for the devices that should run anything."""
         ...
 
     def behind(self) -> dict[str, int]:
@@ -112,7 +90,7 @@ class WishStore(Protocol):
 
 
 class DiagnosticsStore(Protocol):
-    """Diagnostic bundles that devices sent: of each device the newest few; `add_records` puts them here."""
+    """Diagnostic bundles that devices sent, from `RecordStore.take_in`: of each device the newest few."""
 
     def diagnostics(self, device_id: str) -> list[DiagnosticsRow]:
         """Return what there is of a device, newest first, without the bytes."""

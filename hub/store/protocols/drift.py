@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from hub.store.rows import DriftRow
@@ -14,6 +14,28 @@ class DriftStore(Protocol):
 
     def drift(self, *, model: str | None = None, device_id: str | None = None) -> list[DriftRow]:
         """Return the alarms of devices and versions that were looked at."""
+        ...
+
+    def drift_page(
+        self,
+        *,
+        model: str | None = None,
+        devices: Sequence[str] | None = None,
+        current: bool = False,
+        alarms: bool = False,
+        after: str = "",
+        limit: int = 100,
+    ) -> list[DriftRow]:
+        """Return the alarms of some devices, by id, model and version.
+
+        Args:
+            model: Only of this model.
+            devices: Only of these; None for all.
+            current: Only of versions that devices run, as the last refresh of states saw it.
+            alarms: With ``current``, only those that are raised, as that refresh saw it.
+            after: Only of devices whose id comes after it.
+            limit: Most devices; of each, all is returned.
+        """
         ...
 
     def drift_of(self, which: Iterable[VersionKey]) -> dict[VersionKey, DriftRow]:

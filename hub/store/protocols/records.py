@@ -47,7 +47,10 @@ class RecordStore(Protocol):
     def take_in(self, intake: Intake) -> int:
         """Store a batch of messages in one transaction.
 
-        A record that was received before is left out, also when it was deleted since.
+        A record that was received before is left out, also when it was deleted since. What devices said of
+        themselves is put in place of what they said before; of a device that there is not, it is left out.
+        If a device has accepted a higher sequence number than the store has given out (the store was
+        restored from a copy), the device's number is raised above it, so that orders are obeyed again.
 
         Returns:
             How many records were new.
@@ -83,7 +86,8 @@ class RecordStore(Protocol):
         """Return records in the order they were stored; incidents have no model.
 
         Windows that came together share a position and are given together, so there can be more than
-        ``limit``; fewer mean that there are no more. A window whose counts cannot be read is left out.
+        ``limit``. There are fewer where some are large: none means that there are no more. A window whose
+        counts cannot be read is left out.
         """
         ...
 
@@ -107,7 +111,7 @@ class MeasurementStore(Protocol):
 
 
 class ShadowStore(Protocol):
-    """What devices reported of candidates in the shadow; `add_records` adds it up here."""
+    """What devices reported of candidates in the shadow; `RecordStore.take_in` adds it up here."""
 
     def shadows(self, model: str, version: int) -> list[ShadowTotals]:
         """Return what was reported of a version in the shadow, by device and deployment."""

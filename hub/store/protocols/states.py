@@ -76,6 +76,14 @@ class StateStore(Protocol):
         """Return devices whose drift alarm is raised, by id."""
         ...
 
+    def drifting_features(self, device_ids: Sequence[str]) -> dict[str, frozenset[str]]:
+        """Return the features, of any model, that the drift alarms of devices name, by id; of those alarmed.
+
+        Args:
+            device_ids: The devices that are asked about.
+        """
+        ...
+
     def alarming(self, *, model: str | None = None) -> list[DriftRow]:
         """Return the drift bookkeeping of devices whose alarm is raised for the version they run, by id."""
         ...

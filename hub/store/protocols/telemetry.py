@@ -40,6 +40,14 @@ class TelemetryStore(Protocol):
         """Return the cohorts of those of the devices that there are, see `fleet.cohorts`."""
         ...
 
+    def read_by_all(self) -> int:
+        """Return up to which position records are read by all that read them: passes and open rollouts."""
+        ...
+
+    def give_back_space(self) -> None:
+        """Give the space of what was deleted back to the file system, as far as that takes a moment."""
+        ...
+
     def forget_versions(self, *, before_s: float, limit: int) -> int:
         """Forget what devices are not to run any more: totals, blocks and alarms.
 

@@ -10,6 +10,7 @@ import sqlite_utils
 
 from fleet.alerts.alert import Alert, Severity, State
 from fleet.alerts.matching import Silence
+from fleet.alerts.telling import Occasion
 from fleet.protocol.errors import Conflict, NotFound
 from hub.store.alert_rows import AlertMessage, AlertsNow, AlertsStep, Outcome, ReceiverTally
 from hub.store.sqlite.database import Part
@@ -46,9 +47,9 @@ class SqliteAlerts(Part):
             for message in done.messages:
                 db.execute(
                     "INSERT INTO alert_messages"
-                    " (key, receiver, alert, due_at_s, outcome, ended_at_s, error, body)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
-                    [message.key, message.receiver, message.alert.identity, *_fate(message)],
+                    " (key, receiver, alert, occasion, due_at_s, outcome, ended_at_s, error, body)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
+                    [message.key, *_about(message), message.occasion.value, *_fate(message)],
                 )
         return done
 
@@ -104,6 +105,12 @@ class SqliteAlerts(Part):
         """Store what became of messages."""
         with self._database.writing() as db:
             for message in messages:
+                if message.occasion is Occasion.REPEATED and message.outcome is Outcome.SENT:
+                    db.execute(
+                        "DELETE FROM alert_messages WHERE receiver = ? AND alert = ? AND occasion = ?"
+                        " AND outcome = ?",
+                        [*_about(message), message.occasion.value, message.outcome.value],
+                    )
                 _save_fate(db, message)
 
     def messages_about(self, alert: Alert) -> list[AlertMessage]:
@@ -202,6 +209,11 @@ def _save(db: sqlite_utils.Database, alert: Alert) -> None:
             msgspec.json.encode(alert),
         ],
     )
+
+
+def _about(message: AlertMessage) -> tuple[str, str]:
+    """Return whom a message tells of which episode."""
+    return message.receiver, message.alert.identity
 
 
 def _fate(message: AlertMessage) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,11 @@ from hub.store.sqlite.migrations import migrations
 BUSY_TIMEOUT_S = 30.0
 PAGE_SIZE_BYTES = 8192
 """Twice SQLite's default: batches of records take fewer writes, measured by ``make bench-ingest``."""
+
+MAX_LOG_SIZE_BYTES = 64 * 1024**2
+"""Of the write-ahead log, once its pages are in the file; it is cut to this."""
+_PAGES_A_CUT = 1000
+_MOST_CUTS = 100
 
 
 class Database:
@@ -41,7 +46,7 @@ class Database:
         self._connections: list[sqlite3.Connection] = []
         try:
             self._writer = self._open()
-            _give_back_space(self._writer.conn)
+            _allow_to_shrink(self._writer.conn)
             self._writer.conn.execute("PRAGMA journal_mode=WAL")
             migrations.apply(self._writer)
         except sqlite3.Error as error:
@@ -125,6 +130,27 @@ class Database:
         except OSError as error:
             raise StorageError(f"The database {self._path} cannot be looked at: {error.strerror}.") from error
 
+    def give_back_space(self) -> None:
+        """Cut free pages off the file, some at a time, so that nobody waits long to write, and then the log.
+
+        Raises:
+            StorageError: SQLite failed.
+        """
+        for _ in range(_MOST_CUTS):
+            with self.writing() as db:
+                db.execute(f"PRAGMA incremental_vacuum({_PAGES_A_CUT})").fetchall()
+                if db.execute("PRAGMA freelist_count").fetchone()[0] == 0:
+                    break
+        with self._write_lock:
+            try:
+                self._writer.conn.execute("PRAGMA busy_timeout=0")  # where readers are in the way: next time
+                self._writer.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except sqlite3.Error as error:
+                raise StorageError(f"The database could not be written: {error}.") from error
+            finally:
+                with suppress(sqlite3.Error):  # it is closed
+                    self._writer.conn.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_S * 1000:.0f}")
+
     def close(self) -> None:
         """Close every connection, of all threads."""
         with self._write_lock:
@@ -140,10 +166,12 @@ class Database:
         connection.execute(f"PRAGMA page_size={PAGE_SIZE_BYTES}")  # of a new file; others keep theirs
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA secure_delete=ON")  # of captured samples nothing may stay in the file
+        connection.execute(f"PRAGMA journal_size_limit={MAX_LOG_SIZE_BYTES}")
         return sqlite_utils.Database(connection, strict=True)
 
 
-def _give_back_space(connection: sqlite3.Connection) -> None:
+def _allow_to_shrink(connection: sqlite3.Connection) -> None:
     """Let pages that become free be given back little by little; a file made without that is written anew."""
     if connection.execute("PRAGMA auto_vacuum").fetchone()[0] == 0:
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")

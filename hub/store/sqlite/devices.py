@@ -10,7 +10,7 @@ import sqlite_utils
 from fleet.protocol.assignment import ModelOrder, VariantPolicy
 from fleet.protocol.errors import Conflict, NotAuthenticated, NotFound
 from fleet.protocol.maintenance import Maintenance, Mode
-from fleet.protocol.messages import PROTOCOL_VERSION, Capabilities, Hello, StateReport
+from fleet.protocol.messages import Capabilities, StateReport
 from hub.store.intake_rows import Said
 from hub.store.rows import Desired, DeviceRow, NewDevice
 from hub.store.sqlite.database import Part
@@ -73,20 +73,6 @@ class SqliteDevices(Part):
         rows = self._database.rows("SELECT device_id, password_hash FROM devices")
         return {row["device_id"]: row["password_hash"] for row in rows}
 
-    def set_online(self, device_id: str, online: bool, now_s: float) -> None:
-        """Remember whether the device is connected."""
-        self._note(device_id, Said(online=online), now_s)
-
-    def hello(self, device_id: str, capabilities: Capabilities, accepted_sequence: int, now_s: float) -> None:
-        """Remember an announcement, see `hub.store.protocols.DeviceStore.hello`."""
-        hello = Hello(PROTOCOL_VERSION, accepted_sequence, capabilities)
-        with self._database.writing() as db:
-            note_said(db, device_id, Said(online=True, hello=hello), now_s)
-
-    def report(self, device_id: str, report: StateReport, now_s: float) -> None:
-        """Remember a heartbeat."""
-        self._note(device_id, Said(online=True, report=report), now_s)
-
     def count_throttled(self) -> int:
         """Return how many connected devices were throttled in the window that their boards told of last."""
         row = self._database.row(  # by an index of just those, see the migration m012
@@ -118,13 +104,6 @@ class SqliteDevices(Part):
         rows = self._database.rows("SELECT device_id, version FROM desired WHERE model = ?", (model,))
         return {row["device_id"]: row["version"] for row in rows}
 
-    def all_desired(self) -> dict[str, tuple[ModelOrder, ...]]:
-        """Return what every device should run, for the devices that should run anything."""
-        orders: dict[str, tuple[ModelOrder, ...]] = {}
-        for row in self._database.rows("SELECT * FROM desired ORDER BY device_id, model"):
-            orders[row["device_id"]] = (*orders.get(row["device_id"], ()), _order(row))
-        return orders
-
     def behind(self) -> dict[str, int]:
         """Return the connected devices that have not accepted their current assignment, and its number."""
         rows = self._database.rows(
@@ -132,14 +111,9 @@ class SqliteDevices(Part):
         )
         return {row["device_id"]: row["sequence"] for row in rows}
 
-    def _note(self, device_id: str, said: Said, now_s: float) -> None:
-        with self._database.writing() as db:
-            if not note_said(db, device_id, said, now_s):
-                raise _no_device(device_id)
 
-
-def note_said(db: sqlite_utils.Database, device_id: str, said: Said, now_s: float) -> bool:
-    """Remember what a device said of itself, in the caller's transaction; tell whether there is one."""
+def note_said(db: sqlite_utils.Database, device_id: str, said: Said, now_s: float) -> None:
+    """Remember what a device said of itself, in the caller's transaction."""
     values: dict[str, Any] = {"last_seen_at_s": now_s}
     if said.online is not None:
         values["online"] = int(said.online)
@@ -150,7 +124,7 @@ def note_said(db: sqlite_utils.Database, device_id: str, said: Said, now_s: floa
         values["reported"] = _json(said.report)
         values["accepted_sequence"] = said.report.sequence
     assignments = ", ".join(f"{name} = ?" for name in values)
-    noted = db.execute(
+    db.execute(
         f"UPDATE devices SET {assignments} WHERE device_id = ?",  # noqa: S608 - the names are those above
         [*values.values(), device_id],
     )
@@ -159,7 +133,6 @@ def note_said(db: sqlite_utils.Database, device_id: str, said: Said, now_s: floa
             "UPDATE devices SET sequence = ? WHERE device_id = ? AND sequence < ?",
             [said.hello.sequence + 1, device_id, said.hello.sequence],
         )
-    return noted.rowcount == 1
 
 
 def _no_device(device_id: str) -> NotFound:

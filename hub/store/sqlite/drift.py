@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import sqlite_utils
@@ -27,6 +27,32 @@ class SqliteDrift(Part):
             (model, model, device_id, device_id),
         )
         return [_ROWS.decode(row["body"]) for row in rows]
+
+    def drift_page(
+        self,
+        *,
+        model: str | None = None,
+        devices: Sequence[str] | None = None,
+        current: bool = False,
+        alarms: bool = False,
+        after: str = "",
+        limit: int = 100,
+    ) -> list[DriftRow]:
+        """Return the alarms of some devices, see `hub.store.protocols.DriftStore.drift_page`."""
+        source = "drift JOIN model_states USING (device_id, model, version)" if current else "drift"
+        tests = ["model = :model"] if model is not None else []
+        tests += ["device_id IN (SELECT value FROM json_each(:devices))"] if devices is not None else []
+        tests += ["drifting != '[]'"] if current and alarms else []
+        chosen = " AND ".join(["device_id > :after", *tests])
+        sql = (
+            f"SELECT body FROM {source} WHERE {chosen} AND device_id <="  # noqa: S608 - only texts from above
+            f" (SELECT max(device_id) FROM (SELECT DISTINCT device_id FROM {source} WHERE {chosen}"
+            " ORDER BY device_id LIMIT :limit)) ORDER BY device_id, model, version"
+        )
+        listed = None if devices is None else msgspec.json.encode(devices).decode()
+        asked = {"model": model, "devices": listed, "after": after, "limit": limit}
+        with self._database.reading() as connection:
+            return [_ROWS.decode(body) for (body,) in connection.execute(sql, asked)]
 
     def drift_of(self, which: Iterable[VersionKey]) -> dict[VersionKey, DriftRow]:
         """Return those of the alarms that there are."""

@@ -14,6 +14,7 @@ that, and readers get many at once. Windows in a pack share a position and the t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ from fleet.protocol.records import DeploymentReport, Diagnostics, Incident, Meas
 from hub.store.rows import IncomingRecord, RawRecord, StoredRecord
 
 PACKED_WINDOWS = 64
+MAX_READ_BYTES = 32 * 1024**2
+"""Of records that are read in a step; so many of a usual size are fewer bytes."""
 COLUMNS = "position, device_id, received_at_s, data"
 INSERT = "INSERT INTO records (device_id, received_at_s, model, kind, data) VALUES (?, ?, ?, ?, ?)"
 
@@ -61,10 +64,20 @@ def rows_of(records: Sequence[IncomingRecord]) -> list[list[Any]]:
     return rows
 
 
-def raw_records(rows: Iterable[Sequence[Any]], *, limit: int | None) -> list[RawRecord]:
-    """Return the records of rows of `COLUMNS`: all of a row or none, and no further row after so many."""
+def raw_records(
+    rows: Iterable[Sequence[Any]], *, limit: int | None, most_bytes: float = math.inf
+) -> list[RawRecord]:
+    """Return the records of rows of `COLUMNS`: all of a row or none.
+
+    Args:
+        rows: In their order.
+        limit: No further row is read after so many records,
+        most_bytes: or after so many bytes of them.
+    """
     found: list[RawRecord] = []
+    size_bytes = 0
     for position, device_id, received_at_s, data in rows:
+        size_bytes += len(data)
         if device_id is not None:
             found.append(RawRecord(position, device_id, received_at_s, data))
         else:
@@ -73,7 +86,7 @@ def raw_records(rows: Iterable[Sequence[Any]], *, limit: int | None) -> list[Raw
                 RawRecord(position, device.decode(), received_at_s, window)
                 for device, window in zip(parts, parts, strict=True)
             ]
-        if limit is not None and len(found) >= limit:
+        if (limit is not None and len(found) >= limit) or size_bytes >= most_bytes:
             break
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -16,7 +17,7 @@ from hub.store.sqlite.dead_letters import keep_letters
 from hub.store.sqlite.devices import note_said
 from hub.store.sqlite.diagnostics import keep_diagnostics
 from hub.store.sqlite.measurements import keep_measurements
-from hub.store.sqlite.packs import COLUMNS, INSERT, raw_records, rows_of, stored_record
+from hub.store.sqlite.packs import COLUMNS, INSERT, MAX_READ_BYTES, raw_records, rows_of, stored_record
 from hub.store.sqlite.shadows import add_shadows
 from hub.store.sqlite.states import keep_deployments
 from hub.store.sqlite.streams import Streams
@@ -80,9 +81,9 @@ class SqliteRecords(Part):
         """Return records as they came, in the order they were stored, see `records_after`."""
         sql = f"SELECT {COLUMNS} FROM records WHERE position > ? ORDER BY position"  # noqa: S608 - constant
         if model is None:
-            return self._raw(sql, (position,), limit)
+            return self._raw(sql, (position,), limit, most_bytes=MAX_READ_BYTES)
         sql = f"SELECT {COLUMNS} FROM records WHERE model = ? AND position > ? ORDER BY position"  # noqa: S608
-        return self._raw(sql, (model, position), limit)
+        return self._raw(sql, (model, position), limit, most_bytes=MAX_READ_BYTES)
 
     def records_after(
         self, position: int, *, model: str | None = None, limit: int = 1000
@@ -110,9 +111,11 @@ class SqliteRecords(Part):
         row = self._database.row("SELECT coalesce(max(position), 0) AS position FROM records")
         return int(row["position"]) if row else 0
 
-    def _raw(self, sql: str, parameters: tuple[Any, ...], limit: int | None = None) -> list[RawRecord]:
+    def _raw(
+        self, sql: str, parameters: tuple[Any, ...], limit: int | None = None, *, most_bytes: float = math.inf
+    ) -> list[RawRecord]:
         with self._database.reading() as connection:
-            return raw_records(connection.execute(sql, parameters), limit=limit)
+            return raw_records(connection.execute(sql, parameters), limit=limit, most_bytes=most_bytes)
 
 
 def _letters(intake: Intake, new: Sequence[IncomingRecord]) -> list[DeadLetter]:

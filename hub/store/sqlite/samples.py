@@ -91,6 +91,8 @@ class SqliteSamples(Part):
             sql = f"DELETE FROM samples WHERE {where} RETURNING size_bytes"  # noqa: S608 - our texts
             sizes = [row[0] for row in db.execute(sql, list(values)).fetchall()]
             _add_bytes(db, -sum(sizes))
+        if sizes:
+            self._database.give_back_space()  # and out of the write-ahead log
         return len(sizes)
 
     def sample_bytes(self, device_id: str, model: str, *, since_s: float) -> int:

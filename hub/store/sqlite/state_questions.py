@@ -26,6 +26,7 @@ class _Capabilities(msgspec.Struct):
 
 
 _REASONS = msgspec.json.Decoder(tuple[str, ...])
+_FEATURES = msgspec.json.Decoder(tuple[str, ...])
 _CAPABILITIES = msgspec.json.Decoder(_Capabilities)
 _DRIFT = msgspec.msgpack.Decoder(DriftRow)
 _ATTRIBUTES = msgspec.json.Decoder(dict[str, str])
@@ -116,6 +117,18 @@ class SqliteStateQuestions(Part):
             (model, limit),
         )
         return [row["device_id"] for row in rows]
+
+    def drifting_features(self, device_ids: Sequence[str]) -> dict[str, frozenset[str]]:
+        """Return the features that the drift alarms of devices name, by id."""
+        rows = self._database.rows(
+            "SELECT device_id, drifting FROM model_states WHERE drifting != '[]'"
+            " AND device_id IN (SELECT value FROM json_each(?))",
+            (msgspec.json.encode(device_ids).decode(),),
+        )
+        found: defaultdict[str, frozenset[str]] = defaultdict(frozenset)
+        for row in rows:
+            found[row["device_id"]] |= frozenset(_FEATURES.decode(row["drifting"]))
+        return dict(found)
 
     def alarming(self, *, model: str | None = None) -> list[DriftRow]:
         """Return the drift bookkeeping of devices whose alarm is raised for the version they run, by id."""

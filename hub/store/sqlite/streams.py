@@ -15,6 +15,8 @@ from hub.store.rows import IncomingRecord
 
 KEPT_IN_MEMORY = 100_000
 """Sets, of a few hundred bytes each."""
+MOST_RANGES_IN_MEMORY = 512
+"""Of one set; only hostile devices leave so many gaps for long. Larger sets are read when they are needed."""
 KEPT_FOR_EACH_DEVICE = 64
 """Streams; a device begins another when its outbox is lost. The one that was begun first is forgotten."""
 
@@ -52,7 +54,11 @@ class Streams:
 
     def committed(self) -> None:
         """Keep what `new_of` changed: its transaction is durable."""
-        self._sets.update(self._touched)
+        for key, held in self._touched.items():
+            if len(held[1]) <= MOST_RANGES_IN_MEMORY:
+                self._sets[key] = held
+            else:
+                self._sets.pop(key, None)
         self._touched.clear()
         while len(self._sets) > KEPT_IN_MEMORY:
             del self._sets[next(iter(self._sets))]
@@ -73,9 +79,11 @@ class Streams:
         made = db.execute(
             "INSERT INTO streams (device_id, stream, received) VALUES (?, ?, ?)", [*key, empty.to_bytes()]
         )
-        db.execute(
+        forgotten = db.execute(
             "DELETE FROM streams WHERE device_id = ? AND id NOT IN"
-            " (SELECT id FROM streams WHERE device_id = ? ORDER BY id DESC LIMIT ?)",
+            " (SELECT id FROM streams WHERE device_id = ? ORDER BY id DESC LIMIT ?) RETURNING stream",
             [key[0], key[0], KEPT_FOR_EACH_DEVICE],
         )
+        for (stream,) in forgotten.fetchall():
+            self._sets.pop((key[0], stream), None)
         return int(made.lastrowid or 0), empty

@@ -31,7 +31,13 @@ _WINDOWS = msgspec.msgpack.Decoder(TelemetryWindow)
 _CAPABILITIES = msgspec.json.Decoder(_Capabilities)
 _ATTRIBUTES = msgspec.json.Decoder(dict[str, str])
 
-_OF_A_VERSION = ("totals", "drift_blocks", "drift", "strong_evidence")
+_READ_BY_ALL = (
+    "SELECT min(position) AS position FROM ("
+    "SELECT coalesce(position, 0) AS position FROM (VALUES ('telemetry'), ('quality')) AS readers"
+    " LEFT JOIN positions ON positions.reader = readers.column1"
+    " UNION ALL SELECT position FROM rollouts WHERE is_open)"
+)
+_OF_A_VERSION = ("totals", "drift_blocks", "drift", "strong_evidence", "concepts")
 _LEFT = (
     "SELECT device_id, model, version FROM totals LEFT JOIN desired USING (device_id, model, version)"
     " WHERE totals.received_at_s < ? AND desired.deployment_id IS NULL LIMIT ?"
@@ -103,6 +109,15 @@ class SqliteTelemetry(Part):
                 group_by=group_by,
             )
         return found
+
+    def read_by_all(self) -> int:
+        """Return up to which position records are read by all that read them."""
+        row = self._database.row(_READ_BY_ALL)
+        return int(row["position"]) if row else 0
+
+    def give_back_space(self) -> None:
+        """Give the space of what was deleted back to the file system."""
+        self._database.give_back_space()
 
     def forget_versions(self, *, before_s: float, limit: int) -> int:
         """Forget what devices are not to run any more, see `hub.store.protocols.TelemetryStore`."""

@@ -31,6 +31,7 @@ def m010_alerts(db: sqlite_utils.Database) -> None:
             "key": str,
             "receiver": str,
             "alert": str,
+            "occasion": str,
             "due_at_s": float,
             "outcome": str,
             "ended_at_s": float,
@@ -38,7 +39,7 @@ def m010_alerts(db: sqlite_utils.Database) -> None:
             "body": bytes,
         },
         pk="place",
-        not_null={"key", "receiver", "alert", "due_at_s", "outcome", "error", "body"},
+        not_null={"key", "receiver", "alert", "occasion", "due_at_s", "outcome", "error", "body"},
     )
     table(db, "alert_messages").create_index(["key"], unique=True)
     table(db, "alert_messages").create_index(["outcome", "receiver", "alert"])

@@ -1,0 +1,62 @@
+"""What is wrong with a request that does not have the form of its route, in one plain sentence.
+
+Pydantic finds it; its own texts speak of its types and are not meant for people. What is not told apart here
+is told in its words, behind the name of the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_PLACES = frozenset({"query", "body", "path", "header"})
+_BOUNDS = {
+    "greater_than_equal": ("ge", "at least"),
+    "greater_than": ("gt", "more than"),
+    "less_than_equal": ("le", "at most"),
+    "less_than": ("lt", "less than"),
+}
+_WANTED = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "list_type": "a list",
+    "dict_type": "an object",
+}
+
+
+def sentence_of(error: Mapping[str, Any]) -> str:
+    """Return what is wrong.
+
+    Args:
+        error: One of the errors of Pydantic's ``ValidationError``.
+    """
+    place = [str(part) for part in error["loc"]]
+    name = ".".join(place[1:] if len(place) > 1 and place[0] in _PLACES else place)
+    kind, context = error["type"], error.get("ctx", {})
+    given = f"{error.get('input')!r:.60}"
+    match kind:
+        case "missing":
+            return f"{name} is missing."
+        case "extra_forbidden":
+            return f"There is no {name} here."
+        case "enum" | "literal_error":
+            return f"{name} cannot be {given}; use {context['expected']}."
+        case "too_long":
+            given, most = context["actual_length"], context["max_length"]
+            return f"{name} is given {given} times; at most {most} are taken."
+        case "too_short":
+            return f"{name} needs at least {context['min_length']}, not {context['actual_length']}."
+        case "json_invalid":
+            return "The body of the request is not JSON."
+    if kind in _WANTED:
+        return f"{name} must be {_WANTED[kind]}, not {given}."
+    if kind in _BOUNDS:
+        bound, words = _BOUNDS[kind]
+        return f"{name} must be {words} {context[bound]}, not {given}."
+    return f"{name}: {error['msg']}."
