@@ -48,7 +48,7 @@ from hub.mqtt_packets import Published
 from hub.quality import QualityWatch
 from hub.registry.models import Models
 from hub.retention import Retention
-from hub.rollouts import Rollouts
+from hub.rollouts.shell import Rollouts
 from hub.samples import Samples
 from hub.settings import read_settings
 from hub.store.state_rows import StateRules

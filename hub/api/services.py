@@ -16,7 +16,7 @@ from hub.health import FleetStates
 from hub.ingest import Ingest
 from hub.metrics import Instruments
 from hub.registry.models import Models
-from hub.rollouts import Rollouts
+from hub.rollouts.shell import Rollouts
 from hub.samples import Samples
 from hub.settings import Settings
 from hub.store.blobs import BlobFolder

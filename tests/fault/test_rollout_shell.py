@@ -24,7 +24,7 @@ from fleet.rollout.events import Start, Supersede
 from fleet.rollout.plan import Gate, Metric, MetricGate, Plan, Stage
 from fleet.rollout.state import Rollout, Status
 from hub.heartbeat import Heartbeat
-from hub.rollouts import Rollouts
+from hub.rollouts.shell import Rollouts
 from hub.store.rows import IncomingRecord, OrderChange
 from hub.store.sqlite import SqliteStore
 from tests.support.agent_bundles import MODEL, Bundle, build

@@ -11,8 +11,8 @@ from fleet.protocol.errors import InvalidPlan
 from fleet.protocol.manifest import Manifest
 from fleet.rollout.events import Start
 from fleet.rollout.plan import Gate, Membership, Metric, MetricGate, Plan, Stage
-from hub import rollouts
-from hub.rollouts import Rollouts
+from hub.rollouts import shell as shell_file
+from hub.rollouts.shell import Rollouts
 from hub.store.sqlite import SqliteStore
 from tests.support.agent_bundles import MODEL, build
 from tests.support.stores import add_device
@@ -59,7 +59,7 @@ def begun(store: SqliteStore, membership: Membership) -> tuple[Rollouts, int]:
 def test_who_comes_to_match_is_put_into_the_right_stage_and_ordered_there(
     store: SqliteStore, membership: Membership, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollouts, "JOIN_LOOK_S", 0.0)
+    monkeypatch.setattr(shell_file, "JOIN_LOOK_S", 0.0)
     shell, number = begun(store, membership)
     for device_id in ("early-3", "late-2"):
         add_device(store, device_id)

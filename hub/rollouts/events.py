@@ -1,14 +1,18 @@
-"""From stored records to events of the rollout engine."""
+"""From what the hub has stored, records and devices' states, to events of the rollout engine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
 
+from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.heads import read_sealed
 from fleet.protocol.records import DeploymentReport, SealedWindow
 from fleet.rollout.events import DeploymentReported, DeploymentsReported, Event, EvidenceObserved
+from fleet.rollout.removals import is_removed, open_removals
+from fleet.rollout.state import Rollout
+from hub.store.protocols import DeviceStore
 from hub.store.rows import RawRecord
 
 
@@ -33,3 +37,15 @@ def events_of(records: Sequence[RawRecord]) -> list[Event]:
                 )
     events: list[Event] = [DeploymentsReported(tuple(reports))] if reports else []
     return [*events, EvidenceObserved(tuple(windows))] if windows else events
+
+
+def removals_of(store: DeviceStore, state: Rollout) -> list[Event]:
+    """Return the removals that devices' own states show to be done."""
+    done: list[Event] = []
+    for part, restore in open_removals(state):
+        device = store.device(part.device_id)
+        if device.reported and is_removed(state.model, sequence=device.sequence, report=device.reported):
+            at_s = device.reported.at_s
+            removed = DeploymentReported(part.device_id, restore.deployment_id, DeploymentState.REMOVED, at_s)
+            done.append(removed)
+    return done

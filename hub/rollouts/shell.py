@@ -11,40 +11,24 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import msgspec
-
 from fleet.protocol.assignment import VariantPolicy
-from fleet.protocol.deployment import DeploymentState
-from fleet.protocol.errors import Conflict, InvalidPlan, MusterError, VariantUnsupported
+from fleet.protocol.errors import Conflict, InvalidPlan, MusterError
 from fleet.protocol.manifest import Manifest
-from fleet.rollout import engine
-from fleet.rollout.events import (
-    Assign,
-    DeploymentReported,
-    DeploymentsReported,
-    DevicesJoined,
-    Event,
-    Start,
-    Supersede,
-    Ticked,
-    WasAway,
-)
-from fleet.rollout.plan import Membership, Plan, default_plan, rollback_plan
-from fleet.rollout.plan_fit import check_obeyed, check_sizes
+from fleet.rollout.events import DevicesJoined, Event, Start, Supersede, Ticked, WasAway
+from fleet.rollout.plan import Membership, Plan, rollback_plan
 from fleet.rollout.preview import Preview
-from fleet.rollout.removals import is_removed, open_removals
 from fleet.rollout.state import Kind, Rollout
-from hub.rollout_events import events_of
-from hub.rollout_members import check_attributes, joiners, members_of, stage_cohorts, strata_of
-from hub.rollout_preview import PreviewStore, preview_of
+from hub.rollouts.drafting import Drafting
+from hub.rollouts.events import events_of, removals_of
+from hub.rollouts.members import joiners
+from hub.rollouts.preview import PreviewStore, preview_of
+from hub.rollouts.stepping import Stepping
 from hub.store.protocols import RecordStore
-from hub.store.rows import DeviceRow, OrderChange, RolloutRow, Superseded
+from hub.store.rows import RolloutRow, Superseded
 from hub.tracing import span
-from hub.variants import Offers
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +63,8 @@ class Rollouts:
         self._released = released
         self._on_orders = on_orders
         self._group_by = group_by
+        self._drafting = Drafting(store, released, group_by)
+        self._stepping = Stepping(store, released, on_orders)
         self._look_again_s: dict[int, float] = {}
         # Operators and time take turns, so that neither finds the other's change.
         self._lock = threading.Lock()
@@ -108,8 +94,8 @@ class Rollouts:
             Conflict: The version was not released.
             InvalidPlan: The plan cannot be carried out with these devices, or there are none.
         """
-        members, plan = self._drawn_up(plan, devices, variant_policy)
-        creation = self._update(model, version, plan, members, seed)
+        members, plan = self._drafting.drawn_up(plan, devices, variant_policy)
+        creation = self._drafting.update(model, version, plan, members, seed)
         return self._store.create_rollout(creation, time.time())
 
     def preview(
@@ -139,8 +125,8 @@ class Rollouts:
             Conflict: Likewise.
             InvalidPlan: Likewise.
         """
-        members, plan = self._drawn_up(plan, devices, variant_policy)
-        creation = self._update(model, version, plan, members, seed)
+        members, plan = self._drafting.drawn_up(plan, devices, variant_policy)
+        creation = self._drafting.update(model, version, plan, members, seed)
         return preview_of(
             self._store,
             creation(0),
@@ -149,46 +135,6 @@ class Rollouts:
             group_by=self._group_by,
             all_named=all_named,
         )
-
-    def _drawn_up(
-        self, plan: Plan | None, devices: Sequence[str] | None, variant_policy: VariantPolicy | None
-    ) -> tuple[list[DeviceRow], Plan]:
-        """Return whom a plan means, and the plan as it will be carried out.
-
-        Raises:
-            NotFound: There is no such device.
-            InvalidPlan: The plan asks for what no device has, or means none.
-        """
-        members = members_of(self._store, plan, devices)
-        plan = plan or default_plan(len(members))
-        check_obeyed(plan)
-        check_attributes(self._store, plan, self._group_by)
-        if variant_policy is not None:
-            plan = msgspec.structs.replace(plan, variant_policy=variant_policy)
-        return members, plan
-
-    def _update(
-        self, model: str, version: int, plan: Plan, members: Sequence[DeviceRow], seed: int
-    ) -> Callable[[int], Rollout]:
-        """Return what makes the update of a number."""
-        creation = self._creation(
-            model,
-            version,
-            kind=Kind.UPDATE,
-            plan=plan,
-            devices=[row.device_id for row in members],
-            seed=seed,
-            strata=strata_of(members, plan, self._group_by),
-            cohorts=stage_cohorts(self._store, plan),
-        )
-
-        def build(number: int) -> Rollout:
-            rollout = creation(number)
-            ends = rollout.cohort_ends
-            check_sizes(plan, [end - start for start, end in zip((0, *ends), ends, strict=False)])
-            return rollout
-
-        return build
 
     def roll_back(self, model: str, to: int, *, by: str, reason: str) -> RolloutRow:
         """Bring every device that should run a newer version of the model to an older one, at once.
@@ -205,7 +151,7 @@ class Rollouts:
         with self._lock:
             in_the_way = [row for row in self._store.open_rollouts() if row.state.model == model]
             superseded = [
-                Superseded(self._stepped(row.state, [Supersede(by=by, reason=why)])[0], row.state)
+                Superseded(self._stepping.stepped(row.state, [Supersede(by=by, reason=why)])[0], row.state)
                 for row in in_the_way
             ]
             members = [d for d, version in self._store.desired_versions(model).items() if version > to]
@@ -214,11 +160,11 @@ class Rollouts:
                     f"No device runs a newer version of {model} than {to}: there is nothing to roll back.",
                     remedy="To bring a newer version, create a rollout: it is judged by a gate.",
                 )
-            creation = self._creation(
+            creation = self._drafting.creation(
                 model, to, kind=Kind.ROLLBACK, plan=rollback_plan(), devices=members, seed=0
             )
             row = self._store.begin_rollback(
-                lambda number: self._stepped(creation(number), [Start(by=by)]),
+                lambda number: self._stepping.stepped(creation(number), [Start(by=by)]),
                 superseded=superseded,
                 position=self._store.last_position(),
                 now_s=time.time(),
@@ -241,7 +187,7 @@ class Rollouts:
                 # they should run now, not to what they ran when it was created.
                 position = self._store.last_position()
                 event = Start(event.by, dict(self._store.desired_versions(row.state.model)))
-            return self._apply(row, [event], position)
+            return self._stepping.apply(row, [event], position)
 
     def excuse(self, duration_s: float) -> None:
         """Tell every rollout under way that the hub was away for so long."""
@@ -249,7 +195,7 @@ class Rollouts:
         for row in self._store.open_rollouts():
             with self._lock:
                 row = self._store.rollout(row.state.number)  # noqa: PLW2901 - as it is under the lock
-                self._apply(row, [WasAway(duration_s)], row.position)
+                self._stepping.apply(row, [WasAway(duration_s)], row.position)
 
     def advance(self) -> None:
         """Feed every rollout under way the records that it has not seen, and the time."""
@@ -269,8 +215,13 @@ class Rollouts:
             )
             position = records[-1].position if records else row.position
             with span("rollout step", rollout=row.state.number, records=len(records)):
-                events = [*events_of(records), *self._removals(row.state), *self._joined(row.state), Ticked()]
-                row = self._apply(row, events, position)
+                events = [
+                    *events_of(records),
+                    *removals_of(self._store, row.state),
+                    *self._joined(row.state),
+                    Ticked(),
+                ]
+                row = self._stepping.apply(row, events, position)
             if len(records) < RECORDS_PER_STEP:
                 return
 
@@ -282,94 +233,3 @@ class Rollouts:
         self._look_again_s[state.number] = now_s + JOIN_LOOK_S
         found = joiners(self._store, state, self._group_by)
         return [DevicesJoined(found)] if found else []
-
-    def _removals(self, state: Rollout) -> list[Event]:
-        """Return the removals that devices' own states show to be done."""
-        done: list[Event] = []
-        for part, restore in open_removals(state):
-            device = self._store.device(part.device_id)
-            if device.reported and is_removed(state.model, sequence=device.sequence, report=device.reported):
-                at_s = device.reported.at_s
-                removed = DeploymentReported(
-                    part.device_id, restore.deployment_id, DeploymentState.REMOVED, at_s
-                )
-                done.append(removed)
-        return done
-
-    def _creation(
-        self,
-        model: str,
-        version: int,
-        *,
-        kind: Kind,
-        plan: Plan,
-        devices: Sequence[str],
-        seed: int,
-        strata: Mapping[str, str] | None = None,
-        cohorts: Mapping[int, Collection[str]] | None = None,
-    ) -> Callable[[int], Rollout]:
-        """Return what makes the rollout of a number."""
-        digest, _ = self._released(model, version)
-        previous = self._store.desired_versions(model)
-        now_s = time.time()
-
-        def build(number: int) -> Rollout:
-            return engine.create(
-                number=number,
-                kind=kind,
-                model=model,
-                version=version,
-                manifest_sha256=digest,
-                plan=plan,
-                seed=seed,
-                devices={device_id: previous.get(device_id) for device_id in devices},
-                now_s=now_s,
-                strata=strata,
-                cohorts=cohorts,
-            )
-
-        return build
-
-    def _apply(self, row: RolloutRow, events: Iterable[Event], position: int) -> RolloutRow:
-        """Step through the events and store the outcome, with the orders, in one transaction."""
-        state, changes = self._stepped(row.state, events)
-        if state.revision != row.state.revision or position != row.position:
-            self._store.apply_step(state, previous=row.state, position=position, changes=changes)
-        if changes:
-            self._on_orders()
-        return RolloutRow(state=state, position=position, created_at_s=row.created_at_s)
-
-    def _stepped(self, state: Rollout, events: Iterable[Event]) -> tuple[Rollout, list[OrderChange]]:
-        """Return the state after the events, and the orders that follow."""
-        changes: list[OrderChange] = []
-        offers = Offers(self._store, self._released, state)
-        waiting = deque(events)
-        while waiting:
-            state, commands = engine.step(state, waiting.popleft(), time.time())
-            refused: list[DeploymentReported] = []
-            for command in commands:
-                if isinstance(command, Assign):
-                    try:
-                        changes.append(self._order(offers, state.model, command))
-                    except VariantUnsupported as error:
-                        refused.append(_refusal(command, error))
-                else:
-                    log.info("Rollout %d: %s", state.number, command.text)
-            if refused:
-                waiting.appendleft(DeploymentsReported(tuple(refused)))
-        return state, changes
-
-    def _order(self, offers: Offers, model: str, command: Assign) -> OrderChange:
-        order = None if command.version is None else offers.order(command, command.version)
-        return OrderChange(command.device_id, model, order)
-
-
-def _refusal(command: Assign, error: VariantUnsupported) -> DeploymentReported:
-    """Answer in place of a device that could not carry out the order, so that it is never sent."""
-    return DeploymentReported(
-        device_id=command.device_id,
-        deployment_id=command.deployment_id,
-        state=DeploymentState.REJECTED,
-        at_s=time.time(),
-        cause=error.cause(),
-    )

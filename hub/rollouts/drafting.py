@@ -1,0 +1,118 @@
+"""From a plan to a rollout that is drawn up: whom it means, what it asks of them, and what is refused."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from fleet.protocol.assignment import VariantPolicy
+from fleet.protocol.manifest import Manifest
+from fleet.rollout import engine
+from fleet.rollout.plan import Plan, default_plan
+from fleet.rollout.plan_fit import check_obeyed, check_sizes
+from fleet.rollout.state import Kind, Rollout
+from hub.query.devices import SearchStore
+from hub.rollouts.members import check_attributes, members_of, stage_cohorts, strata_of
+from hub.store.protocols import RolloutStore
+from hub.store.rows import DeviceRow
+
+
+class DraftingStore(SearchStore, RolloutStore, Protocol):
+    """What drawing up a rollout needs of the store."""
+
+
+class Drafting:
+    """Draws rollouts up; it stores nothing.
+
+    Args:
+        store: Knows devices and what they should run.
+        released: Returns digest and manifest of a released version; raises `NotFound` or `Conflict`.
+        group_by: The hub's setting.
+    """
+
+    def __init__(
+        self,
+        store: DraftingStore,
+        released: Callable[[str, int], tuple[str, Manifest]],
+        group_by: tuple[str, ...],
+    ) -> None:
+        self._store = store
+        self._released = released
+        self._group_by = group_by
+
+    def drawn_up(
+        self, plan: Plan | None, devices: Sequence[str] | None, variant_policy: VariantPolicy | None
+    ) -> tuple[list[DeviceRow], Plan]:
+        """Return whom a plan means, and the plan as it will be carried out.
+
+        Raises:
+            NotFound: There is no such device.
+            InvalidPlan: The plan asks for what no device has, or means none.
+        """
+        members = members_of(self._store, plan, devices)
+        plan = plan or default_plan(len(members))
+        check_obeyed(plan)
+        check_attributes(self._store, plan, self._group_by)
+        if variant_policy is not None:
+            plan = msgspec.structs.replace(plan, variant_policy=variant_policy)
+        return members, plan
+
+    def update(
+        self, model: str, version: int, plan: Plan, members: Sequence[DeviceRow], seed: int
+    ) -> Callable[[int], Rollout]:
+        """Return what makes the update of a number."""
+        creation = self.creation(
+            model,
+            version,
+            kind=Kind.UPDATE,
+            plan=plan,
+            devices=[row.device_id for row in members],
+            seed=seed,
+            strata=strata_of(members, plan, self._group_by),
+            cohorts=stage_cohorts(self._store, plan),
+        )
+
+        def build(number: int) -> Rollout:
+            rollout = creation(number)
+            ends = rollout.cohort_ends
+            check_sizes(plan, [end - start for start, end in zip((0, *ends), ends, strict=False)])
+            return rollout
+
+        return build
+
+    def creation(
+        self,
+        model: str,
+        version: int,
+        *,
+        kind: Kind,
+        plan: Plan,
+        devices: Sequence[str],
+        seed: int,
+        strata: Mapping[str, str] | None = None,
+        cohorts: Mapping[int, Collection[str]] | None = None,
+    ) -> Callable[[int], Rollout]:
+        """Return what makes the rollout of a number."""
+        digest, _ = self._released(model, version)
+        previous = self._store.desired_versions(model)
+        now_s = time.time()
+
+        def build(number: int) -> Rollout:
+            return engine.create(
+                number=number,
+                kind=kind,
+                model=model,
+                version=version,
+                manifest_sha256=digest,
+                plan=plan,
+                seed=seed,
+                devices={device_id: previous.get(device_id) for device_id in devices},
+                now_s=now_s,
+                strata=strata,
+                cohorts=cohorts,
+            )
+
+        return build
