@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
@@ -31,6 +30,7 @@ class Drafting:
         store: Knows devices and what they should run.
         released: Returns digest and manifest of a released version; raises `NotFound` or `Conflict`.
         group_by: The hub's setting.
+        clock: Returns the hub's time, Unix seconds.
     """
 
     def __init__(
@@ -38,10 +38,12 @@ class Drafting:
         store: DraftingStore,
         released: Callable[[str, int], tuple[str, Manifest]],
         group_by: tuple[str, ...],
+        clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._released = released
         self._group_by = group_by
+        self._clock = clock
 
     def drawn_up(
         self, plan: Plan | None, devices: Sequence[str] | None, variant_policy: VariantPolicy | None
@@ -98,7 +100,7 @@ class Drafting:
         """Return what makes the rollout of a number."""
         digest, _ = self._released(model, version)
         previous = self._store.desired_versions(model)
-        now_s = time.time()
+        now_s = self._clock()
 
         def build(number: int) -> Rollout:
             return engine.create(

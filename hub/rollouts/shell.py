@@ -9,6 +9,7 @@ are changes of the desired state that the same transaction makes (see `hub.assig
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -49,6 +50,7 @@ class Rollouts:
         released: Returns digest and manifest of a released version; raises `NotFound` or `Conflict`.
         on_orders: Called after orders were stored.
         group_by: The hub's setting.
+        clock: Returns the hub's time, Unix seconds.
     """
 
     def __init__(
@@ -58,14 +60,16 @@ class Rollouts:
         released: Callable[[str, int], tuple[str, Manifest]],
         on_orders: Callable[[], None],
         group_by: tuple[str, ...] = (),
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._released = released
         self._on_orders = on_orders
         self._group_by = group_by
-        self._drafting = Drafting(store, released, group_by)
-        self._stepping = Stepping(store, released, on_orders)
-        self._look_again_s: dict[int, float] = {}
+        self._clock = clock
+        self._drafting = Drafting(store, released, group_by, clock)
+        self._stepping = Stepping(store, released, on_orders, clock)
+        self._looked_s: dict[int, float] = {}
         # Operators and time take turns, so that neither finds the other's change.
         self._lock = threading.Lock()
 
@@ -96,7 +100,7 @@ class Rollouts:
         """
         members, plan = self._drafting.drawn_up(plan, devices, variant_policy)
         creation = self._drafting.update(model, version, plan, members, seed)
-        return self._store.create_rollout(creation, time.time())
+        return self._store.create_rollout(creation, self._clock())
 
     def preview(
         self,
@@ -167,7 +171,7 @@ class Rollouts:
                 lambda number: self._stepping.stepped(creation(number), [Start(by=by)]),
                 superseded=superseded,
                 position=self._store.last_position(),
-                now_s=time.time(),
+                now_s=self._clock(),
             )
         self._on_orders()
         return row
@@ -227,9 +231,11 @@ class Rollouts:
 
     def _joined(self, state: Rollout) -> list[Event]:
         """Return the devices that came to match a continuous rollout, looked for every `JOIN_LOOK_S`."""
-        now_s, again_s = time.monotonic(), self._look_again_s.get(state.number, 0.0)
-        if state.plan.membership is not Membership.CONTINUOUS or now_s < again_s:
+        if state.plan.membership is not Membership.CONTINUOUS:
             return []
-        self._look_again_s[state.number] = now_s + JOIN_LOOK_S
+        since_s = self._clock() - self._looked_s.get(state.number, -math.inf)
+        if 0.0 <= since_s < JOIN_LOOK_S:
+            return []
+        self._looked_s[state.number] = self._clock()
         found = joiners(self._store, state, self._group_by)
         return [DevicesJoined(found)] if found else []

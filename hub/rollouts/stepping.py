@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -26,6 +25,7 @@ class Stepping:
         store: Keeps rollouts and orders; knows what devices can run.
         released: Returns digest and manifest of a released version; raises `NotFound` or `Conflict`.
         on_orders: Called after orders were stored.
+        clock: Returns the hub's time, Unix seconds.
     """
 
     def __init__(
@@ -33,10 +33,12 @@ class Stepping:
         store: OfferStore,
         released: Callable[[str, int], tuple[str, Manifest]],
         on_orders: Callable[[], None],
+        clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._released = released
         self._on_orders = on_orders
+        self._clock = clock
 
     def apply(self, row: RolloutRow, events: Iterable[Event], position: int) -> RolloutRow:
         """Step through the events and store the outcome, with the orders, in one transaction."""
@@ -53,14 +55,14 @@ class Stepping:
         offers = Offers(self._store, self._released, state)
         waiting = deque(events)
         while waiting:
-            state, commands = engine.step(state, waiting.popleft(), time.time())
+            state, commands = engine.step(state, waiting.popleft(), self._clock())
             refused: list[DeploymentReported] = []
             for command in commands:
                 if isinstance(command, Assign):
                     try:
                         changes.append(self._order(offers, state.model, command))
                     except VariantUnsupported as error:
-                        refused.append(_refusal(command, error))
+                        refused.append(_refusal(command, error, self._clock()))
                 else:
                     log.info("Rollout %d: %s", state.number, command.text)
             if refused:
@@ -72,12 +74,12 @@ class Stepping:
         return OrderChange(command.device_id, model, order)
 
 
-def _refusal(command: Assign, error: VariantUnsupported) -> DeploymentReported:
+def _refusal(command: Assign, error: VariantUnsupported, now_s: float) -> DeploymentReported:
     """Answer in place of a device that could not carry out the order, so that it is never sent."""
     return DeploymentReported(
         device_id=command.device_id,
         deployment_id=command.deployment_id,
         state=DeploymentState.REJECTED,
-        at_s=time.time(),
+        at_s=now_s,
         cause=error.cause(),
     )
