@@ -83,9 +83,7 @@ test: $(READY) $(OLD_TFLITE) $(TRITON) ## Run the test suite (and say so if Mosq
 
 test-faults: $(READY) ## Try every fault at every place, and on every broker
 	@MUSTER_ALL_FAULTS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist load \
-		tests/fault/test_agent_every_write.py tests/fault/test_agent_damaged_state.py \
-		tests/fault/test_agent_network.py tests/fault/test_agent_full_disk.py tests/fault/test_hub_crashes.py \
-		tests/fault/test_hub_ingest_crash.py tests/e2e/test_main_job.py tests/e2e/test_demo.py $(ARGS)
+		-m "thorough or long" $(ARGS)
 
 fmt: $(READY) ## Format the code
 	@$(BIN)/ruff format $(CODE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -18,10 +19,16 @@ from tests.support.memory_limit import MEMORY_LIMIT_IS_MISSING
 from tests.support.old_runtime import TFLITE_RUNTIME_IS_MISSING
 from tests.support.promtool import PROMTOOL_IS_MISSING
 from tests.support.systemd import SYSTEMD_IS_MISSING
+from tests.support.thoroughness import ALL
 from tests.support.torch_models import TORCH_IS_MISSING
 
 # The terminal that tests are started from is nothing to them; pytest-xdist tells its workers how wide it is.
 os.environ.pop("COLUMNS", None)
+
+# Nor is whether they were started in the background of a shell that keeps interrupts from there: programs
+# that tests start would ignore them too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -39,6 +46,15 @@ MISSING_PROGRAMS = (
     PROMTOOL_IS_MISSING,
     ALERTMANAGER_IS_MISSING,
 )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave what takes long to `make test-faults`."""
+    if ALL:
+        return
+    left = [item for item in items if item.get_closest_marker("long")]
+    items[:] = [item for item in items if not item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=left)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -18,6 +18,8 @@ import pytest
 from tests.support.thoroughness import ALL
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.thorough
+
 
 class Demo:
     """The demo with four cameras, its files in a folder of its own, by which its processes can be told."""

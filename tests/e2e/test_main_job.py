@@ -8,7 +8,10 @@ from tests.support.fleet import MODEL, Fleet
 from tests.support.thoroughness import brokers
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.thorough
 
+
+@pytest.mark.parametrize("fleet", brokers("mosquitto"), indirect=True)
 def test_a_version_goes_out_is_replaced_in_stages_and_comes_back(fleet: Fleet) -> None:
     first = fleet.release(estimator="logistic", hyperparameters={"training_share": 0.3})
     rollout = fleet.wait_for_status(fleet.roll_out(first, "all"), "SUCCEEDED")

@@ -27,6 +27,8 @@ from tests.support.faulty_device import FaultyDevice
 from tests.support.thoroughness import ALL
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.thorough
+
 ONE, TWO, THREE = build(1), build(2), build(3)
 _numbers = count(1)
 

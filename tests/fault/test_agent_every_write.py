@@ -26,6 +26,8 @@ from tests.support.faulty_device import FOR_EVER, FaultyDevice
 from tests.support.thoroughness import ALL
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.thorough
+
 SHARDS = 4 if ALL else 1
 STEP = SHARDS if ALL else 41
 QUICK = {"trial_s": 0.05, "hello_interval_s": 0.3, "heartbeat_interval_s": 0.2}

@@ -22,6 +22,8 @@ from tests.support.small_disk import on_small_disk, small_disk
 from tests.support.thoroughness import ALL
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.thorough
+
 ONE, TWO = build(1), build(2)
 DISK_BYTES = 3 * 2**20
 

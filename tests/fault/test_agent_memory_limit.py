@@ -43,6 +43,7 @@ def fleet(group: MemoryGroup, tmp_path: Path) -> Iterator[Fleet]:
             fleet.close()
 
 
+@pytest.mark.long
 def test_the_demos_models_are_delivered_served_and_swapped(fleet: Fleet, group: MemoryGroup) -> None:
     (device,) = fleet.devices.values()
     first, second = (fleet.release(**training) for training in DEMO)

@@ -29,6 +29,8 @@ from tests.support.fault_proxy import FaultProxy, Mode, Weather
 from tests.support.thoroughness import ALL
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.thorough
+
 ONE, TWO, THREE = build(1), build(2), build(3)
 LARGE = build(4, padding_bytes=12 * CHUNK_SIZE_BYTES)
 KEEPALIVE_S = 3  # a busy machine can hold a process up for a second

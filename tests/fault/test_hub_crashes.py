@@ -17,6 +17,8 @@ from tests.support.fleet import Fleet
 from tests.support.thoroughness import brokers
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.thorough
+
 
 def _is_at(fleet: Fleet, number: int, reached: Callable[[dict[str, Any]], bool]) -> bool:
     return reached(fleet.rollout(number))
@@ -49,6 +51,7 @@ def test_a_hub_that_is_killed_again_and_again_continues_the_rollout(fleet: Fleet
     assert fleet.counted_predictions() == answered
 
 
+@pytest.mark.parametrize("fleet", brokers("mosquitto"), indirect=True)
 def test_a_broker_that_is_killed_is_started_again_and_everybody_comes_back(fleet: Fleet) -> None:
     eventually(lambda: fleet.hub.client.get("/fleet/health")["online"] == 3, "all are online")
     _kill_children(fleet.hub.pid)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import msgspec
+import pytest
 
 from fleet.protocol import messages, topics
 from fleet.protocol.enrolment import EnrolmentAnswer, EnrolmentRequest, parse_token
@@ -21,6 +22,8 @@ from tests.support.raw_mqtt import Ended, RawClient
 from tests.support.stores import CAPABILITIES, STREAM, window
 from tests.support.thoroughness import ALL
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.thorough
 
 DEVICES = 3
 RECORDS, KILLS = (3000, 5) if ALL else (800, 2)

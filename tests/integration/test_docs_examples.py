@@ -61,6 +61,7 @@ def test_tabular(tmp_path: Path) -> None:
     assert _packed(tmp_path / "mlp") == {"onnx-fp32", "onnx-int8"}
 
 
+@pytest.mark.long
 def test_vision(tmp_path: Path) -> None:
     blocks = sum(_run_blocks(section, tmp_path) for section in _sections("vision.md"))
     assert blocks == (4 if HAS_TORCH else 2)
@@ -70,6 +71,7 @@ def test_vision(tmp_path: Path) -> None:
         assert len(_report(tmp_path / "cnn").layers) == 3
 
 
+@pytest.mark.long
 def test_anomaly(tmp_path: Path) -> None:
     blocks = sum(_run_blocks(section, tmp_path) for section in _sections("anomaly.md"))
     assert blocks == (3 if HAS_TORCH else 2)

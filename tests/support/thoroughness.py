@@ -1,4 +1,7 @@
-"""How thorough tests are: `make test-faults` asks for everything, `make test` for what stands for it."""
+"""How thorough tests are: `make test-faults` asks for everything, `make test` for what stands for it.
+
+A file that has more cases there is marked ``thorough``; a test that takes long and runs there alone, ``long``.
+"""
 
 from __future__ import annotations
 
