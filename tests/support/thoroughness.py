@@ -1,6 +1,6 @@
 """How thorough tests are: `make test-faults` asks for everything, `make test` for what stands for it.
 
-A file that has more cases there is marked ``thorough``; a test that takes long and runs there alone, ``long``.
+A file that has more cases there is marked ``thorough``; a test that takes long and runs only there, ``long``.
 """
 
 from __future__ import annotations
