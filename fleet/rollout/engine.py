@@ -10,6 +10,7 @@ Start              begins     Conflict   Conflict     Conflict        Conflict
 Pause              Conflict   holds      Conflict     Conflict        Conflict
 Resume             Conflict   Conflict   goes on      Conflict        Conflict
 Promote            Conflict   overrides  overrides    Conflict        Conflict
+Approve            Conflict   lets       lets         Conflict        Conflict
 Abort              ends       ends       ends         Conflict        Conflict
 Supersede          ends       ends       ends         ends            Conflict
 DeploymentReport.  -          taken      taken        taken           -
@@ -20,7 +21,8 @@ WasAway            -          forgives   forgives     forgives        -
 Ticked             -          rules      rules        rules           -
 =================  =========  =========  ===========  ==============  =======
 
-``-`` changes nothing and returns the same object. A conflict is raised before anything is decided. After
+``-`` changes nothing and returns the same object. ``Approve`` lets a stage begin that waits for it, and is a
+conflict where none does (`fleet.rollout.approval`). A conflict is raised before anything is decided. After
 every event that is taken, the rules of `fleet.rollout.rules` are applied.
 """
 
@@ -33,11 +35,12 @@ import msgspec
 import numpy as np
 
 from fleet.protocol.errors import Cause, Conflict, InvalidPlan
-from fleet.rollout import attempts, joining, rules, telemetry
+from fleet.rollout import approval, attempts, joining, rules, telemetry
 from fleet.rollout.deployments import Deployments
 from fleet.rollout.draft import Draft
 from fleet.rollout.events import (
     Abort,
+    Approve,
     Command,
     DeploymentReported,
     DeploymentsReported,
@@ -71,6 +74,7 @@ def create(
     now_s: float,
     strata: Mapping[str, str] | None = None,
     cohorts: Mapping[int, Collection[str]] | None = None,
+    created_by: str = "",
 ) -> Rollout:
     """Return a new rollout in status CREATED. Devices that run the version already are left out.
 
@@ -86,6 +90,7 @@ def create(
         now_s: Hub time, Unix seconds.
         strata: The stratum of devices, see `fleet.rollout.targeting`; None for one that all are in.
         cohorts: By the place of a stage that names its cohort: the devices that match.
+        created_by: Who creates it; empty if nobody knows.
 
     Raises:
         InvalidPlan: The plan is refused, does not fit these devices or this kind, or there is nobody to
@@ -116,6 +121,7 @@ def create(
         strata=cast.strata,
         tally=tuple(map(tuple, cast.deployments.tally(len(cast.ends)).tolist())),
         deployments=cast.deployments,
+        movers=(created_by,) if created_by else (),
     )
 
 
@@ -129,22 +135,11 @@ def step(rollout: Rollout, event: Event, now_s: float) -> tuple[Rollout, tuple[C
 
     Raises:
         Conflict: An operator asks for what the rollout's status does not allow.
+        NotPermitted: Who moved the rollout approves of a stage.
         InvalidPlan: At the start there is nobody left to bring the version to.
     """
     draft = Draft(rollout, now_s)
     match event:
-        case Start():
-            _start(draft, event)
-        case Pause():
-            _pause(draft, event)
-        case Resume():
-            _resume(draft, event)
-        case Promote():
-            _promote(draft, event)
-        case Abort():
-            _abort(draft, event)
-        case Supersede():
-            _supersede(draft, event)
         case DeploymentReported():
             attempts.take_report(draft, event)
         case DeploymentsReported():
@@ -157,8 +152,29 @@ def step(rollout: Rollout, event: Event, now_s: float) -> tuple[Rollout, tuple[C
             rules.forgive(draft, event.duration_s)
         case Ticked():
             pass
+        case _:
+            _obey(draft, event)
     rules.settle(draft)
     return draft.finished()
+
+
+def _obey(draft: Draft, event: Start | Pause | Resume | Promote | Approve | Abort | Supersede) -> None:
+    """Do what an operator says."""
+    match event:
+        case Start():
+            _start(draft, event)
+        case Pause():
+            _pause(draft, event)
+        case Resume():
+            _resume(draft, event)
+        case Promote():
+            _promote(draft, event)
+        case Approve():
+            approval.approve(draft, event)
+        case Abort():
+            _abort(draft, event)
+        case Supersede():
+            _supersede(draft, event)
 
 
 class _Cast(NamedTuple):
@@ -206,8 +222,8 @@ def _start(draft: Draft, event: Start) -> None:
     if event.running is not None:
         _recast(draft, event.running)
     draft.change(status=Status.RUNNING)
+    approval.note_mover(draft, event.by)
     draft.decide(Happening.STARTED, f"Started by {event.by}.")
-    rules.begin_stage(draft)
 
 
 def _recast(draft: Draft, running: Mapping[str, int | None]) -> None:
@@ -241,26 +257,32 @@ def _pause(draft: Draft, event: Pause) -> None:
 
 def _resume(draft: Draft, event: Resume) -> None:
     _require(draft, "resumed", Status.PAUSED)
-    evidence = draft.stage.evidence
-    forgiven = msgspec.structs.replace(evidence.canary, unusable=0)  # or an ERROR would pause it again
-    draft.change_stage(
-        draft.rollout.stage_index,
-        bake_started_s=None,
-        evidence=msgspec.structs.replace(evidence, canary=forgiven),
-    )
-    verdict = draft.rollout.verdict if draft.stage.ended_s is not None else None
-    draft.change(status=Status.RUNNING, pause_reason="", verdict=verdict)
+    if draft.rollout.stages and draft.stage.ended_s is None:
+        evidence = draft.stage.evidence
+        forgiven = msgspec.structs.replace(evidence.canary, unusable=0)  # or an ERROR would pause it again
+        draft.change_stage(
+            draft.rollout.stage_index,
+            bake_started_s=None,
+            evidence=msgspec.structs.replace(evidence, canary=forgiven),
+        )
+        draft.change(verdict=None)
+    draft.change(status=Status.RUNNING, pause_reason="")
     draft.decide(Happening.RESUMED, f"Resumed by {event.by}.")
 
 
 def _promote(draft: Draft, event: Promote) -> None:
     _require(draft, "promoted", Status.RUNNING, Status.PAUSED)
-    if draft.stage.ended_s is not None:
-        raise Conflict(f"Rollout {draft.rollout.number} has ended its last stage; there is none to promote.")
-    verdict = draft.rollout.verdict
-    said = verdict.sentence if verdict else "nothing yet"
+    rollout = draft.rollout
+    if not rollout.stages:
+        raise Conflict(f"{approval.waiting_sentence(rollout)} A promotion does not replace that.")
+    if draft.stage.ended_s is not None and not rules.waits_in_harm(draft):
+        if rollout.awaits_since_s is not None:
+            raise Conflict(f"{approval.waiting_sentence(rollout)} A promotion does not replace that.")
+        raise Conflict(f"Rollout {rollout.number} has ended its last stage; there is none to promote.")
+    said = rollout.verdict.sentence if rollout.verdict else "nothing yet"
     draft.change(status=Status.RUNNING, pause_reason="")
-    stage = f"Stage {draft.rollout.stage_index + 1}"
+    approval.note_mover(draft, event.by)
+    stage = f"Stage {rollout.stage_index + 1}"
     draft.decide(
         Happening.OVERRIDDEN, f"{stage} promoted by {event.by}: {event.reason} (the gate said: {said})"
     )
@@ -287,7 +309,17 @@ def _require(draft: Draft, what: str, *allowed: Status) -> None:
     if draft.rollout.status not in allowed:
         raise Conflict(
             f"Rollout {draft.rollout.number} is {draft.rollout.status.value} and cannot be {what}."
+            f"{_said_last(draft)}"
         )
+
+
+def _said_last(draft: Draft) -> str:
+    """Return what was decided last and when: most often another operator came first."""
+    if not draft.rollout.history:
+        return ""
+    last = draft.rollout.history[-1]
+    ago_s = max(0.0, draft.now_s - last.at_s)
+    return f" The last decision, {ago_s:,.0f} s ago: {last.text}"
 
 
 def _check_kind(kind: Kind, plan: Plan) -> None:

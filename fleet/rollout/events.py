@@ -48,6 +48,13 @@ class Promote(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Approve(msgspec.Struct, frozen=True):
+    """A second person lets the stage begin that waits for it, see `fleet.rollout.approval`."""
+
+    by: str
+    reason: str = ""
+
+
 class Abort(msgspec.Struct, frozen=True):
     """An operator ends the rollout for good.
 
@@ -148,6 +155,7 @@ Event = (
     | Pause
     | Resume
     | Promote
+    | Approve
     | Abort
     | Supersede
     | DeploymentReported

@@ -89,14 +89,8 @@ def check_obeyed(plan: Plan) -> None:
     """Refuse what can be written and is not carried out yet: to ignore it would be to fail open.
 
     Raises:
-        InvalidPlan: A stage asks for an approval, which nobody could give, or the plan for a priority,
-            though one rollout of a model is under way at a time.
+        InvalidPlan: The plan asks for a priority, though one rollout of a model is under way at a time.
     """
-    for index, stage in enumerate(plan.stages):
-        if stage.approval:
-            raise InvalidPlan(
-                f"Stage {index + 1}: approval is not carried out yet.", field=f"stages[{index}].approval"
-            )
     if plan.priority != 0:
         raise InvalidPlan("priority: it is not carried out yet.", field="priority")
 

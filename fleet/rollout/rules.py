@@ -17,6 +17,9 @@ While RUNNING only, orders that wait are released as fast as the plan allows, an
 6. After ``maximum_bake_s`` without PASS: pause, or roll back if the plan says so.
 7. After the last stage, when every deployment has ended: SUCCEEDED.
 
+A stage whose plan asks for approval waits for it before it begins (`fleet.rollout.approval`); meanwhile the
+rules 1 to 3 go on for the stages before it.
+
 While ROLLING_BACK: ways back that wait are released as fast as the plan allows; when every way back has
 ended, the rollout ends; FAILED if a device is not back.
 
@@ -31,7 +34,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fleet.protocol.errors import Cause
-from fleet.rollout import attempts, orders
+from fleet.rollout import approval, attempts, orders
 from fleet.rollout.columns import (
     NO_VERSION,
     NOT_BACK,
@@ -105,9 +108,19 @@ def _controls(draft: Draft, stage: int) -> int:
 
 
 def end_stage(draft: Draft, *, overridden: bool) -> None:
-    """End the current stage and begin the next, if there is one."""
+    """End the current stage and begin the next, if there is one and it need not wait."""
     draft.change_stage(draft.rollout.stage_index, ended_s=draft.now_s, overridden=overridden)
-    if len(draft.rollout.stages) < len(draft.rollout.plan.stages):
+    go_on(draft)
+
+
+def go_on(draft: Draft) -> None:
+    """Begin the next stage if the one before has ended, there is one, and it need not wait."""
+    rollout = draft.rollout
+    if len(rollout.stages) == len(rollout.plan.stages) or (rollout.stages and draft.stage.ended_s is None):
+        return
+    if approval.must_wait(rollout):
+        approval.begin_waiting(draft)
+    else:
         begin_stage(draft)
 
 
@@ -120,7 +133,7 @@ def begin_rollback(draft: Draft, ending: Status, cause: Cause, *, keep: bool = F
         cause: Why.
         keep: Leave the version where it has succeeded.
     """
-    draft.change(status=Status.ROLLING_BACK, ending=ending, cause=cause, pause_reason="")
+    draft.change(status=Status.ROLLING_BACK, ending=ending, cause=cause, pause_reason="", awaits_since_s=None)
     draft.decide(Happening.ROLLING_BACK, cause.detail)
     concerned = orders.to_go_back(draft, keep=keep)
     orders.cancel_forward(draft, Cause(CauseCode.CANCELED.value, cause.detail))
@@ -132,7 +145,7 @@ def withdraw(draft: Draft, cause: Cause) -> None:
     canceled = Cause(CauseCode.CANCELED.value, cause.detail)
     orders.cancel_forward(draft, canceled)
     orders.cancel_back(draft, canceled)
-    draft.change(pause_reason="")
+    draft.change(pause_reason="", awaits_since_s=None)
     _end(draft, Status.ABORTED, cause)
 
 
@@ -160,11 +173,18 @@ def _protect(draft: Draft) -> None:
         if why is not None and not (stage.overridden and rollout.plan.on_fail is OnFail.PAUSE):
             _fail(draft, Cause(CauseCode.INSTALLS_FAILED.value, f"Stage {number + 1}: {why}."))
             return
-    if draft.stage.ended_s is None:
+    if rollout.stages and (draft.stage.ended_s is None or approval.is_judged_on(draft.rollout)):
         verdict = _verdict(draft)
         if verdict.outcome is Outcome.FAIL:
             text = f"Stage {verdict.stage + 1}: {verdict.sentence}."
             _fail(draft, Cause(CauseCode.GATE_FAILED.value, text))
+
+
+def waits_in_harm(draft: Draft) -> bool:
+    """Whether harm was found while the next stage waits for approval, and paused the rollout."""
+    if draft.rollout.status is not Status.PAUSED or not approval.is_judged_on(draft.rollout):
+        return False
+    return _verdict(draft).outcome is Outcome.FAIL
 
 
 def _fail(draft: Draft, cause: Cause) -> None:
@@ -177,6 +197,9 @@ def _fail(draft: Draft, cause: Cause) -> None:
 
 def _proceed(draft: Draft) -> None:
     """Rules 4 to 7."""
+    go_on(draft)
+    if not draft.rollout.stages:
+        return
     if draft.stage.ended_s is None:
         _try_to_end_stage(draft)
     if draft.rollout.status is Status.RUNNING and draft.stage.ended_s is not None:
@@ -229,6 +252,8 @@ def pause(draft: Draft, reason: str) -> None:
 
 def _try_to_succeed(draft: Draft) -> None:
     rollout = draft.rollout
+    if len(rollout.stages) < len(rollout.plan.stages):
+        return
     if rollout.open_restores > 0 or any(stage.open > 0 for stage in rollout.stages):
         return
     failed = sum(stage.failed for stage in rollout.stages)

@@ -88,6 +88,8 @@ class Happening(StrEnum):
 
     STARTED = "started"
     STAGE_BEGAN = "stage_began"
+    APPROVAL_AWAITED = "approval_awaited"
+    APPROVED = "approved"
     STAGE_PASSED = "stage_passed"
     OVERRIDDEN = "overridden"
     PAUSED = "paused"
@@ -110,6 +112,22 @@ class HistoryEntry(msgspec.Struct, frozen=True):
     at_s: float
     kind: Happening
     text: str
+
+
+class Approval(msgspec.Struct, frozen=True):
+    """That a second person lets a stage begin, see `fleet.rollout.approval`.
+
+    Attributes:
+        stage: Which stage, from 0.
+        by: Who.
+        reason: Why; may be empty.
+        at_s: Hub time, Unix seconds.
+    """
+
+    stage: int
+    by: str
+    reason: str
+    at_s: float
 
 
 class StageProgress(msgspec.Struct, frozen=True):
@@ -175,6 +193,9 @@ class Summary(msgspec.Struct, frozen=True):
         decisions: How many there were in all.
         revision: Rises by one with every change, for optimistic locking.
         ended_s: Hub time; None before the end.
+        movers: Who created and started it, and who promoted stages; they cannot approve of one.
+        awaits_since_s: Since when the next stage waits for approval, hub time; None while none does.
+        approvals: Those given so far, by stage.
     """
 
     number: int
@@ -206,6 +227,9 @@ class Summary(msgspec.Struct, frozen=True):
     decisions: int = 0
     revision: int = 0
     ended_s: float | None = None
+    movers: tuple[str, ...] = ()
+    awaits_since_s: float | None = None
+    approvals: tuple[Approval, ...] = ()
 
     @property
     def stage_index(self) -> int:

@@ -32,7 +32,10 @@ from fleet.rollout.state import Happening, Status
 
 def take_windows(draft: Draft, event: EvidenceObserved) -> None:
     """Count windows for the current stage; one of no interest changes nothing."""
-    if draft.rollout.status not in {Status.RUNNING, Status.PAUSED} or draft.stage.ended_s is not None:
+    rollout = draft.rollout
+    if rollout.status not in {Status.RUNNING, Status.PAUSED} or not rollout.stages:
+        return
+    if draft.stage.ended_s is not None and rollout.awaits_since_s is None:
         return
     ignored: dict[str, list[str]] = {}
     canaries: dict[str, Arm] = {}

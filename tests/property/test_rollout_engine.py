@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fleet.protocol.deployment import PROGRESS, DeploymentState
-from fleet.protocol.errors import Cause, Conflict
+from fleet.protocol.errors import Cause, Conflict, NotPermitted
 from fleet.rollout.columns import KINDS
 from fleet.rollout.deployments import Attempt
 from fleet.rollout.engine import create, step
 from fleet.rollout.events import (
     Abort,
+    Approve,
     Assign,
     Command,
     DeploymentReported,
@@ -46,6 +47,8 @@ OPERATORS: list[Event] = [
     Pause("ann", "lunch"),
     Promote("ann", "seen it work"),
     Start("ann"),
+    Approve("ann", "nobody else is here"),
+    Approve("bob"),
 ]
 ENDS: list[Event] = [
     Abort("ann", "wrong model", roll_back=False),
@@ -89,6 +92,7 @@ class RolloutMachine(RuleBasedStateMachine):
         continuous=st.booleans(),
         seed=st.integers(0, 2**32),
         started=st.sampled_from([True, True, True, False]),
+        approved=st.sampled_from([(), (), (1,), (0, 2)]),
     )
     def begin(
         self,
@@ -101,8 +105,16 @@ class RolloutMachine(RuleBasedStateMachine):
         continuous: bool,
         seed: int,
         started: bool,
+        approved: tuple[int, ...],
     ) -> None:
         staged = plan(maximum_failed_share=share, maximum_bake_s=20.0, on_inconclusive=on_inconclusive)
+        staged = msgspec.structs.replace(
+            staged,
+            stages=tuple(
+                msgspec.structs.replace(stage, approval=number in approved)
+                for number, stage in enumerate(staged.stages)
+            ),
+        )
         self.rollout = create(
             number=3,
             kind=Kind.ROLLBACK if rollback else Kind.UPDATE,
@@ -118,6 +130,7 @@ class RolloutMachine(RuleBasedStateMachine):
             devices={f"cam-{i}": version for i, version in enumerate(previous)},
             strata={f"cam-{i}": f"hardware-{i % 3}" for i in range(len(previous))},
             now_s=self.now_s,
+            created_by="ann",
         )
         if started:
             self.operate(Start("ann"))
@@ -247,6 +260,18 @@ class RolloutMachine(RuleBasedStateMachine):
         ) + kinds.count(Happening.OVERRIDDEN)
 
     @invariant()
+    def a_stage_that_asks_for_approval_has_that_of_a_second_person(self) -> None:
+        rollout = self.rollout
+        given = {approval.stage: approval.by for approval in rollout.approvals}
+        begun = {number for number, _ in enumerate(rollout.stages) if rollout.plan.stages[number].approval}
+        assert begun <= given.keys() <= begun | {len(rollout.stages)}
+        assert set(given.values()) <= {"bob"}
+        waits = rollout.awaits_since_s is not None
+        assert not waits or (rollout.plan.stages[len(rollout.stages)].approval and len(given) == len(begun))
+        ready = rollout.status is Status.RUNNING and (not begun or rollout.stages[-1].ended_s is not None)
+        assert waits or not (ready and len(rollout.stages) == 0)
+
+    @invariant()
     def counters_say_what_the_deployments_say(self) -> None:
         for number, stage in enumerate(self.rollout.stages):
             cohort = [d.attempt for d in self.rollout.deployments if d.stage == number]
@@ -347,7 +372,7 @@ class RolloutMachine(RuleBasedStateMachine):
         before, kept = self.rollout, stored(self.rollout)
         try:
             self.apply(event)
-        except Conflict:
+        except (Conflict, NotPermitted):
             assert stored(before) == kept
             return False
         return True

@@ -1,0 +1,99 @@
+"""Approval by a second person: a stage whose plan says ``approval`` begins only when somebody else approves.
+
+::
+
+    the stage before ended ──→ waits ──── Approve, by a second person ──→ begins
+                                 │ harm, Abort, Supersede
+                                 └──────────────────────────────────────→ as ever
+
+Somebody else is who did not move the rollout so far: who created it, started it, or promoted one of its
+stages cannot approve of any; who approved of one stage can approve of the next. People are told apart by the
+names of their API tokens.
+
+Nothing of the stage is ordered while it waits, so no deadline runs. What earlier stages brought is judged all
+the while: waiting holds progress, not protection. A promotion ends the stage before, never the waiting.
+"""
+
+from __future__ import annotations
+
+from fleet.protocol.errors import Conflict, NotPermitted
+from fleet.rollout.draft import Draft
+from fleet.rollout.events import Approve
+from fleet.rollout.plan import OnFail
+from fleet.rollout.state import Approval, Happening, Rollout, Status
+
+
+def must_wait(rollout: Rollout) -> bool:
+    """Whether the next stage needs an approval that it does not have; there is a next stage."""
+    number = len(rollout.stages)
+    asked = rollout.plan.stages[number].approval
+    return asked and all(approval.stage != number for approval in rollout.approvals)
+
+
+def begin_waiting(draft: Draft) -> None:
+    """Let the next stage wait."""
+    if draft.rollout.awaits_since_s is not None:
+        return
+    draft.change(awaits_since_s=draft.now_s)
+    draft.decide(
+        Happening.APPROVAL_AWAITED, f"{_stage(draft)} waits for approval by a second person{_but(draft)}."
+    )
+
+
+def approve(draft: Draft, event: Approve) -> None:
+    """Note that a person approves of the stage that waits.
+
+    Raises:
+        Conflict: No stage waits.
+        NotPermitted: The person moved the rollout so far.
+    """
+    rollout = draft.rollout
+    if rollout.awaits_since_s is None or rollout.status not in {Status.RUNNING, Status.PAUSED}:
+        given = [approval for approval in rollout.approvals if approval.stage == rollout.stage_index]
+        before = f" {given[-1].by} approved of stage {rollout.stage_index + 1}." if given else ""
+        raise Conflict(
+            f"Rollout {rollout.number} is {rollout.status.value}, and no stage of it waits for approval."
+            f"{before}"
+        )
+    if event.by in rollout.movers:
+        raise NotPermitted(
+            f"{event.by} moved rollout {rollout.number} this far and cannot be the second person.",
+            remedy=f"Somebody with another API token approves{_but(draft)}.",
+        )
+    number = len(rollout.stages)
+    approval = Approval(stage=number, by=event.by, reason=event.reason, at_s=draft.now_s)
+    said = f"{_stage(draft)} approved by {event.by}" + (f": {event.reason}" if event.reason else ".")
+    draft.change(awaits_since_s=None, approvals=(*rollout.approvals, approval))
+    draft.decide(Happening.APPROVED, said)
+
+
+def is_judged_on(rollout: Rollout) -> bool:
+    """Whether a stage that has ended is judged on, because the next one waits."""
+    if rollout.awaits_since_s is None or not rollout.stages:
+        return False
+    return not (rollout.stages[-1].overridden and rollout.plan.on_fail is OnFail.PAUSE)
+
+
+def waiting_sentence(rollout: Rollout) -> str:
+    """Return that the next stage waits."""
+    number = len(rollout.stages) + 1
+    return f"Stage {number} of rollout {rollout.number} waits for approval by a second person."
+
+
+def note_mover(draft: Draft, by: str) -> None:
+    """Remember that a person moved the rollout."""
+    if by not in draft.rollout.movers:
+        draft.change(movers=(*draft.rollout.movers, by))
+
+
+def _stage(draft: Draft) -> str:
+    rollout = draft.rollout
+    number, stages = len(rollout.stages), rollout.plan.stages
+    name = f" ({stages[number].name})" if stages[number].name else ""
+    return f"Stage {number + 1} of {len(stages)}{name}"
+
+
+def _but(draft: Draft) -> str:
+    """Return who cannot approve, as the end of a sentence."""
+    movers = draft.rollout.movers
+    return f", who is not {' or '.join(movers)}" if movers else ""
