@@ -27,7 +27,7 @@ def decode_plan(data: bytes) -> Plan:
     try:
         plan = _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _not_understood(error) from error
+        raise refused_by_type(error) from error
     check_plan(plan)
     return plan
 
@@ -44,7 +44,7 @@ def plan_of(values: Any) -> Plan:
     try:
         plan = msgspec.convert(values, Plan)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise _not_understood(error) from error
+        raise refused_by_type(error) from error
     check_plan(plan)
     return plan
 
@@ -54,11 +54,16 @@ def encode_plan(plan: Plan) -> bytes:
     return msgspec.json.encode(plan)
 
 
-def _not_understood(error: Exception) -> InvalidPlan:
-    """Say what msgspec refused, with the field it names."""
+def refused_by_type(error: Exception, what: str = "plan") -> InvalidPlan:
+    """Return in our words what msgspec refused, with the field it names.
+
+    Args:
+        error: From msgspec.
+        what: What was read.
+    """
     text = str(error)
     place, unknown = _PLACE.search(text), _UNKNOWN.search(text)
     field = place[1] if place else ""
     if unknown:
         field = f"{field}.{unknown[1]}".lstrip(".")
-    return InvalidPlan(f"The plan cannot be understood: {text}.", field=field)
+    return InvalidPlan(f"The {what} cannot be understood: {text}.", field=field)
