@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -58,6 +59,8 @@ class Answer(NamedTuple):
         compute_ns: How long the runtime took.
         joined: How many samples the run had if other requests were answered by it too, else 0.
         is_guest: Whether another request's thread made the run.
+        embedding: What drift is watched on besides, shape (N, K), and nobody is answered with; None if the
+            model has none.
     """
 
     outputs: dict[str, NDArray[Any]]
@@ -69,6 +72,7 @@ class Answer(NamedTuple):
     compute_ns: int
     joined: int
     is_guest: bool
+    embedding: NDArray[Any] | None = None
 
 
 class Hosted:
@@ -117,6 +121,7 @@ class Hosted:
         self._task = slot.manifest.signature.task
         signature = slot.manifest.signature
         self._input, self.output_name = signature.inputs[0].name, signature.outputs[0].name
+        self._embedding = None if signature.embedding is msgspec.UNSET else signature.embedding
         self._numbers = next((tensor.name for tensor in signature.inputs if tensor.dtype != TEXT), None)
 
     async def self_test(self) -> None:
@@ -218,7 +223,8 @@ class Hosted:
         values = answer.outputs[self.output_name]
         samples = len(values)
         self.answered += samples
-        self.counter.count(self.profiled(inputs, samples), values, answer.compute_ns / 1000)
+        profiled = self.profiled(inputs, samples)
+        self.counter.count(profiled, values, answer.compute_ns / 1000, answer.embedding)
         on_answer, on_sample = self.on_answer, self.on_sample  # another thread may take either away
         if on_answer is not None:
             on_answer(inputs, answer.outputs, answer.compute_ns)
@@ -253,6 +259,7 @@ class Hosted:
     def _checked(self, inputs: Tensors, ran: Ran, asked_ns: int) -> Answer:
         """Return what the model gave, if it is an answer."""
         outputs, started_ns, compute_ns, joined, is_guest = ran
+        embedding = self._set_aside(outputs, len(inputs[self._input]))
         for value in outputs.values():
             if not is_finite(value):
                 why = "The model answered with values that are not finite."
@@ -280,7 +287,18 @@ class Hosted:
             compute_ns,
             joined,
             is_guest,
+            embedding,
         )
+
+    def _set_aside(self, outputs: dict[str, NDArray[Any]], samples: int) -> NDArray[Any] | None:
+        """Take the embedding out of what was computed: it is counted, and nobody is answered with it.
+
+        An answer is no worse for its embedding: one that is not as the manifest says counts as missing.
+        """
+        if self._embedding is None:
+            return None
+        found, shape = outputs.pop(self._embedding.name), (samples, *self._embedding.shape[1:])
+        return found if found.shape == shape else np.full(shape, np.nan, np.float32)
 
     def profiled(self, inputs: Tensors, samples: int) -> NDArray[Any]:
         """Return the first input of numbers; for a model of text alone, no numbers, shape (N, 0)."""
@@ -305,7 +323,9 @@ class Hosted:
         Raises:
             InferenceFailed: The runtime failed.
         """
-        return self._model.infer(inputs)
+        outputs = self._model.infer(inputs)
+        self._set_aside(outputs, 0)
+        return outputs
 
     def close(self) -> None:
         """Take no more requests; those that were taken are still answered."""

@@ -3,7 +3,7 @@
 ::
 
     open the source ─► draw the samples ─► judge the source ─► for each target: build, run, judge
-                                                                    │ int8 loses too much, keep_float="auto"
+                                               (add a head)         │ int8 loses too much, keep_float="auto"
                                                                     ▼
                     report ◄─ bundle ◄─ golden inputs ◄─ time ◄─ find the layers to keep in float
 
@@ -23,6 +23,7 @@ import msgspec
 from converters.bundles.bundle import Bundle, Identity
 from converters.bundles.pack import pack
 from converters.data.samples import Samples
+from converters.embedding import EMBEDDING, with_embedding
 from converters.judging.gate import Gate
 from converters.judging.latency import measure_latency
 from converters.judging.mixed_precision import check_layers, with_fewest_float
@@ -75,6 +76,7 @@ def convert(
     sensitivity: bool = False,
     seed: int = 0,
     layout: str = "",
+    embedding: str = "",
     identity: Identity | None = None,
     on_step: Callable[[str, int, int], None] = lambda _step, _done, _of: None,
     **opening: Any,
@@ -97,6 +99,8 @@ def convert(
         seed: Of every random choice, 0 to 2^32 - 1.
         layout: What the axes of the input of numbers are, such as ``NHWC``, see `fleet.drift.inputs`;
             empty for what the samples declare, or else the source.
+        embedding: The tensor whose components are watched for drift, see `converters.embedding`; empty for
+            none.
         identity: What the bundle is called and where it comes from; None names it after the source.
         on_step: Called with the name of each step when it begins, its number from 0, and how many there are.
         **opening: How to open the source, see `converters.sources.open_source`.
@@ -123,7 +127,12 @@ def convert(
     check_layers(pinned, opened.onnx or b"")
     begin("judge")
     prepared = prepare(opened, samples, held_out, gate or Gate(), seed)
-    work = Work(opened.onnx or b"", opened.signature, prepared.calibration, method, pinned)
+    headed = opened
+    if embedding:
+        headed = with_embedding(opened, embedding, prepared.calibration)
+        pinned |= {EMBEDDING}
+        prepared = prepared._replace(yardstick=replace(prepared.yardstick, signature=headed.signature))
+    work = Work(headed.onnx or b"", headed.signature, prepared.calibration, method, pinned)
     candidates = []
     for target in wanted:
         begin(target.name)
@@ -135,10 +144,10 @@ def convert(
     layers = layer_errors_of(candidates, work) if sensitivity else ()
     measure_latency(candidates, prepared.yardstick)
     begin("pack")
-    bundle = pack(candidates, opened, prepared, work, identity=identity, seed=seed)
+    bundle = pack(candidates, opened, prepared, work, identity=identity, seed=seed, embedding=embedding)
     sound = [candidate for candidate in candidates if candidate.sound]
     return Conversion(
-        report=make_report(opened, candidates, prepared, work, layers=layers, seed=seed),
+        report=make_report(headed, candidates, prepared, work, layers=layers, seed=seed),
         models={each.target.name: each.model for each in sound if each.model is not None},
         file_names={each.target.name: each.target.file_name for each in sound},
         bundle=bundle,

@@ -21,13 +21,13 @@ def check_names(signature: Signature, inputs: Iterable[str], outputs: Iterable[s
     Args:
         signature: What the manifest says.
         inputs: Names of the file's inputs: exactly those of the signature, or one would stay without a value.
-        outputs: Names of the file's outputs: at least those of the signature.
+        outputs: Names of the file's outputs: at least those of the signature, its embedding among them.
 
     Raises:
         VariantUnsupported: It has not.
     """
     differing = {tensor.name for tensor in signature.inputs} ^ set(inputs)
-    differing |= {tensor.name for tensor in signature.outputs} - set(outputs)
+    differing |= {tensor.name for tensor in signature.computed} - set(outputs)
     if differing:
         raise VariantUnsupported(
             f"The model and its manifest do not name the same tensors: {', '.join(sorted(differing)):.200}."

@@ -10,8 +10,9 @@ as may be joined::
     answers alone and among many are not the same     ──► not joined
     else                                              ──► joined, up to so many
 
-The same means within the tolerance of the self-test, for every output: runtimes compute a batch in another
-order than a single sample, and a model may mix the samples of a batch, which nobody who asks would expect.
+The same means within the tolerance of the self-test, for every output that is answered with: runtimes compute
+a batch in another order than a single sample, and a model may mix the samples of a batch, which nobody who
+asks would expect.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def joinable_samples(
         alone = [model.infer(_repeated(golden, 1, start)) for start in range(count)]
     except (InferenceFailed, SelfTestFailed, StorageError):
         return 1  # the self-test tells
-    return limit if _agree(together, alone, variant.golden_tolerance) else 1
+    names = [tensor.name for tensor in manifest.signature.outputs]
+    return limit if _agree(names, together, alone, variant.golden_tolerance) else 1
 
 
 def _has_free_batch(signature: Signature) -> bool:
@@ -102,9 +104,10 @@ def _timed(model: LoadedModel, inputs: Tensors) -> tuple[int, Outputs]:
     return max(1, quickest_ns), answer
 
 
-def _agree(together: Outputs, alone: list[Outputs], tolerance: float) -> bool:
+def _agree(names: list[str], together: Outputs, alone: list[Outputs], tolerance: float) -> bool:
     """Tell whether a joined run gave what the golden inputs gave alone."""
-    for name, values in together.items():
+    for name in names:
+        values = together[name]
         singles = [outputs[name] for outputs in alone]
         if any(single.shape != (1, *values.shape[1:]) for single in singles):
             return False

@@ -163,7 +163,7 @@ class LiteRt:
             interpreter,
             self.platform,
             {name: _Input(details["index"], _open_shape(details)) for name, details in inputs.items()},
-            {tensor.name: outputs[tensor.name]["index"] for tensor in signature.outputs},
+            {tensor.name: outputs[tensor.name]["index"] for tensor in signature.computed},
             accelerator,
         )
 

@@ -41,7 +41,7 @@ class OnnxModel:
 
     Args:
         session: The session.
-        outputs: The outputs to compute, as the signature names them.
+        outputs: What to compute, as the signature names it.
         accelerator: Name of the execution provider.
     """
 
@@ -106,7 +106,7 @@ class OnnxRuntime:
             raise VariantUnsupported(f"{wanted} cannot be used: its device or a library of it is missing.")
         inputs, outputs = session.get_inputs(), session.get_outputs()
         check_names(signature, (each.name for each in inputs), (each.name for each in outputs))
-        return OnnxModel(session, [tensor.name for tensor in signature.outputs], accelerator)
+        return OnnxModel(session, [tensor.name for tensor in signature.computed], accelerator)
 
     def _session_options(self, path: Path) -> onnxruntime.SessionOptions:
         options = onnxruntime.SessionOptions()

@@ -26,7 +26,7 @@ class LoadedModel(Protocol):
         """What computes it, one of the runtime's `Runtime.accelerators`."""
 
     def infer(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
-        """Return the outputs for the inputs, both as the signature names them.
+        """Return what is computed from the inputs: outputs and embedding, as the signature names them.
 
         Raises:
             InferenceFailed: The runtime refused the inputs or failed while computing.

@@ -6,8 +6,8 @@ thread may count.
 Large inputs would cost more to profile than to answer: 110 KB, some 100 µs. Of samples with more than
 `PROFILED_NUMBERS` numbers only every so many is profiled by its input, so that profiling costs no sample more
 than those numbers would. Which ones is told by the multiples of the golden ratio, modulo 1: they are spread
-evenly and follow no period that a device's inputs may have, such as cameras that take turns. Outputs are
-always all counted.
+evenly and follow no period that a device's inputs may have, such as cameras that take turns. Outputs and
+embeddings are always all counted.
 
 Source: Knuth, "The Art of Computer Programming", volume 3, section 6.4 (Fibonacci hashing).
 """
@@ -89,13 +89,20 @@ class Counter:
             if self._started_at_s == 0.0:
                 self._started_at_s, self._started_s = now_s, time.monotonic()
 
-    def count(self, inputs: NDArray[Any], outputs: NDArray[Any], duration_us: float) -> None:
+    def count(
+        self,
+        inputs: NDArray[Any],
+        outputs: NDArray[Any],
+        duration_us: float,
+        embedding: NDArray[Any] | None = None,
+    ) -> None:
         """Count one answered request; nothing of the arrays is kept.
 
         Args:
             inputs: The numbers that the model was given, shape (N, …).
             outputs: Its first output, shape (N, …).
             duration_us: What the runtime took.
+            embedding: Shape (N, K); None of a model that has none.
         """
         reference, samples = self._manifest.reference, len(inputs)
         with self._lock:
@@ -110,12 +117,12 @@ class Counter:
                 or block.output_shape != outputs.shape[1:]
             ):
                 self._count_waiting()
-                block = self._block = Block(reference, inputs, outputs)
-            if not block.add(inputs, outputs, duration_us):
+                block = self._block = Block(reference, inputs, outputs, embedding)
+            if not block.add(inputs, outputs, duration_us, embedding):
                 self._count_waiting()
-                if not block.add(inputs, outputs, duration_us):
-                    block = self._block = Block(reference, inputs, outputs)
-                    block.add(inputs, outputs, duration_us)
+                if not block.add(inputs, outputs, duration_us, embedding):
+                    block = self._block = Block(reference, inputs, outputs, embedding)
+                    block.add(inputs, outputs, duration_us, embedding)
             if not block.is_lasting:
                 self._count_waiting()
                 self._block = None
@@ -191,7 +198,7 @@ class Counter:
         block = self._block
         if block is None or block.is_empty:
             return
-        inputs, outputs, durations_us = block.take()
+        inputs, outputs, embedding, durations_us = block.take()
         window = self._current()
         window.predictions += len(outputs)
         counted = count_durations(durations_us)
@@ -200,7 +207,7 @@ class Counter:
             self._recent = self._recent.halved()
         recent = self._recent
         self._recent = Pace(merge_latency(recent.latency, counted), recent.predictions + len(outputs))
-        self._profile(block.reference, inputs, outputs)
+        self._profile(block.reference, inputs, outputs, embedding)
 
     def _profile_some(self, inputs: NDArray[Any], outputs: NDArray[Any]) -> None:
         """Profile those samples of a request with large inputs whose turn it is."""
@@ -211,9 +218,16 @@ class Counter:
                 self._profile(self._of_inputs, inputs[number : number + 1], outputs[number : number + 1])
             self._turn = (self._turn + _GOLDEN_STEP) % 2**64
 
-    def _profile(self, reference: ReferenceProfile, inputs: NDArray[Any], outputs: NDArray[Any]) -> None:
+    def _profile(
+        self,
+        reference: ReferenceProfile,
+        inputs: NDArray[Any],
+        outputs: NDArray[Any],
+        embedding: NDArray[Any] | None = None,
+    ) -> None:
         window = self._current()
-        window.profile = merge_profiles(window.profile, count_block(reference, inputs, outputs))
+        counted = count_block(reference, inputs, outputs, embedding)
+        window.profile = merge_profiles(window.profile, counted)
 
 
 def _only(reference: ReferenceProfile, *, of_inputs: bool) -> ReferenceProfile:

@@ -113,7 +113,7 @@ def assemble(
         ),
         golden_count=len(next(iter(golden.values()))),
         variants=tuple(_variant(candidate, blobs) for candidate in ordered),
-        reference=_reference(yardstick, _known(ordered[0].answers)),
+        reference=_reference(yardstick, _known(ordered[0].answers), ordered[0].embedding),
         provenance=identity.provenance,
     )
     data = encode_manifest(manifest)
@@ -148,7 +148,9 @@ def _variant(candidate: Candidate, blobs: _Blobs) -> Variant:
     )
 
 
-def _reference(yardstick: Yardstick, answers: NDArray[Any]) -> ReferenceProfile:
+def _reference(
+    yardstick: Yardstick, answers: NDArray[Any], embedding: NDArray[Any] | None
+) -> ReferenceProfile:
     signature, samples = yardstick.signature, yardstick.samples
     given = signature.profiled_input
     reference = build_reference(
@@ -157,6 +159,7 @@ def _reference(yardstick: Yardstick, answers: NDArray[Any]) -> ReferenceProfile:
         answers,
         layout="" if given is None else given.layout,
         columns=() if given is None else given.columns,
+        embedding=embedding,
     )
     if samples is None or samples.labels is None or signature.task != "classification":
         return reference

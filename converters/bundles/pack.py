@@ -8,7 +8,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
+
+import msgspec
 
 from converters.bundles.bundle import Bundle, Identity, assemble
 from converters.data.samples import Inputs
@@ -33,6 +36,7 @@ def pack(
     *,
     identity: Identity | None,
     seed: int,
+    embedding: str = "",
 ) -> Bundle | None:
     """Return the bundle of the sound variants; None without samples, or if none is sound.
 
@@ -43,6 +47,7 @@ def pack(
         work: How it was converted.
         identity: What the bundle is called; None names it after the source.
         seed: Of every random choice.
+        embedding: The tensor that was asked for as its embedding; empty for none.
 
     Raises:
         InvalidManifest: The name or version cannot be used.
@@ -55,7 +60,16 @@ def pack(
     sound = [candidate for candidate in candidates if candidate.sound]
     if not sound:
         return None
-    return assemble(identity or _identity(source, sound, prepared, work, seed), sound, yardstick, golden)
+    identity = identity or _identity(source, sound, prepared, work, seed)
+    if embedding:
+        identity = replace(identity, provenance=_with_embedding(identity.provenance, embedding))
+    return assemble(identity, sound, yardstick, golden)
+
+
+def _with_embedding(provenance: Provenance, embedding: str) -> Provenance:
+    """Say in a provenance which tensor was asked for."""
+    how = {**provenance.hyperparameters, "embedding": embedding}
+    return msgspec.structs.replace(provenance, hyperparameters=how)
 
 
 def _choose_test(judged: Sequence[Candidate], prepared: Prepared, work: Work, seed: int) -> Inputs:

@@ -10,7 +10,7 @@ golden outputs         each variant is loaded and answers the golden inputs on i
                        shape that the task asks for, and within the tolerance
 tolerance              above 0, and no greater than `converters.judging.golden.MAX_TOLERANCE`: a test that
                        lets everything pass proves nothing
-other outputs          they are there, and finite for the golden inputs
+other outputs          they are there, and finite for the golden inputs; an embedding has the size stated
 requirement            size is that of the file; runtimes, versions and memory no less than the model's bytes
                        ask for (`converters.runtimes`), or it would be offered to a device that cannot run it;
                        no operators for one kind of processor
@@ -103,7 +103,7 @@ def _verified(bundle: Bundle, variant: Variant, inputs: Inputs) -> Verified:
         session = runtime.open(model, signature)  # first: only runtimes verify what is in their own formats
         check_requirement(variant, runtime.footprint(model, signature), model)
         answers = _answers(session, signature, inputs)
-        for output in signature.outputs[1:]:
+        for output in signature.computed[1:]:
             _check_further(runtime, model, msgspec.structs.replace(signature, outputs=(output,)), inputs)
     except ConversionFailed as error:
         told = " ".join(str(error).split())  # what runtimes say has lines
@@ -128,9 +128,11 @@ def _verified(bundle: Bundle, variant: Variant, inputs: Inputs) -> Verified:
 
 def _check_further(runtime: Runtime, model: bytes, signature: Signature, inputs: Inputs) -> None:
     """Check an output that is served and not judged: devices count an infinite one as a failure."""
-    answers = _answers(runtime.open(model, signature), signature, inputs)
+    answers, output = _answers(runtime.open(model, signature), signature, inputs), signature.outputs[0]
     if answers.dtype.kind == "f" and not np.isfinite(answers).all():
-        raise ConversionFailed(f"Output {signature.outputs[0].name!r:.80} has values that are not finite.")
+        raise ConversionFailed(f"Output {output.name!r:.80} has values that are not finite.")
+    if output is signature.embedding and answers.shape[1:] != output.shape[1:]:
+        raise ConversionFailed(f"The embedding {output.name!r:.80} has the shape {answers.shape}.")
 
 
 def _answers(session: Session, signature: Signature, inputs: Inputs) -> NDArray[Any]:

@@ -31,7 +31,7 @@ def check_signature(signature: Signature) -> None:
     Raises:
         InvalidManifest: They are not.
     """
-    for side in (signature.inputs, signature.outputs):
+    for side in (signature.inputs, signature.computed):
         if len({tensor.name for tensor in side}) != len(side):
             raise InvalidManifest("The signature has two tensors of one name on one side.")
         _check_shown("signature", (text for tensor in side for text in (tensor.name, *tensor.columns)))
@@ -61,7 +61,7 @@ def check_reference(manifest: Manifest) -> None:
     if not all(is_known(name, task) for name in names) or len(set(names)) != len(names):
         raise InvalidManifest(
             f"The reference profile has {', '.join(names):.200}; of a {task} model it may have"
-            f" {', '.join(FEATURES_OF_TASK[task])}, and what is known of inputs, each once."
+            f" {', '.join(FEATURES_OF_TASK[task])}, and what is known of inputs and embeddings, each once."
         )
     _check_shown("reference profile", names)
     for feature in features:

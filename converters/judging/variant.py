@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from converters.data.batches import in_batches, sample_count
 from converters.data.samples import Inputs, Samples
+from converters.judging.embedding import check_embedding
 from converters.judging.evaluate import evaluate
 from converters.judging.gate import Gate, check_parity, parity
 from converters.judging.golden import Expected
@@ -50,6 +51,8 @@ class VariantReport(msgspec.Struct, frozen=True):
         golden_tolerance: Tolerance of its self-test; None if it is not in a bundle.
         requirement: What a device must have; None if it could not be built.
         duration_s: What building it took.
+        embedding_difference: How far its embedding is from the fp32 graph's, see
+            `converters.judging.embedding`; None of a model that has none, or if it is too far.
     """
 
     name: str
@@ -68,6 +71,7 @@ class VariantReport(msgspec.Struct, frozen=True):
     golden_tolerance: float | None = None
     requirement: RuntimeRequirement | None = None
     duration_s: float = 0.0
+    embedding_difference: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +121,8 @@ class Candidate:
         session: It, loaded.
         footprint: What it asks of a device.
         answers: What it answers to the held-out samples.
+        embedding: What its head makes of them, shape (N, K); None of a model that has none.
+        embedding_difference: How far that is from the fp32 graph's.
         parity: How far that is from the source, see `converters.judging.gate.parity`.
         evaluation: How it does.
         expected: What its self-test has to give.
@@ -132,6 +138,8 @@ class Candidate:
     session: Session | None = None
     footprint: Footprint | None = None
     answers: NDArray[Any] | None = None
+    embedding: NDArray[Any] | None = None
+    embedding_difference: float | None = None
     parity: float | None = None
     evaluation: Evaluation | None = None
     expected: Expected | None = None
@@ -174,6 +182,7 @@ class Candidate:
             golden_tolerance=None if self.expected is None else self.expected.tolerance,
             requirement=self.requirement(),
             duration_s=self.duration_s,
+            embedding_difference=self.embedding_difference,
         )
 
     def requirement(self) -> RuntimeRequirement | None:
@@ -209,6 +218,7 @@ def build_variant(target: Target, work: Work, yardstick: Yardstick) -> Candidate
         candidate.answers = answer(candidate.session, yardstick.inputs)
         _judge(candidate, yardstick)
         _judge_further(candidate, work, yardstick)
+        _judge_embedding(candidate, work, yardstick)
     except ModelError as error:
         candidate.failure = error
     return candidate
@@ -258,6 +268,23 @@ def _judge_further(candidate: Candidate, work: Work, yardstick: Yardstick) -> No
                 f"Output {output.name!r} differs from the source's by {differs:.3g};"
                 f" {tolerance:g} is allowed."
             )
+
+
+def _judge_embedding(candidate: Candidate, work: Work, yardstick: Yardstick) -> None:
+    """Run the head on the held-out samples, and compare it with the fp32 graph's: all share one reference.
+
+    Raises:
+        ConversionFailed: A component differs too much, or is not finite.
+    """
+    tensor = work.signature.embedding
+    if tensor is msgspec.UNSET:
+        return
+    assert candidate.model is not None
+    target = candidate.target
+    signature = msgspec.structs.replace(work.signature, outputs=(tensor,))
+    candidate.embedding = answer(target.runtime.open(candidate.model, signature), yardstick.inputs)
+    wanted = answer(ONNXRUNTIME.open(work.onnx, signature), yardstick.inputs)
+    candidate.embedding_difference = check_embedding(candidate.embedding, wanted, target.precision)
 
 
 def answer(session: Session, inputs: Inputs) -> NDArray[Any]:

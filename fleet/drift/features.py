@@ -18,10 +18,12 @@ name                    kind         task             meaning
 ``input.energy``        numeric      all              mean square of them, of images and sequences
 ``input.sharpness``     numeric      all              how much neighbours differ, likewise
 ``input.0`` …           numeric      all              each column of a small table
+``embedding.0`` …       numeric      all              what a layer of the model makes of the input
 ======================  ===========  ===============  =================================================
 
 What images, sequences and tables are, and how each of these is computed, stands in `fleet.drift.inputs`. A
-classifier whose answers are not probabilities (a margin classifier) has no confidence.
+classifier whose answers are not probabilities (a margin classifier) has no confidence. Only a model that was
+given a head for it has an embedding, see `fleet.drift.embedding`.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleet.drift.allowance import calibrated
+from fleet.drift.embedding import component_feature, component_of
 from fleet.drift.inputs import (
     AXES_OF_LAYOUT,
     INPUT_CONTRAST,
@@ -88,7 +91,7 @@ def is_known(name: str, task: str) -> bool:
     """Tell whether this release can compute a feature for a model of a task."""
     if name.startswith("input."):
         return name in _COMPUTE or column_of(name) is not None
-    return name in FEATURES_OF_TASK[task]
+    return name in FEATURES_OF_TASK[task] or component_of(name) is not None
 
 
 def extract(
@@ -96,6 +99,7 @@ def extract(
     inputs: NDArray[np.floating],
     outputs: NDArray[np.floating],
     axes: tuple[int, ...] = (),
+    embedding: NDArray[np.floating] | None = None,
 ) -> dict[str, NDArray[np.generic]]:
     """Compute features for a block of predictions.
 
@@ -104,6 +108,7 @@ def extract(
         inputs: The model's numbers, shape (N, …).
         outputs: Its first output, shape (N, …).
         axes: Of the inputs, along which neighbours are compared.
+        embedding: What the model's head gave, shape (N, K); None of a model that has none.
 
     Returns:
         For each feature an array of shape (N,).
@@ -116,6 +121,8 @@ def extract(
             values[name] = _COMPUTE[name](given, answered)
         elif (column := column_of(name)) is not None:
             values[name] = given.column(column)
+        elif embedding is not None and (component := component_of(name)) is not None:
+            values[name] = np.asarray(embedding[:, component], dtype=np.float64)
     return values
 
 
@@ -126,6 +133,7 @@ def build_reference(
     *,
     layout: str = "",
     columns: Sequence[str] = (),
+    embedding: NDArray[np.floating] | None = None,
 ) -> ReferenceProfile:
     """Build a version's reference profile from samples that its training did not see.
 
@@ -137,14 +145,17 @@ def build_reference(
         outputs: The model's answers, shape (N, …).
         layout: What the inputs are, as the manifest declares it; empty if it does not.
         columns: Names of the inputs' columns; empty where they have none.
+        embedding: What the model's head gives, shape (N, K); None of a model that has none.
     """
     known = layout_of(layout, inputs.shape[1:])
     axes = AXES_OF_LAYOUT.get(known, ())
     names = (*FEATURES_OF_TASK[task], *features_of_layout(known, inputs.shape[1:], columns))
     if OUTPUT_CONFIDENCE in names and not _are_probabilities(outputs):
         names = tuple(name for name in names if name != OUTPUT_CONFIDENCE)
+    if embedding is not None:
+        names = (*names, *map(component_feature, range(embedding.shape[1])))
     categories = int(np.prod(outputs.shape[1:]))
-    values = extract(names, inputs, outputs, axes)
+    values = extract(names, inputs, outputs, axes, embedding)
     present = {name: column for name, column in values.items() if not np.isnan(column.astype(float)).all()}
     features = (_reference(name, column, categories) for name, column in present.items())
     return calibrated(
@@ -158,7 +169,10 @@ def build_reference(
 
 
 def count_block(
-    reference: ReferenceProfile, inputs: NDArray[np.floating], outputs: NDArray[np.floating]
+    reference: ReferenceProfile,
+    inputs: NDArray[np.floating],
+    outputs: NDArray[np.floating],
+    embedding: NDArray[np.floating] | None = None,
 ) -> Profile:
     """Count a block of predictions into the reference's cells.
 
@@ -166,9 +180,10 @@ def count_block(
         reference: The version's profile.
         inputs: Shape (N, …).
         outputs: Shape (N, …).
+        embedding: Shape (N, K); None where there is none, which counts nothing.
     """
     axes = next((feature.axes for feature in reference.features if feature.axes), ())
-    values = extract((feature.name for feature in reference.features), inputs, outputs, axes)
+    values = extract((feature.name for feature in reference.features), inputs, outputs, axes, embedding)
     return {f.name: count(f, values[f.name]) for f in reference.features if f.name in values}
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from fleet.drift.embedding import MAX_COMPONENTS, component_of
 from fleet.drift.profile import ReferenceProfile
 from fleet.protocol.chunks import MAX_BLOB_SIZE_BYTES
 from fleet.protocol.errors import InvalidManifest, InvalidName, VariantUnsupported
@@ -81,12 +82,21 @@ class Signature(msgspec.Struct, frozen=True):
         outputs: What it gives; `Task` says what the first is.
         classes: Names of the classes, of a classification.
         task: What it is for.
+        embedding: An output of the model's file that drift is watched on and that nobody is answered with,
+            shape (-1, K), see `fleet.drift.embedding`. Most models have none; then nothing is written of it,
+            and releases that do not know it pass over it.
     """
 
     inputs: Annotated[tuple[Tensor, ...], msgspec.Meta(min_length=1)]
     outputs: Annotated[tuple[Tensor, ...], msgspec.Meta(min_length=1)]
     classes: tuple[str, ...] = ()
     task: Task = "classification"
+    embedding: Tensor | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def computed(self) -> tuple[Tensor, ...]:
+        """What a runtime computes: the outputs, and behind them the embedding."""
+        return self.outputs if self.embedding is msgspec.UNSET else (*self.outputs, self.embedding)
 
     @property
     def profiled_input(self) -> Tensor | None:
@@ -283,6 +293,7 @@ def _check_consistent(manifest: Manifest) -> None:
     if len(manifest.golden_inputs) != len(manifest.signature.inputs):
         raise InvalidManifest("The manifest does not have golden inputs for each of the model's inputs.")
     _check_task(manifest.signature)
+    _check_embedding(manifest.signature, manifest.reference)
     for variant in manifest.variants:
         files = [file.name for file in manifest.files(variant)]
         try:
@@ -302,3 +313,22 @@ def _check_task(signature: Signature) -> None:
     given = signature.profiled_input
     if signature.task == "reconstruction" and (given is None or given.shape[1:] != output.shape[1:]):
         raise InvalidManifest(f"The first output, {output.name!r:.80}, does not have the shape of the input.")
+
+
+def _check_embedding(signature: Signature, reference: ReferenceProfile) -> None:
+    """Check that an embedding is a few numbers for each sample, and that no others are profiled."""
+    embedding = signature.embedding
+    sizes: tuple[int, ...] = (0,)
+    if embedding is not msgspec.UNSET:
+        sizes = embedding.shape[1:]
+        if embedding.dtype != "float32" or len(sizes) != 1 or not 1 <= sizes[0] <= MAX_COMPONENTS:
+            raise InvalidManifest(
+                f"The embedding {embedding.name!r:.80} is {embedding.dtype!r:.40} of the shape"
+                f" {embedding.shape}; it must be float32, 1 to {MAX_COMPONENTS} numbers for each sample."
+            )
+        if embedding.name in {tensor.name for tensor in (*signature.inputs, *signature.outputs)}:
+            raise InvalidManifest(f"The embedding has the name of another tensor, {embedding.name!r:.80}.")
+    for feature in reference.features:
+        component = component_of(feature.name)
+        if component is not None and component >= sizes[0]:
+            raise InvalidManifest(f"The reference profile has {feature.name}, which the model does not give.")
