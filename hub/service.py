@@ -48,6 +48,7 @@ from hub.mqtt_packets import Published
 from hub.quality import QualityWatch
 from hub.registry.models import Models
 from hub.retention import Retention
+from hub.rollouts.absence import excuse_absence
 from hub.rollouts.shell import Rollouts
 from hub.samples import Samples
 from hub.settings import read_settings
@@ -62,8 +63,6 @@ BROKER_START_TIMEOUT_S = 30.0
 RENEWAL_S = 3600.0
 RETENTION_S = 300.0
 BETWEEN_COUNTS_S = 0.2
-AWAY_AFTER_S = 10.0
-"""A longer gap between two looks at the fleet means that the hub was off or asleep, or its clock was set."""
 
 
 def serve(home: Path) -> None:
@@ -285,9 +284,7 @@ class _Running:
             await self._woken(self._count)
 
     def _excuse_absence(self) -> None:
-        away_s = self._heartbeat.beat()
-        if away_s > AWAY_AFTER_S:
-            self._rollouts.excuse(away_s)
+        excuse_absence(self._heartbeat, self._rollouts)
 
     async def _forget(self) -> None:
         """Delete what is too old."""

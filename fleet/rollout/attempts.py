@@ -78,13 +78,6 @@ def expire(draft: Draft) -> None:
     draft.change(next_due_s=next_s)
 
 
-def forgive(draft: Draft, duration_s: float) -> None:
-    """Move everything that is due by the time that the hub was away."""
-    if draft.rollout.next_due_s is not None:
-        draft.editing.shift("due_s", duration_s)
-        draft.change(next_due_s=draft.rollout.next_due_s + duration_s)
-
-
 def _run_out(draft: Draft, deployment: Deployment) -> None:
     timeout_s = draft.rollout.plan.deployment_timeout_s
     restore = deployment.restore

@@ -102,11 +102,12 @@ class Editing:
                 rows[name][inside] = cause_number(value, causes) if isinstance(value, Cause) else value
             self._recount(rows["stage"][inside], before, kinds(rows[inside]))
 
-    def shift(self, column: str, by: float) -> None:
-        """Add to every value of a column; NaN stays NaN."""
+    def delay(self, column: str, by: float, most: float) -> None:
+        """Add to every value of a column, but not beyond the most; what is there already and NaN stay."""
         for number in range(len(self._before.pages)):
             if not np.isnan(self._rows(number)[column]).all():
-                self._writable(number)[0][column] += by
+                values = self._writable(number)[0][column]
+                values[:] = np.minimum(values + by, np.fmax(values, most))
 
     def least(self, column: str) -> float | None:
         """Return the least value of a column; None if all are NaN."""

@@ -35,7 +35,7 @@ import msgspec
 import numpy as np
 
 from fleet.protocol.errors import Cause, Conflict, InvalidPlan
-from fleet.rollout import approval, attempts, joining, rules, telemetry
+from fleet.rollout import absence, approval, attempts, joining, rules, telemetry
 from fleet.rollout.deployments import Deployments
 from fleet.rollout.draft import Draft
 from fleet.rollout.events import (
@@ -149,7 +149,7 @@ def step(rollout: Rollout, event: Event, now_s: float) -> tuple[Rollout, tuple[C
         case EvidenceObserved():
             telemetry.take_windows(draft, event)
         case WasAway():
-            rules.forgive(draft, event.duration_s)
+            absence.forgive(draft, event)
         case Ticked():
             pass
         case _:

@@ -141,9 +141,12 @@ class WasAway(msgspec.Struct, frozen=True):
 
     Attributes:
         duration_s: How long.
+        since_s: Since when. A hub that was killed as it came back tells again of the same absence, which has
+            grown: only the rest is forgiven then. None for an absence that is told of once.
     """
 
     duration_s: float
+    since_s: float | None = None
 
 
 class Ticked(msgspec.Struct, frozen=True):

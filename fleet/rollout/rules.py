@@ -149,20 +149,6 @@ def withdraw(draft: Draft, cause: Cause) -> None:
     _end(draft, Status.ABORTED, cause)
 
 
-def forgive(draft: Draft, duration_s: float) -> None:
-    """Move every deadline by the time that the hub was away."""
-    if draft.rollout.status.is_final:
-        return
-    for number, stage in enumerate(draft.rollout.stages):
-        bake_s = stage.bake_started_s
-        draft.change_stage(
-            number,
-            excused_s=stage.excused_s + duration_s,
-            bake_started_s=None if bake_s is None else bake_s + duration_s,
-        )
-    attempts.forgive(draft, duration_s)
-
-
 def _protect(draft: Draft) -> None:
     """Rules 2 and 3."""
     rollout = draft.rollout

@@ -130,6 +130,18 @@ class Approval(msgspec.Struct, frozen=True):
     at_s: float
 
 
+class Absence(msgspec.Struct, frozen=True):
+    """Time in which the hub was away, see `fleet.rollout.absence`.
+
+    Attributes:
+        since_s: Since when, Unix seconds.
+        duration_s: How long, as far as it was told of.
+    """
+
+    since_s: float
+    duration_s: float
+
+
 class StageProgress(msgspec.Struct, frozen=True):
     """A stage that has begun.
 
@@ -196,6 +208,7 @@ class Summary(msgspec.Struct, frozen=True):
         movers: Who created and started it, and who promoted stages; they cannot approve of one.
         awaits_since_s: Since when the next stage waits for approval, hub time; None while none does.
         approvals: Those given so far, by stage.
+        absence: The last one of the hub that was forgiven; None if there was none.
     """
 
     number: int
@@ -230,6 +243,7 @@ class Summary(msgspec.Struct, frozen=True):
     movers: tuple[str, ...] = ()
     awaits_since_s: float | None = None
     approvals: tuple[Approval, ...] = ()
+    absence: Absence | None = None
 
     @property
     def stage_index(self) -> int:

@@ -193,13 +193,18 @@ class Rollouts:
                 event = Start(event.by, dict(self._store.desired_versions(row.state.model)))
             return self._stepping.apply(row, [event], position)
 
-    def excuse(self, duration_s: float) -> None:
-        """Tell every rollout under way that the hub was away for so long."""
+    def excuse(self, duration_s: float, *, since_s: float) -> None:
+        """Tell every rollout under way that the hub was away.
+
+        Args:
+            duration_s: For how long.
+            since_s: Since when; told again of the same absence, a rollout adds only what it has grown by.
+        """
         log.warning("The hub was away for %.0f s; no deadline counts that.", duration_s)
         for row in self._store.open_rollouts():
             with self._lock:
                 row = self._store.rollout(row.state.number)  # noqa: PLW2901 - as it is under the lock
-                self._stepping.apply(row, [WasAway(duration_s)], row.position)
+                self._stepping.apply(row, [WasAway(duration_s, since_s)], row.position)
 
     def advance(self) -> None:
         """Feed every rollout under way the records that it has not seen, and the time."""

@@ -206,6 +206,31 @@ def test_the_time_that_the_hub_was_away_counts_for_no_deadline() -> None:
     assert campaign.status() is Status.FAILED
 
 
+def test_an_absence_that_is_told_of_again_is_forgiven_once_and_grows() -> None:
+    campaign = Campaign(plan("all"))
+    campaign.now_s += 60.0
+    campaign.do(WasAway(60.0, since_s=1000.0))
+    forgiven = campaign.rollout
+    campaign.do(WasAway(60.0, since_s=1000.0))
+    assert campaign.rollout is forgiven
+    campaign.now_s += 20.0
+    campaign.do(WasAway(80.0, since_s=1000.0))
+    assert {d.due_s for d in campaign.rollout.deployments} == {1000.0 + 100.0 + 80.0}
+    campaign.do(WasAway(10.0, since_s=1070.0))
+    assert {d.due_s for d in campaign.rollout.deployments} == {1080.0 + 100.0}
+
+
+def test_an_absence_gives_nobody_more_than_all_of_its_time_anew() -> None:
+    campaign = Campaign(plan("all", minimum_bake_s=30.0))
+    campaign.do(WasAway(1e6, since_s=1000.0 - 1e6))
+    assert {d.due_s for d in campaign.rollout.deployments} == {1000.0 + 100.0}
+    assert campaign.rollout.stages[0].excused_s == 0.0
+    campaign.succeed(0)
+    campaign.wait(10.0)
+    campaign.do(WasAway(1e6, since_s=10.0))
+    assert campaign.rollout.stages[0].bake_started_s == campaign.now_s
+
+
 def test_what_a_device_goes_back_to_is_what_it_ran_at_the_start() -> None:
     campaign = Campaign(plan("all"), devices=dict.fromkeys(DEVICES), started=False)
     running: dict[str, int | None] = {**dict.fromkeys(DEVICES, 1), "cam-3": 2}
