@@ -32,13 +32,18 @@ class Footprint(NamedTuple):
     free_bytes: int
 
 
-def measure_footprint() -> Footprint:
-    """Return the memory now."""
+def measure_own_bytes() -> int:
+    """Return what this process has to itself now; 0 where nothing is known of it."""
     try:
         _, resident, shared, *_ = (int(word) for word in _STATM.read_bytes().split())
     except (OSError, ValueError):
-        resident, shared = 0, 0
-    return Footprint((resident - shared) * _PAGE_SIZE_BYTES, measure_memory().free_bytes)
+        return 0
+    return (resident - shared) * _PAGE_SIZE_BYTES
+
+
+def measure_footprint() -> Footprint:
+    """Return the memory now."""
+    return Footprint(measure_own_bytes(), measure_memory().free_bytes)
 
 
 def check_growth(now: Footprint, before: Footprint, *, allowed_bytes: int, reserve_bytes: int) -> None:

@@ -10,8 +10,10 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from agent.life.footprint import measure_own_bytes
 from agent.telemetry.outbox import Counts, Outbox
 from fleet.protocol.errors import InferenceFailed, MusterError, StorageError
+from fleet.protocol.memory import bucket_of_bytes
 from fleet.protocol.records import ShadowReport, TelemetryWindow
 
 log = logging.getLogger(__name__)
@@ -56,7 +58,10 @@ class Recorder:
     def keep_windows(self) -> None:
         """Close the windows now, and keep them."""
         windows = self._close_windows(time.time())
+        own_bytes = measure_own_bytes()
         for window in windows:
+            if own_bytes > 0:
+                window.memory = {bucket_of_bytes(own_bytes): 1}
             if window.errors and not window.predictions:  # it hangs, or fails whatever it is asked
                 told = f"Version {window.version} of model {window.model} answered no request of a window"
                 self._on_incident(InferenceFailed(f"{told}: {window.errors} failed or did not end in time."))

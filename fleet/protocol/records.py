@@ -20,6 +20,7 @@ from fleet.protocol.errors import Cause
 from fleet.protocol.fields import Count, Microseconds, Text, UnixTime
 from fleet.protocol.labels import NO_LABELS, Labels
 from fleet.protocol.latency import LatencyCounts
+from fleet.protocol.memory import MemoryCounts
 from fleet.protocol.names import Name, Sha256
 
 MAX_DIAGNOSTICS_SIZE_BYTES = 128 * 1024
@@ -83,6 +84,8 @@ class SealedWindow(msgspec.Struct, tag="window"):
         counts: The same as it travels and is kept, see `fleet.drift.encoding`; nothing of it is checked.
         labels: What else is to say of labels; left out where it is nothing, and by older agents.
     """
+        memory: Memory that the agent had to itself when the window ended, see `fleet.protocol.memory`; a
+            reading for each window that is in this one. Left out if it cannot be read, and by older agents.
 
     started_at_s: UnixTime
     ended_at_s: UnixTime
@@ -99,6 +102,12 @@ class SealedWindow(msgspec.Struct, tag="window"):
     counts: bytes | msgspec.UnsetType = msgspec.UNSET
     labels: Labels | msgspec.UnsetType = msgspec.UNSET
 
+    memory: MemoryCounts | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def memory_counts(self) -> MemoryCounts:
+        """What is said of memory."""
+        return {} if self.memory is msgspec.UNSET else self.memory
     @property
     def label_counts(self) -> Labels:
         """What is said of labels."""

@@ -41,6 +41,7 @@ def merge_windows(left: TelemetryWindow, right: TelemetryWindow) -> TelemetryWin
     if left.manifest_sha256 != right.manifest_sha256:
         raise InvalidMessage("Telemetry windows of different bundles cannot be added.")
     labels = left.label_counts.merged(right.label_counts)
+    memory = merge_latency(left.memory_counts, right.memory_counts)
     labelled = max(left.labelled + right.labelled, labels.unknown)
     if max(_requests(left) + _requests(right), labelled) > MAX_REQUESTS:
         raise InvalidMessage(f"Telemetry windows of more than {MAX_REQUESTS} requests cannot be added.")
@@ -58,6 +59,7 @@ def merge_windows(left: TelemetryWindow, right: TelemetryWindow) -> TelemetryWin
         latency=merge_latency(left.latency, right.latency),
         profile=merge_profiles(left.profile, right.profile),
         labels=msgspec.UNSET if labels == NO_LABELS else labels,
+        memory=memory or msgspec.UNSET,
     )
 
 
@@ -113,7 +115,8 @@ def contradiction(window: SealedWindow) -> str | None:
     if (why := labels.contradiction(window.labelled, window.correct)) is not None:
         return why
     durations, requests = sum(window.latency.values()), _requests(window)
-    why = impossible(max(requests, window.labelled, labels.unknown), window.ended_at_s - window.started_at_s)
+    most = max(requests, window.labelled, labels.unknown, sum(window.memory_counts.values()))
+    why = impossible(most, window.ended_at_s - window.started_at_s)
     if why is not None:
         return why
     if durations > requests:

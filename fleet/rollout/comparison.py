@@ -15,9 +15,17 @@ whose classes have shares of their own, only the mean share is bounded, which is
 
 **Effective counts** are counts by the weight that `fleet.rollout.dispersion` gives them.
 
-**One metric, many pairs.** Shares are compared by the margin, latency by its quantile. Drift of the output
-compares the share of every cell, upwards and downwards: the evidence of drift is the mean of the e-values,
-and the evidence that there is none is the least of them, for all hypotheses have to be rejected.
+**One metric, many pairs.** Shares are compared by the margin, latency and memory by their quantile. Drift of
+the output compares the share of every class, upwards and downwards, drift of confidences and inputs the
+share below every edge of a bin, so that the margin bounds the distance of the two distributions
+(Kolmogorov's, at the edges): the evidence of drift is the mean of the e-values, and the evidence that there
+is none is the least of them, for all hypotheses have to be rejected.
+
+**Memory** is read once in a window, and what a device needs today it needs tomorrow: its readings count for
+one, whatever their number.
+
+**The shadow** compares the version with the active one on the same samples of the same device. That needs no
+control: the share that disagrees is held against the limit.
 
 **Controls of another hour.** What comes over canaries and controls alike, an outage of a network, is the
 fault of neither, but controls of earlier stages were spared it. Against them the evidence of harm is the
@@ -28,9 +36,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from itertools import accumulate
 from typing import NamedTuple
 
 from fleet.protocol.latency import bucket
+from fleet.protocol.memory import bucket_of_bytes
 from fleet.rollout.dispersion import Part, correlation, weight
 from fleet.rollout.eprocess import (
     NOTHING,
@@ -111,7 +121,7 @@ def compare(gate: MetricGate, place: int, basis: Basis, canary: Arm, control: Ar
     mixed = [*parts.values()]
     if not parts or basis is Basis.LIMIT or rest[1].tally.total >= gate.minimum_samples:
         mixed.append(rest)
-    rho = correlation(part for pair in mixed for part in pair)
+    rho = 1.0 if gate.metric is Metric.MEMORY else correlation(part for pair in mixed for part in pair)
     sides = {WHOLE: _standardized([(_side(one, rho), _side(two, rho)) for one, two in mixed])}
     sides |= {name: (_side(one, rho), _side(two, rho)) for name, (one, two) in parts.items()}
     evidences = _evidences(gate, basis, list(sides.values()))
@@ -123,6 +133,15 @@ def compare(gate: MetricGate, place: int, basis: Basis, canary: Arm, control: Ar
     return [
         Compared(name, *(parts.get(name) or whole), one) for name, one in zip(sides, evidences, strict=True)
     ]
+
+
+def bucket_of_budget(gate: MetricGate) -> int:
+    """Return the last bucket of latency, or of memory, that is not beyond a metric's absolute budget."""
+    if gate.metric is Metric.MEMORY:
+        assert gate.budget_bytes is not None
+        return bucket_of_bytes(gate.budget_bytes)
+    assert gate.budget_us is not None
+    return bucket(gate.budget_us)
 
 
 def _classes(gate: MetricGate, place: int, basis: Basis, canary: Arm, control: Arm) -> list[str]:
@@ -179,13 +198,15 @@ def _outside(arm: Arm, names: list[str], place: int) -> Part:
 
 def _evidences(gate: MetricGate, basis: Basis, sides: list[tuple[_Side, _Side]]) -> list[Evidences]:
     match gate.metric, basis:
-        case Metric.OUTPUT_DRIFT, Basis.LIMIT:
+        case Metric.OUTPUT_DRIFT | Metric.CONFIDENCE_DRIFT | Metric.INPUT_DRIFT, Basis.LIMIT:
             return [NOTHING] * len(sides)
         case Metric.OUTPUT_DRIFT, _:
             return [_drift(*pair, gate.margin) for pair in sides]
-        case Metric.LATENCY, Basis.LIMIT:
+        case Metric.CONFIDENCE_DRIFT | Metric.INPUT_DRIFT, _:
+            return [_drift(*_below_edges(*pair), gate.margin) for pair in sides]
+        case Metric.LATENCY | Metric.MEMORY, Basis.LIMIT:
             return [_late(side, gate) for side, _ in sides]
-        case Metric.LATENCY, _:
+        case Metric.LATENCY | Metric.MEMORY, _:
             return [_slower(*pair, gate) for pair in sides]
         case _, Basis.LIMIT:
             return [against_limit(Counts(side.bad, side.total), gate.limit) for side, _ in sides]
@@ -209,12 +230,22 @@ def _drift(canary: _Side, control: _Side, margin: float) -> Evidences:
     return Evidences(mean([one.harm for one in found]), min(one.safety for one in found))
 
 
+def _below_edges(*pair: _Side) -> list[_Side]:
+    """Return both sides with cells that say how many are below each edge of a bin."""
+    edges = range(max((cell for side in pair for cell in side.cells), default=0))
+    return [
+        side._replace(cells=dict(enumerate(accumulate(side.cells.get(cell, 0.0) for cell in edges))))
+        for side in pair
+    ]
+
+
 def _slower(canary: _Side, control: _Side, gate: MetricGate) -> Evidences:
     assert gate.quantile is not None and gate.ratio is not None
     return of_quantiles(canary.cells, control.cells, gate.quantile, gate.ratio)
 
 
 def _late(canary: _Side, gate: MetricGate) -> Evidences:
-    assert gate.quantile is not None and gate.budget_us is not None
-    late = sum(n for index, n in canary.cells.items() if index > bucket(gate.budget_us))
+    assert gate.quantile is not None
+    last = bucket_of_budget(gate)
+    late = sum(n for index, n in canary.cells.items() if index > last)
     return against_limit(Counts(late, canary.total), 1.0 - gate.quantile)

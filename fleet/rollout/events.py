@@ -11,7 +11,7 @@ import msgspec
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
-from fleet.protocol.records import SealedWindow
+from fleet.protocol.records import SealedWindow, ShadowReport
 from fleet.rollout.state import Happening
 
 
@@ -131,9 +131,15 @@ class DevicesJoined(msgspec.Struct, frozen=True):
 
 
 class EvidenceObserved(msgspec.Struct, frozen=True):
-    """Telemetry arrived; each window is given exactly once."""
+    """Telemetry arrived; each window and each report is given exactly once.
 
-    windows: tuple[tuple[str, SealedWindow], ...]
+    Attributes:
+        windows: With the devices that they are from.
+        shadows: Likewise reports of the version in the shadow of the active one.
+    """
+
+    windows: tuple[tuple[str, SealedWindow], ...] = ()
+    shadows: tuple[tuple[str, ShadowReport], ...] = ()
 
 
 class WasAway(msgspec.Struct, frozen=True):

@@ -11,6 +11,11 @@ metric                 bad                                 of
                        the budget
 ``latency``            (the whole histogram)               durations
 ``output_drift``       (the counts of each class)          answers whose class was counted
+``confidence_drift``   (the counts of each bin)            answers whose confidence was counted, or missing
+``input_drift``        (the counts of each bin)            values of the input, missing ones too
+``memory``             (the whole histogram)               readings of the memory that the agent has
+shadow_disagreement    samples on which the version and    samples that both computed in the shadow, see
+                       the active one disagree             `fleet.protocol.shadow`
 =====================  ==================================  ==============================================
 
 Evidence is a value, and merging is addition: over windows, devices, batches and stages, in any order. A
@@ -30,7 +35,7 @@ import msgspec
 
 from fleet.drift.features import CONFIDENCE_EDGES, OUTPUT_CLASS, OUTPUT_CONFIDENCE
 from fleet.protocol.latency import count_above
-from fleet.protocol.records import TelemetryWindow
+from fleet.protocol.records import ShadowReport, TelemetryWindow
 from fleet.protocol.windows import contradiction
 from fleet.rollout.plan import Metric, MetricGate
 
@@ -38,6 +43,8 @@ MOST_STRATA = 64
 """Windows of further strata count for the whole alone."""
 MOST_CLASSES = 32
 """Of more classes, the last ones are counted together."""
+MOST_BINS = 64
+"""Likewise of bins."""
 
 
 class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -189,6 +196,14 @@ def tally(window: TelemetryWindow, gate: MetricGate) -> Tally:
             return Tally.of_cells(window.latency)
         case Metric.OUTPUT_DRIFT:
             return _classes(window)
+        case Metric.CONFIDENCE_DRIFT:
+            return _bins(window, OUTPUT_CONFIDENCE)
+        case Metric.INPUT_DRIFT:
+            return _bins(window, gate.feature)
+        case Metric.MEMORY:
+            return Tally.of_cells(window.memory_counts)
+        case Metric.SHADOW_DISAGREEMENT:
+            return Tally()  # see `shadowed`
 
 
 def observe(arm: Arm, window: TelemetryWindow, metrics: tuple[MetricGate, ...], *, is_new: bool) -> Arm:
@@ -203,6 +218,15 @@ def observe(arm: Arm, window: TelemetryWindow, metrics: tuple[MetricGate, ...], 
     if unusable(window) is not None:
         return msgspec.structs.replace(arm, unusable=arm.unusable + 1)
     return arm.plus(Arm(int(is_new), 1, 0, tuple(tally(window, gate) for gate in metrics)))
+
+
+def shadowed(report: ShadowReport, metrics: tuple[MetricGate, ...]) -> Arm:
+    """Return what a report of a shadow that does not contradict itself adds to an arm.
+
+    The device is no canary yet, so it is not counted as one.
+    """
+    said = Tally.of(report.disagreed, report.compared)
+    return Arm(0, 0, 0, tuple(said if m.metric is Metric.SHADOW_DISAGREEMENT else Tally() for m in metrics))
 
 
 def gathered(by_stratum: dict[str, Arm], metrics: int) -> Arm:
@@ -235,6 +259,19 @@ def _classes(window: TelemetryWindow) -> Tally:
     for number, count in enumerate(classes.cells if classes is not None else ()):
         if count:
             cell = min(number, MOST_CLASSES - 1)
+            cells[cell] = cells.get(cell, 0) + count
+    return Tally.of_cells(cells) if cells else Tally()
+
+
+def _bins(window: TelemetryWindow, feature: str) -> Tally:
+    """Count a feature's bins in ascending order; missing values come before the least."""
+    counts = window.profile.get(feature)
+    if counts is None:
+        return Tally()
+    cells: dict[int, int] = {}
+    for number, count in enumerate((counts.missing, *counts.cells)):
+        if count:
+            cell = min(number, MOST_BINS - 1)
             cells[cell] = cells.get(cell, 0) + count
     return Tally.of_cells(cells) if cells else Tally()
 

@@ -12,6 +12,7 @@ from fleet.rollout.plan import LONGEST_BUDGET_US, Gate, Metric, MetricGate
 from fleet.rollout.refusals import check_number
 
 LARGEST_RATIO = 1000.0
+MOST_MEMORY_BYTES = 2.0**40
 
 _SHARES = frozenset({"margin", "limit"})
 _FIELDS = {
@@ -19,6 +20,10 @@ _FIELDS = {
     Metric.SLOW: _SHARES | {"budget_us"},
     Metric.LATENCY: frozenset({"quantile", "ratio", "budget_us"}),
     Metric.OUTPUT_DRIFT: frozenset({"margin"}),
+    Metric.CONFIDENCE_DRIFT: frozenset({"margin"}),
+    Metric.INPUT_DRIFT: frozenset({"margin"}),
+    Metric.SHADOW_DISAGREEMENT: frozenset({"limit"}),
+    Metric.MEMORY: frozenset({"quantile", "ratio", "budget_bytes"}),
 }
 """What each metric needs; what is not named here, it must not have. Others need `_SHARES`."""
 _BOUNDS = {
@@ -28,6 +33,7 @@ _BOUNDS = {
     "threshold": (-math.inf, math.inf),
     "quantile": (0.0, 1.0),
     "ratio": (1.0, LARGEST_RATIO),
+    "budget_bytes": (1024.0, MOST_MEMORY_BYTES),
 }
 """Each must lie between these. A threshold is one of a few, which is checked apart."""
 _OPEN = frozenset({"margin", "limit", "quantile", "ratio"})
@@ -49,7 +55,7 @@ def check_gate(gate: Gate) -> None:
         )
     for index, metric in enumerate(gate.metrics):
         _check_metric(f"gate.metrics[{index}]", metric)
-    if len({metric.metric for metric in gate.metrics}) != len(gate.metrics):
+    if len({(metric.metric, metric.feature) for metric in gate.metrics}) != len(gate.metrics):
         raise InvalidPlan("gate.metrics: a metric is judged twice.", field="gate.metrics")
 
 
@@ -70,6 +76,13 @@ def _check_metric(path: str, gate: MetricGate) -> None:
         raise InvalidPlan(
             f"{where}: minimum_samples {gate.minimum_samples} is not from 1 to 10^9.",
             field=f"{path}.minimum_samples",
+        )
+    if (gate.metric is Metric.INPUT_DRIFT) != gate.feature.startswith("input."):
+        raise InvalidPlan(
+            f"{where}: feature {gate.feature!r:.80} is no input's name, such as input.mean or input.0."
+            if gate.metric is Metric.INPUT_DRIFT
+            else f"{where}: feature does not belong to it.",
+            field=f"{path}.feature",
         )
     if gate.threshold is not None and gate.threshold not in CONFIDENCE_EDGES[1:]:
         raise InvalidPlan(

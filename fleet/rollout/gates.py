@@ -8,13 +8,26 @@ metric's part of the error budget:
 FAIL          harm >= 1 / alpha   the canaries are worse by more than the margin, beyond reasonable doubt
 PASS          safety >= 1 / alpha they are not, and no class of devices leans to harm
 INCONCLUSIVE  otherwise           or an arm has fewer than ``minimum_samples``
-ERROR         -                   the evidence cannot be judged: most of the canaries' windows contradict
-                                  themselves, or a stored tally is one that no windows add up to
+ERROR         (of ``input_drift`` the evidence cannot be judged: most of the canaries' windows contradict
+              in place of FAIL)   themselves, a stored tally is one that no windows add up to, or the sides do
+                                  not see the same inputs
 ============  ==================  =========================================================================
 
-**The error budget.** Each metric of each stage gets an equal share of ``error_budget`` (union bound): a
-harmless version is rolled back, at any look of any stage, with a probability of ``error_budget`` at most,
-and one harmful in the whole passes with no more than that.
+**The error budget.** Each metric of each stage, and the installs of each stage, get an equal share of
+``error_budget`` (union bound over the `parts`; classes of devices share their metric's, being averaged): a
+harmless version is rolled back, at any look of any stage, with a probability of ``error_budget`` at most, and
+one harmful in the whole passes with no more than that, since of one metric's two null hypotheses only one
+can be wrong to reject.
+
+**Installs** have no control, for who was not sent the version installs nothing: they are held against
+``maximum_failed_share``, see `fleet.rollout.installs`.
+
+**Inputs** are a check of the comparison itself. No version chooses what it is asked; if canaries and controls
+see different inputs, whatever else differs may come from there, and sending the old version would mend
+nothing. So a person has to look.
+
+**Stages judged by installs** bring the version to those who were controls until then. PASS needs no proof of
+safety there, which nobody would be left to give; proof of harm rolls back as ever.
 
 **Classes.** With more than one class of devices (`fleet.rollout.comparison`) the e-value of harm is the
 mean of the whole's and of the mean over the classes: a mean of e-values is one, so harm in one class only
@@ -53,7 +66,7 @@ from fleet.rollout import sentences
 from fleet.rollout.comparison import WHOLE, Basis, Compared, compare
 from fleet.rollout.eprocess import NOTHING, e_value, mean
 from fleet.rollout.evidence import Arm, Evidence, Tally
-from fleet.rollout.plan import Metric, MetricGate, Plan
+from fleet.rollout.plan import JudgedBy, Metric, MetricGate, Plan
 
 HEARD_SHARE = 0.5
 """Least share of a stage's devices that must have been heard of: the silent ones could all be harmed."""
@@ -76,7 +89,7 @@ class MetricVerdict(msgspec.Struct, frozen=True):
 
     Attributes:
         metric: Which.
-        outcome: PASS, FAIL or INCONCLUSIVE.
+        outcome: PASS, FAIL or INCONCLUSIVE; ERROR if the sides see different inputs.
         basis: What it was compared with.
         canary: What the canaries reported; of the class that decided, if one did.
         control: What the controls reported, likewise; nothing where the basis is LIMIT.
@@ -107,12 +120,22 @@ class Verdict(msgspec.Struct, frozen=True):
         stage: Which stage, from 0.
         sentence: For people: the metrics that decided.
         metrics: Each metric, in the plan's order.
+        error_budget: The plan's, for the whole rollout.
+        parts: In how many equal parts it is split; one of them is each e-value's.
     """
 
     outcome: Outcome
     stage: int
     sentence: str
     metrics: tuple[MetricVerdict, ...]
+    error_budget: float = 0.0
+    parts: int = 0
+
+
+def parts(plan: Plan) -> int:
+    """Return in how many parts the error budget of a plan is split, see the head of this file."""
+    tests = len(plan.gate.metrics) + (plan.gate.maximum_failed_share > 0.0)
+    return len(plan.stages) * max(1, tests)
 
 
 def judge(
@@ -127,56 +150,40 @@ def judge(
         heard: How many of the devices that the stage added have reported telemetry.
         expected: How many of them run the version.
     """
-    number = len(stages) - 1
+    number, alpha = len(stages) - 1, plan.gate.error_budget / parts(plan)
+
+    def say(outcome: Outcome, sentence: str, metrics: tuple[MetricVerdict, ...]) -> Verdict:
+        text = f"{outcome.value}: {sentence}"
+        return Verdict(outcome, number, text, metrics, plan.gate.error_budget, parts(plan))
+
     if not all(_is_possible(arm) for evidence in stages for arm in (evidence.canary, evidence.control)):
-        return Verdict(Outcome.ERROR, number, "ERROR: the stored evidence contradicts itself", ())
-    alpha = plan.gate.error_budget / (len(plan.stages) * max(1, len(plan.gate.metrics)))
+        return say(Outcome.ERROR, "the stored evidence contradicts itself", ())
     metrics = tuple(
         _judge_metric(gate, place, stages, has_control=has_control, alpha=alpha)
         for place, gate in enumerate(plan.gate.metrics)
     )
     outcome, canary = _worst(metrics), stages[-1].canary
     if outcome is not Outcome.FAIL and _is_unusable(canary):
-        sentence = (
-            f"ERROR: {canary.unusable:,} of {canary.unusable + canary.windows:,} "
-            "telemetry windows of the canaries contradict themselves"
-        )
-        return Verdict(Outcome.ERROR, number, sentence, metrics)
+        told = f"{canary.unusable:,} of {canary.unusable + canary.windows:,}"
+        return say(Outcome.ERROR, f"{told} telemetry windows of the canaries contradict themselves", metrics)
+    if outcome is not Outcome.FAIL and plan.stages[number].judged_by is JudgedBy.INSTALLS:
+        return say(Outcome.PASS, "the stage is judged by installs, and nothing proves harm", metrics)
     if outcome is Outcome.PASS and metrics and heard < HEARD_SHARE * expected:
-        sentence = f"INCONCLUSIVE: telemetry came from {heard:,} of the stage's {expected:,} devices"
-        return Verdict(Outcome.INCONCLUSIVE, number, sentence, metrics)
+        told = f"telemetry came from {heard:,} of the stage's {expected:,} devices"
+        return say(Outcome.INCONCLUSIVE, told, metrics)
     deciding = [metric.sentence for metric in metrics if metric.outcome is outcome]
-    return Verdict(
-        outcome, number, f"{outcome.value}: {'; '.join(deciding) or 'only installs are judged'}", metrics
-    )
-
-
-def installs_fail(failed: int, size: int, maximum_failed_share: float) -> str | None:
-    """Return why a stage's installs fail the gate; None if they do not.
-
-    The share is of the stage's whole cohort: once it is exceeded, no later success can mend it.
-
-    Args:
-        failed: Deployments of the stage that ended without the device running the version.
-        size: Devices of the stage.
-        maximum_failed_share: From the gate.
-    """
-    if failed <= maximum_failed_share * size:
-        return None
-    return (
-        f"FAIL: {failed:,} of {size:,} deployments of the stage failed ({failed / size:.1%}); "
-        f"{maximum_failed_share:.1%} may"
-    )
+    return say(outcome, "; ".join(deciding) or "only installs are judged", metrics)
 
 
 def _judge_metric(
     gate: MetricGate, place: int, stages: tuple[Evidence, ...], *, has_control: bool, alpha: float
 ) -> MetricVerdict:
     basis, control = _control(gate, place, stages, has_control=has_control)
-    whole, *classes = compare(gate, place, basis, stages[-1].canary, control)
+    canary = _canary(gate, stages)
+    whole, *classes = compare(gate, place, basis, canary, control)
     harm, safety = whole.evidences
     if classes:
-        strata = stages[-1].canary.strata.keys() | control.strata.keys()
+        strata = canary.strata.keys() | control.strata.keys()
         unheard = [NOTHING.harm] * (len(strata) - len(classes))
         harm = mean([harm, mean([*(one.evidences.harm for one in classes), *unheard])])
     enough = whole.canary.tally.total >= gate.minimum_samples and (
@@ -187,7 +194,8 @@ def _judge_metric(
     if not enough:
         reading = sentences.shortage(gate)
     elif harm >= math.log(needed):
-        outcome, deciding = Outcome.FAIL, _harmed(classes, alpha) or [whole]
+        is_input = gate.metric is Metric.INPUT_DRIFT
+        outcome, deciding = Outcome.ERROR if is_input else Outcome.FAIL, _harmed(classes, alpha) or [whole]
         reading = sentences.harm(gate, basis, harm, needed)
     elif safety >= math.log(needed) and leaning:
         deciding = sorted(leaning, key=lambda one: -one.evidences.harm)[:1]
@@ -226,9 +234,28 @@ def _harmed(classes: list[Compared], alpha: float) -> list[Compared]:
     return ranked[:count] if count < len(ranked) else []
 
 
+def _canary(gate: MetricGate, stages: tuple[Evidence, ...]) -> Arm:
+    """Return the canaries' arm; a device has one shadow, so of those every stage's count."""
+    canary = stages[-1].canary
+    if gate.metric is not Metric.SHADOW_DISAGREEMENT:
+        return canary
+    for evidence in stages[:-1]:
+        of_shadows = _without_devices(evidence.canary)
+        canary = canary.plus(of_shadows)
+    return canary
+
+
+def _without_devices(arm: Arm) -> Arm:
+    """Return an arm whose devices are counted elsewhere."""
+    strata = {name: _without_devices(stratum) for name, stratum in arm.strata.items()}
+    return msgspec.structs.replace(arm, devices=0, windows=0, unusable=0, strata=strata)
+
+
 def _control(
     gate: MetricGate, place: int, stages: tuple[Evidence, ...], *, has_control: bool
 ) -> tuple[Basis, Arm]:
+    if gate.metric is Metric.SHADOW_DISAGREEMENT:
+        return Basis.LIMIT, Arm.empty(len(stages[-1].control.tallies))
     if has_control:
         return Basis.CONCURRENT, stages[-1].control
     earlier = Arm.empty(len(stages[-1].control.tallies))
@@ -242,7 +269,7 @@ def _control(
 
 def _worst(metrics: tuple[MetricVerdict, ...]) -> Outcome:
     outcomes = {metric.outcome for metric in metrics}
-    for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
+    for outcome in (Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE):
         if outcome in outcomes:
             return outcome
     return Outcome.PASS

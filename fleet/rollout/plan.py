@@ -37,6 +37,8 @@ MAX_NAME_LENGTH = 80
 MAX_DURATION_S = 366 * 86400.0
 LONGEST_BUDGET_US = 3600e6
 """An hour: the last bucket of the latency histogram, see `fleet.protocol.latency`."""
+MOST_HELD_BACK = 0.25
+"""Largest share of the devices in a stage that is judged by installs alone."""
 
 ALL = "all"
 
@@ -50,6 +52,10 @@ class Metric(StrEnum):
     SLOW = "slow"
     LATENCY = "latency"
     OUTPUT_DRIFT = "output_drift"
+    CONFIDENCE_DRIFT = "confidence_drift"
+    INPUT_DRIFT = "input_drift"
+    SHADOW_DISAGREEMENT = "shadow_disagreement"
+    MEMORY = "memory"
 
 
 class OnInconclusive(StrEnum):
@@ -64,6 +70,17 @@ class OnFail(StrEnum):
 
     ROLL_BACK = "roll_back"
     PAUSE = "pause"
+
+
+class JudgedBy(StrEnum):
+    """What ends a stage.
+
+    GATE: proof that the version is no worse. INSTALLS: that enough devices run it, and no proof of harm; for
+    a last stage whose devices were the control group until then.
+    """
+
+    GATE = "gate"
+    INSTALLS = "installs"
 
 
 class Membership(StrEnum):
@@ -87,6 +104,7 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         maximum_bake_s: Without a verdict this long after its last deployment ended, the rollout does as
             ``on_inconclusive`` says.
         approval: Whether the stage begins only when a second person has approved of it.
+        judged_by: ``gate``, or ``installs`` for a last stage of devices that were held back as controls.
         name: What people call the stage; empty for its number.
     """
 
@@ -96,6 +114,7 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     minimum_bake_s: float
     maximum_bake_s: float
     approval: bool = False
+    judged_by: JudgedBy = JudgedBy.GATE
     name: str = ""
 
 
@@ -105,16 +124,21 @@ class MetricGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     Attributes:
         metric: What is compared.
         margin: How much greater the canaries' share may be than the controls', 0 to 1; for ``output_drift``
-            how much greater or smaller the share of any class. Not for ``latency``.
-        limit: Greatest share of the canaries, 0 to 1; used where there is no control to compare with. Not for
-            ``latency`` and ``output_drift``.
+            how much greater or smaller the share of any class, for ``confidence_drift`` and ``input_drift``
+            the share below any edge of a bin. Not for ``latency``, ``memory`` and ``shadow_disagreement``.
+        limit: Greatest share of the canaries, 0 to 1; used where there is no control to compare with, which
+            for ``shadow_disagreement`` is always. Not for ``latency``, ``memory`` and drift.
         minimum_samples: Fewest samples of each arm before there is a verdict.
         budget_us: For ``slow``: a longer duration is slow. For ``latency``: greatest quantile of the
             canaries, used where there is no control.
         threshold: For ``unsure``, and only there: a lower confidence is unsure. One of
             `fleet.drift.features.CONFIDENCE_EDGES`.
-        quantile: For ``latency``, and only there: which quantile is compared, between 0 and 1.
+        quantile: For ``latency`` and ``memory``, and only there: which quantile is compared, between 0 and 1.
         ratio: Likewise: how many times the controls' quantile the canaries' may be, above 1.
+        budget_bytes: For ``memory``, and only there: greatest quantile of the canaries, used where there is
+            no control.
+        feature: For ``input_drift``, and only there: which input is compared, such as ``input.0``. Its bins
+            must be the same in both versions. Several inputs are several metrics.
     """
 
     metric: Metric
@@ -125,6 +149,8 @@ class MetricGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     threshold: float | None = None
     quantile: float | None = None
     ratio: float | None = None
+    budget_bytes: float | None = None
+    feature: str = ""
 
 
 class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -222,7 +248,9 @@ def default_gate() -> Gate:
 
 
 def default_plan(device_count: int) -> Plan:
-    """Return the plan used where an operator gives none: one device, a tenth, half, all.
+    """Return the plan used where an operator gives none: one device, a tenth, half, all but a twentieth, all.
+
+    The last twentieth is the control group until the others have passed.
 
     Args:
         device_count: How many devices the rollout has; stages that would add nobody are left out.
@@ -231,15 +259,15 @@ def default_plan(device_count: int) -> Plan:
         (1, 1),
         ("10%", -(-device_count // 10)),
         ("50%", -(-device_count // 2)),
-        (ALL, device_count),
+        ("95%", -(-device_count * 19 // 20)),
     ]
-    kept = [d for i, (d, n) in enumerate(steps) if all(n > m for _, m in steps[:i])] or [ALL]
-    if kept[-1] != ALL:  # a fleet of one: the single device is all of it
-        kept[-1] = ALL
-    return Plan(
-        stages=tuple(Stage(devices=d, minimum_bake_s=600.0, maximum_bake_s=6 * 3600.0) for d in kept),
-        gate=default_gate(),
-    )
+    kept = [d for i, (d, n) in enumerate(steps) if all(n > m for _, m in steps[:i])]
+    stages = [Stage(devices=d, minimum_bake_s=600.0, maximum_bake_s=6 * 3600.0) for d in kept]
+    if steps[-1][1] < device_count:
+        last = Stage(devices=ALL, minimum_bake_s=0.0, maximum_bake_s=3600.0, judged_by=JudgedBy.INSTALLS)
+        return Plan(stages=(*stages, last), gate=default_gate())
+    stages[-1] = msgspec.structs.replace(stages[-1], devices=ALL)  # so few: a twentieth is nobody
+    return Plan(stages=tuple(stages), gate=default_gate())
 
 
 def rollback_plan(*, deployment_timeout_s: float = 3600.0, maximum_failed_share: float = 0.0) -> Plan:

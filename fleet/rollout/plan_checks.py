@@ -18,6 +18,8 @@ from fleet.rollout.plan import (
     MAX_RETRIES,
     MAX_STAGES,
     MAX_STRATIFYING,
+    JudgedBy,
+    Metric,
     Plan,
     Stage,
     share_of,
@@ -40,6 +42,7 @@ def check_plan(plan: Plan) -> None:
         _check_stage(index, stage)
     _check_rising(plan.stages)
     _check_names(plan.stages)
+    _check_judging(plan.stages)
     check_target("target", plan.target)
     check_number("deployment_timeout_s", plan.deployment_timeout_s, 1.0, MAX_DURATION_S)
     check_number("shadow_s", plan.shadow_s, 0, MAX_SHADOW_S)
@@ -48,6 +51,11 @@ def check_plan(plan: Plan) -> None:
     _check_stratifying(plan)
     _check_maintenance(plan)
     check_gate(plan.gate)
+    if plan.shadow_s == 0 and any(m.metric is Metric.SHADOW_DISAGREEMENT for m in plan.gate.metrics):
+        raise InvalidPlan(
+            "gate.metrics, shadow_disagreement: without shadow_s there is no shadow to disagree in.",
+            field="shadow_s",
+        )
 
 
 def check_target(field: str, target: str | None) -> None:
@@ -131,6 +139,17 @@ def _check_names(stages: tuple[Stage, ...]) -> None:
         if stage.name and stage.name in seen:
             raise InvalidPlan(f"{where}: an earlier stage is called {stage.name!r} too.", field=path)
         seen.add(stage.name)
+
+
+def _check_judging(stages: tuple[Stage, ...]) -> None:
+    """Only what follows a proof of safety may go without one."""
+    for index, stage in enumerate(stages):
+        if stage.judged_by is JudgedBy.INSTALLS and (index == 0 or index < len(stages) - 1):
+            raise InvalidPlan(
+                f"Stage {index + 1}: only the last of several stages can be judged by installs alone.",
+                remedy="It brings the version to the devices that were the controls of the stages before.",
+                field=f"stages[{index}].judged_by",
+            )
 
 
 def _check_pace(plan: Plan) -> None:

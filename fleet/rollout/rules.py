@@ -48,7 +48,8 @@ from fleet.rollout.columns import (
 from fleet.rollout.deployments import Test
 from fleet.rollout.draft import Draft
 from fleet.rollout.evidence import Evidence
-from fleet.rollout.gates import Outcome, Verdict, installs_fail, judge
+from fleet.rollout.gates import Outcome, Verdict, judge
+from fleet.rollout.installs import stage_fails
 from fleet.rollout.plan import OnFail, OnInconclusive
 from fleet.rollout.state import CauseCode, Happening, Kind, StageProgress, Status
 
@@ -155,7 +156,7 @@ def _protect(draft: Draft) -> None:
     if rollout.kind is Kind.ROLLBACK:
         return
     for number, stage in enumerate(rollout.stages):
-        why = installs_fail(stage.failed, stage.size, rollout.plan.gate.maximum_failed_share)
+        why = stage_fails(draft, number)
         if why is not None and not (stage.overridden and rollout.plan.on_fail is OnFail.PAUSE):
             _fail(draft, Cause(CauseCode.INSTALLS_FAILED.value, f"Stage {number + 1}: {why}."))
             return
@@ -248,8 +249,7 @@ def _try_to_succeed(draft: Draft) -> None:
     if failed:
         names = _named(draft, lambda rows: np.asarray(rows["state"] != SUCCEEDED), lambda d: d.attempt)
         text = f"{failed:,} of {len(rollout.deployments):,} devices did not follow: {names}."
-        share = rollout.plan.gate.maximum_failed_share
-        if any(installs_fail(stage.failed, stage.size, share) for stage in rollout.stages):
+        if any(stage_fails(draft, number) for number in range(len(rollout.stages))):
             status, cause = Status.FAILED, Cause(CauseCode.INSTALLS_FAILED.value, text)
         else:
             cause = Cause(CauseCode.WITHIN_TOLERANCE.value, text)

@@ -8,11 +8,17 @@ that happens once in 1,900 times at most, see `fleet.rollout.eprocess`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from fleet.drift.features import CONFIDENCE_EDGES
 from fleet.protocol.latency import quantile_us
+from fleet.protocol.memory import quantile_bytes
 from fleet.rollout.comparison import WHOLE, Basis, Compared
 from fleet.rollout.dispersion import Part
 from fleet.rollout.eprocess import e_value
 from fleet.rollout.plan import Metric, MetricGate
+
+MIB = 1024.0**2
 
 _MOST_SHOWN = 1e6
 
@@ -27,7 +33,9 @@ def comparison(gate: MetricGate, basis: Basis, compared: Compared, count: int = 
         count: How many classes the sentence stands for; this one is shown.
     """
     text = f"{_title(gate)} {_share(gate, compared.canary, compared.control, 'canary', 'canaries')}"
-    if basis is Basis.LIMIT:
+    if gate.metric is Metric.SHADOW_DISAGREEMENT:
+        text += " in the shadow of the active version"
+    elif basis is Basis.LIMIT:
         text += ", no control to compare with"
     else:
         text += f" against {_share(gate, compared.control, compared.canary, 'control', 'controls')}"
@@ -40,6 +48,8 @@ def comparison(gate: MetricGate, basis: Basis, compared: Compared, count: int = 
 def harm(gate: MetricGate, basis: Basis, log_e: float, needed: float) -> str:
     """Return that the evidence of harm is enough."""
     also = f", also beyond the {_bound(gate, Basis.LIMIT)}" if basis is Basis.EARLIER else ""
+    if gate.metric is Metric.INPUT_DRIFT:
+        also = "; the two sides do not see the same inputs, so nothing can be said of the version"
     return f"e-value {_number(log_e)} ≥ {needed:,.0f}{also}"
 
 
@@ -64,8 +74,15 @@ def leaning(compared: Compared) -> str:
     )
 
 
+def of_installs(share: float, log_e: float, needed: float) -> str:
+    """Return that the evidence of too many failed installs is enough."""
+    return f"limit {share:.1%}, e-value {_number(log_e)} ≥ {needed:,.0f}"
+
+
 def shortage(gate: MetricGate) -> str:
     """Return that there are too few samples."""
+    if gate.metric is Metric.SHADOW_DISAGREEMENT:
+        return f"{gate.minimum_samples:,} are needed"
     return f"each side needs {gate.minimum_samples:,}"
 
 
@@ -77,6 +94,12 @@ def _title(gate: MetricGate) -> str:
             return f"confidence below {gate.threshold:g}"
         case Metric.LATENCY:
             return f"latency of {gate.quantile or 0:.4g} of requests"
+        case Metric.MEMORY:
+            return f"memory at {gate.quantile or 0:.4g} of readings"
+        case Metric.CONFIDENCE_DRIFT:
+            return "confidence"
+        case Metric.INPUT_DRIFT:
+            return gate.feature
         case _:
             return gate.metric.value.replace("_", " ")
 
@@ -84,6 +107,9 @@ def _title(gate: MetricGate) -> str:
 def _bound(gate: MetricGate, basis: Basis) -> str:
     if gate.metric is Metric.LATENCY:
         return f"limit {gate.budget_us:,.0f} µs" if basis is Basis.LIMIT else f"margin ×{gate.ratio:g}"
+    if gate.metric is Metric.MEMORY:
+        limit = f"limit {(gate.budget_bytes or 0.0) / MIB:,.1f} MiB"
+        return limit if basis is Basis.LIMIT else f"margin ×{gate.ratio:g}"
     if basis is Basis.LIMIT:
         return f"limit {gate.limit:.1%}"
     return f"margin {100 * gate.margin:.1f} points"
@@ -101,22 +127,42 @@ def _value(gate: MetricGate, part: Part, other: Part) -> str:
     match gate.metric:
         case Metric.LATENCY:
             return f"{quantile_us(tally.cells, gate.quantile or 0.0) or 0.0:,.0f} µs"
+        case Metric.MEMORY:
+            return f"{(quantile_bytes(tally.cells, gate.quantile or 0.0) or 0.0) / MIB:,.1f} MiB"
         case Metric.OUTPUT_DRIFT:
-            return _most_moved(part, other)
+            cell = _most_moved(part, other, _in_cell)
+            return f"class {cell} {_in_cell(part, cell):.1%}"
+        case Metric.CONFIDENCE_DRIFT | Metric.INPUT_DRIFT:
+            cell = _most_moved(part, other, _up_to_cell)
+            return f"{_place(gate, cell)} {_up_to_cell(part, cell):.1%}"
         case _:
             return f"{tally.bad / tally.total:.1%}"
 
 
-def _most_moved(part: Part, other: Part) -> str:
-    """Return the share of the class of answers whose shares differ most."""
+def _in_cell(of: Part, cell: int) -> float:
+    """Return the share of one cell."""
+    return of.tally.cells.get(cell, 0) / max(1, of.tally.total)
 
-    def share(of: Part, cell: int) -> float:
-        return of.tally.cells.get(cell, 0) / max(1, of.tally.total)
 
+def _up_to_cell(of: Part, cell: int) -> float:
+    """Return the share up to one cell, it included."""
+    return sum(n for c, n in of.tally.cells.items() if c <= cell) / max(1, of.tally.total)
+
+
+def _most_moved(part: Part, other: Part, share: Callable[[Part, int], float]) -> int:
+    """Return the cell whose shares differ most."""
     cells = sorted(part.tally.cells.keys() | other.tally.cells.keys())
-    more = {cell: round(share(part, cell) - share(other, cell), 9) for cell in cells}
-    cell = max(cells, key=lambda cell: (abs(more[cell]), cell))
-    return f"class {cell} {share(part, cell):.1%}"
+    more = {cell: round(abs(share(part, cell) - share(other, cell)), 9) for cell in cells}
+    return max(cells, key=lambda cell: (more[cell], cell))
+
+
+def _place(gate: MetricGate, cell: int) -> str:
+    """Return what the values up to a cell are, see `fleet.rollout.evidence`: the first are those missing."""
+    if cell == 0:
+        return "missing"
+    if gate.metric is Metric.CONFIDENCE_DRIFT and cell <= len(CONFIDENCE_EDGES):
+        return f"below {CONFIDENCE_EDGES[cell - 1]:g}"
+    return f"below edge {cell} of its reference"
 
 
 def _number(log_e: float) -> str:

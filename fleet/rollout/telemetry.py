@@ -9,6 +9,8 @@ canary   of the rollout's bundle, from a device that was sent it and is in TRIAL
 control  of another bundle, from a device that ran a version before and was not sent the new one yet;
          ended after the stage began and not in the future, as far as clocks agree: an old spool is not a
          concurrent control, nor is one of a device whose clock is ahead
+shadow   (reports, if disagreement is judged) of the rollout's bundle and of the order that the device has;
+         they are the canaries', though the device is none yet
 =======  ===========================================================================================
 
 A batch of windows is added up by arm and by class of devices first, and then to the stage's evidence once:
@@ -23,10 +25,12 @@ from fleet.protocol.assignment import CLOCK_TOLERANCE_S
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.records import SealedWindow, opened
+from fleet.protocol.shadow import contradiction
 from fleet.rollout.columns import Deployment
 from fleet.rollout.draft import Draft
 from fleet.rollout.events import EvidenceObserved
-from fleet.rollout.evidence import Arm, Evidence, gathered, observe, unusable
+from fleet.rollout.evidence import Arm, Evidence, gathered, observe, shadowed, unusable
+from fleet.rollout.plan import Metric
 from fleet.rollout.state import Happening, Status
 
 
@@ -53,6 +57,7 @@ def take_windows(draft: Draft, event: EvidenceObserved) -> None:
             continue
         if why is not None:
             ignored.setdefault(device_id, []).append(why)
+    _add_shadows(draft, event, canaries)
     if canaries or controls:
         metrics = len(draft.rollout.plan.gate.metrics)
         new = Evidence(gathered(canaries, metrics), gathered(controls, metrics))
@@ -64,6 +69,21 @@ def take_windows(draft: Draft, event: EvidenceObserved) -> None:
             f"{device_id}: {len(reasons):,} telemetry windows contradict themselves and were not counted; "
             f"the last one: {reasons[-1]}.",
         )
+
+
+def _add_shadows(draft: Draft, event: EvidenceObserved, arms: dict[str, Arm]) -> None:
+    """Count reports of shadows for the classes of their devices."""
+    metrics = draft.rollout.plan.gate.metrics
+    if not any(gate.metric is Metric.SHADOW_DISAGREEMENT for gate in metrics):
+        return
+    for device_id, report in event.shadows:
+        index = draft.editing.members.place(device_id)
+        if index is None or report.manifest_sha256 != draft.rollout.manifest_sha256:
+            continue
+        deployment = draft.deployment(index)
+        if report.deployment_id == deployment.attempt.deployment_id and contradiction(report) is None:
+            name = draft.rollout.strata[deployment.stratum]
+            arms[name] = (arms.get(name) or Arm.empty(len(metrics))).plus(shadowed(report, metrics))
 
 
 def _is_canary(draft: Draft, deployment: Deployment, window: SealedWindow) -> bool:

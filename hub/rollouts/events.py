@@ -8,7 +8,7 @@ from contextlib import suppress
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.heads import read_sealed
-from fleet.protocol.records import DeploymentReport, SealedWindow
+from fleet.protocol.records import DeploymentReport, SealedWindow, ShadowReport
 from fleet.rollout.events import DeploymentReported, DeploymentsReported, Event, EvidenceObserved
 from fleet.rollout.removals import is_removed, open_removals
 from fleet.rollout.state import Rollout
@@ -17,14 +17,17 @@ from hub.store.rows import RawRecord
 
 
 def events_of(records: Sequence[RawRecord]) -> list[Event]:
-    """Return all reports, in their order, as one event, and all windows, their counts sealed, as one."""
+    """Return all reports, in their order, as one event, and all evidence as one, windows' counts sealed."""
     reports: list[DeploymentReported] = []
     windows: list[tuple[str, SealedWindow]] = []
+    shadows: list[tuple[str, ShadowReport]] = []
     for record in records:
         with suppress(InvalidMessage):  # the telemetry pass makes it a dead letter
             body = read_sealed(record.data)
             if isinstance(body, SealedWindow):
                 windows.append((record.device_id, body))
+            elif isinstance(body, ShadowReport):
+                shadows.append((record.device_id, body))
             elif isinstance(body, DeploymentReport):
                 reports.append(
                     DeploymentReported(
@@ -36,7 +39,9 @@ def events_of(records: Sequence[RawRecord]) -> list[Event]:
                     )
                 )
     events: list[Event] = [DeploymentsReported(tuple(reports))] if reports else []
-    return [*events, EvidenceObserved(tuple(windows))] if windows else events
+    if windows or shadows:
+        events.append(EvidenceObserved(tuple(windows), tuple(shadows)))
+    return events
 
 
 def removals_of(store: DeviceStore, state: Rollout) -> list[Event]:

@@ -95,12 +95,17 @@ TALLIES = st.builds(
 @settings(derandomize=True, deadline=None, max_examples=50)
 @given(TALLIES, TALLIES, st.sampled_from(list(Metric)))
 def test_evidence_that_cannot_be_never_passes(canary: Tally, control: Tally, metric: Metric) -> None:
-    gates = {
-        Metric.LATENCY: MetricGate(metric=metric, quantile=0.9, ratio=1.2, budget_us=1e5, minimum_samples=1),
-        Metric.OUTPUT_DRIFT: MetricGate(metric=metric, margin=0.1, minimum_samples=1),
-    }
-    gate = gates.get(metric) or MetricGate(
-        metric=metric, margin=0.1, limit=0.3, minimum_samples=1, budget_us=1e3, threshold=0.5
+    gate = MetricGate(
+        metric=metric,
+        margin=0.1,
+        limit=0.3,
+        minimum_samples=1,
+        budget_us=1e3,
+        threshold=0.5,
+        quantile=0.9,
+        ratio=1.2,
+        budget_bytes=1e6,
+        feature="input.0",
     )
     said = judged(Arm(1, 1, 0, (canary,)), Arm(1, 1, 0, (control,)), plan(metrics=(gate,)))
     squares = [x for t in (canary, control) for x in (t.bad_squared, t.cross, t.total_squared)]

@@ -7,7 +7,7 @@ import pytest
 
 from fleet.rollout.comparison import Basis
 from fleet.rollout.evidence import Arm, Evidence, Tally
-from fleet.rollout.gates import Outcome, Verdict, installs_fail, judge
+from fleet.rollout.gates import Outcome, Verdict, judge
 from fleet.rollout.plan import Metric, MetricGate, Plan
 from tests.support.rollouts import plan
 
@@ -158,14 +158,6 @@ def test_more_stages_and_metrics_make_each_verdict_harder_to_reach() -> None:
     many = verdict(canary, control, plan(1, 2, 3, 4, 5, "all")).metrics[0]
     assert many.needed == pytest.approx(6 * few.needed)
     assert (many.harm, many.safety) == (few.harm, few.safety)
-
-
-@pytest.mark.parametrize(
-    ("failed", "size", "share", "fails"),
-    [(0, 1, 0.0, False), (1, 1, 0.0, True), (1, 4, 0.25, False), (2, 4, 0.25, True), (1, 100, 0.01, False)],
-)
-def test_installs_fail_above_the_share(failed: int, size: int, share: float, fails: bool) -> None:
-    assert (installs_fail(failed, size, share) is not None) is fails
 
 
 def test_a_verdict_is_stored_without_loss() -> None:
