@@ -9,8 +9,10 @@ end, and the command is told to stop, then killed. If the leash itself is killed
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -27,6 +29,7 @@ def run(command: list[str]) -> int:
         # Only the pipe counts, so that no signal can break the leash. Unlike SIG_IGN, the command does not
         # inherit a handler.
         signal.signal(number, lambda _number, _frame: None)
+    _allow_open_files()
     libc = ctypes.CDLL(None)
     child = subprocess.Popen(
         command,
@@ -46,6 +49,13 @@ def run(command: list[str]) -> int:
             return _stopped(child)
         if RELOAD in words:
             child.send_signal(signal.SIGHUP)
+
+
+def _allow_open_files() -> None:
+    """Let the command open as many files as it ever may: to a broker, each connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # then it has what it had
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _stopped(child: subprocess.Popen[bytes]) -> int:

@@ -1,7 +1,8 @@
 """MQTT 3.1.1 packets as bytes, and bytes as packets: no sockets, no clock.
 
-Only what the hub speaks: it publishes at QoS 0 and 1, subscribes at QoS 1, and gets both. Sections are of the
-OASIS standard "MQTT Version 3.1.1".
+Only what the hub speaks: it publishes at QoS 0 and 1, subscribes at QoS 1, and gets both; and what simulated
+devices speak besides: a last will, and ends of subscriptions. Sections are of the OASIS standard "MQTT
+Version 3.1.1".
 
 ::
 
@@ -12,13 +13,15 @@ OASIS standard "MQTT Version 3.1.1".
 ======  ===========  ===============  ==========================================================
 byte 1  packet       who sends it     what follows
 ======  ===========  ===============  ==========================================================
-0x10    CONNECT      the hub          protocol, flags, keep alive, client id, account, password
+0x10    CONNECT      the hub          protocol, flags, keep alive, client id, will, account, password
 0x20    CONNACK      the broker       session present, return code
 0x30    PUBLISH      both, QoS 0      topic, payload
 0x32    PUBLISH      both, QoS 1      topic, packet id, payload; 0x08 more if sent again
 0x40    PUBACK       both             packet id
 0x82    SUBSCRIBE    the hub          packet id, filter, QoS
 0x90    SUBACK       the broker       packet id, granted QoS or 0x80
+0xA2    UNSUBSCRIBE  devices          packet id, filter
+0xB0    UNSUBACK     the broker       packet id
 0xC0    PINGREQ      the hub          nothing
 0xD0    PINGRESP     the broker       nothing
 0xE0    DISCONNECT   the hub          nothing
@@ -38,7 +41,7 @@ import msgspec
 
 from fleet.protocol.errors import InvalidMessage
 
-CONNACK, PUBLISH, PUBACK, SUBACK, PINGRESP = 0x20, 0x30, 0x40, 0x90, 0xD0
+CONNACK, PUBLISH, PUBACK, SUBACK, UNSUBACK, PINGRESP = 0x20, 0x30, 0x40, 0x90, 0xB0, 0xD0
 PINGREQ, DISCONNECT = b"\xc0\x00", b"\xe0\x00"
 LAST_PACKET_ID = 0xFFFF
 REFUSED = 0x80
@@ -54,8 +57,8 @@ RETURN_CODES = {
 """Section 3.2.2.3."""
 
 _PUBACK_HEAD = b"\x40\x02"
-_PASSWORD, _USER_NAME = 0x40, 0x80
-_SIZES = {CONNACK: 2, PUBACK: 2, PINGRESP: 0}
+_WILL_AT_QOS_1, _PASSWORD, _USER_NAME = 0x0C, 0x40, 0x80
+_SIZES = {CONNACK: 2, PUBACK: 2, UNSUBACK: 2, PINGRESP: 0}
 
 
 class Published(msgspec.Struct, frozen=True, gc=False):
@@ -76,7 +79,7 @@ class Answer(NamedTuple):
     """Any other packet that a broker sends.
 
     Attributes:
-        kind: `CONNACK`, `PUBACK`, `SUBACK` or `PINGRESP`.
+        kind: `CONNACK`, `PUBACK`, `SUBACK`, `UNSUBACK` or `PINGRESP`.
         content: What follows the remaining length.
     """
 
@@ -155,16 +158,40 @@ class PacketReader:
         return data[at:]
 
 
-def connect(client_id: str, username: str, password: str, *, keepalive_s: int) -> bytes:
-    """Return CONNECT with a session that outlives the connection (section 3.1)."""
-    flags = _USER_NAME | _PASSWORD
+def connect(
+    client_id: str,
+    username: str,
+    password: str,
+    *,
+    keepalive_s: int,
+    will: tuple[str, bytes] | None = None,
+) -> bytes:
+    """Return CONNECT with a session that outlives the connection (section 3.1).
+
+    Args:
+        client_id: Names the session.
+        username: The account.
+        password: Its password.
+        keepalive_s: How long nothing may come before the broker gives the connection up.
+        will: Topic and payload of the last will; None for none.
+    """
+    flags, last = _USER_NAME | _PASSWORD, b""
+    if will is not None:
+        topic, payload = will
+        flags |= _WILL_AT_QOS_1
+        last = _text(topic) + len(payload).to_bytes(2) + payload
     head = _text("MQTT") + bytes((4, flags)) + keepalive_s.to_bytes(2)
-    return _packet(0x10, head + _text(client_id) + _text(username) + _text(password))
+    return _packet(0x10, head + _text(client_id) + last + _text(username) + _text(password))
 
 
 def subscribe(packet_id: int, topic_filter: str) -> bytes:
     """Return SUBSCRIBE to one filter at QoS 1 (section 3.8)."""
     return _packet(0x82, packet_id.to_bytes(2) + _text(topic_filter) + b"\x01")
+
+
+def unsubscribe(packet_id: int, topic_filter: str) -> bytes:
+    """Return UNSUBSCRIBE from one filter (section 3.10)."""
+    return _packet(0xA2, packet_id.to_bytes(2) + _text(topic_filter))
 
 
 def publish(topic: str, payload: bytes, packet_id: int | None = None) -> bytes:

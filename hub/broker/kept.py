@@ -39,6 +39,7 @@ class KeptBroker:
         self._hub_hash = hash_password(self.hub_password)
         self._home = home
         self._lock = asyncio.Lock()
+        self._updates_asked = self._updates_done = 0
         self._broker: Broker
 
     @classmethod
@@ -71,9 +72,19 @@ class KeptBroker:
                     await self._start(self.port)
 
     async def update_accounts(self) -> None:
-        """Let the devices in that the store knows now; raises like `Broker.update_accounts`."""
+        """Let the devices in that the store knows now; raises like `Broker.update_accounts`.
+
+        The file is written as a whole, and the broker checks all connections anew when it reads it: of those
+        that ask meanwhile, the next one does it for all.
+        """
+        self._updates_asked += 1
+        mine = self._updates_asked
         async with self._lock:  # or an older list of accounts could be written over a newer one
+            if self._updates_done >= mine:
+                return
+            asked = self._updates_asked  # whoever asked so far has its device in the store
             await self._broker.update_accounts(await asyncio.to_thread(self._accounts))
+            self._updates_done = asked
 
     def access(self, username: str, password: str, reached_host: str) -> BrokerAccess:
         """Return what a device connects with.
