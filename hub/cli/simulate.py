@@ -1,0 +1,105 @@
+"""``muster simulate``: a rollout on a fleet that does not exist, before it meets one that does."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from fleet.protocol.errors import InvalidPlan
+from fleet.rollout.plan import Plan
+from hub.cli.output import JsonFlag, console, progress, show
+from hub.cli.rollout_plans import read_text
+from hub.plan_file import Marks, placing, read_plan
+from hub.simulation.keeping import InStore
+from hub.simulation.outcome import Outcome, Report
+from hub.simulation.ready import READY
+from hub.simulation.report import drawn, duration
+from hub.simulation.rollout import SimulatedRollout
+from hub.simulation.scenario import MAX_DEVICES, Scenario
+from hub.simulation.scenario_file import find_scenario
+
+_LOOK_S = 0.1
+_READY_NAMES = ", ".join(READY)
+
+
+def simulate(
+    plan: Annotated[Path, typer.Argument(help="Plan file, YAML or JSON.")],
+    scenario: Annotated[
+        str, typer.Option(help=f"A scenario file, YAML or JSON, or one of: {_READY_NAMES}.")
+    ] = "harmless",
+    devices: Annotated[
+        int | None, typer.Option(min=1, max=MAX_DEVICES, help="How many; without it, as the scenario says.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same answer.")] = 0,
+    runs: Annotated[int, typer.Option(min=1, max=100_000, help="So many, each with the next seed.")] = 1,
+    store: Annotated[
+        Path | None, typer.Option(help="A new folder; every step is stored there as the hub stores it.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Let a plan run on a simulated fleet and say what came of it. No hub is asked."""
+    read, marks = read_plan(read_text(plan))
+    chosen = find_scenario(scenario)
+    if store is not None and runs > 1:
+        raise InvalidPlan("A store keeps one run.", remedy="Leave out --runs or --store.")
+    outcomes: list[Outcome] = []
+    began_s, records = time.monotonic(), 0
+    with progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), show=not as_json
+    ) as bar:
+        task = bar.add_task("draws the fleet")
+        for number in range(runs):
+            told = f"run {number + 1} of {runs}: " if runs > 1 else ""
+            outcome = _run(read, marks, chosen, seed + number, devices, store, bar, task, told)
+            records += outcome.reports + outcome.windows
+            outcomes.append(outcome)
+    took_s = time.monotonic() - began_s
+    report = Report.of(scenario, chosen.about, ought_to_stop=chosen.ought_to_stop, runs=outcomes)
+    show(msgspec.to_builtins(report), as_json=as_json, draw=lambda _: console.print(drawn(report), markup=False))
+    print(  # noqa: T201 - what differs from run to run stays out of the answer
+        f"Simulated in {took_s:.1f} s, {records / took_s:,.0f} messages a second, "
+        f"{_memory_mb():,.0f} MB of memory at most.",
+        file=sys.stderr,
+    )
+
+
+def _run(
+    plan: Plan,
+    marks: Marks,
+    scenario: Scenario,
+    seed: int,
+    devices: int | None,
+    store: Path | None,
+    bar: Progress,
+    task: TaskID,
+    told: str,
+) -> Outcome:
+    with placing(marks):
+        simulated = SimulatedRollout(plan, scenario, seed=seed, devices=devices)
+    looked_s = 0.0
+
+    def look(now_s: float) -> None:
+        nonlocal looked_s
+        if time.monotonic() - looked_s >= _LOOK_S:
+            looked_s = time.monotonic()
+            state = simulated.state
+            stage = f"stage {len(state.stages)} of {len(state.plan.stages)}"
+            bar.update(task, description=f"{told}{state.status.value}, {stage}, after {duration(now_s)}")
+
+    with ExitStack() as stack:
+        keeping = None if store is None else stack.enter_context(InStore(store, simulated.devices))
+        return simulated.run(keeping=keeping, look=look)
+
+
+def _memory_mb() -> float:
+    """Return the most memory that this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)

@@ -1,0 +1,70 @@
+"""What will reach the hub, and when: rows of numbers, sorted only when their time is near.
+
+Rows are put into buckets of a minute as they come, whole arrays at once, and a bucket is sorted by time of
+arrival when it is opened. So a row costs the same however many there are, and nothing is a heap of devices.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BUCKET_S = 64.0
+
+Rows = NDArray[np.void]
+
+
+class Calendar:
+    """Rows by time.
+
+    Args:
+        dtype: Of the rows; its field ``arrives_s`` says when. Of equal times the one put in first comes first.
+    """
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self._dtype = dtype
+        self._buckets: dict[int, list[Rows]] = {}
+        self._open: Rows = np.empty(0, dtype)
+        self._opened = -1
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def put(self, rows: Rows) -> None:
+        """Add rows; those that never arrive are left out, and those of the past arrive at once."""
+        rows = rows[np.isfinite(rows["arrives_s"])]
+        if len(rows) == 0:
+            return
+        self._count += len(rows)
+        numbers = np.maximum(rows["arrives_s"] // _BUCKET_S, self._opened).astype(np.int64)
+        order = np.argsort(numbers, kind="stable")
+        rows, numbers = rows[order], numbers[order]
+        for part in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(numbers)) + 1):
+            number = int(numbers[part[0]])
+            if number == self._opened:
+                self._open = self._sorted([self._open, rows[part]])
+            else:
+                self._buckets.setdefault(number, []).append(rows[part])
+
+    def take(self, until_s: float) -> Rows:
+        """Remove and return what arrives until a time, in order."""
+        found: list[Rows] = []
+        while self._opened < until_s // _BUCKET_S:
+            found.append(self._open)
+            self._opened += 1
+            self._open = self._sorted(self._buckets.pop(self._opened, []))
+        cut = int(np.searchsorted(self._open["arrives_s"], until_s, side="right"))
+        found.append(self._open[:cut])
+        self._open = self._open[cut:]
+        taken = np.concatenate(found) if len(found) > 1 else found[0]
+        self._count -= len(taken)
+        return taken
+
+    def _sorted(self, parts: list[Rows]) -> Rows:
+        if not parts:
+            return np.empty(0, self._dtype)
+        rows = np.concatenate(parts)
+        return rows[np.argsort(rows["arrives_s"], kind="stable")]
