@@ -230,13 +230,14 @@ def _drift(canary: _Side, control: _Side, margin: float) -> Evidences:
     return Evidences(mean([one.harm for one in found]), min(one.safety for one in found))
 
 
-def _below_edges(*pair: _Side) -> list[_Side]:
+def _below_edges(canary: _Side, control: _Side) -> tuple[_Side, _Side]:
     """Return both sides with cells that say how many are below each edge of a bin."""
-    edges = range(max((cell for side in pair for cell in side.cells), default=0))
-    return [
-        side._replace(cells=dict(enumerate(accumulate(side.cells.get(cell, 0.0) for cell in edges))))
-        for side in pair
-    ]
+    edges = range(max((*canary.cells, *control.cells), default=0))
+
+    def below(side: _Side) -> _Side:
+        return side._replace(cells=dict(enumerate(accumulate(side.cells.get(cell, 0.0) for cell in edges))))
+
+    return below(canary), below(control)
 
 
 def _slower(canary: _Side, control: _Side, gate: MetricGate) -> Evidences:
