@@ -16,12 +16,15 @@ from fleet.protocol.messages import Capabilities
 MAX_HARDWARE_LENGTH = 128
 
 
-def measure(state: Path, *, captures_samples: bool = False) -> Capabilities:
+def measure(
+    state: Path, *, captures_samples: bool = False, count_noise_epsilon: float = 0.0
+) -> Capabilities:
     """Return the device's capabilities as they are now.
 
     Args:
         state: A folder on the file system where models are installed.
         captures_samples: Whether the owner lets inputs be captured.
+        count_noise_epsilon: How private counts are now; 0 if they are exact.
     """
     return Capabilities(
         agent_version=agent_version(),
@@ -33,6 +36,8 @@ def measure(state: Path, *, captures_samples: bool = False) -> Capabilities:
         obeys_wishes=True,
         captures_samples=captures_samples,
         keeps_windows=True,
+        noises_counts=True,
+        count_noise_epsilon=count_noise_epsilon,
     )
 
 

@@ -60,6 +60,7 @@ from agent.serving.shared_memory import SharedMemory
 from agent.settings import read_settings
 from agent.stall import end_when_stalled
 from agent.telemetry.incidents import Incidents
+from agent.telemetry.noise import CountNoise
 from agent.telemetry.outbox import Outbox
 from agent.telemetry.reception import Reception
 from agent.telemetry.recorder import Recorder
@@ -149,6 +150,7 @@ class Daemon:
         )
         self._repository = ImageRepository(state / "trust", identity.root, self._files)
         self._host = Host()
+        self._noise = noise = CountNoise(settings.count_noise_epsilon, self._host, self._outbox)
         self._recorder = Recorder(
             self._outbox, self._host.close_windows, wake=self._sender.wake, on_incident=self._on_incident
         )
@@ -192,7 +194,11 @@ class Daemon:
             self._link,
             settings,
             sequence=lambda: director.sequence,
-            capabilities=partial(capabilities.measure, state, captures_samples=settings.allow_sample_capture),
+            capabilities=lambda: capabilities.measure(
+                state,
+                captures_samples=settings.allow_sample_capture,
+                count_noise_epsilon=noise.epsilon,
+            ),
             states=self._models.states,
             waiting_records=self._recorder.waiting_records,
             board=lambda: self._board.window,
@@ -397,6 +403,7 @@ class Daemon:
     def _apply(self, assignment: Assignment) -> None:
         """Carry out an accepted assignment: what is wished first, for it may hold back what is ordered."""
         self._remote.apply(assignment.wishes)
+        self._noise.hear_hub(assignment.wishes.count_noise, self._recorder.keep_windows)
         self._models.apply(assignment)
         self._capture.apply(assignment)
 

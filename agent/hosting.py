@@ -386,9 +386,9 @@ class Host:
         self._hosted: dict[str, Hosted] = {}
         self.on_put: Callable[[str, Hosted], None] | None = None
         """Told of each version that is to answer from now on, and of which model."""
-        self._former: set[Counter] = (
-            set()
-        )  # of versions that answer no more, and in which something may be counted
+        self._former: set[Counter] = set()  # of versions that answer no more, not told of since
+        self._labelled: set[Counter] = set()  # of any version, in which labels were counted since
+        self._is_noised = False
 
     def count_labels(
         self, counter: Counter, are_correct: Sequence[bool], confidences: Sequence[float]
@@ -401,21 +401,45 @@ class Host:
             confidences: How sure each was.
         """
         counter.count_labels(are_correct, confidences)
-        self._former.add(counter)
+        self._labelled.add(counter)
 
     def count_unknown_label(self, counter: Counter) -> None:
         """Count that labels came for a prediction that nobody knows, for a version that may have given it."""
         counter.count_unknown_label()
-        self._former.add(counter)
+        self._labelled.add(counter)
+
+    @property
+    def is_noised(self) -> bool:
+        """Whether what is counted gets noise before it leaves the device."""
+        return self._is_noised
+
+    @is_noised.setter
+    def is_noised(self, is_noised: bool) -> None:
+        self._is_noised = is_noised
+        for counter in {hosted.counter for hosted in self._hosted.values()} | self._former | self._labelled:
+            counter.is_noised = is_noised
+
+    def forget_counts(self) -> None:
+        """Begin the windows of all versions anew."""
+        self._labelled |= self._former
+        self.close_windows(time.time())
 
     def close_windows(self, now_s: float) -> list[TelemetryWindow]:
         """End the current windows of all versions and return those in which anything was counted.
+
+        With noise on them all are returned, but for those in which nothing but late labels can have been
+        counted: that there is one must not depend on what was counted.
 
         Args:
             now_s: Unix time.
         """
         counters = {hosted.counter for hosted in self._hosted.values()} | self._former
-        self._former = set()
+        late, self._labelled, self._former = self._labelled - counters, set(), set()
+        if self._is_noised:
+            for counter in late:
+                counter.close(now_s)
+        else:
+            counters |= late
         windows = [counter.close(now_s) for counter in counters]
         return [window for window in windows if window is not None]
 
@@ -446,6 +470,7 @@ class Host:
         else:
             if self.on_put is not None:
                 self.on_put(model, hosted)
+            hosted.counter.is_noised = self._is_noised
             self._hosted[model] = hosted
         if before is not None:
             self._former.add(before.counter)

@@ -15,6 +15,7 @@ import msgspec
 from agent import durable
 from agent.life.maintenance import parse_windows
 from agent.runtimes.providers import check_providers
+from fleet.privacy.noise import LEAST_EPSILON, MOST_EPSILON
 from fleet.protocol.errors import InvalidConfiguration
 from fleet.protocol.names import checked_name
 
@@ -58,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     records_in_flight: Number = 32
     records_per_second: Annotated[float, msgspec.Meta(gt=0, le=100_000)] = 20.0
     outbox_budget_bytes: Bytes = 8 * 1024**2
+    count_noise_epsilon: Annotated[float, msgspec.Meta(ge=0, le=MOST_EPSILON)] = 0.0
 
     fetch_timeout_s: Seconds = 10.0
     fetch_attempts: Number = 5
@@ -131,6 +133,8 @@ def parse_settings(given: dict[str, Any]) -> Settings:
         raise InvalidConfiguration("litert_delegate is no absolute path.")
     if settings.backoff_maximum_s < settings.backoff_minimum_s:
         raise InvalidConfiguration("backoff_maximum_s is below backoff_minimum_s.")
+    if 0.0 < settings.count_noise_epsilon < LEAST_EPSILON:
+        raise InvalidConfiguration(f"count_noise_epsilon is neither 0 nor at least {LEAST_EPSILON}.")
     parse_windows(settings.maintenance_windows)
     _check_redaction(settings)
     return settings

@@ -7,7 +7,7 @@ windows as they came      `windows_s`      everything that reads records has rea
 other records             `events_s`       likewise
 sums over minutes         `minutes_s`      (hours and days hold the same windows)
 sums over hours           `hours_s`        (days hold the same windows)
-sums over days            `days_s`
+sums over days            `days_s`         (also those of noised windows)
 totals, blocks, alarms    `days_s`         the device is to run another version, or none
 ========================  ===============  ==================================================
 
@@ -20,13 +20,13 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple, Protocol
 
-from hub.store.protocols import RecordStore, RollupStore, TelemetryStore
+from hub.store.protocols import NoisedStore, RecordStore, RollupStore, TelemetryStore
 from hub.store.telemetry_rows import DAY_S, HOUR_S, MINUTE_S
 
 log = logging.getLogger(__name__)
 
 ROWS_PER_STEP = 500
-WINDOWS = ("window",)
+WINDOWS = ("window", "noised")
 EVENTS = ("deployment", "incident", "diagnostics", "measurement", "shadow")
 
 
@@ -40,7 +40,7 @@ class Limits(NamedTuple):
     events_s: float
 
 
-class RetentionStore(RecordStore, RollupStore, TelemetryStore, Protocol):
+class RetentionStore(RecordStore, RollupStore, TelemetryStore, NoisedStore, Protocol):
     """What retention needs of the store."""
 
 
@@ -83,4 +83,5 @@ class Retention:
             deleted += store.delete_rollups(
                 duration_s=duration_s, before_s=now_s - kept_s, limit=ROWS_PER_STEP
             )
+        deleted += store.forget_noised(before_s=now_s - limits.days_s, limit=ROWS_PER_STEP)
         return deleted + store.forget_versions(before_s=now_s - limits.days_s, limit=ROWS_PER_STEP)

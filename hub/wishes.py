@@ -1,4 +1,4 @@
-"""What operators wish of one device: its log level, that its updates are held, a diagnostic bundle.
+"""What operators wish of one device: its log level, held updates, noise on counts, a diagnostic bundle.
 
 A wish is a change of the device's desired state: it travels in the next assignment, which is sent at once if
 the device is connected and when it announces itself if not. What was done, by whom, is kept with it.
@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from fleet.protocol.errors import Conflict
-from fleet.protocol.wishes import LogLevel
+from fleet.protocol.wishes import THOUSAND, LogLevel
 from hub.store.protocols import DeviceStore, DiagnosticsStore, WishStore
 from hub.store.rows import Action, DeviceWishes, Hold
 
@@ -54,6 +54,28 @@ class Wishing:
     def release(self, device_id: str, *, by: str) -> DeviceWishes:
         """Let the device swap versions in again; raises like `set_log_level`."""
         return self._wish(device_id, lambda w: msgspec.structs.replace(w, held=None), "Updates released.", by)
+
+    def set_count_noise(self, device_id: str, epsilon: float | None, *, by: str) -> DeviceWishes:
+        """Let the device put noise on its counts, see `fleet.privacy`; None for as it is set by its owner.
+
+        Args:
+            device_id: The device.
+            epsilon: How private its counts have to be at least.
+            by: Who asks.
+
+        Raises:
+            NotFound: There is no such device.
+            Conflict: Its agent cannot put noise on counts.
+        """
+        if epsilon is not None and not self._store.device(device_id).capabilities.noises_counts:
+            raise Conflict(
+                f"The agent of {device_id} is of a release that puts no noise on counts: it would go on sending"
+                " exact ones.",
+                remedy="Update it first.",
+            )
+        thousandths = None if epsilon is None else max(1, int(epsilon * THOUSAND))
+        text = "Noise on counts as the device is set." if epsilon is None else f"Noise on counts: ε = {epsilon:g}."
+        return self._wish(device_id, lambda w: msgspec.structs.replace(w, count_noise=thousandths), text, by)
 
     def diagnose(self, device_id: str, *, by: str) -> str:
         """Ask the device for a diagnostic bundle and return the request's id; raises like `set_log_level`."""

@@ -10,6 +10,9 @@ Over its byte budget the outbox gives up the least first:
 2. the oldest windows are dropped;
 3. the oldest of the other records are dropped.
 
+Where counts get noise (`agent.telemetry.noise`), they get it on the way in, so that a record that is sent
+again is the same.
+
 What is no window is urgent and goes first: a report must not wait behind days of telemetry.
 
 While the file cannot be used, nothing is taken in or given out; what callers do about it is theirs.
@@ -29,9 +32,11 @@ from typing import NamedTuple
 import msgspec
 
 from agent.telemetry.database import Database
+from fleet.privacy.windows import merge_noised
 from fleet.protocol.errors import InvalidMessage, StorageCorrupt, StorageError
 from fleet.protocol.messages import Record, encode
-from fleet.protocol.records import Diagnostics, RecordBody, TelemetryWindow, packed
+from fleet.protocol.noised import NoisedWindow
+from fleet.protocol.records import Diagnostics, RecordBody, ShadowReport, TelemetryWindow, packed
 from fleet.protocol.windows import merge_windows
 
 log = logging.getLogger(__name__)
@@ -51,6 +56,9 @@ CREATE TABLE IF NOT EXISTS taken (     -- windows that other processes on this d
     id BLOB NOT NULL UNIQUE
 );
 """
+
+Shield = Callable[[RecordBody], RecordBody | None]
+_Window = TelemetryWindow | NoisedWindow
 
 KEPT_IDS = 4096
 """Of how many windows of other processes it is known that they were taken."""
@@ -84,6 +92,8 @@ class Outbox:
     def __init__(self, path: Path, budget_bytes: int) -> None:
         self._budget_bytes = budget_bytes
         self._size_bytes = 0
+        self._shield: Shield | None = None
+        self._may_have_exact = False
         self.stream = ""
         """The name of the file's numbers; empty before it could be opened."""
         self._database = Database(path, self._prepare)
@@ -116,6 +126,20 @@ class Outbox:
         with self._database.use() as connection:
             count: int = connection.execute("SELECT count(*) FROM record").fetchone()[0]
         return count
+
+    def noise(self, shield: Shield | None) -> None:
+        """Let counts get noise from now on, or none any more.
+
+        Args:
+            shield: Returns what is kept in place of a body, None for nothing; None to keep all as they are.
+        """
+        self._may_have_exact = shield is not None
+        self._shield = shield
+
+    @property
+    def is_noised(self) -> bool:
+        """Whether counts get noise."""
+        return self._shield is not None
 
     def put(self, *bodies: RecordBody) -> None:
         """Keep records, all or none, until they are acknowledged.
@@ -191,6 +215,9 @@ class Outbox:
         Raises:
             StorageError: They cannot be read, or not be marked and so must not be sent.
         """
+        if self._may_have_exact:
+            self._drop_exact()
+            self._may_have_exact = False
         with self._database.use() as connection:
             rows = _oldest(connection, "bundle IS NULL", limit, beside)
             room = limit - len(rows)
@@ -226,10 +253,27 @@ class Outbox:
         """Close the database."""
         self._database.close()
 
+    def _drop_exact(self) -> None:
+        """Give up windows that are not noised, and reports of shadows; none of them may be sent any more."""
+        with self._transaction() as connection:
+            rows = connection.execute(
+                "SELECT number, bundle, body FROM record WHERE bundle IS NULL OR bundle NOT LIKE 'noised.%'"
+            ).fetchall()
+            exact = [number for number, bundle, body in rows if bundle is not None or _counts(body)]
+            for number in exact:
+                self._delete(connection, number)
+        if exact:
+            log.warning("%d records with exact counts were given up: counts get noise.", len(exact))
+
     def _insert(self, connection: sqlite3.Connection, *bodies: RecordBody) -> None:
-        for body in bodies:
-            data = encode(packed(body))
-            bundle = f"{body.manifest_sha256}.{body.variant}" if isinstance(body, TelemetryWindow) else None
+        for given in bodies:
+            body = given if self._shield is None else self._shield(given)
+            if body is None:
+                continue
+            data, bundle = encode(packed(body)), None
+            if isinstance(body, _Window):
+                kind = "noised." if isinstance(body, NoisedWindow) else ""
+                bundle = f"{kind}{body.manifest_sha256}.{body.variant}"
             connection.execute("INSERT INTO record (bundle, body) VALUES (?, ?)", (bundle, data))
             self._size_bytes += len(data)
         self._shrink(connection)
@@ -265,7 +309,7 @@ class Outbox:
             return False
         (older, left), (newer, right) = rows
         try:
-            merged = encode(packed(merge_windows(_decode_window(left), _decode_window(right))))
+            merged = encode(packed(_merged(_decode(left), _decode(right))))
         except InvalidMessage as error:  # one of them; the older is the one to give up in any case
             log.warning("Record %d is dropped: %s", older, error)
         else:
@@ -300,11 +344,19 @@ def _oldest(
     return [row for row in rows if row[0] not in beside][:limit]
 
 
-def _decode_window(body: bytes) -> TelemetryWindow:
-    decoded = _decode(body)
-    if not isinstance(decoded, TelemetryWindow):
-        raise InvalidMessage("A window in the outbox is something else.")
-    return decoded
+def _merged(left: RecordBody, right: RecordBody) -> TelemetryWindow | NoisedWindow:
+    if isinstance(left, TelemetryWindow) and isinstance(right, TelemetryWindow):
+        return merge_windows(left, right)
+    if isinstance(left, NoisedWindow) and isinstance(right, NoisedWindow):
+        return merge_noised(left, right)
+    raise InvalidMessage("A window in the outbox is something else.")
+
+
+def _counts(body: bytes) -> bool:
+    try:
+        return isinstance(_decode(body), ShadowReport)
+    except InvalidMessage:  # what is damaged may be anything
+        return True
 
 
 def _decode(body: bytes) -> RecordBody:

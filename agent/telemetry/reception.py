@@ -19,6 +19,7 @@ from agent.life.slots import Slots
 from agent.life.terms import Release
 from agent.telemetry.outbox import Outbox
 from agent.threads import call_in_loop
+from fleet.privacy.windows import whole
 from fleet.protocol.errors import InvalidMessage, NotFound
 from fleet.protocol.manifest import decode_manifest
 from fleet.protocol.messages import decode, encode
@@ -74,6 +75,8 @@ class Reception:
         if why is not None:
             raise InvalidMessage(f"The window cannot be true: {why}.")
 
+        if self._outbox.is_noised:
+            window.profile = whole(window.profile, reference)
         def keep() -> None:
             self._outbox.put_once(window_id, window)
             self._on_window()

@@ -64,7 +64,8 @@ class Recorder:
                 window.memory = {bucket_of_bytes(own_bytes): 1}
             if window.errors and not window.predictions:  # it hangs, or fails whatever it is asked
                 told = f"Version {window.version} of model {window.model} answered no request of a window"
-                self._on_incident(InferenceFailed(f"{told}: {window.errors} failed or did not end in time."))
+                number = "some" if self._outbox.is_noised else window.errors
+                self._on_incident(InferenceFailed(f"{told}: {number} failed or did not end in time."))
         if windows:
             try:
                 self._outbox.put(*windows)

@@ -14,6 +14,7 @@ Source: Knuth, "The Art of Computer Programming", volume 3, section 6.4 (Fibonac
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Sequence
 from threading import Lock
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from agent.telemetry.block import Block
 from fleet.drift.features import count_block, reads_inputs
 from fleet.drift.profile import ReferenceProfile, merge_profiles
+from fleet.privacy.windows import whole
 from fleet.protocol.labels import NO_LABELS, Labels
 from fleet.protocol.latency import LatencyCounts, count_durations, merge_latency
 from fleet.protocol.manifest import Manifest
@@ -78,6 +80,10 @@ class Counter:
         self._lock = Lock()
         self._block: Block | None = None
         self._turn = 0
+        self.is_noised = False
+        """Whether the counts get noise before they leave the device, see `fleet.privacy.windows`: then there
+        is a window in any case, with every feature, and whether a sample's large input is profiled depends on
+        no other sample."""
         self._window: TelemetryWindow | None = None
         self._recent = Pace({}, 0)
         self._started_at_s = 0.0  # Unix time
@@ -153,13 +159,15 @@ class Counter:
             self._add_labels(self._current(), Labels(unknown=1))
 
     def close(self, now_s: float) -> TelemetryWindow | None:
-        """End the window and begin the next; None if nothing was counted.
+        """End the window and begin the next; None if nothing was counted, unless the counts get noise.
 
         Args:
             now_s: Unix time.
         """
         with self._lock:
             self._count_waiting()
+            if self.is_noised:
+                self._current().profile = whole(self._current().profile, self._manifest.reference)
             window, self._window = self._window, None
             started_at_s, started_s = self._started_at_s or now_s, self._started_s
             self._started_at_s, self._started_s = now_s, time.monotonic()
@@ -214,7 +222,7 @@ class Counter:
         samples = len(inputs)
         share = 2**64 * PROFILED_NUMBERS * samples // inputs.size
         for number in range(samples):
-            if self._turn < share:
+            if (secrets.randbits(64) if self.is_noised else self._turn) < share:
                 self._profile(self._of_inputs, inputs[number : number + 1], outputs[number : number + 1])
             self._turn = (self._turn + _GOLDEN_STEP) % 2**64
 

@@ -16,6 +16,7 @@ import msgspec
 from fleet.protocol.errors import InvalidMessage, MessageTooLarge
 from fleet.protocol.fields import Count, UnixTime
 from fleet.protocol.messages import MAX_MESSAGE_SIZE_BYTES, Record
+from fleet.protocol.noised import NoisedWindow
 from fleet.protocol.records import (
     DeploymentReport,
     Diagnostics,
@@ -41,7 +42,7 @@ class WindowHead(msgspec.Struct, frozen=True, gc=False, tag="window"):
     correct: Count = 0
 
 
-RareBody = DeploymentReport | Incident | Diagnostics | Measurement | ShadowReport
+RareBody = DeploymentReport | Incident | NoisedWindow | Diagnostics | Measurement | ShadowReport
 HeadBody = WindowHead | RareBody
 
 

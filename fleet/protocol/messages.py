@@ -12,6 +12,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from fleet.privacy.noise import MOST_EPSILON
 from fleet.protocol.board import BoardWindow
 from fleet.protocol.capture import SampleCounts
 from fleet.protocol.chunks import MAX_RANGES
@@ -46,6 +47,9 @@ class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True):
             does not know of that would refuse an assignment with a capture policy.
         keeps_windows: Whether it keeps to the maintenance window and the mode of an order, see
             `fleet.protocol.maintenance`; one that does not know of them would refuse an assignment with them.
+        noises_counts: Whether it can put noise on its counts, see `fleet.privacy`; one that cannot would
+            refuse an assignment that wishes it.
+        count_noise_epsilon: How private the counts are that it sends now; 0 if they are exact.
     """
 
     agent_version: Text
@@ -57,6 +61,8 @@ class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True):
     obeys_wishes: bool = False
     captures_samples: bool = False
     keeps_windows: bool = False
+    noises_counts: bool = False
+    count_noise_epsilon: Annotated[float, msgspec.Meta(ge=0, le=MOST_EPSILON)] = 0.0
 
 
 class ModelState(msgspec.Struct, frozen=True, omit_defaults=True):

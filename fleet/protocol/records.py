@@ -22,6 +22,7 @@ from fleet.protocol.labels import NO_LABELS, Labels
 from fleet.protocol.latency import LatencyCounts
 from fleet.protocol.memory import MemoryCounts
 from fleet.protocol.names import Name, Sha256
+from fleet.protocol.noised import NoisedWindow
 
 MAX_DIAGNOSTICS_SIZE_BYTES = 128 * 1024
 """Largest diagnostic bundle."""
@@ -244,7 +245,7 @@ class ShadowReport(msgspec.Struct, frozen=True, tag="shadow"):
 
 
 RecordBody: TypeAlias = (
-    DeploymentReport | Incident | TelemetryWindow | Diagnostics | Measurement | ShadowReport
+    DeploymentReport | Incident | TelemetryWindow | NoisedWindow | Diagnostics | Measurement | ShadowReport
 )
 """What a record can hold; its tag says which."""
 

@@ -3,7 +3,8 @@
 They travel with the desired state because they are some of it: signed by the director, the newest in place of
 all before, repaired by the same announcements when a message is lost. In the assignment they are a CBOR map::
 
-    { ? 1: log level (tstr), ? 2: updates are held (true), ? 3: diagnostics request id (tstr) }
+    { ? 1: log level (tstr), ? 2: updates are held (true), ? 3: diagnostics request id (tstr),
+      ? 4: epsilon of noise on counts (uint, thousandths, 1 to 100,000) }
 
 A wish that is not there is no wish; a map without wishes is not sent. So there is one form for each content.
 """
@@ -18,7 +19,9 @@ import msgspec
 from fleet.protocol.errors import InvalidAssignment
 from fleet.protocol.names import checked_name
 
-_KEYS = frozenset({1, 2, 3})
+_KEYS = frozenset({1, 2, 3, 4})
+THOUSAND = 1000
+MOST_NOISE_EPSILON = 100 * THOUSAND
 
 
 class LogLevel(StrEnum):
@@ -37,11 +40,14 @@ class Wishes(msgspec.Struct, frozen=True):
         log_level: In place of its own setting; None to leave it that.
         updates_held: No version may be swapped until this is taken back.
         diagnostics: Id of the last request for a diagnostic bundle; answered once. None before the first.
+        count_noise: Epsilon, in thousandths, of the noise that its counts need at least, see `fleet.privacy`;
+            None for as the device is set.
     """
 
     log_level: LogLevel | None = None
     updates_held: bool = False
     diagnostics: str | None = None
+    count_noise: int | None = None
 
 
 NO_WISHES = Wishes()
@@ -56,6 +62,8 @@ def wishes_fields(wishes: Wishes) -> dict[int, Any]:
         fields[2] = True
     if wishes.diagnostics is not None:
         fields[3] = wishes.diagnostics
+    if wishes.count_noise is not None:
+        fields[4] = wishes.count_noise
     return fields
 
 
@@ -75,6 +83,7 @@ def read_wishes(fields: Any) -> Wishes:
         log_level=_log_level(fields[1]) if 1 in fields else None,
         updates_held=_held(fields[2]) if 2 in fields else False,
         diagnostics=_request_id(fields[3]) if 3 in fields else None,
+        count_noise=_count_noise(fields[4]) if 4 in fields else None,
     )
 
 
@@ -95,3 +104,9 @@ def _request_id(value: Any) -> str:
     if not isinstance(value, str):
         raise InvalidAssignment("The assignment's diagnostics request id is not text.")
     return checked_name(value, "diagnostics request id")
+
+
+def _count_noise(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_NOISE_EPSILON:
+        raise InvalidAssignment(f"The assignment's epsilon is not 1 to {MOST_NOISE_EPSILON} thousandths.")
+    return value

@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from msgspec.structs import asdict
 
 from fleet.health import device_health
+from fleet.protocol.wishes import THOUSAND
 from hub.api.auth import Viewer
 from hub.api.exports import EXPORTS, Form, Wanted, exported
 from hub.api.measurement_schemas import MeasurementOut
@@ -102,7 +103,10 @@ def measurements(device_id: str, hub: Hub, _: Viewer) -> list[MeasurementOut]:
 def wishes_out(wishes: DeviceWishes) -> WishesOut:
     """Return wishes as the API shows them."""
     held = HoldOut(**asdict(wishes.held)) if wishes.held else None
-    return WishesOut(log_level=wishes.log_level, held=held, diagnostics=wishes.diagnostics)
+    epsilon = None if wishes.count_noise is None else wishes.count_noise / THOUSAND
+    return WishesOut(
+        log_level=wishes.log_level, held=held, diagnostics=wishes.diagnostics, count_noise_epsilon=epsilon
+    )
 
 
 def _fields(hub: HubServices, rows: list[DeviceRow]) -> list[dict[str, Any]]:

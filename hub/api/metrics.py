@@ -193,6 +193,8 @@ def _telemetry(hub: HubServices) -> Iterable[Metric]:
     yield counter("muster_windows_refused", meaning, done.refused)
     meaning = "Telemetry windows whose clock is off: they count as of when they were received."
     yield counter("muster_windows_misdated", meaning, done.misdated)
+    meaning = "Noised windows that were added up since the hub started; they are in no other number."
+    yield counter("muster_noised_windows", meaning, done.noised)
     meaning = "Records that are stored and wait to be added up."
     yield gauge("muster_telemetry_waiting_records", meaning, hub.telemetry.backlog())
     first = hub.store.raw_records_after(hub.store.telemetry_position(), limit=1)

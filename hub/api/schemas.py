@@ -166,12 +166,16 @@ class HoldOut(Schema):
 
 
 class WishesOut(Schema):
-    """What operators wish of a device; ``diagnostics`` is the last request for a bundle."""
+    """What operators wish of a device.
+
+    ``diagnostics`` is the last request for a bundle, ``count_noise_epsilon`` how private counts have to be.
+    """
 
     log_level: LogLevel | None
     held: HoldOut | None
     diagnostics: str | None
 
+    count_noise_epsilon: float | None = None
 
 class ActionOut(Schema):
     """What an operator did about a device."""

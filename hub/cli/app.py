@@ -10,7 +10,20 @@ from typing import Annotated
 import typer
 
 from fleet.protocol.errors import MusterError
-from hub.cli import alerts, datasets, devices, fleet, hub, models, remote, rollouts, samples, tags, timeline
+from hub.cli import (
+    alerts,
+    datasets,
+    devices,
+    fleet,
+    hub,
+    models,
+    privacy,
+    remote,
+    rollouts,
+    samples,
+    tags,
+    timeline,
+)
 from hub.cli.client import Connection
 from hub.cli.convert import convert
 from hub.cli.demo import demo
@@ -37,6 +50,7 @@ devices.app.command("tag", context_settings=tags.TAG_SETTINGS)(tags.tag)
 devices.app.command("timeline")(timeline.timeline)
 devices.app.command("diagnose")(remote.diagnose)
 app.add_typer(rollouts.app, name="rollout")
+devices.app.command("count-noise")(privacy.count_noise)
 app.add_typer(samples.app, name="samples")
 app.add_typer(fleet.app, name="fleet")
 app.add_typer(alerts.app, name="alerts")

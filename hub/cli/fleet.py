@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from hub.cli import fleet_devices, fleet_drift, fleet_health, fleet_quality, fleet_query
+from hub.cli import fleet_devices, fleet_drift, fleet_health, fleet_quality, fleet_query, privacy
 
 app = typer.Typer(help="Ask how the fleet is.", no_args_is_help=True)
 
@@ -16,3 +16,4 @@ app.command()(fleet_drift.drift)
 app.command()(fleet_query.query)
 app.command()(fleet_query.compare)
 app.command()(fleet_quality.quality)
+app.command()(privacy.noised)

@@ -131,15 +131,17 @@ class DeviceWishes(msgspec.Struct, frozen=True):
         log_level: In place of the device's own setting; None to leave it that.
         held: That its updates are held; None if they are not.
         diagnostics: Id of the last request for a diagnostic bundle; None before the first.
+        count_noise: Epsilon, in thousandths, of the noise that its counts need at least; None for as it is set.
     """
 
     log_level: LogLevel | None = None
     held: Hold | None = None
     diagnostics: str | None = None
+    count_noise: int | None = None
 
     def to_send(self) -> Wishes:
         """Return what of it the device is told."""
-        return Wishes(self.log_level, self.held is not None, self.diagnostics)
+        return Wishes(self.log_level, self.held is not None, self.diagnostics, self.count_noise)
 
 
 class Action(msgspec.Struct, frozen=True):

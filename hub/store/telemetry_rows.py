@@ -89,6 +89,10 @@ VersionKey = tuple[str, str, int]
 """A device, a model, and its version."""
 
 
+NoisedKey = tuple[str, int, int]
+"""A model, its version, and when a day begins."""
+
+
 class StrongEvidence(NamedTuple):
     """Evidence for drift that may matter to others, see `fleet.drift.alarms`.
 
@@ -118,6 +122,7 @@ class TelemetryStep(msgspec.Struct, frozen=True):
         rollups: The sums over time.
         blocks: What was counted since the last look for drift; None where a look was just taken.
         drift: Alarms after a look.
+        noised: Sums of noised windows, see `fleet.privacy.sums`, in MessagePack.
         letters: What could not be counted.
         letters_kept: How many dead letters are kept.
     """
@@ -129,5 +134,6 @@ class TelemetryStep(msgspec.Struct, frozen=True):
     rollups: Sequence[SealedRollup] = ()
     blocks: Mapping[VersionKey, bytes | None] = {}
     drift: Sequence[DriftRow] = ()
+    noised: Mapping[NoisedKey, bytes] = {}
     letters: Sequence[DeadLetter] = ()
     letters_kept: int = 10_000

@@ -19,10 +19,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from hub.store.protocols import DriftStore, RecordStore, RollupStore, TelemetryStore
+from hub.store.protocols import DriftStore, NoisedStore, RecordStore, RollupStore, TelemetryStore
 from hub.store.rows import DriftRow, RawRecord
 from hub.store.telemetry_rows import SealedRollup, TelemetryStep, VersionKey
 from hub.telemetry.looks import Block, Looks
+from hub.telemetry.noised import with_stored as with_noised_stored
 from hub.telemetry.reading import Counted, Reading, Reference, WindowReader
 from hub.telemetry.since_start import Answers
 from hub.telemetry.sums import Sums, by_device, device_hours, rollups, with_bodies, with_stored
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 RECORDS_PER_STEP = 2048
 
 
-class CountingStore(TelemetryStore, RollupStore, DriftStore, RecordStore, Protocol):
+class CountingStore(TelemetryStore, RollupStore, DriftStore, NoisedStore, RecordStore, Protocol):
     """What the pass needs of the store."""
 
 
@@ -44,11 +45,13 @@ class Progress(NamedTuple):
         windows: Windows that were counted.
         refused: Windows that could not be, and are dead letters.
         misdated: Windows that count as of when they were received.
+        noised: Noised windows that were added up.
     """
 
     windows: int = 0
     refused: int = 0
     misdated: int = 0
+    noised: int = 0
 
 
 class _Change(NamedTuple):
@@ -121,6 +124,7 @@ class Telemetry:
                 rollups=[rollup for change in changes for rollup in change.rollups],
                 blocks={key: body for change in changes for key, body in change.blocks.items()},
                 drift=[row for change in changes for row in change.drift],
+                noised=with_noised_stored(reading.noised, self._store),
                 letters=reading.letters,
                 letters_kept=self._dead_letters_kept,
             )
@@ -165,4 +169,5 @@ class Telemetry:
             done.windows + sum(counted.table.number for counted in reading.counted),
             done.refused + len(reading.letters),
             done.misdated + reading.misdated,
+            done.noised + sum(one.windows for one in reading.noised.values()),
         )

@@ -15,13 +15,17 @@ from numpy.typing import NDArray
 
 from fleet.drift.matrix import Layout
 from fleet.drift.profile import ReferenceProfile
-from fleet.protocol import topics
-from fleet.protocol.errors import InvalidMessage, MusterError, NotFound
+from fleet.privacy.sums import NoisedSum
+from fleet.protocol.errors import InvalidMessage, NotFound
 from fleet.protocol.heads import read_sealed
+from fleet.protocol.noised import NoisedWindow
 from fleet.protocol.records import SealedWindow
 from fleet.protocol.topics import Up
 from fleet.protocol.window_table import Bundle, WindowTable, check_windows
 from fleet.protocol.windows import is_misdated
+from hub.store.telemetry_rows import NoisedKey
+from hub.telemetry.letters import letter
+from hub.telemetry.noised import SentNoised, noised_sums
 from hub.store.rows import DeadLetter, RawRecord
 
 log = logging.getLogger(__name__)
@@ -51,6 +55,7 @@ class Reading(NamedTuple):
 
     Attributes:
         position: The last of them.
+        noised: Noised windows, by version and day.
         received_at_s: When it was received.
         counted: By bundle.
         letters: What does not count.
@@ -58,6 +63,7 @@ class Reading(NamedTuple):
     """
 
     position: int
+    noised: dict[NoisedKey, NoisedSum]
     received_at_s: float
     counted: list[Counted]
     letters: list[DeadLetter]
@@ -85,6 +91,7 @@ class WindowReader:
 
         Raises:
             MusterError: A reference profile could not be read just now.
+        noised: dict[tuple[str, int], list[SentNoised]] = {}
         """
         sent: dict[tuple[str, int], list[_Sent]] = {}
         letters: list[DeadLetter] = []
@@ -96,18 +103,24 @@ class WindowReader:
             last = record
             try:
                 window = read_sealed(record.data)
-                if isinstance(window, SealedWindow):
+                if isinstance(window, NoisedWindow):
+                    numbers += self._bundle(window.model, window.version).layout.columns
+                    noised.setdefault((window.model, window.version), []).append(SentNoised(record, window))
+                elif isinstance(window, SealedWindow):
                     bundle = self._bundle(window.model, window.version)
                     numbers += bundle.layout.columns
                     sent.setdefault((window.model, window.version), []).append(_Sent(record, window))
             except (InvalidMessage, NotFound) as error:
-                letters.append(_letter(record, error))
+                letters.append(letter(record, error))
         counted, misdated = [], 0
         for (model, version), group in sent.items():
             table, devices, wrong = _checked(self._bundle(model, version), group, letters)
             counted.append(Counted(table, devices))
             misdated += wrong
-        return Reading(last.position, last.received_at_s, counted, letters, misdated)
+        sums: dict[NoisedKey, NoisedSum] = {}
+        for (model, version), group_noised in noised.items():
+            sums |= noised_sums(self._bundle(model, version), group_noised, letters)
+        return Reading(last.position, last.received_at_s, counted, sums, letters, misdated)
 
     def _bundle(self, model: str, version: int) -> Bundle:
         known = self._bundles.get((model, version))
@@ -128,7 +141,7 @@ def _checked(
 ) -> tuple[WindowTable, list[str], int]:
     """Return the windows of a bundle that count, whose they are, and how many are misdated."""
     table, refused = check_windows([each.window for each in group], bundle)
-    letters += [_letter(group[row].record, refused[row]) for row in sorted(refused)]
+    letters += [letter(group[row].record, refused[row]) for row in sorted(refused)]
     good = [row for row in range(len(group)) if row not in refused]
     table, misdated = _placed(table.rows(np.array(good, dtype=np.intp)), [group[row].record for row in good])
     return table, [group[row].record.device_id for row in good], misdated
@@ -145,13 +158,3 @@ def _placed(table: WindowTable, records: Iterable[RawRecord]) -> tuple[WindowTab
     lasted_s = np.minimum(table.ended_at_s - table.started_at_s, received_s)
     started_s = np.where(wrong, ended_s - lasted_s, table.started_at_s)
     return table._replace(started_at_s=started_s, ended_at_s=ended_s), int(wrong.sum())
-
-
-def _letter(record: RawRecord, error: MusterError) -> DeadLetter:
-    return DeadLetter(
-        topics.up(record.device_id, Up.RECORD),
-        record.received_at_s,
-        error.cause(),
-        record.data[:MAX_DEAD_LETTER_BYTES],
-        record.device_id,
-    )

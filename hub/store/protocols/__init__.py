@@ -16,6 +16,7 @@ from hub.store.protocols.alerts import AlertStore
 from hub.store.protocols.devices import DeviceStore, DiagnosticsStore, WishStore
 from hub.store.protocols.drift import DriftStore
 from hub.store.protocols.quality import QualityStore
+from hub.store.protocols.noised import NoisedStore
 from hub.store.protocols.quarantines import QuarantineStore
 from hub.store.protocols.records import DeadLetterStore, MeasurementStore, RecordStore, ShadowStore
 from hub.store.protocols.registry import RegistryStore
@@ -36,6 +37,7 @@ __all__ = [
     "MeasurementStore",
     "QualityStore",
     "QuarantineStore",
+    "NoisedStore",
     "RecordStore",
     "RegistryStore",
     "RolloutStore",
@@ -71,6 +73,7 @@ class Store(
     QualityStore,
     TagStore,
     SampleStore,
+    NoisedStore,
     Protocol,
 ):
     """All of it, as the hub opens it."""

@@ -12,6 +12,7 @@ from hub.store.sqlite.diagnostics import SqliteDiagnostics
 from hub.store.sqlite.drift import SqliteDrift
 from hub.store.sqlite.measurements import SqliteMeasurements
 from hub.store.sqlite.quality import SqliteQuality
+from hub.store.sqlite.noised import SqliteNoised
 from hub.store.sqlite.quarantines import SqliteQuarantines
 from hub.store.sqlite.records import SqliteRecords
 from hub.store.sqlite.registry import SqliteRegistry
@@ -47,6 +48,7 @@ class SqliteStore(
     SqliteTelemetry,
     SqliteQuality,
     SqliteTags,
+    SqliteNoised,
     SqliteSamples,
 ):
     """Implements `hub.store.protocols.Store` on one SQLite file.

@@ -87,7 +87,7 @@ class SqliteDevices(Part):
         rows = self._database.rows(
             "SELECT d.sequence, o.model, o.version, o.manifest_sha256, o.variant, o.deployment_id,"
             " o.alternatives, o.policy, o.shadow_s, o.maintenance, o.mode, c.policy AS capture,"
-            " w.log_level, w.held_by, w.held_reason, w.held_at_s, w.diagnostics"
+            " w.log_level, w.held_by, w.held_reason, w.held_at_s, w.diagnostics, w.count_noise"
             " FROM devices d LEFT JOIN desired o ON o.device_id = d.device_id"
             " LEFT JOIN captures c ON c.device_id = d.device_id AND c.model = o.model"
             " LEFT JOIN wishes w ON w.device_id = d.device_id"

@@ -22,6 +22,7 @@ import msgspec
 
 from fleet.protocol.heads import HeadBody, WindowHead, read_record
 from fleet.protocol.messages import Record, encode
+from fleet.protocol.noised import NoisedWindow
 from fleet.protocol.records import DeploymentReport, Diagnostics, Incident, Measurement, ShadowReport
 from hub.store.rows import IncomingRecord, RawRecord, StoredRecord
 
@@ -38,6 +39,7 @@ KINDS: Mapping[type[HeadBody], str] = {
     Diagnostics: "diagnostics",
     Measurement: "measurement",
     ShadowReport: "shadow",
+    NoisedWindow: "noised",
 }
 _PACKS = msgspec.msgpack.Decoder(list[bytes])
 _ENCODER = msgspec.msgpack.Encoder()

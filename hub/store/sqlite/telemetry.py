@@ -14,6 +14,7 @@ from hub.store.rows import VersionTotals
 from hub.store.sqlite.database import Part
 from hub.store.sqlite.dead_letters import keep_letters
 from hub.store.sqlite.drift import put_drift
+from hub.store.sqlite.noised import put_noised
 from hub.store.sqlite.rollups import put_rollups
 from hub.store.telemetry_rows import TelemetryStep, VersionKey
 
@@ -65,6 +66,7 @@ class SqliteTelemetry(Part):
             put_rollups(db, step.rollups)
             _put_blocks(db, step.blocks)
             put_drift(db, step.drift)
+            put_noised(db, step.noised)
             keep_letters(db, list(step.letters), step.letters_kept)
 
     def totals(self, *, device_id: str | None = None, model: str | None = None) -> list[VersionTotals]:

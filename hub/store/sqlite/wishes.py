@@ -42,6 +42,7 @@ class SqliteWishes(Part):
                     "held_reason": held.reason if held else None,
                     "held_at_s": held.at_s if held else None,
                     "diagnostics": after.diagnostics,
+                    "count_noise": after.count_noise,
                 },
                 pk="device_id",
             )
@@ -75,6 +76,7 @@ def wishes_of(row: dict[str, Any] | None) -> DeviceWishes:
         log_level=LogLevel(row["log_level"]) if row["log_level"] else None,
         held=None if held_at_s is None else Hold(held_at_s, row["held_by"], row["held_reason"]),
         diagnostics=row["diagnostics"],
+        count_noise=row["count_noise"],
     )
 
 

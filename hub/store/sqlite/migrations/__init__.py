@@ -20,6 +20,8 @@ from hub.store.sqlite.migrations import (
     m012_samples,
     m013_rollout_devices,
     m014_order_windows,
+    m015_rollout_claims,
+    m047_noised_sums,
 )
 from hub.store.sqlite.migrations.registry import migrations, table
 
@@ -38,6 +40,8 @@ __all__ = [
     "m012_samples",
     "m013_rollout_devices",
     "m014_order_windows",
+    "m015_rollout_claims",
+    "m047_noised_sums",
     "migrations",
     "table",
 ]
