@@ -21,6 +21,7 @@ that says what to do. Exceptions of other libraries are converted once, where th
     │   └── InvalidConfiguration
     ├── NotFound
     ├── Conflict                     the thing exists, or is in a state that does not allow this
+    │   └── Outdated                 it changed since the caller looked
     ├── AccessDenied
     │   ├── NotAuthenticated
     │   ├── NotPermitted
@@ -192,6 +193,12 @@ class Conflict(MusterError):
     """The thing exists already, or is in a state that does not allow the request."""
 
     code = "conflict"
+
+
+class Outdated(Conflict):
+    """The thing changed since the caller looked, and the caller wanted that to matter."""
+
+    code = "outdated"
 
 
 class AccessDenied(MusterError):

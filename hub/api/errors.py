@@ -25,6 +25,7 @@ _STATUS: tuple[tuple[type[MusterError], HTTPStatus], ...] = (
     (errors.ModelError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.DigestMismatch, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.NotFound, HTTPStatus.NOT_FOUND),
+    (errors.Outdated, HTTPStatus.PRECONDITION_FAILED),
     (errors.Conflict, HTTPStatus.CONFLICT),
     (errors.NotAuthenticated, HTTPStatus.UNAUTHORIZED),
     (errors.AccessDenied, HTTPStatus.FORBIDDEN),

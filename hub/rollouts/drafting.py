@@ -63,7 +63,7 @@ class Drafting:
         return members, plan
 
     def update(
-        self, model: str, version: int, plan: Plan, members: Sequence[DeviceRow], seed: int
+        self, model: str, version: int, plan: Plan, members: Sequence[DeviceRow], seed: int, *, by: str = ""
     ) -> Callable[[int], Rollout]:
         """Return what makes the update of a number."""
         creation = self.creation(
@@ -74,6 +74,7 @@ class Drafting:
             devices=[row.device_id for row in members],
             seed=seed,
             strata=strata_of(members, plan, self._group_by),
+            by=by,
             cohorts=stage_cohorts(self._store, plan),
         )
 
@@ -95,6 +96,7 @@ class Drafting:
         devices: Sequence[str],
         seed: int,
         strata: Mapping[str, str] | None = None,
+        by: str = "",
         cohorts: Mapping[int, Collection[str]] | None = None,
     ) -> Callable[[int], Rollout]:
         """Return what makes the rollout of a number."""
@@ -114,6 +116,7 @@ class Drafting:
                 devices={device_id: previous.get(device_id) for device_id in devices},
                 now_s=now_s,
                 strata=strata,
+                created_by=by,
                 cohorts=cohorts,
             )
 

@@ -1,0 +1,261 @@
+"""Why a rollout is where it is: in a sentence, who holds it up, what makes it go on, what operators can do.
+
+Pure: the shell reads the rollout and what is known of few devices (`fleet.rollout.explanation_groups`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from fleet.protocol.deployment import DeploymentState
+from fleet.rollout.approval import is_judged_on
+from fleet.rollout.columns import WAITING
+from fleet.rollout.explanation_groups import (
+    LOOKED_AT,
+    Facts,
+    Group,
+    held_up_by,
+    not_following,
+    span,
+    under_way,
+)
+from fleet.rollout.gates import Outcome
+from fleet.rollout.plan import OnInconclusive
+from fleet.rollout.state import Happening, HistoryEntry, Kind, Rollout, Status
+
+OVERRIDES_TOLD = 5
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """What an operator can do.
+
+    Attributes:
+        command: As a line for a shell.
+        effect: What it does.
+    """
+
+    command: str
+    effect: str
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """Why a rollout is where it is.
+
+    Attributes:
+        number: Of the rollout.
+        status: Where it stands.
+        why: One sentence or two.
+        since_s: Since when, hub time.
+        verdict: The gate's latest sentence on the current stage; empty before the first.
+        goes_on: What would make it go on, each a sentence; nothing at the end.
+        held_up_by: Devices that have not ended and are to.
+        not_following: Devices that ended without running the version.
+        looked_at: Of so many devices under way it was asked whether they are offline, held or in quarantine;
+            the others are told by their state alone.
+        under_way: How many devices are under way.
+        overrides: Decisions by which operators replaced the gate's, the latest last.
+        choices: What an operator can do now.
+        decisions: How many decisions there were; what ``If-Match`` is compared with.
+    """
+
+    number: int
+    status: Status
+    why: str
+    since_s: float
+    verdict: str
+    goes_on: tuple[str, ...]
+    held_up_by: tuple[Group, ...]
+    not_following: tuple[Group, ...]
+    looked_at: int
+    under_way: int
+    overrides: tuple[HistoryEntry, ...]
+    choices: tuple[Choice, ...]
+    decisions: int
+
+
+def explain(rollout: Rollout, facts: Mapping[str, Facts], now_s: float) -> Explanation:
+    """Return why a rollout is where it is.
+
+    Args:
+        rollout: As stored.
+        facts: Of the devices of `fleet.rollout.explanation_groups.concerned`.
+        now_s: Hub time, Unix seconds.
+    """
+    last = rollout.history[-1] if rollout.history else None
+    is_moving = rollout.stages and not rollout.status.is_final
+    number = under_way(rollout) if is_moving else 0
+    overrides = [entry for entry in rollout.history if entry.kind is Happening.OVERRIDDEN]
+    return Explanation(
+        number=rollout.number,
+        status=rollout.status,
+        why=_why(rollout, now_s),
+        since_s=last.at_s if last is not None else rollout.created_s,
+        verdict=rollout.verdict.sentence if rollout.verdict else "",
+        goes_on=() if rollout.status.is_final else tuple(_goes_on(rollout, now_s)),
+        held_up_by=held_up_by(rollout, facts, now_s),
+        not_following=not_following(rollout),
+        looked_at=min(number, LOOKED_AT),
+        under_way=number,
+        overrides=tuple(overrides[-OVERRIDES_TOLD:]),
+        choices=tuple(_choices(rollout)),
+        decisions=rollout.decisions,
+    )
+
+
+def _why(rollout: Rollout, now_s: float) -> str:
+    cause = rollout.cause.detail if rollout.cause else ""
+    match rollout.status:
+        case Status.CREATED:
+            return "It was created and waits to be started."
+        case Status.PAUSED:
+            waits = f" {_waits(rollout, now_s)}" if rollout.awaits_since_s is not None else ""
+            return f"It is paused: {rollout.pause_reason}{waits}"
+        case Status.RUNNING:
+            return _where(rollout, now_s)
+        case Status.ROLLING_BACK:
+            left = _devices(rollout.open_restores)
+            return f"It is taken back: {cause} Not yet back: {left}."
+        case Status.SUCCEEDED:
+            return f"Every stage has ended. {cause}".rstrip()
+        case _:
+            return cause
+
+
+def _where(rollout: Rollout, now_s: float) -> str:
+    """Return where a rollout that is RUNNING is."""
+    if rollout.awaits_since_s is not None:
+        return _waits(rollout, now_s)
+    stage, name = rollout.stages[-1], _stage(rollout, rollout.stage_index)
+    open_now = sum(part.open for part in rollout.stages)
+    if stage.open or (stage.ended_s is not None and open_now):
+        return f"{name} waits for {open_now:,} of {_devices(stage.size)} to end their deployment."
+    if stage.bake_started_s is None:
+        return f"{name} begins."
+    baked = span(now_s - stage.bake_started_s)
+    return f"{name} bakes since {baked}: all {_devices(stage.size)} have ended their deployment."
+
+
+def _waits(rollout: Rollout, now_s: float) -> str:
+    assert rollout.awaits_since_s is not None
+    name, since = _stage(rollout, len(rollout.stages)), span(now_s - rollout.awaits_since_s)
+    return f"{name} waits for approval by a second person since {since}."
+
+
+def _goes_on(rollout: Rollout, now_s: float) -> list[str]:
+    """Return what would make a rollout go on that has not ended."""
+    if rollout.status is Status.CREATED:
+        return ["Somebody starts it."]
+    if rollout.status is Status.ROLLING_BACK:
+        pace = _pace(rollout.plan.rollback_devices_per_minute)
+        return [
+            f"Every device that got the version goes back{pace}, or runs out of time.",
+            *_next(rollout, now_s),
+        ]
+    found = ["Somebody resumes it."] if rollout.status is Status.PAUSED else []
+    if rollout.awaits_since_s is not None:
+        return [*found, f"Somebody approves{_but(rollout)}. Harm ends the waiting, time does not."]
+    waiting = sum(counts[WAITING] for counts in rollout.tally[: rollout.stage_index + 1])
+    if waiting:
+        found.append(f"{_devices(waiting)} get their order{_limits(rollout)}.")
+    if any(stage.open for stage in rollout.stages):
+        found += ["Every device that has its order ends, or runs out of time.", *_next(rollout, now_s)]
+    if rollout.stages[-1].ended_s is None:
+        found += _verdict_needed(rollout, now_s)
+    return found
+
+
+def _verdict_needed(rollout: Rollout, now_s: float) -> list[str]:
+    number, stage = rollout.stage_index, rollout.stages[-1]
+    bounds = rollout.plan.stages[number]
+    started_s = stage.bake_started_s
+    baked_s = 0.0 if started_s is None else now_s - started_s
+    found = []
+    if rollout.kind is Kind.UPDATE:
+        found.append(f"The gate says PASS{_not_before(bounds.minimum_bake_s - baked_s)}.")
+        running = rollout.in_state(number, DeploymentState.SUCCEEDED)
+        if running < bounds.minimum_devices:
+            found.append(
+                f"{running:,} of at least {_devices(bounds.minimum_devices)} of the stage run the version."
+            )
+    if started_s is not None and rollout.status is Status.RUNNING and rollout.kind is Kind.UPDATE:
+        rolls_back = rollout.plan.on_inconclusive is OnInconclusive.ROLL_BACK
+        what = "is taken back" if rolls_back else "is paused"
+        found.append(f"Without that it {what} in {span(bounds.maximum_bake_s - baked_s)}.")
+    return found
+
+
+def _choices(rollout: Rollout) -> list[Choice]:
+    """Return what an operator can do, as `fleet.rollout.engine` allows."""
+    number, status = rollout.number, rollout.status
+    found: list[Choice] = []
+    if status is Status.CREATED:
+        found.append(Choice(f"muster rollout start {number}", "begins it"))
+    if rollout.awaits_since_s is not None:
+        found.append(
+            Choice(f"muster rollout approve {number}", f"begins the stage; by somebody{_but(rollout)}")
+        )
+    if status is Status.PAUSED:
+        found.append(Choice(f"muster rollout resume {number}", "lets it go on; the stage's bake starts anew"))
+    if status is Status.RUNNING:
+        found.append(Choice(f"muster rollout pause {number}", "holds it; harm is taken back all the same"))
+    if _is_promotable(rollout):
+        command = f"muster rollout promote {number} --reason TEXT"
+        found.append(Choice(command, "ends the stage without the gate's word, as an override"))
+    if status in {Status.CREATED, Status.RUNNING, Status.PAUSED}:
+        found.append(
+            Choice(f"muster rollout abort {number}", "ends it; devices that have the version keep it")
+        )
+    if status in {Status.RUNNING, Status.PAUSED} and rollout.stages:
+        got = _devices(rollout.device_count - sum(counts[WAITING] for counts in rollout.tally))
+        found.append(
+            Choice(
+                f"muster rollout abort {number} --rollback", f"ends it and takes it back; {got} were sent it"
+            )
+        )
+    if rollout.stages:
+        found.append(Choice(f"muster rollout devices {number}", "lists every device's part"))
+    return found
+
+
+def _is_promotable(rollout: Rollout) -> bool:
+    if rollout.status not in {Status.RUNNING, Status.PAUSED} or not rollout.stages:
+        return False
+    in_harm = rollout.verdict is not None and rollout.verdict.outcome is Outcome.FAIL
+    waits_in_harm = rollout.status is Status.PAUSED and is_judged_on(rollout) and in_harm
+    return rollout.stages[-1].ended_s is None or waits_in_harm
+
+
+def _next(rollout: Rollout, now_s: float) -> list[str]:
+    if rollout.next_due_s is None:
+        return []
+    left = span(rollout.next_due_s - now_s)
+    return [f"The next of them runs out of time, or is tried again, in {left} or later."]
+
+
+def _limits(rollout: Rollout) -> str:
+    most = rollout.plan.concurrency
+    return _pace(rollout.plan.devices_per_minute) + (f", {most:,} open at once" if most is not None else "")
+
+
+def _pace(per_minute: float | None) -> str:
+    return f", {per_minute:g} a minute" if per_minute is not None else ""
+
+
+def _not_before(duration_s: float) -> str:
+    return f", in {span(duration_s)} at the earliest" if duration_s > 0 else ""
+
+
+def _but(rollout: Rollout) -> str:
+    return f" who is not {' or '.join(rollout.movers)}" if rollout.movers else ""
+
+
+def _stage(rollout: Rollout, number: int) -> str:
+    stages = rollout.plan.stages
+    name = f" ({stages[number].name})" if stages[number].name else ""
+    return f"Stage {number + 1} of {len(stages)}{name}"
+
+
+def _devices(number: int) -> str:
+    return f"{number:,} device{'s' * (number != 1)}"

@@ -1,0 +1,301 @@
+"""Who holds a rollout up, and who did not follow: devices grouped by reason, the first few by name.
+
+How many there are of each state is known from the rollout's tally. What only the devices themselves tell,
+that one is offline or held, is known of the first `LOOKED_AT` that were ordered and have not ended: the shell
+reads these and no others, and the rest is told by state alone. So an explanation costs the same however large
+the fleet is, but for a look through the columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
+import numpy as np
+
+from fleet.protocol.deployment import DeploymentState
+from fleet.rollout.columns import (
+    CODES,
+    IS_TERMINAL,
+    NOT_BACK,
+    QUEUED,
+    WAITING,
+    Deployment,
+    Mask,
+    Places,
+    Rows,
+)
+from fleet.rollout.deployments import Test, has_failed, scan
+from fleet.rollout.state import Rollout, Status
+
+LOOKED_AT = 500
+NAMED = 5
+
+
+class Reason(StrEnum):
+    """Why a device has not ended, or how it ended."""
+
+    PACE = "waits_for_pace"
+    RETRY = "waits_for_retry"
+    OFFLINE = "offline"
+    QUARANTINED = "quarantined"
+    HELD = "held"
+    WINDOW = "waits_for_window"
+    UNANSWERED = "unanswered"
+    INSTALLING = "installing"
+    SHADOW = "in_shadow"
+    TRIAL = "in_trial"
+    GOING_BACK = "going_back"
+    TIMED_OUT = "timed_out"
+    REFUSED = "refused"
+    FAILED = "failed"
+    ROLLED_BACK = "rolled_back"
+
+
+_SAID = {
+    Reason.PACE: "waiting for the order, which is given as fast as the plan allows",
+    Reason.RETRY: "waiting for another try",
+    Reason.OFFLINE: "offline",
+    Reason.QUARANTINED: "in quarantine: the hub hears nothing",
+    Reason.HELD: "held by the hub",
+    Reason.WINDOW: "ready, and waiting for the maintenance window",
+    Reason.UNANSWERED: "ordered, without an answer so far",
+    Reason.INSTALLING: "installing",
+    Reason.SHADOW: "computing in the shadow of the active version",
+    Reason.TRIAL: "in trial",
+    Reason.GOING_BACK: "going back after a failure",
+    Reason.TIMED_OUT: "out of time",
+    Reason.REFUSED: "not able or willing to run it",
+    Reason.FAILED: "failed",
+    Reason.ROLLED_BACK: "back by themselves",
+}
+_BY_STATE = {
+    DeploymentState.QUEUED: Reason.UNANSWERED,
+    DeploymentState.DOWNLOADING: Reason.INSTALLING,
+    DeploymentState.VERIFYING: Reason.INSTALLING,
+    DeploymentState.STAGED: Reason.INSTALLING,
+    DeploymentState.SHADOW: Reason.SHADOW,
+    DeploymentState.TRIAL: Reason.TRIAL,
+    DeploymentState.TIMED_OUT: Reason.TIMED_OUT,
+    DeploymentState.REJECTED: Reason.REFUSED,
+    DeploymentState.FAILED: Reason.FAILED,
+    DeploymentState.ROLLED_BACK: Reason.ROLLED_BACK,
+}
+_FAILURES = tuple(state for state in DeploymentState if state.is_failure)
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What is known of a device besides its deployment.
+
+    Attributes:
+        is_online: Whether it is connected.
+        last_seen_s: When the hub last heard of it, Unix seconds; None for never.
+        is_held: Whether the hub holds its updates.
+        is_quarantined: Whether the hub takes nothing from it.
+    """
+
+    is_online: bool
+    last_seen_s: float | None = None
+    is_held: bool = False
+    is_quarantined: bool = False
+
+
+class Example(msgspec.Struct, frozen=True):
+    """One device of a group, and what is to be said of it alone."""
+
+    device_id: str
+    detail: str
+
+
+class Group(msgspec.Struct, frozen=True):
+    """Devices that share a reason.
+
+    Attributes:
+        reason: Why they have not ended, or how they ended.
+        code: Of the cause that they share; empty if they have none.
+        devices: How many they are.
+        said: What they are, for people.
+        examples: The first of them, `NAMED` at most.
+    """
+
+    reason: Reason
+    code: str
+    devices: int
+    said: str
+    examples: tuple[Example, ...]
+
+
+def concerned(rollout: Rollout) -> list[str]:
+    """Return the devices of which an explanation needs `Facts`: ordered, not ended, the first `LOOKED_AT`."""
+    return [part.device_id for part in _looked_at(rollout)]
+
+
+def under_way(rollout: Rollout) -> int:
+    """Return how many devices have their order, in the direction in which the rollout goes, and not ended."""
+    if rollout.status is Status.ROLLING_BACK:
+        return len(_places(rollout, _back_under_way))
+    return sum(_ordered(rollout).values())
+
+
+def held_up_by(rollout: Rollout, facts: Mapping[str, Facts], now_s: float) -> tuple[Group, ...]:
+    """Return the devices that have not ended and are to, the largest group first.
+
+    Args:
+        rollout: Any.
+        facts: Of those of `concerned`; others are taken to be online.
+        now_s: Hub time, Unix seconds.
+    """
+    if rollout.status.is_final or not rollout.stages:
+        return ()
+    found, goes_back = _Found(), rollout.status is Status.ROLLING_BACK
+    rest = {DeploymentState.QUEUED: under_way(rollout)} if goes_back else _ordered(rollout)
+    for part in _looked_at(rollout):
+        known = facts.get(part.device_id, Facts(is_online=True))
+        reason = _reason(rollout, part, known)
+        found.add(reason, part, _detail(rollout, part, known, reason, now_s))
+        rest[DeploymentState.QUEUED if goes_back else part.attempt.state] -= 1
+    for state, count in rest.items():
+        found.add_more(_BY_STATE[state], count)
+    for reason, test in _unordered(rollout).items():
+        places = _places(rollout, test)
+        for part in rollout.deployments.at(places[:NAMED]):
+            found.add(reason, part, "" if part.due_s is None else f"due in {span(part.due_s - now_s)}")
+        found.add_more(reason, len(places) - NAMED)
+    return found.groups()
+
+
+def not_following(rollout: Rollout) -> tuple[Group, ...]:
+    """Return the devices that ended without running the version, by how and why; the largest group first."""
+    found, counts = _Found(), rollout.counts
+    rest = {state: counts.get(state, 0) for state in _FAILURES}
+    for part in rollout.deployments.where(has_failed, limit=LOOKED_AT):
+        cause, state = part.attempt.cause, part.attempt.state
+        found.add(_BY_STATE[state], part, cause.detail if cause else "", cause.code if cause else "")
+        rest[state] -= 1
+    for state, count in rest.items():
+        found.add_more(_BY_STATE[state], count)
+    return found.groups()
+
+
+def span(duration_s: float) -> str:
+    """Return a duration as people say it."""
+    for unit_s, name in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if duration_s >= 2 * unit_s:
+            return f"{duration_s / unit_s:.0f} {name}"
+    return f"{max(0.0, duration_s):.0f} s"
+
+
+class _Found:
+    """Groups as they are found."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[Reason, str], int] = {}
+        self._examples: dict[tuple[Reason, str], list[Example]] = {}
+
+    def add(self, reason: Reason, part: Deployment, detail: str, code: str = "") -> None:
+        """Add a device that was looked at."""
+        key = reason, code
+        self._counts[key] = self._counts.get(key, 0) + 1
+        examples = self._examples.setdefault(key, [])
+        if len(examples) < NAMED:
+            examples.append(Example(part.device_id, detail))
+
+    def add_more(self, reason: Reason, count: int) -> None:
+        """Add devices that were not."""
+        if count > 0:
+            self._counts[reason, ""] = self._counts.get((reason, ""), 0) + count
+
+    def groups(self) -> tuple[Group, ...]:
+        """Return the groups, the largest first."""
+        keys = sorted(self._counts, key=lambda key: (-self._counts[key], key))
+        return tuple(
+            Group(reason, code, self._counts[reason, code], _SAID[reason], tuple(self._named(reason, code)))
+            for reason, code in keys
+        )
+
+    def _named(self, reason: Reason, code: str) -> list[Example]:
+        return self._examples.get((reason, code), [])
+
+
+def _looked_at(rollout: Rollout) -> list[Deployment]:
+    goes_back = rollout.status is Status.ROLLING_BACK
+    test = _back_under_way if goes_back else _forward_under_way
+    return list(rollout.deployments.where(test, limit=LOOKED_AT)) if rollout.stages else []
+
+
+def _ordered(rollout: Rollout) -> dict[DeploymentState, int]:
+    """Count the devices on their way forward by state."""
+    states = [state for state in DeploymentState if not state.is_terminal]
+    return {state: sum(counts[1 + CODES[state]] for counts in rollout.tally) for state in states}
+
+
+def _unordered(rollout: Rollout) -> dict[Reason, Test]:
+    """Return who waits for an order, and how to find them."""
+    if rollout.status is Status.ROLLING_BACK:
+        return {Reason.PACE: _back_waiting}
+    current = rollout.stage_index
+    found: dict[Reason, Test] = {}
+    if any(counts[WAITING] for counts in rollout.tally[: current + 1]):
+        found[Reason.PACE] = lambda rows: np.asarray(
+            _forward_waiting(rows, current) & np.isnan(rows["due_s"])
+        )
+        found[Reason.RETRY] = lambda rows: np.asarray(
+            _forward_waiting(rows, current) & ~np.isnan(rows["due_s"])
+        )
+    if rollout.open_restores:
+        found[Reason.GOING_BACK] = _goes_back
+    return found
+
+
+def _places(rollout: Rollout, test: Test) -> Places:
+    return scan([page.rows for page in rollout.deployments.pages], test)
+
+
+def _forward_under_way(rows: Rows) -> Mask:
+    return np.asarray(~IS_TERMINAL[rows["state"]] & ~np.isnan(rows["ordered_s"]))
+
+
+def _forward_waiting(rows: Rows, current: int) -> Mask:
+    unsent = (rows["state"] == QUEUED) & np.isnan(rows["ordered_s"])
+    return np.asarray(unsent & (rows["stage"] <= current))
+
+
+def _goes_back(rows: Rows) -> Mask:
+    return np.asarray((rows["back_state"] != NOT_BACK) & ~IS_TERMINAL[rows["back_state"]])
+
+
+def _back_under_way(rows: Rows) -> Mask:
+    return np.asarray(_goes_back(rows) & ~np.isnan(rows["back_ordered_s"]))
+
+
+def _back_waiting(rows: Rows) -> Mask:
+    return np.asarray(_goes_back(rows) & np.isnan(rows["back_ordered_s"]))
+
+
+def _reason(rollout: Rollout, part: Deployment, known: Facts) -> Reason:
+    if known.is_quarantined:
+        return Reason.QUARANTINED
+    if not known.is_online:
+        return Reason.OFFLINE
+    if known.is_held:
+        return Reason.HELD
+    if rollout.status is Status.ROLLING_BACK:
+        assert part.restore is not None
+        return _BY_STATE[part.restore.state]
+    if part.attempt.state is DeploymentState.STAGED and rollout.plan.maintenance is not None:
+        return Reason.WINDOW
+    return _BY_STATE[part.attempt.state]
+
+
+def _detail(rollout: Rollout, part: Deployment, known: Facts, reason: Reason, now_s: float) -> str:
+    """Return since when, and how long the device has yet."""
+    if reason is Reason.OFFLINE:
+        seen_s = known.last_seen_s
+        said = "never heard of" if seen_s is None else f"last heard of {span(now_s - seen_s)} ago"
+    else:
+        attempt = part.restore if rollout.status is Status.ROLLING_BACK else part.attempt
+        assert attempt is not None
+        said = f"{attempt.state.value} for {span(now_s - attempt.since_s)}"
+    left = f", runs out of time in {span(part.due_s - now_s)}" if part.due_s is not None else ""
+    return said + left

@@ -1,0 +1,36 @@
+"""The shell of explanations: reads what is known of the few devices that they need, see `concerned`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from fleet.rollout.explanation import Explanation, explain
+from fleet.rollout.explanation_groups import Facts, concerned
+from fleet.rollout.state import Rollout
+from hub.store.protocols import DeviceStore, QuarantineStore, WishStore
+
+
+class FactStore(DeviceStore, QuarantineStore, WishStore, Protocol):
+    """What explanations need of the store."""
+
+
+def explanation_of(store: FactStore, rollout: Rollout, now_s: float) -> Explanation:
+    """Return why a rollout is where it is.
+
+    Args:
+        store: Knows the devices.
+        rollout: As stored.
+        now_s: Hub time, Unix seconds.
+    """
+    device_ids = concerned(rollout)
+    quarantined = {row.device_id for row in store.quarantines()} if device_ids else set()
+    facts = {}
+    for device_id in device_ids:
+        row = store.device(device_id)
+        facts[device_id] = Facts(
+            is_online=row.online,
+            last_seen_s=row.last_seen_at_s,
+            is_held=store.wishes(device_id).held is not None,
+            is_quarantined=device_id in quarantined,
+        )
+    return explain(rollout, facts, now_s)
