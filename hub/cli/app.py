@@ -28,6 +28,7 @@ from hub.cli.client import Connection
 from hub.cli.convert import convert
 from hub.cli.demo import demo
 from hub.cli.output import harmless
+from hub.cli.simulate import simulate
 
 app = typer.Typer(
     name="muster",
@@ -55,6 +56,7 @@ app.add_typer(samples.app, name="samples")
 app.add_typer(fleet.app, name="fleet")
 app.add_typer(alerts.app, name="alerts")
 app.command("rollback")(rollouts.rollback)
+app.command("simulate")(simulate)
 app.command("demo")(demo)
 
 
