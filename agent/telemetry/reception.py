@@ -70,7 +70,8 @@ class Reception:
         manifest = self._slots.held_manifest(window.model, release) if release in installed else None
         if manifest is None:
             raise NotFound(f"Version {window.version} of model {window.model} is not on this device.")
-        check_window(window, release.manifest_sha256, decode_manifest(manifest).reference)
+        reference = decode_manifest(manifest).reference
+        check_window(window, release.manifest_sha256, reference)
         why = contradiction(window)
         if why is not None:
             raise InvalidMessage(f"The window cannot be true: {why}.")

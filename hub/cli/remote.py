@@ -32,7 +32,7 @@ def log_level(
             f"{level!r:.40} is not a log level.", remedy=f"Use {', '.join(LogLevel)} or {OWN}."
         )
     body = {"level": None if level == OWN else level}
-    _wish(context, device_id, "log-level", body, as_json=as_json)
+    wish(context, device_id, "log-level", body, as_json=as_json)
 
 
 def hold(
@@ -42,12 +42,12 @@ def hold(
     as_json: JsonFlag = False,
 ) -> None:
     """Let a device swap in no version until it is released."""
-    _wish(context, device_id, "hold", {"reason": reason}, as_json=as_json)
+    wish(context, device_id, "hold", {"reason": reason}, as_json=as_json)
 
 
 def release(context: typer.Context, device_id: DeviceId, as_json: JsonFlag = False) -> None:
     """Let a device swap versions in again."""
-    _wish(context, device_id, "release", {}, as_json=as_json)
+    wish(context, device_id, "release", {}, as_json=as_json)
 
 
 def lift_quarantine(context: typer.Context, device_id: DeviceId) -> None:
@@ -113,7 +113,8 @@ def _write(file: Path, data: bytes) -> None:
         raise StorageError(f"{file} cannot be written: {error.strerror}.") from error
 
 
-def _wish(context: typer.Context, device_id: str, what: str, body: dict[str, Any], *, as_json: bool) -> None:
+def wish(context: typer.Context, device_id: str, what: str, body: dict[str, Any], *, as_json: bool) -> None:
+    """Send a wish, and print what is wished of the device then."""
     wishes = client_of(context).post(f"{_path(device_id)}/{what}", body)
     show(wishes, as_json=as_json, draw=lambda shown: print_wishes({"wishes": shown}))
 

@@ -20,19 +20,17 @@ from fleet.protocol.errors import InvalidMessage, NotFound
 from fleet.protocol.heads import read_sealed
 from fleet.protocol.noised import NoisedWindow
 from fleet.protocol.records import SealedWindow
-from fleet.protocol.topics import Up
 from fleet.protocol.window_table import Bundle, WindowTable, check_windows
 from fleet.protocol.windows import is_misdated
+from hub.store.rows import DeadLetter, RawRecord
 from hub.store.telemetry_rows import NoisedKey
 from hub.telemetry.letters import letter
 from hub.telemetry.noised import SentNoised, noised_sums
-from hub.store.rows import DeadLetter, RawRecord
 
 log = logging.getLogger(__name__)
 
 MAX_NUMBERS = 2**20
 """Most counts of one step, of all windows together: some 100 MB of memory, whatever devices send."""
-MAX_DEAD_LETTER_BYTES = 4096
 
 Reference = Callable[[str, int], tuple[str, ReferenceProfile]]
 """Returns the bundle digest and reference profile of a version; raises `NotFound`."""
@@ -55,17 +53,17 @@ class Reading(NamedTuple):
 
     Attributes:
         position: The last of them.
-        noised: Noised windows, by version and day.
         received_at_s: When it was received.
         counted: By bundle.
+        noised: Noised windows, by version and day.
         letters: What does not count.
         misdated: How many windows ended when no believable clock would say so.
     """
 
     position: int
-    noised: dict[NoisedKey, NoisedSum]
     received_at_s: float
     counted: list[Counted]
+    noised: dict[NoisedKey, NoisedSum]
     letters: list[DeadLetter]
     misdated: int
 
@@ -91,9 +89,9 @@ class WindowReader:
 
         Raises:
             MusterError: A reference profile could not be read just now.
-        noised: dict[tuple[str, int], list[SentNoised]] = {}
         """
         sent: dict[tuple[str, int], list[_Sent]] = {}
+        noised: dict[tuple[str, int], list[SentNoised]] = {}
         letters: list[DeadLetter] = []
         numbers = 0
         last = records[0]

@@ -184,7 +184,7 @@ def test_what_is_wrong_with_a_window_is_a_dead_letter_and_the_rest_counts(store:
     assert {letter.device_id for letter in letters} == {"cam-2"}
     assert sorted(letter.cause.code for letter in letters) == ["invalid_message"] * 5 + ["not_found"]
     assert [row.device_id for row in store.totals()] == ["cam-1", "cam-3"]
-    assert telemetry.progress == (2, 6, 0)
+    assert telemetry.progress == (2, 6, 0, 0)
 
 
 def test_counts_that_are_damaged_are_a_dead_letter(store: Store) -> None:
