@@ -15,8 +15,8 @@ from typing import Protocol
 from hub.store.protocols.alerts import AlertStore
 from hub.store.protocols.devices import DeviceStore, DiagnosticsStore, WishStore
 from hub.store.protocols.drift import DriftStore
-from hub.store.protocols.quality import QualityStore
 from hub.store.protocols.noised import NoisedStore
+from hub.store.protocols.quality import QualityStore
 from hub.store.protocols.quarantines import QuarantineStore
 from hub.store.protocols.records import DeadLetterStore, MeasurementStore, RecordStore, ShadowStore
 from hub.store.protocols.registry import RegistryStore
@@ -35,9 +35,9 @@ __all__ = [
     "DiagnosticsStore",
     "DriftStore",
     "MeasurementStore",
+    "NoisedStore",
     "QualityStore",
     "QuarantineStore",
-    "NoisedStore",
     "RecordStore",
     "RegistryStore",
     "RolloutStore",
@@ -70,10 +70,10 @@ class Store(
     RollupStore,
     DriftStore,
     TelemetryStore,
+    NoisedStore,
     QualityStore,
     TagStore,
     SampleStore,
-    NoisedStore,
     Protocol,
 ):
     """All of it, as the hub opens it."""

@@ -11,8 +11,8 @@ from hub.store.sqlite.devices import SqliteDevices
 from hub.store.sqlite.diagnostics import SqliteDiagnostics
 from hub.store.sqlite.drift import SqliteDrift
 from hub.store.sqlite.measurements import SqliteMeasurements
-from hub.store.sqlite.quality import SqliteQuality
 from hub.store.sqlite.noised import SqliteNoised
+from hub.store.sqlite.quality import SqliteQuality
 from hub.store.sqlite.quarantines import SqliteQuarantines
 from hub.store.sqlite.records import SqliteRecords
 from hub.store.sqlite.registry import SqliteRegistry
@@ -46,9 +46,9 @@ class SqliteStore(
     SqliteRollups,
     SqliteDrift,
     SqliteTelemetry,
+    SqliteNoised,
     SqliteQuality,
     SqliteTags,
-    SqliteNoised,
     SqliteSamples,
 ):
     """Implements `hub.store.protocols.Store` on one SQLite file.
