@@ -75,9 +75,9 @@ class Reception:
         why = contradiction(window)
         if why is not None:
             raise InvalidMessage(f"The window cannot be true: {why}.")
-
         if self._outbox.is_noised:
             window.profile = whole(window.profile, reference)
+
         def keep() -> None:
             self._outbox.put_once(window_id, window)
             self._on_window()

@@ -84,9 +84,9 @@ class SealedWindow(msgspec.Struct, tag="window"):
         profile: Counts by feature, see `fleet.drift.profile`; older agents send them so.
         counts: The same as it travels and is kept, see `fleet.drift.encoding`; nothing of it is checked.
         labels: What else is to say of labels; left out where it is nothing, and by older agents.
-    """
         memory: Memory that the agent had to itself when the window ended, see `fleet.protocol.memory`; a
             reading for each window that is in this one. Left out if it cannot be read, and by older agents.
+    """
 
     started_at_s: UnixTime
     ended_at_s: UnixTime
@@ -102,13 +102,13 @@ class SealedWindow(msgspec.Struct, tag="window"):
     profile: dict[Text, FeatureCounts] = msgspec.field(default_factory=dict)
     counts: bytes | msgspec.UnsetType = msgspec.UNSET
     labels: Labels | msgspec.UnsetType = msgspec.UNSET
-
     memory: MemoryCounts | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def memory_counts(self) -> MemoryCounts:
         """What is said of memory."""
         return {} if self.memory is msgspec.UNSET else self.memory
+
     @property
     def label_counts(self) -> Labels:
         """What is said of labels."""

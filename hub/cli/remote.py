@@ -128,10 +128,10 @@ def print_wishes(device: dict[str, Any]) -> None:
     reason = f": {held['reason']}" if held and held["reason"] else ""
     told = f"held by {held['by']} since {since}{reason}" if held else "not held by the hub"
     console.out(f"updates:   {told}", highlight=False)
-
     epsilon = wishes["count_noise_epsilon"]
     noise = "as the device is set" if epsilon is None else f"ε = {epsilon:g} at most"
     console.out(f"noise:     {noise}", highlight=False)
+
 
 def _path(device_id: str) -> str:
     return f"/devices/{checked_name(device_id, 'device id')}"  # or it would not be one step of the path
