@@ -11,6 +11,7 @@ import msgspec
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
+from fleet.protocol.noised import NoisedWindow
 from fleet.protocol.records import SealedWindow, ShadowReport
 from fleet.rollout.state import Happening
 
@@ -136,10 +137,12 @@ class EvidenceObserved(msgspec.Struct, frozen=True):
     Attributes:
         windows: With the devices that they are from.
         shadows: Likewise reports of the version in the shadow of the active one.
+        noised: Likewise windows whose counts have noise: they are no evidence, and it is said that they came.
     """
 
     windows: tuple[tuple[str, SealedWindow], ...] = ()
     shadows: tuple[tuple[str, ShadowReport], ...] = ()
+    noised: tuple[tuple[str, NoisedWindow], ...] = ()
 
 
 class WasAway(msgspec.Struct, frozen=True):

@@ -119,6 +119,7 @@ class Arm(msgspec.Struct, frozen=True, omit_defaults=True):
         unusable: How many contradicted themselves and were not.
         tallies: One for each of the gate's metrics, in the plan's order.
         strata: The same of each class of devices, by its name; empty if there are no classes, and in a class.
+        noised: How many have noise on their counts and are no evidence, see `fleet.privacy`.
     """
 
     devices: int
@@ -126,6 +127,7 @@ class Arm(msgspec.Struct, frozen=True, omit_defaults=True):
     unusable: int
     tallies: tuple[Tally, ...]
     strata: dict[str, Arm] = {}
+    noised: int = 0
 
     @classmethod
     def empty(cls, metrics: int) -> Arm:
@@ -148,6 +150,7 @@ class Arm(msgspec.Struct, frozen=True, omit_defaults=True):
             self.unusable + other.unusable,
             tuple(a.plus(b) for a, b in zip(self.tallies, other.tallies, strict=True)),
             strata,
+            self.noised + other.noised,
         )
 
 

@@ -154,6 +154,8 @@ def judge(
 
     def say(outcome: Outcome, sentence: str, metrics: tuple[MetricVerdict, ...]) -> Verdict:
         text = f"{outcome.value}: {sentence}"
+        if outcome is Outcome.INCONCLUSIVE:
+            text += sentences.noised(stages[-1])
         return Verdict(outcome, number, text, metrics, plan.gate.error_budget, parts(plan))
 
     if not all(_is_possible(arm) for evidence in stages for arm in (evidence.canary, evidence.control)):

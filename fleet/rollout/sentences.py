@@ -86,6 +86,13 @@ def shortage(gate: MetricGate) -> str:
     return f"each side needs {gate.minimum_samples:,}"
 
 
+def noised(evidence: Evidence) -> str:
+    """Return that windows have noise on their counts, and so are no evidence; nothing if none have."""
+    sides = (("canaries", evidence.canary.noised), ("controls", evidence.control.noised))
+    told = " and ".join(f"{number:,} of the {side}" for side, number in sides if number)
+    return f"; telemetry windows with noise on their counts are no evidence: {told}" if told else ""
+
+
 def _title(gate: MetricGate) -> str:
     match gate.metric:
         case Metric.SLOW:

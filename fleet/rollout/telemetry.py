@@ -24,6 +24,7 @@ import msgspec
 from fleet.protocol.assignment import CLOCK_TOLERANCE_S
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import InvalidMessage
+from fleet.protocol.noised import NoisedWindow
 from fleet.protocol.records import SealedWindow, opened
 from fleet.protocol.shadow import contradiction
 from fleet.rollout.columns import Deployment
@@ -58,6 +59,7 @@ def take_windows(draft: Draft, event: EvidenceObserved) -> None:
         if why is not None:
             ignored.setdefault(device_id, []).append(why)
     _add_shadows(draft, event, canaries)
+    _add_noised(draft, event, canaries, controls)
     if canaries or controls:
         metrics = len(draft.rollout.plan.gate.metrics)
         new = Evidence(gathered(canaries, metrics), gathered(controls, metrics))
@@ -86,7 +88,23 @@ def _add_shadows(draft: Draft, event: EvidenceObserved, arms: dict[str, Arm]) ->
             arms[name] = (arms.get(name) or Arm.empty(len(metrics))).plus(shadowed(report, metrics))
 
 
-def _is_canary(draft: Draft, deployment: Deployment, window: SealedWindow) -> bool:
+def _add_noised(
+    draft: Draft, event: EvidenceObserved, canaries: dict[str, Arm], controls: dict[str, Arm]
+) -> None:
+    """Count windows with noise on their counts, which are no evidence, so that a verdict can say so."""
+    for device_id, window in event.noised:
+        index = draft.editing.members.place(device_id)
+        if index is None or window.model != draft.rollout.model:
+            continue
+        deployment = draft.deployment(index)
+        is_canary = _is_canary(draft, deployment, window)
+        if is_canary or _is_control(draft, deployment, window):
+            arms, name = canaries if is_canary else controls, draft.rollout.strata[deployment.stratum]
+            arm = arms.get(name) or Arm.empty(len(draft.rollout.plan.gate.metrics))
+            arms[name] = msgspec.structs.replace(arm, noised=arm.noised + 1)
+
+
+def _is_canary(draft: Draft, deployment: Deployment, window: SealedWindow | NoisedWindow) -> bool:
     return (
         window.manifest_sha256 == draft.rollout.manifest_sha256
         and deployment.attempt.ordered_s is not None
@@ -96,7 +114,7 @@ def _is_canary(draft: Draft, deployment: Deployment, window: SealedWindow) -> bo
     )
 
 
-def _is_control(draft: Draft, deployment: Deployment, window: SealedWindow) -> bool:
+def _is_control(draft: Draft, deployment: Deployment, window: SealedWindow | NoisedWindow) -> bool:
     return (
         window.manifest_sha256 != draft.rollout.manifest_sha256
         and deployment.attempt.ordered_s is None

@@ -8,6 +8,7 @@ from contextlib import suppress
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.heads import read_sealed
+from fleet.protocol.noised import NoisedWindow
 from fleet.protocol.records import DeploymentReport, SealedWindow, ShadowReport
 from fleet.rollout.events import DeploymentReported, DeploymentsReported, Event, EvidenceObserved
 from fleet.rollout.removals import is_removed, open_removals
@@ -21,11 +22,14 @@ def events_of(records: Sequence[RawRecord]) -> list[Event]:
     reports: list[DeploymentReported] = []
     windows: list[tuple[str, SealedWindow]] = []
     shadows: list[tuple[str, ShadowReport]] = []
+    noised: list[tuple[str, NoisedWindow]] = []
     for record in records:
         with suppress(InvalidMessage):  # the telemetry pass makes it a dead letter
             body = read_sealed(record.data)
             if isinstance(body, SealedWindow):
                 windows.append((record.device_id, body))
+            elif isinstance(body, NoisedWindow):
+                noised.append((record.device_id, body))
             elif isinstance(body, ShadowReport):
                 shadows.append((record.device_id, body))
             elif isinstance(body, DeploymentReport):
@@ -39,8 +43,8 @@ def events_of(records: Sequence[RawRecord]) -> list[Event]:
                     )
                 )
     events: list[Event] = [DeploymentsReported(tuple(reports))] if reports else []
-    if windows or shadows:
-        events.append(EvidenceObserved(tuple(windows), tuple(shadows)))
+    if windows or shadows or noised:
+        events.append(EvidenceObserved(tuple(windows), tuple(shadows), tuple(noised)))
     return events
 
 
