@@ -24,12 +24,36 @@ class RolloutIn(Schema):
     variant_policy: VariantPolicy | None = Field(default=None, description="In place of the plan's.")
 
 
-class RollbackIn(Schema):
-    """Bring every device that runs a newer version of a model back to an older one."""
+class RetreatIn(Schema):
+    """Devices that run a newer version of a model, and an older one to bring them back to."""
 
     model: Name
-    to: Annotated[int, Field(ge=1, le=2**53)]
+    to: Annotated[int, Field(ge=1, le=2**53)] | None = Field(
+        default=None, description="Null for the newest released one below what they should run."
+    )
+    target: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(
+        default=None, description="Only devices that this target means."
+    )
+
+
+class RollbackIn(RetreatIn):
+    """Bring devices that run a newer version of a model back to an older one."""
+
     reason: str = ""
+    devices_per_minute: float | None = Field(
+        default=None, description="Most orders in a minute; null for all."
+    )
+
+
+class RetreatOut(Schema):
+    """What a rollback would do. ``leaves`` says how many of the devices should run each version now."""
+
+    model: str
+    to: int
+    devices: int
+    leaves: dict[str, int]
+    puts_aside: list[int]
+    sentence: str
 
 
 class PromoteIn(Schema):
@@ -45,28 +69,51 @@ class AbortIn(ActionIn):
 
 
 class DeploymentOut(Schema):
-    """One device's part in a rollout."""
+    """One device's part in a rollout.
+
+    ``ordered_at_s`` is null while it waits for its order; ``due_at_s`` is when its time runs out, or when it
+    may be tried again.
+    """
 
     device_id: str
     stage: int
     previous_version: int | None
-    state: str | None
+    state: str
+    since_at_s: float
+    ordered_at_s: float | None
+    due_at_s: float | None
+    tries: int
     cause: CauseOut | None
     restore_state: str | None
     restore_cause: CauseOut | None
 
 
 class StageOut(Schema):
-    """One stage of a rollout."""
+    """One stage of a rollout.
 
+    ``waiting`` devices have no order yet, ``open`` ones have not ended, ``heard`` ones sent telemetry that
+    counts. ``approval`` says whether the stage asks for a second person.
+    """
+
+    name: str
     devices: int
+    waiting: int
     succeeded: int
+    open: int
     failed: int
+    heard: int
     verdict: str | None
+    approval: bool
+    approved_by: str | None
+    started_at_s: float | None
+    bake_started_at_s: float | None
+    ended_at_s: float | None
+    minimum_bake_s: float
+    maximum_bake_s: float
 
 
 class RolloutOut(Schema):
-    """A rollout."""
+    """A rollout. ``decisions`` is what its ``ETag`` holds; ``revision`` rises with every change."""
 
     number: int
     model: str
@@ -78,16 +125,70 @@ class RolloutOut(Schema):
     cause: CauseOut | None
     verdict: str | None
     pause_reason: str
+    awaits_approval_since_s: float | None
     revision: int
+    decisions: int
+    devices: int
     created_at_s: float
+    ended_at_s: float | None
     counts: dict[str, int]
+    open_restores: int
+
+
+class ApprovalOut(Schema):
+    """That a second person let a stage begin."""
+
+    stage: int
+    by: str
+    reason: str
+    at_s: float
+
+
+class MetricVerdictOut(Schema):
+    """What the gate says of one metric, and its e-values of harm and of safety."""
+
+    metric: str
+    outcome: str
+    sentence: str
+    harm: float
+    safety: float
+    needed: float
 
 
 class RolloutDetailOut(RolloutOut):
-    """A rollout with every device's part."""
+    """A rollout with its plan and the gate's latest verdict, metric by metric.
+
+    ``movers`` created and started it and promoted stages: they cannot approve of one.
+    """
 
     plan: dict[str, Any]
-    deployments: list[DeploymentOut]
+    movers: list[str]
+    approvals: list[ApprovalOut]
+    metrics: list[MetricVerdictOut]
+
+
+class ExampleOut(Schema):
+    """A device, and what is to be said of it alone."""
+
+    device_id: str
+    detail: str
+
+
+class GroupOut(Schema):
+    """Devices that share a reason; the first few are named."""
+
+    reason: str
+    code: str
+    devices: int
+    said: str
+    examples: list[ExampleOut]
+
+
+class ChoiceOut(Schema):
+    """A command that an operator can give, and what it does."""
+
+    command: str
+    effect: str
 
 
 class ShadowPairOut(Schema):
@@ -124,3 +225,25 @@ class HistoryOut(Schema):
     at_s: float
     kind: str
     text: str
+
+
+class ExplanationOut(Schema):
+    """Why a rollout is where it is.
+
+    Of the first ``looked_at`` of the devices ``under_way`` it is known whether they are offline, held or in
+    quarantine; the others are told by their state alone.
+    """
+
+    number: int
+    status: str
+    why: str
+    since_s: float
+    verdict: str
+    goes_on: list[str]
+    held_up_by: list[GroupOut]
+    not_following: list[GroupOut]
+    looked_at: int
+    under_way: int
+    overrides: list[HistoryOut]
+    choices: list[ChoiceOut]
+    decisions: int

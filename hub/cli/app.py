@@ -19,6 +19,7 @@ from hub.cli import (
     models,
     privacy,
     remote,
+    rollout_back,
     rollouts,
     samples,
     tags,
@@ -50,12 +51,12 @@ devices.app.command("lift-quarantine")(remote.lift_quarantine)
 devices.app.command("tag", context_settings=tags.TAG_SETTINGS)(tags.tag)
 devices.app.command("timeline")(timeline.timeline)
 devices.app.command("diagnose")(remote.diagnose)
-app.add_typer(rollouts.app, name="rollout")
 devices.app.command("count-noise")(privacy.count_noise)
+app.add_typer(rollouts.app, name="rollout")
 app.add_typer(samples.app, name="samples")
 app.add_typer(fleet.app, name="fleet")
 app.add_typer(alerts.app, name="alerts")
-app.command("rollback")(rollouts.rollback)
+app.command("rollback")(rollout_back.rollback)
 app.command("simulate")(simulate)
 app.command("demo")(demo)
 

@@ -115,9 +115,20 @@ class Client:
         given = {key: value for key, value in parameters.items() if value is not None}
         return self._json("GET", path, params=given)
 
-    def post(self, path: str, body: Any = None) -> Any:
-        """Return the JSON answer to a POST; raises like `get`."""
-        return self._json("POST", path, json=body if body is not None else {})
+    def post(self, path: str, body: Any = None, *, decisions: int | None = None) -> Any:
+        """Return the JSON answer to a POST.
+
+        Args:
+            path: Below ``/api/v1``.
+            body: JSON.
+            decisions: How many a rollout must still have, see `hub.api.preconditions`; None for any.
+
+        Raises:
+            Outdated: It has others.
+            MusterError: Like `get`.
+        """
+        headers = {} if decisions is None else {"If-Match": f'"{decisions}"'}
+        return self._json("POST", path, json=body if body is not None else {}, headers=headers)
 
     def upload(self, path: str, file: Path) -> Any:
         """PUT a file's bytes, streamed; raises like `get`."""

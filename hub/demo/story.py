@@ -106,7 +106,8 @@ class Story:
         _expect(cause["code"] == "gate_failed", f"the cause is {cause['code']}, not the gate's verdict")
         await self._all_run(2)
         touched = {row["device_id"] for row in await self._totals() if row["version"] == 3}
-        canaries = {part["device_id"] for part in rollout["deployments"] if part["stage"] == 1}
+        parts = (await self._stage.ask(f"/rollouts/{number}/devices", stage=1))["items"]
+        canaries = {part["device_id"] for part in parts}
         _expect(touched == canaries, f"version 3 answered on {sorted(touched)}, beyond the canary")
         self._say(f"version 3 answered on {', '.join(sorted(touched))} alone, which is back on version 2")
 

@@ -12,11 +12,13 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
+import msgspec
+
 from fleet.protocol.assignment import VariantPolicy
-from fleet.protocol.errors import Conflict, InvalidPlan, MusterError
+from fleet.protocol.errors import Conflict, MusterError
 from fleet.protocol.manifest import Manifest
 from fleet.rollout.events import DevicesJoined, Event, Start, Supersede, Ticked, WasAway
 from fleet.rollout.plan import Membership, Plan, rollback_plan
@@ -24,8 +26,10 @@ from fleet.rollout.preview import Preview
 from fleet.rollout.state import Kind, Rollout
 from hub.rollouts.drafting import Drafting
 from hub.rollouts.events import events_of, removals_of
+from hub.rollouts.meanwhile import check_current
 from hub.rollouts.members import joiners
 from hub.rollouts.preview import PreviewStore, preview_of
+from hub.rollouts.retreat import Retreat, retreat
 from hub.rollouts.stepping import Stepping
 from hub.store.protocols import RecordStore
 from hub.store.rows import RolloutRow, Superseded
@@ -82,6 +86,7 @@ class Rollouts:
         devices: Sequence[str] | None,
         seed: int,
         variant_policy: VariantPolicy | None = None,
+        by: str = "",
     ) -> RolloutRow:
         """Create a rollout; it moves nothing until it is started.
 
@@ -92,6 +97,7 @@ class Rollouts:
             devices: Whom to reach; None for every device.
             seed: Fixes the order in which devices are reached.
             variant_policy: In place of the plan's; None for that.
+            by: Who creates it.
 
         Raises:
             NotFound: There is no such version or device.
@@ -99,7 +105,7 @@ class Rollouts:
             InvalidPlan: The plan cannot be carried out with these devices, or there are none.
         """
         members, plan = self._drafting.drawn_up(plan, devices, variant_policy)
-        creation = self._drafting.update(model, version, plan, members, seed)
+        creation = self._drafting.update(model, version, plan, members, seed, by=by)
         return self._store.create_rollout(creation, self._clock())
 
     def preview(
@@ -140,32 +146,48 @@ class Rollouts:
             all_named=all_named,
         )
 
-    def roll_back(self, model: str, to: int, *, by: str, reason: str) -> RolloutRow:
+    def retreat(self, model: str, to: int | None, *, target: str | None = None) -> Retreat:
+        """Return what `roll_back` would do, before anything moves; args and errors are as there."""
+        return retreat(self._store, self._released, model, to, target)
+
+    def roll_back(
+        self,
+        model: str,
+        to: int | None,
+        *,
+        by: str,
+        reason: str,
+        target: str | None = None,
+        devices_per_minute: float | None = None,
+    ) -> RolloutRow:
         """Bring every device that should run a newer version of the model to an older one, at once.
 
         A rollout of the model that is under way is superseded: this is the emergency exit.
 
+        Args:
+            model: Name of the model.
+            to: A released version; None for what `hub.rollouts.retreat` finds.
+            by: Who.
+            reason: Why; may be empty.
+            target: Only devices that match; None for all.
+            devices_per_minute: Most orders in a minute; None for no limit.
+
         Raises:
             NotFound: There is no such version.
-            Conflict: It was not released.
+            Conflict: It was not released, or a rollout under way also has devices outside the target.
+            InvalidTarget: The target is refused.
             InvalidPlan: No device should run a newer one: this way, without a gate, leads back only.
         """
-        self._released(model, to)
-        why = f"rolled back to version {to}" + (f": {reason}" if reason else "")
         with self._lock:
-            in_the_way = [row for row in self._store.open_rollouts() if row.state.model == model]
+            meant = retreat(self._store, self._released, model, to, target)
+            why = f"rolled back to version {meant.to}" + (f": {reason}" if reason else "")
             superseded = [
                 Superseded(self._stepping.stepped(row.state, [Supersede(by=by, reason=why)])[0], row.state)
-                for row in in_the_way
+                for row in meant.in_the_way
             ]
-            members = [d for d, version in self._store.desired_versions(model).items() if version > to]
-            if not members:
-                raise InvalidPlan(
-                    f"No device runs a newer version of {model} than {to}: there is nothing to roll back.",
-                    remedy="To bring a newer version, create a rollout: it is judged by a gate.",
-                )
+            plan = msgspec.structs.replace(rollback_plan(), devices_per_minute=devices_per_minute)
             creation = self._drafting.creation(
-                model, to, kind=Kind.ROLLBACK, plan=rollback_plan(), devices=members, seed=0
+                model, meant.to, kind=Kind.ROLLBACK, plan=plan, devices=meant.devices, seed=0, by=by
             )
             row = self._store.begin_rollback(
                 lambda number: self._stepping.stepped(creation(number), [Start(by=by)]),
@@ -176,15 +198,23 @@ class Rollouts:
         self._on_orders()
         return row
 
-    def act(self, number: int, event: Event) -> RolloutRow:
+    def act(self, number: int, event: Event, *, decisions: Collection[int] | None = None) -> RolloutRow:
         """Carry out an operator's word.
+
+        Args:
+            number: Of the rollout.
+            event: The word.
+            decisions: See `hub.rollouts.meanwhile.check_current`; None to mean the rollout as it is now.
 
         Raises:
             NotFound: There is no such rollout.
+            Outdated: Others decided meanwhile.
+            NotPermitted: Who moved the rollout approves of a stage.
             Conflict: The rollout's status does not allow it, or another rollout of the model is under way.
         """
         with self._lock:
             row = self._store.rollout(number)
+            check_current(row.state, decisions)
             position = row.position
             if isinstance(event, Start):
                 # What was reported before the start is not about this rollout, and devices go back to what

@@ -15,13 +15,13 @@ pytestmark = pytest.mark.thorough
 def test_a_version_goes_out_is_replaced_in_stages_and_comes_back(fleet: Fleet) -> None:
     first = fleet.release(estimator="logistic", hyperparameters={"training_share": 0.3})
     rollout = fleet.wait_for_status(fleet.roll_out(first, "all"), "SUCCEEDED")
-    assert {part["state"] for part in rollout["deployments"]} == {"SUCCEEDED"}
+    assert {part["state"] for part in fleet.parts(rollout)} == {"SUCCEEDED"}
     fleet.wait_for_version(first)
 
     second = fleet.release(estimator="mlp")
     rollout = fleet.wait_for_status(fleet.roll_out(second, 1, "all"), "SUCCEEDED")
     assert [stage["verdict"] for stage in rollout["stages"]] == ["PASS", "PASS"]
-    assert [part["previous_version"] for part in rollout["deployments"]] == [first] * 3
+    assert [part["previous_version"] for part in fleet.parts(rollout)] == [first] * 3
     fleet.wait_for_version(second)
 
     fleet.hub.muster("rollback", MODEL, "--to", str(first), "--reason", "a test")
@@ -62,9 +62,9 @@ def test_a_first_version_that_fails_its_gate_is_removed_again(fleet: Fleet) -> N
     fleet.hub.client.post(f"/rollouts/{number}/start")
     rollout = fleet.wait_for_status(number, "ROLLED_BACK")
     assert rollout["cause"]["code"] == "gate_failed"
-    canaries = [part for part in rollout["deployments"] if part["stage"] == 1]
+    canaries = [part for part in fleet.parts(rollout) if part["stage"] == 1]
     assert [part["restore_state"] for part in canaries] == ["REMOVED"]
-    assert {part["state"] for part in rollout["deployments"] if part["stage"] == 2} == {"CANCELED"}
+    assert {part["state"] for part in fleet.parts(rollout) if part["stage"] == 2} == {"CANCELED"}
     fleet.wait_for_version(None)
 
 
@@ -80,6 +80,6 @@ def test_a_device_that_could_not_install_its_first_version_is_not_waited_for(fle
     device.start()
     rollout = fleet.wait_for_status(fleet.roll_out(first, "all"), "ROLLED_BACK")
     assert rollout["cause"]["code"] == "installs_failed"
-    part = next(part for part in rollout["deployments"] if part["device_id"] == "cam-0")
+    part = next(part for part in fleet.parts(rollout) if part["device_id"] == "cam-0")
     assert (part["state"], part["cause"]["code"], part["restore_state"]) == ("FAILED", "no_space", "REMOVED")
     fleet.wait_for_version(None)

@@ -50,7 +50,7 @@ def test_the_demos_models_are_delivered_served_and_swapped(fleet: Fleet, group: 
     fleet.start()
     for version in (first, second, first, second):
         rollout = fleet.wait_for_status(fleet.roll_out(version, "all"), "SUCCEEDED")
-        assert {part["state"] for part in rollout["deployments"]} == {"SUCCEEDED"}
+        assert {part["state"] for part in fleet.parts(rollout)} == {"SUCCEEDED"}
     fleet.wait_for_version(second)
     (camera,) = fleet.cameras.values()
     process = group.processes

@@ -42,7 +42,7 @@ def test_a_hub_that_is_killed_again_and_again_continues_the_rollout(fleet: Fleet
         fleet.hub.kill()
         fleet.hub.start()
     rollout = fleet.wait_for_status(number, "SUCCEEDED")
-    assert {part["state"] for part in rollout["deployments"]} == {"SUCCEEDED"}
+    assert {part["state"] for part in fleet.parts(rollout)} == {"SUCCEEDED"}
     fleet.wait_for_version(second)
 
     fleet.stop_cameras()

@@ -90,7 +90,8 @@ def test_the_dry_run_is_what_is_then_created_and_stores_nothing(
     assert json.loads(muster("rollout", "list", "--json")[0]) == before
     arguments = ("rollout", "create", MODEL, "1", "--plan", "plan.yaml", "--json")
     made = json.loads(muster(*arguments)[0])
-    staged = [{p["device_id"] for p in made["deployments"] if p["stage"] == n} for n in (1, 2, 3)]
+    parts = json.loads(muster("rollout", "devices", str(made["number"]), "--json")[0])
+    staged = [{p["device_id"] for p in parts if p["stage"] == n} for n in (1, 2, 3)]
     assert [set(stage["named"]) for stage in told["stages"]] == staged
     assert {SITES[name] for name in staged[0]} == {"plan-lyon", "plan-oslo"}
     assert {SITES[name] for name in staged[1]} == {"plan-oslo"}

@@ -96,6 +96,10 @@ class Fleet:
         answer: dict[str, Any] = self.hub.client.get(f"/rollouts/{number}")
         return answer
 
+    def parts(self, rollout: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the devices of a rollout with their parts."""
+        return list(self.hub.client.pages(f"/rollouts/{rollout['number']}/devices"))
+
     def wait_for_status(self, number: int, status: str) -> dict[str, Any]:
         """Wait until a rollout has a status."""
         eventually(

@@ -74,6 +74,10 @@ class RolloutStore(Protocol):
         """Return a rollout; raises `NotFound`."""
         ...
 
+    def rollout_summary(self, number: int) -> SummaryRow:
+        """Return a rollout without its devices; raises `NotFound`."""
+        ...
+
     def rollouts(
         self, *, model: str | None = None, before: int | None = None, limit: int = 100
     ) -> list[SummaryRow]:
@@ -92,6 +96,10 @@ class RolloutStore(Protocol):
 
     def rollout_counts(self) -> dict[Status, int]:
         """Return how many rollouts there are by status; a status of none is left out."""
+        ...
+
+    def count_awaiting_approval(self) -> int:
+        """Return how many rollouts have a stage that waits for approval."""
         ...
 
     def newest_rollouts(self) -> list[RolloutHead]:

@@ -89,14 +89,14 @@ class SqliteRollouts(Part):
     def rollout(self, number: int) -> RolloutRow:
         """Return a rollout; raises `NotFound`."""
         with self._database.snapshot() as connection:
-            found = connection.execute(_SELECT + " WHERE number = ?", [number]).fetchone()
-            if found is None:
-                raise NotFound(
-                    f"There is no rollout {number}.", remedy="`muster rollout list` shows those there are."
-                )
-            row = _summary(found)
+            row = _found(connection, number)
             state = whole(row.state, self._devices(connection, row.state))
         return RolloutRow(state=state, position=row.position, created_at_s=row.created_at_s)
+
+    def rollout_summary(self, number: int) -> SummaryRow:
+        """Return a rollout without its devices; raises `NotFound`."""
+        with self._database.reading() as connection:
+            return _found(connection, number)
 
     def rollouts(
         self, *, model: str | None = None, before: int | None = None, limit: int = 100
@@ -123,6 +123,14 @@ class SqliteRollouts(Part):
         """Return how many rollouts there are by status."""
         rows = self._database.rows("SELECT status, count(*) AS number FROM rollouts GROUP BY status")
         return {Status(row["status"]): row["number"] for row in rows}
+
+    def count_awaiting_approval(self) -> int:
+        """Return how many rollouts have a stage that waits for approval."""
+        rows = self._database.rows(
+            "SELECT count(*) AS number FROM rollouts"
+            " WHERE is_open AND json_extract(state, '$.awaits_since_s') IS NOT NULL"
+        )
+        return int(rows[0]["number"])
 
     def newest_rollouts(self) -> list[RolloutHead]:
         """Return the newest rollout of each model that was started, by model."""
@@ -169,6 +177,15 @@ def _one_under_way(model: str) -> Generator[None]:
             f"Another rollout of {model} is under way.",
             remedy="Wait until it ends, or abort it with `muster rollout abort`.",
         ) from error
+
+
+def _found(connection: sqlite3.Connection, number: int) -> SummaryRow:
+    row = connection.execute(_SELECT + " WHERE number = ?", [number]).fetchone()
+    if row is None:
+        raise NotFound(
+            f"There is no rollout {number}.", remedy="`muster rollout list` shows those there are."
+        )
+    return _summary(row)
 
 
 def _next_number(db: sqlite_utils.Database) -> int:

@@ -1,0 +1,97 @@
+"""How commands show rollouts: a table of stages, why they are where they are, and what was decided."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from fleet.rollout.state import FINAL
+from hub.cli.output import console, show, utc
+
+ENDED = frozenset(status.value for status in FINAL)
+
+Number = Annotated[int, typer.Argument(min=1, help="The rollout's number.")]
+
+
+def print_rollout(rollout: dict[str, Any], *, as_json: bool) -> None:
+    """Show a rollout."""
+    show(rollout, as_json=as_json, draw=lambda shown: console.print(stages_table(shown)))
+
+
+def print_status(rollout: dict[str, Any]) -> None:
+    """Show a rollout with its decisions, numbered, and what is told of its shadow."""
+    console.print(stages_table(rollout))
+    if rollout["shadow"] is not None:
+        console.print(_shadow_line(rollout["shadow"]))
+    for number, line in enumerate(rollout["history"], start=1):
+        console.print(f"  {number:>3}  {utc(line['at_s'])}  {escape(line['text'])}")
+
+
+def stages_table(rollout: dict[str, Any]) -> Table:
+    """Return the stages of a rollout."""
+    name = f"rollout {rollout['number']}: {rollout['model']} version {rollout['version']}"
+    table = Table(
+        title=escape(f"{name} {rollout['status']}"),
+        title_justify="left",
+        caption=escape("; ".join(filter(None, _captions(rollout)))) or None,
+        caption_justify="left",
+    )
+    for heading in ("stage", "devices", "succeeded", "failed", "open", "verdict"):
+        table.add_column(heading)
+    for number, stage in enumerate(rollout["stages"], start=1):
+        marker = "→ " if number == rollout["stage"] and rollout["status"] not in ENDED else "  "
+        table.add_row(
+            escape(f"{marker}{number} {stage['name']}".rstrip()),
+            f"{stage['devices']:,}",
+            f"{stage['succeeded']:,}",
+            f"{stage['failed']:,}",
+            f"{stage['open']:,}",
+            _verdict(rollout, number, stage),
+        )
+    return table
+
+
+def span(duration_s: float) -> str:
+    """Return a duration in the unit that suits it."""
+    for unit_s, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if duration_s >= 2 * unit_s:
+            return f"{duration_s / unit_s:.1f} {name}"
+    return f"{duration_s:.0f} s"
+
+
+def devices(number: int) -> str:
+    """Return how many devices these are."""
+    return f"{number:,} device{'s' * (number != 1)}"
+
+
+def _verdict(rollout: dict[str, Any], number: int, stage: dict[str, Any]) -> str:
+    if stage["verdict"]:
+        told: str = stage["verdict"]
+        return told
+    waits = rollout["awaits_approval_since_s"] is not None and number == rollout["stage"] + 1
+    return "waits for approval" if waits else "–"
+
+
+def _shadow_line(shadow: dict[str, Any]) -> str:
+    """Say how the version did in the shadow of the one that answers."""
+    told = f"  shadow: {shadow['disagreed']} of {shadow['compared']} samples disagree"
+    if shadow["disagreed_share"] is not None:
+        told += f" ({shadow['disagreed_share']:.1%})"
+    told += f" on {shadow['devices']} device(s)"
+    failed = shadow["errors"] + shadow["not_finite"]
+    return told + (f"; {failed} request(s) failed" if failed else "")
+
+
+def _captions(rollout: dict[str, Any]) -> tuple[str | None, ...]:
+    """Return why the rollout is where it is."""
+    cause = rollout["cause"]["detail"] if rollout["cause"] else None
+    waits = None
+    if rollout["awaits_approval_since_s"] is not None:
+        number = rollout["number"]
+        waits = f"stage {rollout['stage'] + 1} waits for `muster rollout approve {number}` by a second person"
+    if rollout["status"] == "PAUSED":
+        return (f"paused: {rollout['pause_reason']} Resume, promote or abort it.", waits)
+    return (waits, cause or rollout["verdict"])
