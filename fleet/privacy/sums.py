@@ -33,7 +33,7 @@ MEAN_SUPREMUM = math.sqrt(math.pi / 2.0) * math.log(2.0)
 """Of the absolute value of a Brownian bridge."""
 CLEAR = 3.0
 """A number that is less than so many standard deviations of its noise is as good as nothing."""
-_MOST_SUMMED = float(2**62)
+_MOST_SUMMED = float(2**61)
 
 
 class NoisedSum(msgspec.Struct, frozen=True):

@@ -89,3 +89,19 @@ def test_who_took_a_bundle_is_remembered(store: Store, wishing: Wishing) -> None
     with pytest.raises(NotFound):
         wishing.diagnostics("old", "d-1", by="ana")
     assert store.actions("old") == []
+
+
+def test_noise_is_wished_only_of_devices_that_can_put_it_on_their_counts(
+    store: Store, wishing: Wishing, sent: list[bool]
+) -> None:
+    with pytest.raises(Conflict, match="no noise"):
+        wishing.set_count_noise("new", 1.0, by="ana")
+    capabilities = msgspec.structs.replace(CAPABILITIES, obeys_wishes=True, noises_counts=True)
+    say(store, "new", 70.0, hello=greeting(capabilities))
+    assert not sent
+    assert wishing.set_count_noise("new", 0.5, by="ana").count_noise == 500
+    assert store.desired("new").wishes == Wishes(count_noise=500)
+    assert store.actions("new")[0].text == "Noise on counts: ε = 0.5."
+    assert wishing.set_count_noise("new", None, by="bo").count_noise is None
+    assert store.desired("new").wishes == Wishes()
+    assert len(sent) == 2
