@@ -35,6 +35,7 @@ CODES = {state: code for code, state in enumerate(STATES)}
 QUEUED = CODES[DeploymentState.QUEUED]
 SUCCEEDED = CODES[DeploymentState.SUCCEEDED]
 REMOVED = CODES[DeploymentState.REMOVED]
+CANCELED = CODES[DeploymentState.CANCELED]
 NOT_BACK = 255
 NO_VERSION = -1
 

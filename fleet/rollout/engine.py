@@ -16,6 +16,7 @@ Supersede          ends       ends       ends         ends            Conflict
 DeploymentReport.  -          taken      taken        taken           -
 Deployments…       -          taken      taken        taken           -
 DevicesJoined      taken      taken      taken        -               -
+DevicesTaken       -          taken      taken        -               -
 EvidenceObserved   -          taken      taken        -               -
 WasAway            -          forgives   forgives     forgives        -
 Ticked             -          rules      rules        rules           -
@@ -35,7 +36,8 @@ import msgspec
 import numpy as np
 
 from fleet.protocol.errors import Cause, Conflict, InvalidPlan
-from fleet.rollout import absence, approval, attempts, joining, rules, telemetry
+from fleet.rollout import absence, approval, attempts, joining, rules, telemetry, yielding
+from fleet.rollout.claims import named
 from fleet.rollout.deployments import Deployments
 from fleet.rollout.draft import Draft
 from fleet.rollout.events import (
@@ -45,6 +47,7 @@ from fleet.rollout.events import (
     DeploymentReported,
     DeploymentsReported,
     DevicesJoined,
+    DevicesTaken,
     Event,
     EvidenceObserved,
     Pause,
@@ -146,6 +149,8 @@ def step(rollout: Rollout, event: Event, now_s: float) -> tuple[Rollout, tuple[C
             attempts.take_reports(draft, event.reports)
         case DevicesJoined():
             joining.take_in(draft, event)
+        case DevicesTaken():
+            yielding.give_up(draft, event)
         case EvidenceObserved():
             telemetry.take_windows(draft, event)
         case WasAway():
@@ -220,19 +225,26 @@ def _cast(
 def _start(draft: Draft, event: Start) -> None:
     _require(draft, "started", Status.CREATED)
     if event.running is not None:
-        _recast(draft, event.running)
+        _recast(draft, event.running, event.left)
     draft.change(status=Status.RUNNING)
     approval.note_mover(draft, event.by)
-    draft.decide(Happening.STARTED, f"Started by {event.by}.")
+    others = ", ".join(str(number) for number in sorted(set(event.left.values())))
+    without = f" Without {named(event.left)}: rollout {others} has them." if event.left else ""
+    draft.decide(Happening.STARTED, f"Started by {event.by}.{without}")
 
 
-def _recast(draft: Draft, running: Mapping[str, int | None]) -> None:
-    """Put the devices into stages anew, by what they run now; a stage's named cohort stays who it was."""
+def _recast(draft: Draft, running: Mapping[str, int | None], left: Collection[str]) -> None:
+    """Put the devices into stages anew, by what they run now, without those that another rollout has.
+
+    A stage's named cohort stays who it was.
+    """
     rollout = draft.rollout
     devices: dict[str, int | None] = {}
     strata: dict[str, str] = {}
     cohorts: dict[int, set[str]] = {number: set() for number in range(len(rollout.plan.stages))}
     for part in rollout.deployments:
+        if part.device_id in left:
+            continue
         devices[part.device_id] = running.get(part.device_id)
         strata[part.device_id] = rollout.strata[part.stratum]
         cohorts[part.stage].add(part.device_id)

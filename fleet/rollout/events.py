@@ -23,10 +23,12 @@ class Start(msgspec.Struct, frozen=True):
         by: Who.
         running: For each device of the rollout the version that it should run now, None for none: what it
             goes back to. None to leave what was true when the rollout was created.
+        left: Devices that stay with another rollout, and its number: this one starts without them.
     """
 
     by: str
     running: dict[str, int | None] | None = None
+    left: dict[str, int] = {}
 
 
 class Pause(msgspec.Struct, frozen=True):
@@ -131,6 +133,20 @@ class DevicesJoined(msgspec.Struct, frozen=True):
     devices: tuple[Joiner, ...]
 
 
+class DevicesTaken(msgspec.Struct, frozen=True):
+    """Another rollout of the model takes devices that this one has not ordered, see `fleet.rollout.yielding`.
+
+    Attributes:
+        device_ids: The devices.
+        rollout: Number of the other one.
+        priority: Of the other one.
+    """
+
+    device_ids: tuple[str, ...]
+    rollout: int
+    priority: int
+
+
 class EvidenceObserved(msgspec.Struct, frozen=True):
     """Telemetry arrived; each window and each report is given exactly once.
 
@@ -173,6 +189,7 @@ Event = (
     | DeploymentReported
     | DeploymentsReported
     | DevicesJoined
+    | DevicesTaken
     | EvidenceObserved
     | WasAway
     | Ticked

@@ -1,98 +1,14 @@
-"""What is refused of a plan for the devices that there are: too few, or another rollout has them.
+"""What is refused of a plan for the devices that there are; which of them other rollouts have: `claims`.
 
-Pure: the hub reads who matches and what other rollouts hold, and asks here.
+Pure: the hub reads who matches, and asks here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from fleet.protocol.errors import InvalidPlan
 from fleet.rollout.plan import MOST_HELD_BACK, JudgedBy, Membership, Plan
-
-_NAMED = 5
-
-
-class Claim(NamedTuple):
-    """That a rollout which has not ended reaches a device.
-
-    Attributes:
-        device_id: The device.
-        rollout: Number of the rollout.
-        priority: Of its plan.
-        is_ordered: Whether the device was sent its order already.
-    """
-
-    device_id: str
-    rollout: int
-    priority: int
-    is_ordered: bool
-
-
-class Settlement(NamedTuple):
-    """Which of two rollouts has a device that both reach.
-
-    Attributes:
-        taken: Devices that the new one takes, and from which rollout.
-        left: Devices that stay with the rollout they are in.
-    """
-
-    taken: dict[str, int]
-    left: dict[str, int]
-
-
-def keeps(claim: Claim, priority: int) -> bool:
-    """Whether a device stays with the rollout it is in, when one of another priority reaches it too."""
-    return claim.priority >= priority or claim.is_ordered
-
-
-def settle_claims(members: Collection[str], priority: int, claims: Iterable[Claim]) -> Settlement:
-    """Decide about the devices of a new rollout that others of the model have.
-
-    A higher priority takes what the lower has not ordered; what is ordered stays, and a lower priority takes
-    nothing. Between equals nothing could decide.
-
-    Args:
-        members: Devices of the new rollout; a set, for speed.
-        priority: Of its plan.
-        claims: Of the rollouts of the same model that have not ended, one for each device.
-
-    Raises:
-        InvalidPlan: Another rollout of the same priority reaches some of the devices.
-    """
-    taken: dict[str, int] = {}
-    left: dict[str, int] = {}
-    equal: list[Claim] = []
-    for claim in claims:
-        if claim.device_id not in members:
-            continue
-        if claim.priority == priority:
-            equal.append(claim)
-        elif keeps(claim, priority):
-            left[claim.device_id] = claim.rollout
-        else:
-            taken[claim.device_id] = claim.rollout
-    if equal:
-        others = ", ".join(str(number) for number in sorted({claim.rollout for claim in equal}))
-        names = ", ".join(claim.device_id for claim in equal[:_NAMED])
-        more = f" and {len(equal) - _NAMED:,} more" if len(equal) > _NAMED else ""
-        raise InvalidPlan(
-            f"priority: rollout {others} of the same priority {priority} reaches {names}{more} too.",
-            remedy="Wait until it ends, abort it, choose other devices, or another priority.",
-            field="priority",
-        )
-    return Settlement(taken, left)
-
-
-def check_obeyed(plan: Plan) -> None:
-    """Refuse what can be written and is not carried out yet: to ignore it would be to fail open.
-
-    Raises:
-        InvalidPlan: The plan asks for a priority, though one rollout of a model is under way at a time.
-    """
-    if plan.priority != 0:
-        raise InvalidPlan("priority: it is not carried out yet.", field="priority")
 
 
 def check_members(plan: Plan, device_count: int) -> None:

@@ -12,6 +12,8 @@ ended in place of the gate pauses no more.
 While RUNNING only, orders that wait are released as fast as the plan allows, and:
 
 4. The gate says ERROR: pause.
+   A stage that lost all its devices to rollouts of a higher priority proves nothing: pause too, unless
+   nobody is left after it either.
 5. A stage bakes from the moment its last deployment has ended. It ends when the gate says PASS and it has
    baked for ``minimum_bake_s``, and ``minimum_devices`` of it run the version; then the next one begins.
 6. After ``maximum_bake_s`` without PASS: pause, or roll back if the plan says so.
@@ -36,8 +38,10 @@ import numpy as np
 from fleet.protocol.errors import Cause
 from fleet.rollout import approval, attempts, orders
 from fleet.rollout.columns import (
+    CANCELED,
     NO_VERSION,
     NOT_BACK,
+    QUEUED,
     REMOVED,
     SUCCEEDED,
     Attempt,
@@ -45,7 +49,7 @@ from fleet.rollout.columns import (
     Mask,
     Rows,
 )
-from fleet.rollout.deployments import Test
+from fleet.rollout.deployments import Test, has_failed
 from fleet.rollout.draft import Draft
 from fleet.rollout.evidence import Evidence
 from fleet.rollout.gates import Outcome, Verdict, judge
@@ -75,8 +79,8 @@ def begin_stage(draft: Draft) -> None:
     """Send the version to the next stage's cohort, as fast as the plan allows."""
     rollout = draft.rollout
     number = rollout.stage_index + 1
-    size = sum(draft.editing.tally[number])
-    end = sum(sum(counts) for counts in draft.editing.tally[: number + 1])
+    size = _size(draft, number)
+    end = sum(_size(draft, earlier) for earlier in range(number + 1))
     stage = StageProgress(
         size=size,
         started_s=draft.now_s,
@@ -99,13 +103,20 @@ def begin_stage(draft: Draft) -> None:
     )
 
 
+def _size(draft: Draft, stage: int) -> int:
+    """Count a stage's devices, without those that another rollout took."""
+    counts = draft.editing.tally[stage]
+    return sum(counts) - counts[1 + CANCELED]
+
+
 def _controls(draft: Draft, stage: int) -> int:
     """Count the devices that are reached after a stage and run another version."""
-    return len(
-        draft.editing.where(
-            lambda rows: np.asarray((rows["stage"] > stage) & (rows["previous_version"] != NO_VERSION))
-        )
-    )
+
+    def compared(rows: Rows) -> Mask:
+        is_later = (rows["stage"] > stage) & (rows["state"] == QUEUED)
+        return np.asarray(is_later & (rows["previous_version"] != NO_VERSION))
+
+    return len(draft.editing.where(compared))
 
 
 def end_stage(draft: Draft, *, overridden: bool) -> None:
@@ -201,6 +212,9 @@ def _try_to_end_stage(draft: Draft) -> None:
         return
     if draft.stage.open > 0:
         return
+    if draft.stage.size == 0:
+        _pass_over(draft, number)
+        return
     started_s = draft.stage.bake_started_s
     if started_s is None:
         started_s = draft.now_s
@@ -213,6 +227,16 @@ def _try_to_end_stage(draft: Draft) -> None:
     elif baked_s >= bounds.maximum_bake_s:
         said = f"Stage {number + 1}, after {bounds.maximum_bake_s:g} s: {verdict.sentence}.{missing}"
         _give_up_waiting(draft, said)
+
+
+def _pass_over(draft: Draft, number: int) -> None:
+    """Go on after a stage that lost all its devices, if that brings the version to nobody unproven."""
+    text = f"Stage {number + 1}: rollouts of a higher priority took all its devices."
+    if any(_size(draft, later) for later in range(number + 1, len(draft.rollout.plan.stages))):
+        pause(draft, f"{text} It proves nothing to those that follow.")
+    else:
+        draft.decide(Happening.STAGE_PASSED, text)
+        end_stage(draft, overridden=False)
 
 
 def _missing(draft: Draft, number: int) -> str:
@@ -244,10 +268,14 @@ def _try_to_succeed(draft: Draft) -> None:
     if rollout.open_restores > 0 or any(stage.open > 0 for stage in rollout.stages):
         return
     failed = sum(stage.failed for stage in rollout.stages)
+    if not any(stage.size for stage in rollout.stages):
+        taken = Cause(CauseCode.SUPERSEDED.value, "Rollouts of a higher priority took all its devices.")
+        _end(draft, Status.ABORTED, taken)
+        return
     cause: Cause | None = None
     status = Status.SUCCEEDED
     if failed:
-        names = _named(draft, lambda rows: np.asarray(rows["state"] != SUCCEEDED), lambda d: d.attempt)
+        names = _named(draft, has_failed, lambda d: d.attempt)
         text = f"{failed:,} of {len(rollout.deployments):,} devices did not follow: {names}."
         if any(stage_fails(draft, number) for number in range(len(rollout.stages))):
             status, cause = Status.FAILED, Cause(CauseCode.INSTALLS_FAILED.value, text)

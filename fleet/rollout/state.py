@@ -81,6 +81,7 @@ class CauseCode(StrEnum):
     CANCELED = "canceled"
     UNEXPLAINED = "unexplained"
     WITHIN_TOLERANCE = "failures_within_tolerance"
+    SUPERSEDED = "superseded"
 
 
 class Happening(StrEnum):
@@ -96,6 +97,7 @@ class Happening(StrEnum):
     RESUMED = "resumed"
     DEPLOYMENT_FAILED = "deployment_failed"
     TELEMETRY_IGNORED = "telemetry_ignored"
+    DEVICES_TAKEN = "devices_taken"
     ROLLING_BACK = "rolling_back"
     ENDED = "ended"
 

@@ -118,6 +118,7 @@ def _is_control(draft: Draft, deployment: Deployment, window: SealedWindow | Noi
     return (
         window.manifest_sha256 != draft.rollout.manifest_sha256
         and deployment.attempt.ordered_s is None
+        and deployment.attempt.state is DeploymentState.QUEUED  # or another rollout took it
         and deployment.previous_version is not None
         and draft.stage.started_s - CLOCK_TOLERANCE_S <= window.ended_at_s <= draft.now_s + CLOCK_TOLERANCE_S
     )

@@ -11,7 +11,7 @@ from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.manifest import Manifest
 from fleet.rollout import engine
 from fleet.rollout.plan import Plan, default_plan
-from fleet.rollout.plan_fit import check_obeyed, check_sizes
+from fleet.rollout.plan_fit import check_sizes
 from fleet.rollout.state import Kind, Rollout
 from hub.query.devices import SearchStore
 from hub.rollouts.members import check_attributes, members_of, stage_cohorts, strata_of
@@ -56,7 +56,6 @@ class Drafting:
         """
         members = members_of(self._store, plan, devices)
         plan = plan or default_plan(len(members))
-        check_obeyed(plan)
         check_attributes(self._store, plan, self._group_by)
         if variant_policy is not None:
             plan = msgspec.structs.replace(plan, variant_policy=variant_policy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from fleet.cohorts import OF_DEVICES, grouping
 from fleet.protocol.errors import InvalidPlan, InvalidTarget
@@ -12,7 +13,12 @@ from fleet.rollout.plan_fit import check_members
 from fleet.rollout.state import Rollout
 from fleet.targets.parser import parse_target
 from hub.query.devices import Search, SearchStore, check_names
+from hub.store.protocols import ClaimStore
 from hub.store.rows import DeviceRow
+
+
+class JoinerStore(SearchStore, ClaimStore, Protocol):
+    """What it takes to know who joins."""
 
 
 def members_of(store: SearchStore, plan: Plan | None, devices: Sequence[str] | None) -> list[DeviceRow]:
@@ -89,8 +95,8 @@ def strata_of(members: Iterable[DeviceRow], plan: Plan, group_by: Iterable[str])
     return {row.device_id: _stratum(names, row) for row in members}
 
 
-def joiners(store: SearchStore, rollout: Rollout, group_by: Iterable[str]) -> tuple[Joiner, ...]:
-    """Return the devices that have come to match a rollout's target since it was drawn up.
+def joiners(store: JoinerStore, rollout: Rollout, group_by: Iterable[str]) -> tuple[Joiner, ...]:
+    """Return the devices that have come to match a rollout's target, and that no other one has.
 
     Args:
         store: Knows the devices.
@@ -104,6 +110,8 @@ def joiners(store: SearchStore, rollout: Rollout, group_by: Iterable[str]) -> tu
     new = [
         row for row in members_of(store, plan, None) if rollout.deployments.of_device(row.device_id) is None
     ]
+    elsewhere = store.claimed_by(rollout.model, [row.device_id for row in new])
+    new = [row for row in new if row.device_id not in elsewhere]
     if not new:
         return ()
     running, strata = store.desired_versions(rollout.model), strata_of(new, plan, group_by)

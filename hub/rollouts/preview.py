@@ -11,12 +11,13 @@ from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.manifest import Manifest
 from fleet.protocol.messages import Capabilities
+from fleet.rollout.claims import keeps, priority_of
 from fleet.rollout.obstacles import Candidate
-from fleet.rollout.plan_fit import Claim, keeps
 from fleet.rollout.preview import Preview, preview
 from fleet.rollout.state import Kind, Rollout
 from fleet.variants import Offer, offer
 from hub.query.devices import SearchStore
+from hub.rollouts.claims import claims_on
 from hub.store.protocols import MeasurementStore, QuarantineStore, RolloutStore, WishStore
 from hub.store.rows import DeviceRow
 
@@ -53,8 +54,8 @@ def preview_of(
     quarantined = {row.device_id for row in store.quarantines()}
     kept = {
         claim.device_id: claim.rollout
-        for claim in _claims(store, rollout.model)
-        if keeps(claim, rollout.plan.priority)
+        for claim in claims_on(store, rollout.model)
+        if keeps(claim, priority_of(rollout))
     }
     candidates = {
         row.device_id: Candidate(
@@ -95,16 +96,6 @@ def typical_install_s(store: RolloutStore, model: str) -> float | None:
             if len(taken_s) >= PAST_INSTALLS:
                 return median(taken_s)
     return median(taken_s) if taken_s else None
-
-
-def _claims(store: RolloutStore, model: str) -> Iterable[Claim]:
-    for row in store.open_rollouts():
-        if row.state.model != model:
-            continue
-        for part in row.state.deployments:
-            if not part.has_ended:
-                is_ordered = part.attempt.ordered_s is not None
-                yield Claim(part.device_id, row.state.number, row.state.plan.priority, is_ordered)
 
 
 def _offers(

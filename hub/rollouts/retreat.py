@@ -15,6 +15,7 @@ import msgspec
 
 from fleet.protocol.errors import Conflict, InvalidPlan, NotFound
 from fleet.protocol.manifest import Manifest
+from fleet.rollout.claims import claims_of
 from hub.query.devices import Search, SearchStore
 from hub.store.protocols import RolloutStore
 from hub.store.rows import RolloutRow
@@ -117,7 +118,7 @@ def _within(rollouts: Iterable[RolloutRow], meant: set[str]) -> Iterable[Rollout
         Conflict: One has others besides.
     """
     for row in rollouts:
-        held = [part.device_id for part in row.state.deployments]
+        held = [claim.device_id for claim in claims_of(row.state)]
         outside = sum(device_id not in meant for device_id in held)
         if outside == len(held):
             continue

@@ -24,6 +24,7 @@ from fleet.rollout.events import DevicesJoined, Event, Start, Supersede, Ticked,
 from fleet.rollout.plan import Membership, Plan, rollback_plan
 from fleet.rollout.preview import Preview
 from fleet.rollout.state import Kind, Rollout
+from hub.rollouts.claims import check_claims, start
 from hub.rollouts.drafting import Drafting
 from hub.rollouts.events import events_of, removals_of
 from hub.rollouts.meanwhile import check_current
@@ -31,7 +32,7 @@ from hub.rollouts.members import joiners
 from hub.rollouts.preview import PreviewStore, preview_of
 from hub.rollouts.retreat import Retreat, retreat
 from hub.rollouts.stepping import Stepping
-from hub.store.protocols import RecordStore
+from hub.store.protocols import ClaimStore, RecordStore
 from hub.store.rows import RolloutRow, Superseded
 from hub.tracing import span
 
@@ -42,7 +43,7 @@ JOIN_LOOK_S = 30.0
 """How often devices are looked for that came to match a rollout: it reads all that the target means."""
 
 
-class RolloutShellStore(PreviewStore, RecordStore, Protocol):
+class RolloutShellStore(PreviewStore, ClaimStore, RecordStore, Protocol):
     """What rollouts need of the store."""
 
 
@@ -106,7 +107,13 @@ class Rollouts:
         """
         members, plan = self._drafting.drawn_up(plan, devices, variant_policy)
         creation = self._drafting.update(model, version, plan, members, seed, by=by)
-        return self._store.create_rollout(creation, self._clock())
+
+        def build(number: int) -> Rollout:
+            rollout = creation(number)
+            check_claims(self._store, rollout)
+            return rollout
+
+        return self._store.create_rollout(build, self._clock())
 
     def preview(
         self,
@@ -210,18 +217,24 @@ class Rollouts:
             NotFound: There is no such rollout.
             Outdated: Others decided meanwhile.
             NotPermitted: Who moved the rollout approves of a stage.
-            Conflict: The rollout's status does not allow it, or another rollout of the model is under way.
+            Conflict: The rollout's status does not allow it, or it would start and its version was revoked
+                or others of its priority have some of its devices.
+            InvalidPlan: It would start, and without the devices that others have its plan fits no more.
         """
         with self._lock:
             row = self._store.rollout(number)
             check_current(row.state, decisions)
-            position = row.position
             if isinstance(event, Start):
-                # What was reported before the start is not about this rollout, and devices go back to what
-                # they should run now, not to what they ran when it was created.
-                position = self._store.last_position()
-                event = Start(event.by, dict(self._store.desired_versions(row.state.model)))
-            return self._stepping.apply(row, [event], position)
+                return self._start(row, event.by)
+            return self._stepping.apply(row, [event], row.position)
+
+    def _start(self, row: RolloutRow, by: str) -> RolloutRow:
+        self._released(row.state.model, row.state.version)
+        steps = start(self._store, self._stepping, row, by)
+        self._store.apply_steps(steps)
+        if any(step.changes for step in steps):
+            self._on_orders()
+        return RolloutRow(steps[-1].state, steps[-1].position, row.created_at_s)
 
     def excuse(self, duration_s: float, *, since_s: float) -> None:
         """Tell every rollout under way that the hub was away.

@@ -12,7 +12,7 @@ from fleet.protocol.manifest import Manifest
 from fleet.rollout import engine
 from fleet.rollout.events import Assign, DeploymentReported, DeploymentsReported, Event
 from fleet.rollout.state import Rollout
-from hub.store.rows import OrderChange, RolloutRow
+from hub.store.rows import OrderChange, RolloutRow, RolloutStep
 from hub.variants import Offers, OfferStore
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,11 @@ class Stepping:
         if changes:
             self._on_orders()
         return RolloutRow(state=state, position=position, created_at_s=row.created_at_s)
+
+    def step_of(self, row: RolloutRow, events: Iterable[Event], position: int) -> RolloutStep:
+        """Return the step through the events, to be stored together with others."""
+        state, changes = self.stepped(row.state, events)
+        return RolloutStep(state, row.state, position, tuple(changes))
 
     def stepped(self, state: Rollout, events: Iterable[Event]) -> tuple[Rollout, list[OrderChange]]:
         """Return the state after the events, and the orders that follow."""

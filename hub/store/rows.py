@@ -283,6 +283,15 @@ class RolloutHead(msgspec.Struct, frozen=True):
     revision: int
 
 
+class RolloutStep(msgspec.Struct, frozen=True):
+    """A step of a rollout as it is stored: before and after, how far it has read, and the orders."""
+
+    state: Rollout
+    previous: Rollout
+    position: int
+    changes: tuple[OrderChange, ...] = ()
+
+
 class Superseded(msgspec.Struct, frozen=True):
     """A rollout that a rollback puts aside: its last state, and the one before."""
 

@@ -21,11 +21,11 @@ from fleet.protocol.messages import ModelState, StateReport
 from fleet.protocol.records import DeploymentReport, TelemetryWindow
 from fleet.rollout.events import Start, Supersede
 from fleet.rollout.plan import Gate, Metric, MetricGate, Plan, Stage
-from fleet.rollout.state import Absence, Rollout, Status
+from fleet.rollout.state import Absence, Status
 from hub.heartbeat import Heartbeat
 from hub.rollouts.absence import excuse_absence
 from hub.rollouts.shell import Rollouts
-from hub.store.rows import IncomingRecord, OrderChange
+from hub.store.rows import IncomingRecord, RolloutStep
 from hub.store.sqlite import SqliteStore
 from tests.support.agent_bundles import MODEL, Bundle, build
 from tests.support.stores import add_device, incoming, say
@@ -60,14 +60,12 @@ class DyingStore(SqliteStore):
         self._at, self._after_commit = at, after_commit
         self.writes = 0
 
-    def apply_step(
-        self, state: Rollout, *, previous: Rollout, position: int, changes: Sequence[OrderChange]
-    ) -> None:
-        """Store a step, and perhaps die."""
+    def apply_steps(self, steps: Sequence[RolloutStep]) -> None:
+        """Store steps, and perhaps die."""
         dies = self.writes == self._at
         self.writes += 1
         if not dies or self._after_commit:
-            super().apply_step(state, previous=previous, position=position, changes=changes)
+            super().apply_steps(steps)
         if dies:
             raise Died
 
@@ -214,8 +212,8 @@ def test_a_rollback_reaches_every_device_of_the_rollout_that_it_supersedes(tmp_p
         scenario.run()
         back = scenario.rollouts.roll_back(MODEL, 1, by="ana", reason="a test")
         assert {part.device_id for part in back.state.deployments} == set(DEVICES)
-        forth = scenario.rollouts.create(MODEL, 2, plan=PLAN, devices=None, seed=0)
         scenario.rollouts.act(back.state.number, Supersede(by="ana", reason="make room"))
+        forth = scenario.rollouts.create(MODEL, 2, plan=PLAN, devices=None, seed=0)
         scenario.rollouts.act(forth.state.number, Start(by="ana"))
         again = scenario.rollouts.roll_back(MODEL, 1, by="ana", reason="a test")
         assert scenario.store.rollout(forth.state.number).state.status is Status.ABORTED

@@ -49,16 +49,16 @@ def _everything(store: SqliteStore) -> dict[str, Any]:
 
 
 def _stop_after(store: SqliteStore, instructions: int | None) -> None:
-    left = instructions
+    left, writer = instructions, store._database._writer.conn
 
     def is_time() -> int:
         nonlocal left
-        if left is None:
+        if left is None or not writer.in_transaction:  # what is asked as COMMIT returns comes too late
             return 0
         left -= 1
         return int(left == -1)
 
-    store._database._writer.conn.set_progress_handler(is_time, 1)
+    writer.set_progress_handler(is_time, 1)
 
 
 def _is_stopped(

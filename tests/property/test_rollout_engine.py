@@ -7,6 +7,7 @@ machine keeps for itself.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ from fleet.rollout.events import (
     DeploymentReported,
     DeploymentsReported,
     DevicesJoined,
+    DevicesTaken,
     Event,
     EvidenceObserved,
     Joiner,
@@ -38,7 +40,7 @@ from fleet.rollout.events import (
     Ticked,
 )
 from fleet.rollout.plan import Membership, OnInconclusive, Retries, rollback_plan
-from fleet.rollout.state import FINAL, HISTORY_KEPT, Happening, Kind, Rollout, Status
+from fleet.rollout.state import FINAL, HISTORY_KEPT, CauseCode, Happening, Kind, Rollout, Status
 from tests.support.rollouts import LABELS, NEW, OLD, plan, restored, stored, window
 
 STATES = st.sampled_from(DeploymentState)
@@ -79,6 +81,7 @@ class RolloutMachine(RuleBasedStateMachine):
         self.ends: dict[str, Attempt] = {}
         self.aborted_at: int | None = None
         self.superseded = False
+        self.taken: set[str] = set()
         self.latest_s = self.now_s
         self.first_order_s: float | None = None
         self.rollout: Rollout
@@ -202,6 +205,20 @@ class RolloutMachine(RuleBasedStateMachine):
         comes = takes and not known and version != 2
         assert len(self.rollout.deployments) == before + comes
 
+    @rule(numbers=st.sets(st.integers(0, 13), max_size=4) | st.just(frozenset(range(14))))
+    def lose_devices(self, numbers: Collection[int]) -> None:
+        before = {part.device_id: part.attempt for part in self.rollout.deployments}
+        takes = self.rollout.status in {Status.RUNNING, Status.PAUSED}
+        names = tuple(f"cam-{number}" for number in sorted(numbers))
+        self.apply(DevicesTaken(names, 9, 5))
+        for part in self.rollout.deployments:
+            if part.attempt.cause is not None and part.attempt.cause.code == CauseCode.SUPERSEDED:
+                self.taken.add(part.device_id)
+        lost = {d for d in names if takes and d in before and before[d].ordered_s is None}
+        lost = {d for d in lost if before[d].state is DeploymentState.QUEUED and before[d].cause is None}
+        assert lost <= self.taken
+        assert all(before[d].ordered_s is None for d in self.taken)
+
     @precondition(lambda self: self.open_orders())
     @rule()
     def all_obey(self) -> None:
@@ -252,7 +269,7 @@ class RolloutMachine(RuleBasedStateMachine):
                 deployment.stage <= self.rollout.stage_index,
             )
             assert begun or not ordered
-            if at_once and status is Status.RUNNING:
+            if at_once and status is Status.RUNNING and deployment.device_id not in self.taken:
                 assert ordered == begun
         kinds = [entry.kind for entry in self.rollout.history]
         assert self.rollout.decisions > HISTORY_KEPT or sum(ended) == kinds.count(
@@ -274,7 +291,11 @@ class RolloutMachine(RuleBasedStateMachine):
     @invariant()
     def counters_say_what_the_deployments_say(self) -> None:
         for number, stage in enumerate(self.rollout.stages):
-            cohort = [d.attempt for d in self.rollout.deployments if d.stage == number]
+            cohort = [
+                d.attempt
+                for d in self.rollout.deployments
+                if d.stage == number and d.device_id not in self.taken
+            ]
             assert stage.size == len(cohort)
             assert stage.open == sum(not attempt.state.is_terminal for attempt in cohort)
             good = {DeploymentState.SUCCEEDED, DeploymentState.CANCELED}
@@ -411,6 +432,9 @@ class RolloutMachine(RuleBasedStateMachine):
         for old, new in zip(before.stages, after.stages, strict=False):
             if old.ended_s is None and new.ended_s is not None and not isinstance(event, Promote):
                 assert new.open == 0
+                if new.size == 0:  # others took all of its devices, and of those behind it
+                    assert not any(count[0] for count in after.tally)
+                    continue
                 assert new.bake_started_s is not None
                 bake_s = after.plan.stages[before.stages.index(old)].minimum_bake_s
                 assert self.now_s >= new.bake_started_s + bake_s

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from hub.store.protocols.alerts import AlertStore
+from hub.store.protocols.claims import ClaimStore
 from hub.store.protocols.devices import DeviceStore, DiagnosticsStore, WishStore
 from hub.store.protocols.drift import DriftStore
 from hub.store.protocols.noised import NoisedStore
@@ -30,6 +31,7 @@ from hub.store.protocols.tokens import TokenStore
 
 __all__ = [
     "AlertStore",
+    "ClaimStore",
     "DeadLetterStore",
     "DeviceStore",
     "DiagnosticsStore",
@@ -67,6 +69,7 @@ class Store(
     ShadowStore,
     StateStore,
     RolloutStore,
+    ClaimStore,
     RollupStore,
     DriftStore,
     TelemetryStore,

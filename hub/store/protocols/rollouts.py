@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from fleet.rollout.state import HistoryEntry, Rollout, Status
-from hub.store.rows import OrderChange, RolloutHead, RolloutRow, SummaryRow, Superseded
+from hub.store.rows import OrderChange, RolloutHead, RolloutRow, RolloutStep, SummaryRow, Superseded
 
 
 class RolloutStore(Protocol):
@@ -20,7 +20,7 @@ class RolloutStore(Protocol):
             now_s: Unix time.
 
         Raises:
-            Conflict: It is under way already, and so is another rollout of the model.
+            Conflict: It is under way already, and another rollout of the model has one of its devices.
         """
         ...
 
@@ -44,8 +44,15 @@ class RolloutStore(Protocol):
             changes: The orders.
 
         Raises:
-            Conflict: The stored rollout no longer has the revision of ``previous``, or the step starts it
-                while another rollout of the model is under way.
+            Conflict: The stored rollout no longer has the revision of ``previous``, or another rollout of
+                the model has one of its devices.
+        """
+        ...
+
+    def apply_steps(self, steps: Sequence[RolloutStep]) -> None:
+        """Store steps of several rollouts, in this order, all or none; see `apply_step`.
+
+        A device that one of them gives up may belong to another after it.
         """
         ...
 
@@ -66,7 +73,7 @@ class RolloutStore(Protocol):
             now_s: Unix time.
 
         Raises:
-            Conflict: One of the rollouts was changed by someone else, or another one is under way.
+            Conflict: One of the rollouts was changed by someone else, or yet another one has a device.
         """
         ...
 
@@ -108,4 +115,8 @@ class RolloutStore(Protocol):
 
     def open_rollouts(self) -> list[RolloutRow]:
         """Return the rollouts that were started and have not ended."""
+        ...
+
+    def unstarted_rollouts(self, model: str) -> list[RolloutRow]:
+        """Return the rollouts of a model that were created and neither started nor ended."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hub.store.sqlite.alerts import SqliteAlerts
+from hub.store.sqlite.claims import SqliteClaims
 from hub.store.sqlite.database import Database
 from hub.store.sqlite.dead_letters import SqliteDeadLetters
 from hub.store.sqlite.devices import SqliteDevices
@@ -43,6 +44,7 @@ class SqliteStore(
     SqliteStates,
     SqliteStateQuestions,
     SqliteRollouts,
+    SqliteClaims,
     SqliteRollups,
     SqliteDrift,
     SqliteTelemetry,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -23,7 +22,8 @@ from fleet.rollout.state import (
     encode_summary,
     whole,
 )
-from hub.store.rows import OrderChange, RolloutHead, RolloutRow, SummaryRow, Superseded
+from hub.store.rows import OrderChange, RolloutHead, RolloutRow, RolloutStep, SummaryRow, Superseded
+from hub.store.sqlite.claims import change_claims
 from hub.store.sqlite.database import Database, Part
 from hub.store.sqlite.migrations import table
 from hub.store.sqlite.orders import change_orders
@@ -54,6 +54,7 @@ class SqliteRollouts(Part):
         with self._database.writing() as db:
             state = build(_next_number(db))
             _insert(db, state, position=0, now_s=now_s)
+            change_claims(db, [(None, state)])
         self._remember(state)
         return RolloutRow(state=state, position=0, created_at_s=now_s)
 
@@ -61,11 +62,19 @@ class SqliteRollouts(Part):
         self, state: Rollout, *, previous: Rollout, position: int, changes: Sequence[OrderChange]
     ) -> None:
         """Store a step, see `hub.store.protocols.RolloutStore.apply_step`."""
+        self.apply_steps([RolloutStep(state, previous, position, tuple(changes))])
+
+    def apply_steps(self, steps: Sequence[RolloutStep]) -> None:
+        """Store steps of several rollouts, see `hub.store.protocols.RolloutStore.apply_steps`."""
         with self._database.writing() as db:
-            _update(db, state, previous)
-            db.execute("UPDATE rollouts SET position = ? WHERE number = ?", [position, state.number])
-            change_orders(db, changes)
-        self._remember(state)
+            for step in steps:
+                _update(db, step.state, step.previous)
+                sql = "UPDATE rollouts SET position = ? WHERE number = ?"
+                db.execute(sql, [step.position, step.state.number])
+                change_orders(db, step.changes)
+            change_claims(db, [(step.previous, step.state) for step in steps])
+        for step in steps:
+            self._remember(step.state)
 
     def begin_rollback(
         self,
@@ -82,8 +91,10 @@ class SqliteRollouts(Part):
             state, changes = build(_next_number(db))
             _insert(db, state, position=position, now_s=now_s)
             change_orders(db, changes)
-        for changed in (*(aside.state for aside in superseded), state):
-            self._remember(changed)
+            changed = [(aside.previous, aside.state) for aside in superseded]
+            change_claims(db, [*changed, (None, state)])
+        for known in (*(aside.state for aside in superseded), state):
+            self._remember(known)
         return RolloutRow(state=state, position=position, created_at_s=now_s)
 
     def rollout(self, number: int) -> RolloutRow:
@@ -146,6 +157,14 @@ class SqliteRollouts(Part):
         found = self._database.rows("SELECT number FROM rollouts WHERE is_open ORDER BY number")
         return [self.rollout(row["number"]) for row in found]
 
+    def unstarted_rollouts(self, model: str) -> list[RolloutRow]:
+        """Return the rollouts of a model that were created and neither started nor ended."""
+        found = self._database.rows(
+            "SELECT number FROM rollouts WHERE model = ? AND status = ? ORDER BY number",
+            (model, Status.CREATED.value),
+        )
+        return [self.rollout(row["number"]) for row in found]
+
     def _remember(self, state: Rollout) -> None:
         """Keep the devices of a rollout as the file has them."""
         with self._known_lock:
@@ -167,18 +186,6 @@ class SqliteRollouts(Part):
         return deployments
 
 
-@contextmanager
-def _one_under_way(model: str) -> Generator[None]:
-    """Say in our words what the unique index ``one_open_rollout`` refused."""
-    try:
-        yield
-    except sqlite3.IntegrityError as error:
-        raise Conflict(
-            f"Another rollout of {model} is under way.",
-            remedy="Wait until it ends, or abort it with `muster rollout abort`.",
-        ) from error
-
-
 def _found(connection: sqlite3.Connection, number: int) -> SummaryRow:
     row = connection.execute(_SELECT + " WHERE number = ?", [number]).fetchone()
     if row is None:
@@ -194,19 +201,17 @@ def _next_number(db: sqlite_utils.Database) -> int:
 
 def _insert(db: sqlite_utils.Database, state: Rollout, *, position: int, now_s: float) -> None:
     columns = {"number": state.number, "created_at_s": now_s, "position": position, **_state_columns(state)}
-    with _one_under_way(state.model):
-        table(db, "rollouts").insert(columns)
+    table(db, "rollouts").insert(columns)
     write_devices(db, state, None)
     _add_decisions(db, state, 0)
 
 
 def _update(db: sqlite_utils.Database, state: Rollout, previous: Rollout) -> None:
-    with _one_under_way(state.model):
-        updated = db.execute(
-            "UPDATE rollouts SET model = ?, status = ?, is_open = ?, revision = ?, state = ?"
-            " WHERE number = ? AND revision = ?",
-            [*_state_columns(state).values(), state.number, previous.revision],
-        )
+    updated = db.execute(
+        "UPDATE rollouts SET model = ?, status = ?, is_open = ?, revision = ?, state = ?"
+        " WHERE number = ? AND revision = ?",
+        [*_state_columns(state).values(), state.number, previous.revision],
+    )
     if updated.rowcount != 1:
         raise Conflict(
             f"Rollout {state.number} was changed by someone else at the same time.",
