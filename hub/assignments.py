@@ -2,7 +2,8 @@
 
 The store raises a device's sequence number in the transaction that changes its desired state, so the
 desired state is its own outbox: whatever is lost, here or on the way, is sent again because the device has
-not accepted the number. One sequence number never stands for two contents.
+not accepted the number. One sequence number never stands for two contents. Assignments are read, signed and
+published many at a time: what takes long, above all the broker's acknowledgement, is waited for once.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from fleet.protocol.assignment import Assignment
@@ -21,6 +23,9 @@ from hub.store.rows import Desired
 from hub.trust.director import Director
 
 log = logging.getLogger(__name__)
+
+AT_ONCE = 256
+"""Assignments that are read, signed and published together."""
 
 Publish = Callable[[str, bytes], Awaitable[None]]
 
@@ -55,22 +60,31 @@ class AssignmentSender:
         self._resend_s = resend_s
         self._sent: dict[str, _Sent] = {}
 
-    async def send(self, device_id: str) -> None:
-        """Send the device its current assignment now.
+    async def send(self, device_ids: Iterable[str]) -> None:
+        """Send devices their current assignments now; a device that there is not is left out.
 
         Raises:
-            NotFound: There is no such device.
-            Unavailable: The broker does not take it; `send_due` tries again.
+            Unavailable: The broker does not take them all; `send_due` tries again.
+            StorageError: What they should run cannot be read.
         """
-        desired = await asyncio.to_thread(self._store.desired, device_id)
-        if desired.sequence == 0:
-            return
-        now_s = time.time()
-        sent = self._sent.get(device_id)
-        if sent is None or sent.sequence != desired.sequence or now_s - sent.issued_s > self._lifetime_s / 2:
-            sent = _Sent(desired.sequence, now_s, self._signed(device_id, desired, now_s))
-        self._sent[device_id] = sent._replace(sent_s=now_s)
-        await self._publish(down(device_id, Down.ASSIGNMENT), sent.message)
+        waiting = iter(device_ids)
+        while batch := list(islice(waiting, AT_ONCE)):
+            known = {device_id: self._sent[device_id] for device_id in batch if device_id in self._sent}
+            ready = await asyncio.to_thread(self._made, batch, known)
+            now_s = time.time()
+            self._sent |= {device_id: sent._replace(sent_s=now_s) for device_id, sent in ready.items()}
+            publishing = (
+                self._publish(down(device_id, Down.ASSIGNMENT), sent.message)
+                for device_id, sent in ready.items()
+            )
+            outcomes = await asyncio.gather(*publishing, return_exceptions=True)
+            failed = dict(zip(ready, outcomes, strict=True))
+            for device_id, error in failed.items():
+                if error is not None:
+                    self._sent[device_id] = ready[device_id]._replace(sent_s=0.0)
+            for error in failed.values():
+                if error is not None:
+                    raise error
 
     async def send_due(self) -> None:
         """Send connected devices every assignment that is new, or was not accepted for a while.
@@ -78,18 +92,41 @@ class AssignmentSender:
         A device that is away gets its assignment when it announces itself: one, not a queue of them.
         """
         behind = await asyncio.to_thread(self._store.behind)
-        for device_id, sequence in behind.items():
-            sent = self._sent.get(device_id)
-            if sent and sent.sequence == sequence and time.time() - sent.sent_s < self._resend_s:
-                continue
-            try:
-                await self.send(device_id)
-            except Unavailable:
-                return
-            except MusterError as error:
-                log.error("The assignment of %s was not sent: %s", device_id, error)
+        now_s = time.time()
+        due = [
+            device_id
+            for device_id, sequence in behind.items()
+            if (sent := self._sent.get(device_id)) is None
+            or sent.sequence != sequence
+            or now_s - sent.sent_s >= self._resend_s
+        ]
+        try:
+            await self.send(due)
+        except Unavailable:
+            return
         for device_id in self._sent.keys() - behind.keys():
             del self._sent[device_id]
+
+    def _made(self, device_ids: Iterable[str], known: Mapping[str, _Sent]) -> dict[str, _Sent]:
+        """Read and sign assignments, but for those that were signed lately."""
+        made: dict[str, _Sent] = {}
+        now_s = time.time()
+        for device_id, desired in self._store.desired_of(device_ids).items():
+            if desired.sequence == 0:
+                continue
+            sent = known.get(device_id)
+            if (
+                sent is None
+                or sent.sequence != desired.sequence
+                or now_s - sent.issued_s > self._lifetime_s / 2
+            ):
+                try:
+                    sent = _Sent(desired.sequence, now_s, self._signed(device_id, desired, now_s))
+                except MusterError as error:
+                    log.error("The assignment of %s was not sent: %s", device_id, error)
+                    continue
+            made[device_id] = sent
+        return made
 
     def _signed(self, device_id: str, desired: Desired, now_s: float) -> bytes:
         return self._director.sign(

@@ -39,7 +39,7 @@ FIRST_RETRY_S, GREATEST_RETRY_S = 0.1, 2.0
 
 Publish = Callable[[str, bytes], Awaitable[None]]
 Send = Callable[[Sequence[tuple[str, bytes]]], Awaitable[None]]
-Answer = Callable[[FetchRequest], FileAnswer]
+Answer = Callable[[Sequence[FetchRequest]], Sequence[FileAnswer]]
 Demand = Callable[[str, Want], None]
 
 
@@ -57,8 +57,9 @@ class Ingest:
         publish: Publishes a payload on a topic.
         send: Publishes payloads on topics without waiting for the broker.
         demand: Takes a device's demand for chunks.
-        answer: Answers a request for a file of the image repository.
-        on_behind: Called with a device id when the device has not accepted its current assignment.
+        answer: Answers requests for files of the image repository, in their order.
+        on_behind: Called with the devices that announced themselves and have not accepted their current
+            assignment.
         on_records: Called when new records were stored.
         on_written: Told how long a batch took to be stored, in seconds.
         take_sample: Keeps a captured sample, see `hub.samples.Samples.take`; raises what refuses it.
@@ -75,7 +76,7 @@ class Ingest:
         send: Send,
         demand: Demand,
         answer: Answer,
-        on_behind: Callable[[str], Coroutine[Any, Any, None]],
+        on_behind: Callable[[Sequence[str]], Coroutine[Any, Any, None]],
         on_records: Callable[[], None],
         on_written: Callable[[float], None],
         take_sample: Callable[[str, SampleMessage, float], None],
@@ -95,7 +96,6 @@ class Ingest:
         self._background = TaskSet()
         self._requests: dict[Up, Callable[[Request], Awaitable[None]]] = {
             Up.WANT: self._want,
-            Up.FETCH: self._fetch,
             Up.SAMPLE: self._sample,
         }
         self.floods = floods
@@ -121,11 +121,17 @@ class Ingest:
         if new:
             self._on_records()
         await self._send([*_acknowledgements(batch)])
+        fetches = []
         for request in batch.requests:
-            await self._hand_on(request)
-        if batch.devices:
-            for device_id in await asyncio.to_thread(self._behind, batch):
-                self._background.start(self._on_behind(device_id))
+            if request.channel is Up.FETCH:
+                fetches.append(request)
+            else:
+                await self._hand_on(request)
+        if fetches:
+            await self._fetch(fetches)
+        behind = await asyncio.to_thread(self._behind, batch)
+        if behind:
+            self._background.start(self._try_to(self._on_behind(behind)))
 
     async def _stored(self, batch: Batch) -> int:
         """Store a batch, however long it takes; return how many records were new."""
@@ -145,34 +151,48 @@ class Ingest:
 
     def _behind(self, batch: Batch) -> list[str]:
         """Return the devices that announced themselves and do not know their current assignment."""
-        behind = []
-        for device_id, said in batch.devices.items():
-            if said.hello is None:
-                continue
-            try:
-                if self._store.desired(device_id).sequence > said.hello.sequence:
-                    behind.append(device_id)
-            except NotFound as error:
-                log.warning("%s", error)
-        return behind
+        announced = {
+            id_: said.hello.sequence for id_, said in batch.devices.items() if said.hello is not None
+        }
+        if not announced:
+            return []
+        current = self._store.sequences(announced)
+        for device_id in announced.keys() - current.keys():
+            log.warning("There is no device %r that announced itself.", device_id)
+        return [device_id for device_id, sequence in current.items() if sequence > announced[device_id]]
 
     async def _hand_on(self, request: Request) -> None:
         try:
             await self._requests[request.channel](request)
         except (InvalidInput, NotFound) as error:
-            self.messages_refused += 1
-            # What a sample shows may be personal: of one that is refused, nothing is kept.
-            payload = b"" if request.channel is Up.SAMPLE else request.payload
-            letter = Batch(time.time()).letter(request.device_id, request.topic, payload, error)
-            await asyncio.to_thread(self._store.add_dead_letters, [letter], kept=self._dead_letters_kept)
+            await self._refuse(request, error)
+
+    async def _refuse(self, request: Request, error: InvalidInput | NotFound) -> None:
+        self.messages_refused += 1
+        # What a sample shows may be personal: of one that is refused, nothing is kept.
+        payload = b"" if request.channel is Up.SAMPLE else request.payload
+        letter = Batch(time.time()).letter(request.device_id, request.topic, payload, error)
+        await asyncio.to_thread(self._store.add_dead_letters, [letter], kept=self._dead_letters_kept)
 
     async def _want(self, request: Request) -> None:
         self._demand(request.device_id, messages.decode(request.payload, Want))
 
-    async def _fetch(self, request: Request) -> None:
-        answer = await asyncio.to_thread(self._answer, messages.decode(request.payload, FetchRequest))
-        topic = topics.down(request.device_id, Down.FILE)
-        self._background.start(self._publish_or_drop(topic, messages.encode(answer)))
+    async def _fetch(self, requests: Sequence[Request]) -> None:
+        """Answer requests for files, those of a batch together: a stage's devices ask for the same ones."""
+        asked: list[tuple[str, FetchRequest]] = []
+        for request in requests:
+            try:
+                asked.append((request.device_id, messages.decode(request.payload, FetchRequest)))
+            except InvalidInput as error:
+                await self._refuse(request, error)
+        try:
+            answers = await asyncio.to_thread(self._answer, [fetch for _, fetch in asked])
+        except StorageError as error:
+            log.error("%s The files have to be asked for again.", error)
+            return
+        for (device_id, _), answer in zip(asked, answers, strict=True):
+            topic = topics.down(device_id, Down.FILE)
+            self._background.start(self._publish_or_drop(topic, messages.encode(answer)))
 
     async def _sample(self, request: Request) -> None:
         message = messages.decode(request.payload, SampleMessage)
@@ -190,10 +210,13 @@ class Ingest:
 
     async def _publish_or_drop(self, topic: str, payload: bytes) -> None:
         """Publish what is asked for again by the device if it is lost."""
+        await self._try_to(self._publish(topic, payload))
+
+    async def _try_to(self, publish: Awaitable[None]) -> None:
         try:
-            await self._publish(topic, payload)
-        except Unavailable as error:
-            log.warning("Nothing was published on %s: %s", topic, error)
+            await publish
+        except (Unavailable, StorageError) as error:
+            log.warning("Something was not sent: %s", error)
 
 
 def _acknowledgements(batch: Batch) -> Iterator[tuple[str, bytes]]:

@@ -35,7 +35,7 @@ from hub.api.services import HubServices
 from hub.assignments import AssignmentSender
 from hub.broker.kept import KeptBroker
 from hub.delivery.blobs import BlobPublisher
-from hub.delivery.files import answer_fetch
+from hub.delivery.files import answer_fetches
 from hub.durable import write_durably
 from hub.floods import Floods
 from hub.health import FleetStates
@@ -149,7 +149,7 @@ class _Running:
             publish=self._mqtt.publish,
             send=self._mqtt.send,
             demand=self._publisher.want,
-            answer=lambda request: answer_fetch(request, home.repository),
+            answer=lambda requests: answer_fetches(requests, home.repository),
             on_behind=self._sender.send,
             on_records=self._records_came,
             on_written=self._instruments.ingest_write_s.observe,

@@ -7,7 +7,7 @@ variant that it ran then and need not fetch or measure anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from fleet.protocol.assignment import ModelOrder, VariantPolicy
@@ -46,6 +46,13 @@ class Offers:
         self._rollout = rollout
         self._policies: dict[int, VariantPolicy] = {}
         self._measured: dict[str, dict[str, Measurement]] = {}
+        self._capabilities: dict[str, Capabilities] = {}
+
+    def read(self, device_ids: Iterable[str]) -> None:
+        """Read at once what devices can run to which orders are about to be given."""
+        named = list(device_ids)
+        found = self._store.devices_named(named) if named else {}
+        self._capabilities = {device_id: row.capabilities for device_id, row in found.items()}
 
     def order(self, command: Assign, version: int) -> ModelOrder:
         """Return the order that carries out a command.
@@ -58,7 +65,9 @@ class Offers:
             VariantUnsupported: The device can run none of the version's variants, or not as it is asked to.
         """
         digest, manifest = self._released(self._rollout.model, version)
-        device = self._store.device(command.device_id).capabilities
+        device = self._capabilities.get(command.device_id)
+        if device is None:
+            device = self._store.device(command.device_id).capabilities
         if command.shadow_s > 0 and not device.obeys_wishes:  # it came with the same release
             raise VariantUnsupported(
                 f"The agent of {command.device_id} is of a release that knows no shadow.",

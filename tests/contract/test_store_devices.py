@@ -110,3 +110,17 @@ def test_devices_that_were_throttled_are_counted_while_they_are_connected(store:
     reported = store.device("cam-3").reported
     assert reported is not None
     assert reported.board == BoardWindow(1.0, 2.0, 6, 2)
+
+
+def test_many_devices_are_read_at_once_and_unknown_ones_left_out(store: Store) -> None:
+    names = ["cam-1", "cam-2", "cam-3"]
+    for name in names:
+        add_device(store, name)
+    _apply(store, OrderChange("cam-1", "letters", order(4, model="letters")))
+    _apply(store, OrderChange("cam-1", "digits", order(1)), OrderChange("cam-3", "digits", order(1)))
+    asked = ["cam-3", "nobody", "cam-1", "cam-2"]
+    assert store.devices_named(asked) == {name: store.device(name) for name in names}
+    assert store.desired_of(asked) == {name: store.desired(name) for name in names}
+    assert store.sequences(asked) == {name: store.desired(name).sequence for name in names}
+    assert [each.model for each in store.desired_of(asked)["cam-1"].orders] == ["digits", "letters"]
+    assert store.desired_of([]) == store.devices_named([]) == store.sequences([]) == {}

@@ -187,6 +187,7 @@ def test_a_rollout_orders_its_shadow_and_shows_what_came_of_it(device: RawDevice
     client = device.hub.client
     knows_shadows = msgspec.structs.replace(CAPABILITIES, obeys_wishes=True)
     device.say(Up.HELLO, messages.encode(Hello(messages.PROTOCOL_VERSION, 0, knows_shadows)))
+    assert device.is_still_heard()
     plan = {
         "stages": [{"devices": "all", "minimum_bake_s": 600, "maximum_bake_s": 600}],
         "gate": {"metrics": [{"metric": "label_errors", "margin": 0.1, "limit": 0.3}]},

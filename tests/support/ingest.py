@@ -143,9 +143,9 @@ def _digest(model: str, version: int) -> str:
     return DIGEST
 
 
-def _answer(_: FetchRequest) -> FileAnswer:
-    raise NotFound("There is no repository here.")
+def _answer(requests: Sequence[FetchRequest]) -> list[FileAnswer]:
+    return [FileAnswer(request.request_id, None) for request in requests]
 
 
-async def _ignore(_: str) -> None:
+async def _ignore(_: Sequence[str]) -> None:
     pass

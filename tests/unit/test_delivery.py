@@ -16,7 +16,7 @@ from fleet.protocol.errors import BrokerUnavailable
 from fleet.protocol.messages import FILE_PART_SIZE_BYTES, FetchRequest, Want
 from fleet.protocol.topics import chunk
 from hub.delivery.blobs import BlobPublisher
-from hub.delivery.files import answer_fetch
+from hub.delivery.files import answer_fetches
 from hub.delivery.queue import ChunkQueue
 from hub.store.blobs import BlobFolder
 from hub.trust.image_repository import ImageRepository
@@ -129,7 +129,7 @@ def test_a_file_is_answered_in_parts(repository: ImageRepository, tmp_path: Path
     stored = next((tmp_path / "repository" / "targets" / "digits").iterdir())
     path, collected = f"targets/digits/{stored.name}", b""
     while True:
-        answer = answer_fetch(FetchRequest(7, path, len(collected)), repository)
+        [answer] = answer_fetches([FetchRequest(7, path, len(collected))], repository)
         assert (answer.request_id, answer.size_bytes) == (7, len(large))
         assert len(answer.data) <= FILE_PART_SIZE_BYTES
         if not answer.data:
@@ -140,11 +140,11 @@ def test_a_file_is_answered_in_parts(repository: ImageRepository, tmp_path: Path
 
 @pytest.mark.parametrize("path", ["metadata/99.root.json", "../keys/root.pem", ""])
 def test_a_file_that_is_not_there_has_no_size(repository: ImageRepository, path: str) -> None:
-    answer = answer_fetch(FetchRequest(1, path, 0), repository)
+    [answer] = answer_fetches([FetchRequest(1, path, 0)], repository)
     assert (answer.size_bytes, answer.data) == (None, b"")
 
 
 def test_an_offset_beyond_the_end_gets_nothing(repository: ImageRepository) -> None:
-    answer = answer_fetch(FetchRequest(1, "metadata/1.root.json", 2**53), repository)
+    [answer] = answer_fetches([FetchRequest(1, "metadata/1.root.json", 2**53)], repository)
     assert answer.data == b""
     assert answer.size_bytes == len(repository.first_root())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hub.delivery.queue import MAX_REPEATS, MIN_TOKENS, REFILL_S, Chunk, ChunkQueue
+from hub.delivery.queue import MAX_REPEATS, MIN_TOKENS, QUIET_S, REFILL_S, Chunk, ChunkQueue
 
 A, B = "a" * 64, "b" * 64
 
@@ -49,11 +49,35 @@ def test_blobs_take_turns() -> None:
 
 
 def test_a_chunk_asked_for_after_it_was_sent_is_queued_again_behind_the_rest() -> None:
-    queue = ChunkQueue(gather_s=0.0)
+    queue = ChunkQueue(gather_s=1.0)
     queue.add("cam-1", A, ((0, 3),), chunks=3, now_s=0.0)
-    assert queue.next(0.0) == Chunk(A, 0)
-    queue.add("cam-2", A, ((0, 3),), chunks=3, now_s=0.0)
-    assert _drained(queue, 0.0) == [Chunk(A, 1), Chunk(A, 2), Chunk(A, 0)]
+    assert queue.next(1.0) == Chunk(A, 0)
+    queue.add("cam-2", A, ((0, 3),), chunks=3, now_s=1.0)
+    assert _drained(queue, 1.0) == [Chunk(A, 1), Chunk(A, 2)]
+    assert _drained(queue, 3.0) == [Chunk(A, 0)]
+
+
+def test_devices_that_come_one_after_the_other_gather_longer_each_time_until_it_was_quiet() -> None:
+    queue, now_s, waits = ChunkQueue(gather_s=1.0), 0.0, []
+    for number in range(6):
+        queue.add(f"cam-{number}", A, ((0, 2),), chunks=2, now_s=now_s)
+        wait_s = queue.due_in_s(now_s)
+        assert wait_s is not None
+        waits.append(wait_s)
+        now_s += wait_s
+        assert len(_drained(queue, now_s)) == 2
+    assert waits == [1.0, 2.0, 4.0, 4.0, 4.0, 4.0]
+    queue.add("late", A, ((0, 2),), chunks=2, now_s=now_s + QUIET_S + 1.0)
+    assert queue.due_in_s(now_s + QUIET_S + 1.0) == 1.0
+
+
+def test_what_was_not_published_yet_waits_no_longer_than_at_first() -> None:
+    queue = ChunkQueue(gather_s=1.0)
+    queue.add("cam-1", A, ((0, 2),), chunks=4, now_s=0.0)
+    assert len(_drained(queue, 1.0)) == 2
+    queue.add("cam-1", A, ((1, 3),), chunks=4, now_s=1.0)
+    assert _drained(queue, 2.0) == [Chunk(A, 2), Chunk(A, 3)]
+    assert _drained(queue, 3.0) == [Chunk(A, 1)]
 
 
 @pytest.mark.parametrize("ranges", [((5, 3),), ((0, 0),), ((2**53, 2**53),), ()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from hub.store.rows import Action, Desired, DeviceRow, DeviceWishes, DiagnosticsRow, NewDevice
@@ -27,6 +27,10 @@ class DeviceStore(Protocol):
         """Return a device; raises `NotFound`."""
         ...
 
+    def devices_named(self, device_ids: Iterable[str]) -> dict[str, DeviceRow]:
+        """Return devices by id; those that there are not are left out."""
+        ...
+
     def devices(self, *, after: str = "", limit: int = 100) -> list[DeviceRow]:
         """Return devices by id."""
         ...
@@ -41,6 +45,14 @@ class DeviceStore(Protocol):
 
     def desired(self, device_id: str) -> Desired:
         """Return what the device should run."""
+        ...
+
+    def desired_of(self, device_ids: Iterable[str]) -> dict[str, Desired]:
+        """Return what each of the devices should run; those that there are not are left out."""
+        ...
+
+    def sequences(self, device_ids: Iterable[str]) -> dict[str, int]:
+        """Return the number of each device's current assignment; those that there are not are left out."""
         ...
 
     def desired_versions(self, model: str) -> dict[str, int]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -18,6 +21,8 @@ from hub.store.sqlite.migrations import table
 from hub.store.sqlite.samples import capture_of
 from hub.store.sqlite.wishes import wishes_of
 
+_NAMED = "(SELECT value FROM json_each(?))"
+"""Devices given as `_list`: however many they are, the statement and its parameters stay the same."""
 _WINDOW = msgspec.json.Decoder(Maintenance)
 
 
@@ -61,6 +66,14 @@ class SqliteDevices(Part):
             raise _no_device(device_id)
         return _device(row)
 
+    def devices_named(self, device_ids: Iterable[str]) -> dict[str, DeviceRow]:
+        """Return devices by id; those that there are not are left out."""
+        rows = self._database.rows(
+            f"SELECT * FROM devices WHERE device_id IN {_NAMED}",  # noqa: S608 - constant
+            (_list(device_ids),),
+        )
+        return {row["device_id"]: _device(row) for row in rows}
+
     def devices(self, *, after: str = "", limit: int = 100) -> list[DeviceRow]:
         """Return devices by id."""
         rows = self._database.rows(
@@ -83,21 +96,36 @@ class SqliteDevices(Part):
 
     def desired(self, device_id: str) -> Desired:
         """Return what the device should run."""
+        found = self.desired_of([device_id])
+        if device_id not in found:
+            raise _no_device(device_id)
+        return found[device_id]
+
+    def desired_of(self, device_ids: Iterable[str]) -> dict[str, Desired]:
+        """Return what each of the devices should run; those that there are not are left out."""
         # One statement, so that orders, wishes and sequence number belong together.
         rows = self._database.rows(
-            "SELECT d.sequence, o.model, o.version, o.manifest_sha256, o.variant, o.deployment_id,"
-            " o.alternatives, o.policy, o.shadow_s, o.maintenance, o.mode, c.policy AS capture,"
-            " w.log_level, w.held_by, w.held_reason, w.held_at_s, w.diagnostics, w.count_noise"
+            "SELECT d.device_id, d.sequence, o.model, o.version, o.manifest_sha256, o.variant,"  # noqa: S608 - constant
+            " o.deployment_id, o.alternatives, o.policy, o.shadow_s, o.maintenance, o.mode,"
+            " c.policy AS capture, w.log_level, w.held_by, w.held_reason, w.held_at_s, w.diagnostics,"
+            " w.count_noise"
             " FROM devices d LEFT JOIN desired o ON o.device_id = d.device_id"
             " LEFT JOIN captures c ON c.device_id = d.device_id AND c.model = o.model"
             " LEFT JOIN wishes w ON w.device_id = d.device_id"
-            " WHERE d.device_id = ? ORDER BY o.model",
-            (device_id,),
+            f" WHERE d.device_id IN {_NAMED} ORDER BY d.device_id, o.model",
+            (_list(device_ids),),
         )
-        if not rows:
-            raise _no_device(device_id)
-        orders = tuple(_order(row) for row in rows if row["model"] is not None)
-        return Desired(rows[0]["sequence"], orders, wishes_of(rows[0]).to_send())
+        return {
+            device_id: _desired(list(of_one)) for device_id, of_one in groupby(rows, itemgetter("device_id"))
+        }
+
+    def sequences(self, device_ids: Iterable[str]) -> dict[str, int]:
+        """Return the number of each device's current assignment; those that there are not are left out."""
+        rows = self._database.rows(
+            f"SELECT device_id, sequence FROM devices WHERE device_id IN {_NAMED}",  # noqa: S608 - constant
+            (_list(device_ids),),
+        )
+        return {row["device_id"]: row["sequence"] for row in rows}
 
     def desired_versions(self, model: str) -> dict[str, int]:
         """Return the version of a model that each device should run, for the devices that should run one."""
@@ -153,6 +181,16 @@ def _enrol_again(db: sqlite_utils.Database, device: NewDevice, token_sha256: str
             "The enrolment token is unknown, used or expired.",
             remedy="Make a new one with `muster device token`.",
         )
+
+
+def _list(device_ids: Iterable[str]) -> str:
+    return _json(list(device_ids))
+
+
+def _desired(rows: list[dict[str, Any]]) -> Desired:
+    """Return what a device should run, of which there is a row for each of its orders."""
+    orders = tuple(_order(row) for row in rows if row["model"] is not None)
+    return Desired(rows[0]["sequence"], orders, wishes_of(rows[0]).to_send())
 
 
 def _json(value: Any) -> str:
