@@ -62,6 +62,7 @@ class Stepping:
         while waiting:
             state, commands = engine.step(state, waiting.popleft(), self._clock())
             refused: list[DeploymentReported] = []
+            offers.read(command.device_id for command in commands if isinstance(command, Assign))
             for command in commands:
                 if isinstance(command, Assign):
                     try:
