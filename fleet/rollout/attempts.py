@@ -133,7 +133,7 @@ def _put_end(draft: Draft, deployment: Deployment, state: DeploymentState, cause
     draft.put(msgspec.structs.replace(deployment, attempt=attempt, due_s=None))
     stage, failed = draft.rollout.stages[deployment.stage], state is not DeploymentState.SUCCEEDED
     draft.change_stage(deployment.stage, open=stage.open - 1, failed=stage.failed + failed)
-    draft.change(verdict=None)
+    draft.outdate_verdict()
 
 
 def _may_try_again(draft: Draft, deployment: Deployment, state: DeploymentState, cause: Cause) -> bool:

@@ -77,6 +77,11 @@ class Draft:
         self.change(deployments=deployments, tally=tuple(map(tuple, tally)))
         self.editing = Editing(deployments, self.rollout.tally)
 
+    def outdate_verdict(self) -> None:
+        """Note that something came that could change the verdict."""
+        if not self.rollout.look.is_outdated:
+            self.change(look=msgspec.structs.replace(self.rollout.look, is_outdated=True))
+
     def due_by(self, at_s: float) -> None:
         """Note that something of a device is due at a time."""
         known_s = self.rollout.next_due_s

@@ -19,6 +19,9 @@ While RUNNING only, orders that wait are released as fast as the plan allows, an
 6. After ``maximum_bake_s`` without PASS: pause, or roll back if the plan says so.
 7. After the last stage, when every deployment has ended: SUCCEEDED.
 
+Evidence is judged when a hundredth more of it came since the last look, ten seconds after that look, and
+before a stage ends by it. Verdicts are valid at any look, so fewer of them cost no more than these seconds.
+
 A stage whose plan asks for approval waits for it before it begins (`fleet.rollout.approval`); meanwhile the
 rules 1 to 3 go on for the stages before it.
 
@@ -55,8 +58,12 @@ from fleet.rollout.evidence import Evidence
 from fleet.rollout.gates import Outcome, Verdict, judge
 from fleet.rollout.installs import stage_fails
 from fleet.rollout.plan import OnFail, OnInconclusive
-from fleet.rollout.state import CauseCode, Happening, Kind, StageProgress, Status
+from fleet.rollout.state import CauseCode, Happening, Kind, Look, StageProgress, Status
 
+_LOOK_S = 10.0
+"""The verdict is at most so old when something came since, or"""
+_LOOK_SHARE = 0.01
+"""of so much less evidence: judging costs the same however little came."""
 _NAMED_DEVICES = 5
 """Most devices that a sentence names one by one."""
 
@@ -174,8 +181,12 @@ def _protect(draft: Draft) -> None:
     if rollout.stages and (draft.stage.ended_s is None or approval.is_judged_on(draft.rollout)):
         verdict = _verdict(draft)
         if verdict.outcome is Outcome.FAIL:
-            text = f"Stage {verdict.stage + 1}: {verdict.sentence}."
-            _fail(draft, Cause(CauseCode.GATE_FAILED.value, text))
+            _fail_by(draft, verdict)
+
+
+def _fail_by(draft: Draft, verdict: Verdict) -> None:
+    text = f"Stage {verdict.stage + 1}: {verdict.sentence}."
+    _fail(draft, Cause(CauseCode.GATE_FAILED.value, text))
 
 
 def waits_in_harm(draft: Draft) -> bool:
@@ -221,7 +232,12 @@ def _try_to_end_stage(draft: Draft) -> None:
         draft.change_stage(number, bake_started_s=started_s)
     baked_s = draft.now_s - started_s
     missing = _missing(draft, number)
-    if verdict.outcome is Outcome.PASS and baked_s >= bounds.minimum_bake_s and not missing:
+    can_pass = baked_s >= bounds.minimum_bake_s and not missing
+    if baked_s >= bounds.maximum_bake_s or (can_pass and verdict.outcome is Outcome.PASS):
+        verdict = _verdict(draft, fresh=True)  # what decides is of now
+    if verdict.outcome is Outcome.FAIL:
+        _fail_by(draft, verdict)
+    elif verdict.outcome is Outcome.PASS and can_pass:
         draft.decide(Happening.STAGE_PASSED, f"Stage {number + 1}: {verdict.sentence}.")
         end_stage(draft, overridden=False)
     elif baked_s >= bounds.maximum_bake_s:
@@ -302,10 +318,11 @@ def _end(draft: Draft, status: Status, cause: Cause | None) -> None:
     draft.decide(Happening.ENDED, f"{status.value}{': ' + cause.detail if cause else '.'}")
 
 
-def _verdict(draft: Draft) -> Verdict:
-    """Return the verdict on the current stage, judged anew if evidence came since."""
-    rollout = draft.rollout
-    if rollout.verdict is None:
+def _verdict(draft: Draft, *, fresh: bool = False) -> Verdict:
+    """Return the verdict on the current stage; one of a moment ago will do unless it is to be fresh."""
+    rollout, evidence = draft.rollout, draft.stage.evidence
+    windows = sum(arm.windows + arm.unusable + arm.noised for arm in (evidence.canary, evidence.control))
+    if rollout.verdict is None or (rollout.look.is_outdated and (fresh or _is_worth_a_look(draft, windows))):
         verdict = judge(
             rollout.plan,
             tuple(stage.evidence for stage in rollout.stages),
@@ -313,9 +330,15 @@ def _verdict(draft: Draft) -> Verdict:
             heard=draft.stage.heard,
             expected=draft.stage.size - draft.stage.failed,
         )
-        draft.change(verdict=verdict)
+        draft.change(verdict=verdict, look=Look(draft.now_s, windows))
     assert draft.rollout.verdict is not None
     return draft.rollout.verdict
+
+
+def _is_worth_a_look(draft: Draft, windows: int) -> bool:
+    """Whether so many windows, or the time since the last look, could have changed the verdict."""
+    look = draft.rollout.look
+    return windows >= look.windows * (1.0 + _LOOK_SHARE) or abs(draft.now_s - look.at_s) >= _LOOK_S
 
 
 def _is_not_back(rows: Rows) -> Mask:

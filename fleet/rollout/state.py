@@ -172,6 +172,20 @@ class StageProgress(msgspec.Struct, frozen=True):
     excused_s: float = 0.0
 
 
+class Look(msgspec.Struct, frozen=True):
+    """The last time that the current stage was judged, see `fleet.rollout.rules`.
+
+    Attributes:
+        at_s: Hub time.
+        windows: How many windows of both arms the verdict is of.
+        is_outdated: Whether something came since that could change it.
+    """
+
+    at_s: float = 0.0
+    windows: int = 0
+    is_outdated: bool = False
+
+
 class Summary(msgspec.Struct, frozen=True):
     """A rollout without its devices.
 
@@ -203,6 +217,7 @@ class Summary(msgspec.Struct, frozen=True):
         cause: Why it is rolling back or ended otherwise than by passing; also failures that were tolerated.
         pause_reason: Why it is paused; empty otherwise.
         verdict: The latest verdict on the current stage; None before the first.
+        look: When that was, and what it is of.
         history: The latest decisions, oldest first, `HISTORY_KEPT` at most; the store keeps all.
         decisions: How many there were in all.
         revision: Rises by one with every change, for optimistic locking.
@@ -246,6 +261,7 @@ class Summary(msgspec.Struct, frozen=True):
     awaits_since_s: float | None = None
     approvals: tuple[Approval, ...] = ()
     absence: Absence | None = None
+    look: Look = Look()
 
     @property
     def stage_index(self) -> int:

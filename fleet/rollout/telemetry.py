@@ -64,7 +64,7 @@ def take_windows(draft: Draft, event: EvidenceObserved) -> None:
         metrics = len(draft.rollout.plan.gate.metrics)
         new = Evidence(gathered(canaries, metrics), gathered(controls, metrics))
         draft.change_stage(draft.rollout.stage_index, evidence=draft.stage.evidence.plus(new))
-        draft.change(verdict=None)
+        draft.outdate_verdict()
     for device_id, reasons in ignored.items():
         draft.announce(
             Happening.TELEMETRY_IGNORED,
