@@ -40,13 +40,14 @@ class Camera:
         self._field = field
         self._random = np.random.default_rng(seed)
         self.is_dirty = False
+        self.is_stopped = False
         self.answers_by_version: dict[str, int] = {}
 
     async def run(self) -> None:
-        """Shoot until cancelled."""
+        """Shoot until stopped: what was asked for until then is answered."""
         transport = httpx.AsyncHTTPTransport(uds=str(self._socket))
         async with httpx.AsyncClient(transport=transport, base_url="http://agent", timeout=TIMEOUT_S) as http:
-            while True:
+            while not self.is_stopped:
                 with contextlib.suppress(httpx.HTTPError):
                     await self._shoot(http)
                 await asyncio.sleep(SHOT_INTERVAL_S)

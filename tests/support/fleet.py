@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,10 +61,10 @@ class Fleet:
 
     def stop_cameras(self) -> None:
         """Stop the cameras; what they asked was answered."""
-        for camera in self._shooting:
-            camera.cancel()
+        for camera in self.cameras.values():
+            camera.is_stopped = True
+        concurrent.futures.wait(self._shooting, timeout=30)
         self._shooting.clear()
-        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result(10)
 
     def close(self) -> None:
         """End everything but the hub."""
