@@ -17,13 +17,23 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.aims import Aim
-from benchmarks.gates_rules import End, Fixed, peak, run_fixed, run_gate, series
-from benchmarks.gates_worlds import CLASSES, DEVICES, HARMED_CLASS, TICKS, Floats, Harm, draw, reaches
+from benchmarks.gates_rules import End, Fixed, Series, peak, run_fixed, run_gate, series
+from benchmarks.gates_worlds import (
+    CLASSES,
+    DEVICES,
+    HARMED_CLASS,
+    JUDGED,
+    MAXIMUM_BAKE,
+    PACE,
+    Harm,
+    draw,
+    reaches,
+)
 from benchmarks.table import table
 from fleet.rollout.gates import Outcome
-from fleet.rollout.plan import Gate, Metric, MetricGate, Plan, Stage
+from fleet.rollout.plan import Gate, JudgedBy, Metric, MetricGate, Plan, Stage
 
-SEED = 9
+SEED = 10
 ERRORS = MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.005, limit=0.15)
 LATENCY = MetricGate(metric=Metric.LATENCY, quantile=0.9, ratio=1.1, budget_us=1e6)
 HARMLESS = (
@@ -42,8 +52,8 @@ HARMLESS_LATENCY = (Harm("harmless, by latency"),)
 HARMFUL_LATENCY = (Harm("latency x1.2", latency=1.2), Harm("latency x2", latency=2.0))
 TARGET = 0.01
 """The rate of false rollbacks."""
-LATENCY_TICKS = 4 * 15
-"""Latency is drawn for so long, which costs most of the time."""
+LATENCY_BAKE = 15
+"""Latency is drawn for so short a bake, because it costs most of the time."""
 SHOWN = (
     ("Flagger, 5 checks above 1 %", Fixed("limit", 1, 5, 10), 0.01),
     ("Argo, 3 checks above 5 %", Fixed("limit", 5, 3, 30), 0.05),
@@ -78,11 +88,19 @@ def main() -> None:
     parser.add_argument("--harmless", type=int, default=1000, help="harmless rollouts, by default 1,000")
     parser.add_argument("--harmful", type=int, default=200, help="rollouts of each harm, by default 200")
     parser.add_argument("--quick", action="store_true", help="60 and 20 of them")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"of the worlds, by default {SEED}")
     arguments = parser.parse_args()
     harmless, harmful = (60, 20) if arguments.quick else (arguments.harmless, arguments.harmful)
-    errors = _family(ERRORS, HARMLESS, HARMFUL, (harmless, harmful), ticks=TICKS)
+    errors = _family(
+        ERRORS, HARMLESS, HARMFUL, (harmless, harmful), seed=arguments.seed, maximum_bake=MAXIMUM_BAKE
+    )
     latency = _family(
-        LATENCY, HARMLESS_LATENCY, HARMFUL_LATENCY, (harmless // 5, harmful // 2), ticks=LATENCY_TICKS
+        LATENCY,
+        HARMLESS_LATENCY,
+        HARMFUL_LATENCY,
+        (harmless // 5, harmful // 2),
+        seed=arguments.seed,
+        maximum_bake=LATENCY_BAKE,
     )
     texts = [_harmless_table([*errors[0], *latency[0]]), _harmful_table([*errors[1], *latency[1]])]
     aims = _aims([*errors[0], *latency[0]], [*errors[1], *latency[1]])
@@ -95,15 +113,22 @@ def _family(
     harmful: Sequence[Harm],
     sizes: tuple[int, int],
     *,
-    ticks: int,
+    seed: int,
+    maximum_bake: int,
 ) -> tuple[list[Found], list[Found]]:
     """Return how harmless and harmful rollouts end, by the gate and by calibrated fixed rules."""
     plan = plan_of(metric)
-    rules = [rule for rule in FIXED if rule.bake * len(reaches()) <= ticks and _suits(rule, metric)]
+    rules = [rule for rule in FIXED if rule.bake <= maximum_bake and _suits(rule, metric)]
     peaks: dict[Fixed, list[float]] = {rule: [] for rule in rules}
     calm = [
         _measured(
-            harm, plan, sizes[0], thresholds={}, peaks=peaks if harm is harmless[0] else {}, ticks=ticks
+            harm,
+            plan,
+            sizes[0],
+            thresholds={},
+            peaks=peaks if harm is harmless[0] else {},
+            seed=seed,
+            maximum_bake=maximum_bake,
         )
         for harm in harmless
     ]
@@ -111,13 +136,18 @@ def _family(
         rule: float(np.quantile(values, 1.0 - TARGET, method="higher")) for rule, values in peaks.items()
     }
     return calm, [
-        _measured(harm, plan, sizes[1], thresholds=thresholds, peaks={}, ticks=ticks) for harm in harmful
+        _measured(harm, plan, sizes[1], thresholds=thresholds, peaks={}, seed=seed, maximum_bake=maximum_bake)
+        for harm in harmful
     ]
 
 
 def plan_of(metric: MetricGate) -> Plan:
     """Return the plan of stages as `reaches` says, with one metric; its times are kept by the simulation."""
-    stages = tuple(Stage(devices=reach, minimum_bake_s=1.0, maximum_bake_s=2.0) for reach in reaches())
+    judged_by = [JudgedBy.GATE] * JUDGED + [JudgedBy.INSTALLS]
+    stages = tuple(
+        Stage(devices=reach, judged_by=by, minimum_bake_s=1.0, maximum_bake_s=2.0)
+        for reach, by in zip(reaches(), judged_by, strict=True)
+    )
     return Plan(stages=stages, gate=Gate(metrics=(metric,), error_budget=TARGET))
 
 
@@ -132,27 +162,28 @@ def _measured(
     *,
     thresholds: dict[Fixed, float],
     peaks: dict[Fixed, list[float]],
-    ticks: int,
+    seed: int,
+    maximum_bake: int,
 ) -> Found:
     """Return how rollouts end; with ``peaks``, note what thresholds would have had to be."""
     ends: dict[str, list[End]] = {}
     latency = plan.gate.metrics[0].metric is Metric.LATENCY
     for number in range(count):
-        world = draw(harm, np.random.default_rng([SEED, number]), ticks=ticks, latency=latency)
-        ends.setdefault("gate", []).append(run_gate(world, plan))
+        ticks = DEVICES // PACE + JUDGED * maximum_bake
+        world = draw(harm, np.random.default_rng([seed, number]), ticks=ticks, latency=latency)
+        ends.setdefault("gate", []).append(run_gate(world, plan, maximum_bake=maximum_bake))
         if harm.one_class:
-            ends.setdefault("gate without classes", []).append(run_gate(world, plan, by_class=False))
-        checked: dict[Fixed, tuple[Floats, list[int]]] = {
-            rule: series(world, rule) for rule in (*peaks, *thresholds)
-        }
-        for rule, (values, exposed) in checked.items():
+            alone = run_gate(world, plan, maximum_bake=maximum_bake, by_class=False)
+            ends.setdefault("gate without classes", []).append(alone)
+        checked: dict[Fixed, Series] = {rule: series(world, rule) for rule in (*peaks, *thresholds)}
+        for rule, checks in checked.items():
             if rule in peaks:
-                peaks[rule].append(peak(values, rule))
+                peaks[rule].append(peak(checks, rule))
             if rule in thresholds:
-                ends.setdefault(str(rule), []).append(run_fixed(values, exposed, rule, thresholds[rule]))
+                ends.setdefault(str(rule), []).append(run_fixed(checks, rule, thresholds[rule]))
         if not latency:
             for name, rule, threshold in SHOWN:
-                ends.setdefault(name, []).append(run_fixed(*series(world, rule), rule, threshold))
+                ends.setdefault(name, []).append(run_fixed(series(world, rule), rule, threshold))
     sys.stderr.write(f"  {harm.name}\n")
     return Found(harm, ends)
 
@@ -222,10 +253,10 @@ def _aims(harmless: Sequence[Found], harmful: Sequence[Found]) -> list[Aim]:
         Aim(f"false-rollbacks-{_slug(one.harm)}", _share(one.ends["gate"], Outcome.FAIL), "<=", TARGET)
         for one in harmless
     ]
-    floor = reaches()[0]
+    floor = PACE
     for one in harmful:
         fixed = _exposed(_best(one, ("limit", "devices")))
-        reason = f"nobody can do with less than the first stage of {floor}" if fixed < 2 * floor else ""
+        reason = f"nobody can do with less than the {floor} of the first window" if fixed < 2 * floor else ""
         ratio = _exposed(one.ends["gate"]) / fixed
         aims.append(Aim(f"exposed-of-best-fixed-{_slug(one.harm)}", ratio, "<=", 0.5, reason))
     ours = float(np.mean([_exposed(one.ends["gate"]) for one in harmful]))

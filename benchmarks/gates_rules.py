@@ -9,7 +9,9 @@ devices     a check each interval: the share of the canaries of which more than 
 difference  as limit, of the canaries' share less the controls'; none of the others does so by itself
 ==========  ==========================================================================================
 
-Fixed thresholds let a stage pass after a fixed time without roll back.
+Fixed thresholds let a stage pass after a fixed time without roll back. All send the version to as many
+devices in a time, and look while they do: who decides sooner exposes fewer, also within a stage. So does the
+engine, which judges the current stage at every event and cancels what waits when it fails.
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.gates_worlds import CLASSES, DEVICES, MINIMUM_BAKE, Floats, World, reaches
+from benchmarks.gates_worlds import CLASSES, DEVICES, JUDGED, MINIMUM_BAKE, Floats, Ints, World, reaches, sent
 from fleet.protocol.latency import LAST_BUCKET
 from fleet.rollout.evidence import Arm, Evidence, Tally
-from fleet.rollout.gates import Outcome, Verdict, judge
+from fleet.rollout.gates import Outcome, judge
 from fleet.rollout.plan import Plan
+from fleet.rollout.spans import span_of
 
 DEVICE_FAILED = 0.05
 LATE = 0.9
@@ -53,7 +56,7 @@ class Fixed(NamedTuple):
         kind: ``limit``, ``devices`` or ``difference``, see the head of this file.
         interval: Windows of each device in a check.
         failures: So many failed checks in a row roll back.
-        bake: How long a stage lasts.
+        bake: How long a stage lasts after its last device was sent the version.
     """
 
     kind: str
@@ -62,60 +65,92 @@ class Fixed(NamedTuple):
     bake: int
 
 
-def run_gate(world: World, plan: Plan, *, by_class: bool = True) -> End:
+class Series(NamedTuple):
+    """The checks of a rule.
+
+    Attributes:
+        values: What each sees.
+        have: How many devices have the version by then.
+    """
+
+    values: Floats
+    have: list[int]
+
+
+def run_gate(world: World, plan: Plan, *, maximum_bake: int, by_class: bool = True) -> End:
     """Return how the gate ends the rollout.
 
     Args:
         world: The evidence.
         plan: Of stages as `reaches` says, with one metric.
+        maximum_bake: After so long without PASS it pauses.
         by_class: Whether classes of devices are told apart.
     """
     stages: list[Evidence] = []
     tick = 0
-    for reach in reaches():
-        sums = _Sums(world, reach, by_class=by_class)
-        verdict: Verdict | None = None
-        for baked in range(1, len(world.requests) // len(reaches()) + 1):
-            sums.add(tick)
+    for number, reach in enumerate(reaches()):
+        spans: dict[int, _Sums] = {}
+        heard = np.zeros((2, len(CLASSES)), np.int64)
+        baked = 0
+        judged = number < JUDGED
+        for have in sent(number, maximum_bake if judged else 0):
+            span = span_of(have, DEVICES - have, canaries_at_end=reach, controls_at_end=DEVICES - reach)
+            if span not in spans:
+                spans[span] = _Sums(world, heard, by_class=by_class)
+            spans[span].add(tick, have)
             tick += 1
+            evidence = _added(spans)
             verdict = judge(
                 plan,
-                (*stages, sums.evidence()),
-                has_control=reach < DEVICES,
+                (*stages, evidence),
+                has_control=have < DEVICES,
                 heard=reach,
                 expected=reach,
             )
+            baked += have == reach
             if verdict.outcome is Outcome.FAIL:
-                return End(Outcome.FAIL, reach, tick, verdict.sentence, verdict.metrics[0].classes)
-            if verdict.outcome is Outcome.PASS and baked >= MINIMUM_BAKE:
+                return End(Outcome.FAIL, have, tick, verdict.sentence, verdict.metrics[0].classes)
+            if verdict.outcome is Outcome.PASS and baked > MINIMUM_BAKE:
                 break
-        else:
-            assert verdict is not None
+        if judged and verdict.outcome is not Outcome.PASS:
             return End(Outcome.INCONCLUSIVE, reach, tick, verdict.sentence)
-        stages.append(sums.evidence())
+        stages.append(evidence)
     return End(Outcome.PASS, DEVICES, tick)
 
 
-class _Sums:
-    """Evidence of one stage, added up by class."""
+def _added(spans: dict[int, _Sums]) -> Evidence:
+    """Return the evidence of a stage; a device is counted in the first span that it is heard of in."""
+    whole = Evidence.empty(1)
+    for span, sums in sorted(spans.items(), reverse=True):
+        whole = whole.plus(sums.evidence().during(span))
+    return whole
 
-    def __init__(self, world: World, reach: int, *, by_class: bool) -> None:
-        self._world, self._reach, self._by_class = world, reach, by_class
-        self._ticks = 0
+
+class _Sums:
+    """Evidence of one span of a stage, added up by class.
+
+    Args:
+        world: What is reported.
+        heard: How many devices of each class each arm has been heard of in the stage; changed here.
+        by_class: Whether classes of devices are told apart.
+    """
+
+    def __init__(self, world: World, heard: Ints, *, by_class: bool) -> None:
+        self._world, self._heard, self._by_class = world, heard, by_class
         self._moments = np.zeros((2, len(CLASSES), 5))
         self._cells = np.zeros((2, len(CLASSES), LAST_BUCKET + 1), np.int64)
-        self._devices = np.stack(
-            [
-                np.bincount(part, minlength=len(CLASSES))
-                for part in (world.classes[reach:], world.classes[:reach])
-            ]
-        )
+        self._windows = np.zeros((2, len(CLASSES)), np.int64)
+        self._devices = np.zeros((2, len(CLASSES)), np.int64)
 
-    def add(self, tick: int) -> None:
-        """Add a window of every device."""
-        self._ticks += 1
-        for version, part in enumerate((slice(self._reach, None), slice(0, self._reach))):
+    def add(self, tick: int, have: int) -> None:
+        """Add a window of every device, of which so many have the version."""
+        for version, part in enumerate((slice(have, None), slice(0, have))):
             classes = self._world.classes[part]
+            numbers = np.bincount(classes, minlength=len(CLASSES))
+            self._windows[version] += numbers
+            new = np.maximum(0, numbers - self._heard[version])
+            self._devices[version] += new
+            self._heard[version] += new
             if self._world.durations.size:
                 drawn = self._world.durations[version, tick, part]
                 flat = (classes[:, None] * (LAST_BUCKET + 1) + drawn).ravel()
@@ -136,7 +171,7 @@ class _Sums:
         strata = {
             f"hardware={name}": self._part(version, number)
             for number, name in enumerate(CLASSES)
-            if self._devices[version, number]
+            if self._windows[version, number]
         }
         whole = Arm.empty(1)
         for arm in strata.values():
@@ -155,60 +190,60 @@ class _Sums:
             cells={int(cell): int(cells[cell]) for cell in cells.nonzero()[0]},
         )
         devices = int(self._devices[version, number])
-        return Arm(devices, devices * self._ticks, 0, (tally,))
+        return Arm(devices, int(self._windows[version, number]), 0, (tally,))
 
 
-def series(world: World, rule: Fixed) -> tuple[Floats, list[int]]:
-    """Return the value of each check, and how many devices have the version by then."""
+def series(world: World, rule: Fixed) -> Series:
+    """Return every check of a rule, until everybody has the version."""
     values: list[float] = []
-    exposed: list[int] = []
-    for number, reach in enumerate(reaches()):
-        for begin in range(number * rule.bake, (number + 1) * rule.bake, rule.interval):
-            ticks = slice(begin, begin + rule.interval)
-            values.append(_value(world, rule, ticks, reach))
-            exposed.append(reach)
-    return np.array(values), exposed
+    have: list[int] = []
+    begin = 0
+    for number in range(len(reaches())):
+        stage = sent(number, rule.bake if number < JUDGED else 0)
+        for first in range(0, len(stage) - rule.interval + 1, rule.interval):
+            part = stage[first : first + rule.interval]
+            values.append(_value(world, rule, begin + first, part))
+            have.append(part[-1])
+        begin += len(stage) - len(stage) % rule.interval
+    return Series(np.array(values), have)
 
 
-def run_fixed(values: Floats, exposed: list[int], rule: Fixed, threshold: float) -> End:
-    """Return how a fixed threshold ends the rollout.
-
-    Args:
-        values: From `series`.
-        exposed: Likewise.
-        rule: Which rule.
-        threshold: A higher value is a failed check.
-    """
+def run_fixed(checks: Series, rule: Fixed, threshold: float) -> End:
+    """Return how a fixed threshold ends the rollout; a higher value is a failed check."""
     row = 0
-    for check, value in enumerate(values):
+    for check, value in enumerate(checks.values):
         row = row + 1 if value > threshold else 0
         if row >= rule.failures:
-            return End(Outcome.FAIL, exposed[check], (check + 1) * rule.interval)
-    return End(Outcome.PASS, DEVICES, len(values) * rule.interval)
+            return End(Outcome.FAIL, checks.have[check], (check + 1) * rule.interval)
+    return End(Outcome.PASS, DEVICES, len(checks.values) * rule.interval)
 
 
-def peak(values: Floats, rule: Fixed) -> float:
+def peak(checks: Series, rule: Fixed) -> float:
     """Return the largest threshold that would still roll back, nearly."""
-    rows = np.lib.stride_tricks.sliding_window_view(values, rule.failures)
+    rows = np.lib.stride_tricks.sliding_window_view(checks.values, rule.failures)
     return float(rows.min(axis=1).max())
 
 
-def _value(world: World, rule: Fixed, ticks: slice, reach: int) -> float:
+def _value(world: World, rule: Fixed, begin: int, have: list[int]) -> float:
+    """Return what a check sees, of so many devices with the version at each time from ``begin`` on."""
     if world.durations.size:
-        return _latency(world, rule, ticks, reach)
-    errors, requests = world.errors[1, ticks, :reach], world.requests[ticks, :reach]
+        return _latency(world, rule, begin, have)
+    ticks = slice(begin, begin + len(have))
+    new = np.arange(have[-1]) < np.array(have)[:, None]
+    errors, requests = world.errors[1, ticks, : have[-1]] * new, world.requests[ticks, : have[-1]] * new
     if rule.kind == "devices":
         return float((errors.sum(axis=0) > DEVICE_FAILED * requests.sum(axis=0)).mean())
     share = errors.sum() / requests.sum()
-    if rule.kind == "difference" and reach < DEVICES:
-        share -= world.errors[0, ticks, reach:].sum() / world.requests[ticks, reach:].sum()
+    if rule.kind == "difference" and have[-1] < DEVICES:
+        share -= world.errors[0, ticks, have[-1] :].sum() / world.requests[ticks, have[-1] :].sum()
     return float(share)
 
 
-def _latency(world: World, rule: Fixed, ticks: slice, reach: int) -> float:
+def _latency(world: World, rule: Fixed, begin: int, have: list[int]) -> float:
     """Return the latency that nine in ten do not exceed, in buckets."""
-    canary = world.durations[1, ticks, :reach]
-    late = float(np.quantile(canary, LATE))
-    if rule.kind == "difference" and reach < DEVICES:
-        late -= float(np.quantile(world.durations[0, ticks, reach:], LATE))
+    new = [world.durations[1, begin + tick, :number].ravel() for tick, number in enumerate(have)]
+    late = float(np.quantile(np.concatenate(new), LATE))
+    if rule.kind == "difference" and have[-1] < DEVICES:
+        old = world.durations[0, begin : begin + len(have), have[-1] :]
+        late -= float(np.quantile(old, LATE))
     return late

@@ -28,11 +28,14 @@ DEVICES = 1000
 CLASSES = ("jetson", "pi3", "pi4", "pi5")
 SHARES = (0.45, 0.30, 0.15, 0.10)
 """Of the devices, by class."""
-STAGES = (0.04, 0.2, 0.5, 1.0)
+STAGES = (0.04, 0.2, 0.5, 0.95, 1.0)
+"""The last twentieth is the control group to the end; nothing has to be proved of it."""
+JUDGED = len(STAGES) - 1
+PACE = 10
+"""Devices that are sent the version in the time of a window, the unit of all times here."""
 MINIMUM_BAKE = 10
-"""Windows of each device, as all times here."""
 MAXIMUM_BAKE = 60
-TICKS = MAXIMUM_BAKE * len(STAGES)
+TICKS = DEVICES // PACE + MAXIMUM_BAKE * JUDGED
 HARMED_CLASS = 2
 DURATIONS = 20
 """Durations in a window of a device."""
@@ -86,7 +89,7 @@ def draw(harm: Harm, rng: np.random.Generator, *, ticks: int = TICKS, latency: b
     Args:
         harm: What is wrong with the new version.
         rng: Draws it.
-        ticks: How long it lasts; each stage may take an equal part of it.
+        ticks: How long it lasts.
         latency: Whether latency is drawn, which takes long.
     """
     classes = _interleaved()
@@ -113,6 +116,13 @@ def draw(harm: Harm, rng: np.random.Generator, *, ticks: int = TICKS, latency: b
 def reaches() -> list[int]:
     """Return how many devices each stage reaches."""
     return [round(share * DEVICES) for share in STAGES]
+
+
+def sent(stage: int, baking: int) -> list[int]:
+    """Return how many devices have the version at each time of a stage: while it is released, then baked."""
+    ends = [0, *reaches()]
+    releasing = list(range(ends[stage] + PACE, ends[stage + 1] + PACE, PACE))
+    return [min(number, ends[stage + 1]) for number in (*releasing, *[ends[stage + 1]] * baking)]
 
 
 def _interleaved() -> Ints:

@@ -7,7 +7,8 @@ controls' share is the mean of the classes' shares, weighted as the canaries are
 
     b = sum w_s b_s        worth        n = 1 / sum (w_s² / n_s)        independent answers,
 
-with w_s the class's part of the canaries' effective answers (direct standardization). Devices of strata
+with w_s the class's part of the canaries' effective answers (direct standardization). Spans of a stage
+(`fleet.rollout.spans`) are standardized likewise, of the whole and of each class. Devices of strata
 that are no class are compared as if they were one class, and left out of the whole while their controls are
 too few: compared with devices of other classes, a harmless version could look harmful. Of the canaries,
 whose classes have shares of their own, only the mean share is bounded, which is all that a bet needs
@@ -51,7 +52,7 @@ from fleet.rollout.eprocess import (
     mean,
     of_quantiles,
 )
-from fleet.rollout.evidence import Arm, Tally
+from fleet.rollout.evidence import Arm, Evidence, Tally
 from fleet.rollout.plan import Metric, MetricGate
 
 WHOLE = ""
@@ -100,39 +101,59 @@ class _Side(NamedTuple):
 
 
 _EMPTY = _Side(0.0, 0.0, {})
+_Pair = tuple[Part, Part]
 
 
-def compare(gate: MetricGate, place: int, basis: Basis, canary: Arm, control: Arm) -> list[Compared]:
+class _Class(NamedTuple):
+    """Devices of one class, or of none.
+
+    Attributes:
+        whole: What canaries and controls said during the stage.
+        spans: The same in each span; devices that were heard of in an earlier one are not counted again.
+    """
+
+    whole: _Pair
+    spans: list[_Pair]
+
+    def sides(self, rho: float) -> list[tuple[_Side, _Side]]:
+        """Return effective counts by span; what an answer is worth follows from all that a device gave."""
+        worth = [weight(part, rho) for part in self.whole]
+        canaries, controls = ([_side(pair[arm], worth[arm]) for pair in self.spans] for arm in (0, 1))
+        return list(zip(canaries, controls, strict=True))
+
+
+def _side(part: Part, worth: float) -> _Side:
+    return _Side(part.tally.bad, part.tally.total, part.tally.cells).times(worth)
+
+
+def compare(gate: MetricGate, place: int, basis: Basis, evidence: Evidence) -> list[Compared]:
     """Return the whole, and after it the classes if there is more than one.
 
     Args:
         gate: Of the metric.
         place: Of the metric in the arms' tallies.
         basis: What to compare with.
-        canary: The canaries.
-        control: The controls; of no account where the basis is LIMIT.
+        evidence: The canaries, and the controls to compare with; none where the basis is LIMIT.
     """
-    if basis is Basis.LIMIT:
-        control = Arm.empty(len(canary.tallies))
+    canary, control = evidence.canary, evidence.control
     names = _classes(gate, place, basis, canary, control)
-    parts = {name: (_part(canary.strata[name], place), _beside(control, name, place)) for name in names}
-    rest = (_outside(canary, names, place), _outside(control, names, place))
-    whole = (_part(canary, place), _part(control, place))
-    mixed = [*parts.values()]
-    if not parts or basis is Basis.LIMIT or rest[1].tally.total >= gate.minimum_samples:
+    classes = {name: _within(evidence, place, name) for name in names}
+    mixed = [*classes.values()]
+    rest = _outside(evidence, place, names)
+    if not names or basis is Basis.LIMIT or rest.whole[1].tally.total >= gate.minimum_samples:
         mixed.append(rest)
-    rho = 1.0 if gate.metric is Metric.MEMORY else correlation(part for pair in mixed for part in pair)
-    sides = {WHOLE: _standardized([(_side(one, rho), _side(two, rho)) for one, two in mixed])}
-    sides |= {name: (_side(one, rho), _side(two, rho)) for name, (one, two) in parts.items()}
+    rho = 1.0 if gate.metric is Metric.MEMORY else _correlation(mixed)
+    sides = {WHOLE: _standardized([pair for one in mixed for pair in one.sides(rho)])}
+    sides |= {name: _standardized(one.sides(rho)) for name, one in classes.items()}
     evidences = _evidences(gate, basis, list(sides.values()))
     if basis is Basis.EARLIER:
         beyond = _evidences(gate, Basis.LIMIT, list(sides.values()))
         evidences = [
             Evidences(min(one.harm, two.harm), one.safety) for one, two in zip(evidences, beyond, strict=True)
         ]
-    return [
-        Compared(name, *(parts.get(name) or whole), one) for name, one in zip(sides, evidences, strict=True)
-    ]
+    shown = {WHOLE: (_part(canary, place), _part(control, place))}
+    shown |= {name: one.whole for name, one in classes.items()}
+    return [Compared(name, *shown[name], one) for name, one in zip(sides, evidences, strict=True)]
 
 
 def bucket_of_budget(gate: MetricGate) -> int:
@@ -156,44 +177,62 @@ def _classes(gate: MetricGate, place: int, basis: Basis, canary: Arm, control: A
     return names if len(canary.strata) > 1 or len(control.strata) > 1 else []
 
 
-def _part(arm: Arm, place: int) -> Part:
-    return Part(arm.devices, arm.windows, arm.tallies[place])
+def _part(arm: Arm | None, place: int) -> Part:
+    return Part(0, 0, Tally()) if arm is None else Part(arm.devices, arm.windows, arm.tallies[place])
 
 
-def _side(part: Part, rho: float) -> _Side:
-    tally = part.tally
-    return _Side(tally.bad, tally.total, tally.cells).times(weight(part, rho))
+def _within(evidence: Evidence, place: int, name: str) -> _Class:
+    """Return the devices of a class."""
+
+    def pair(of: Evidence) -> _Pair:
+        return _part(of.canary.strata.get(name), place), _part(of.control.strata.get(name), place)
+
+    return _Class(pair(evidence), [pair(span) for span in evidence.in_spans])
+
+
+def _outside(evidence: Evidence, place: int, names: list[str]) -> _Class:
+    """Return the devices that are in none of the classes."""
+
+    def left(arm: Arm) -> Part:
+        inside = [_part(arm.strata.get(name), place) for name in names]
+        tally = arm.tallies[place]
+        for part in inside:
+            tally = tally.minus(part.tally)
+        devices = arm.devices - sum(part.devices for part in inside)
+        return Part(devices, arm.windows - sum(part.windows for part in inside), tally)
+
+    def pair(of: Evidence) -> _Pair:
+        return left(of.canary), left(of.control)
+
+    return _Class(pair(evidence), [pair(span) for span in evidence.in_spans])
+
+
+def _correlation(classes: list[_Class]) -> float:
+    """Return rho; a device is counted once, in however many spans it was heard of."""
+    parts = [
+        part._replace(devices=whole.devices)
+        for one in classes
+        for pair in one.spans
+        for part, whole in zip(pair, one.whole, strict=True)
+    ]
+    return correlation(parts, sum(max(0, part.devices - 1) for one in classes for part in one.whole))
 
 
 def _standardized(pairs: list[tuple[_Side, _Side]]) -> tuple[_Side, _Side]:
-    """Return the whole's sides, the controls' as if they were mixed as the canaries are."""
+    """Return both sides whole, the controls' as if they were mixed as the canaries are."""
     if len(pairs) == 1:
         return pairs[0]
+    if any(beside.total > 0 for _, beside in pairs):
+        pairs = [(side, beside) for side, beside in pairs if side.total > 0 and beside.total > 0]
     canary, control, inverse = _EMPTY, _EMPTY, 0.0
     for side, _ in pairs:
         canary = canary.plus(side)
     for side, beside in pairs:
-        if side.total > 0 and beside.total > 0:
+        if beside.total > 0:
             share = side.total / canary.total
             control = control.plus(beside.times(share / beside.total))
             inverse += share * share / beside.total
     return canary, control.times(1.0 / inverse if inverse > 0.0 else 0.0)
-
-
-def _beside(control: Arm, name: str, place: int) -> Part:
-    return _part(control.strata[name], place) if name in control.strata else Part(0, 0, Tally())
-
-
-def _outside(arm: Arm, names: list[str], place: int) -> Part:
-    """Return the devices of an arm that are in none of the classes."""
-    left = arm.tallies[place]
-    devices, windows = arm.devices, arm.windows
-    for name in names:
-        if name in arm.strata:
-            devices -= arm.strata[name].devices
-            windows -= arm.strata[name].windows
-            left = left.minus(arm.strata[name].tallies[place])
-    return Part(devices, windows, left)
 
 
 def _evidences(gate: MetricGate, basis: Basis, sides: list[tuple[_Side, _Side]]) -> list[Evidences]:

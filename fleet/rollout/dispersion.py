@@ -22,10 +22,11 @@ of one answer (p (1 - p); of a histogram that of its cells' numbers),
 
 summed over windows, arms and strata, each around its own share. That takes sums of x², x n and n² and no
 memory of single devices. What varies between the windows of one device counts as if it varied between
-devices, which is the careful side. As p is taken from the same devices, the excess of an arm with D devices
-is multiplied by D / (D - 1); an arm with one device says nothing of rho. The fewer devices, the less is
-known: the estimate is raised by the factor 1 + 2 / sqrt(D - 1). It is at least `LEAST_CORRELATION`, for no
-two devices are exactly alike.
+devices, which is the careful side; only what differs between the spans of a stage (`fleet.rollout.spans`)
+does not, for each is taken around its own share. As p is taken from the same devices, the excess of an arm
+with D devices is multiplied by D / (D - 1); an arm with one device says nothing of rho. The fewer devices,
+the less is known: the estimate is raised by the factor 1 + 2 / sqrt(D - 1). It is at least
+`LEAST_CORRELATION`, for no two devices are exactly alike.
 
 The e-values are exact for independent answers. With devices that differ they rest on this estimate, which
 is consistent in the number of devices; simulation shows that false alarms stay in their budget (``make
@@ -58,13 +59,14 @@ class Part(NamedTuple):
     tally: Tally
 
 
-def correlation(parts: Iterable[Part]) -> float:
+def correlation(parts: Iterable[Part], devices: int) -> float:
     """Return rho, from `LEAST_CORRELATION` to 1.
 
     Args:
-        parts: Each arm of each class, for each has a share of its own.
+        parts: Each arm of each class in each span, for each has a share of its own.
+        devices: How many there are beyond the first of each arm of each class.
     """
-    excess = possible = devices = 0.0
+    excess = possible = 0.0
     for number, _, tally in parts:
         pairs = tally.total_squared - tally.total
         if number < 2 or pairs <= 0.0:
@@ -73,8 +75,7 @@ def correlation(parts: Iterable[Part]) -> float:
         squares = tally.bad_squared - 2.0 * share * tally.cross + share * share * tally.total_squared
         excess += (max(0.0, squares) - variance * tally.total) * number / (number - 1)
         possible += variance * pairs
-        devices += number - 1
-    if possible <= 0.0:
+    if possible <= 0.0 or devices < 1:
         return LEAST_CORRELATION
     raised = excess / possible * (1.0 + 2.0 / math.sqrt(devices))
     return min(1.0, max(LEAST_CORRELATION, raised))

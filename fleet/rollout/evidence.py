@@ -154,16 +154,19 @@ class Arm(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
 
-class Evidence(msgspec.Struct, frozen=True):
+class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     """Both sides of the comparison during one stage.
 
     Attributes:
         canary: Devices that were sent the version and run it.
         control: Devices of the rollout that were not yet sent it and run another.
+        spans: The same by span of time, see `fleet.rollout.spans`; empty if all of it is of one. A device is
+            counted in the first that it was heard of in.
     """
 
     canary: Arm
     control: Arm
+    spans: dict[int, Evidence] = {}
 
     @classmethod
     def empty(cls, metrics: int) -> Evidence:
@@ -172,7 +175,21 @@ class Evidence(msgspec.Struct, frozen=True):
 
     def plus(self, other: Evidence) -> Evidence:
         """Return both together."""
-        return Evidence(self.canary.plus(other.canary), self.control.plus(other.control))
+        spans = dict(self.spans)
+        for span, evidence in other.spans.items():
+            spans[span] = spans[span].plus(evidence) if span in spans else evidence
+        return Evidence(self.canary.plus(other.canary), self.control.plus(other.control), spans)
+
+    def during(self, span: int) -> Evidence:
+        """Return the same as evidence of a span."""
+        return Evidence(self.canary, self.control, {span: Evidence(self.canary, self.control)})
+
+    @property
+    def in_spans(self) -> tuple[Evidence, ...]:
+        """The spans, the earliest first; the whole, if it is of one."""
+        if len(self.spans) < 2:
+            return (self,)
+        return tuple(self.spans[span] for span in sorted(self.spans, reverse=True))
 
 
 def unusable(window: TelemetryWindow) -> str | None:

@@ -158,7 +158,8 @@ def judge(
             text += sentences.noised(stages[-1])
         return Verdict(outcome, number, text, metrics, plan.gate.error_budget, parts(plan))
 
-    if not all(_is_possible(arm) for evidence in stages for arm in (evidence.canary, evidence.control)):
+    every = [part for evidence in stages for part in (evidence, *evidence.spans.values())]
+    if not all(_is_possible(arm) for part in every for arm in (part.canary, part.control)):
         return say(Outcome.ERROR, "the stored evidence contradicts itself", ())
     metrics = tuple(
         _judge_metric(gate, place, stages, has_control=has_control, alpha=alpha)
@@ -181,11 +182,11 @@ def _judge_metric(
     gate: MetricGate, place: int, stages: tuple[Evidence, ...], *, has_control: bool, alpha: float
 ) -> MetricVerdict:
     basis, control = _control(gate, place, stages, has_control=has_control)
-    canary = _canary(gate, stages)
-    whole, *classes = compare(gate, place, basis, canary, control)
+    evidence = stages[-1] if basis is Basis.CONCURRENT else Evidence(_canary(gate, stages), control)
+    whole, *classes = compare(gate, place, basis, evidence)
     harm, safety = whole.evidences
     if classes:
-        strata = canary.strata.keys() | control.strata.keys()
+        strata = evidence.canary.strata.keys() | evidence.control.strata.keys()
         unheard = [NOTHING.harm] * (len(strata) - len(classes))
         harm = mean([harm, mean([*(one.evidences.harm for one in classes), *unheard])])
     enough = whole.canary.tally.total >= gate.minimum_samples and (

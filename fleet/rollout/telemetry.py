@@ -27,12 +27,15 @@ from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.noised import NoisedWindow
 from fleet.protocol.records import SealedWindow, opened
 from fleet.protocol.shadow import contradiction
-from fleet.rollout.columns import Deployment
+from fleet.rollout.columns import CODES, WAITING, Deployment
 from fleet.rollout.draft import Draft
 from fleet.rollout.events import EvidenceObserved
 from fleet.rollout.evidence import Arm, Evidence, gathered, observe, shadowed, unusable
 from fleet.rollout.plan import Metric
+from fleet.rollout.spans import span_of
 from fleet.rollout.state import Happening, Status
+
+_RUNNING = [1 + CODES[state] for state in (DeploymentState.TRIAL, DeploymentState.SUCCEEDED)]
 
 
 def take_windows(draft: Draft, event: EvidenceObserved) -> None:
@@ -62,7 +65,7 @@ def take_windows(draft: Draft, event: EvidenceObserved) -> None:
     _add_noised(draft, event, canaries, controls)
     if canaries or controls:
         metrics = len(draft.rollout.plan.gate.metrics)
-        new = Evidence(gathered(canaries, metrics), gathered(controls, metrics))
+        new = Evidence(gathered(canaries, metrics), gathered(controls, metrics)).during(_span(draft))
         draft.change_stage(draft.rollout.stage_index, evidence=draft.stage.evidence.plus(new))
         draft.outdate_verdict()
     for device_id, reasons in ignored.items():
@@ -71,6 +74,15 @@ def take_windows(draft: Draft, event: EvidenceObserved) -> None:
             f"{device_id}: {len(reasons):,} telemetry windows contradict themselves and were not counted; "
             f"the last one: {reasons[-1]}.",
         )
+
+
+def _span(draft: Draft) -> int:
+    """Return the span of the stage that it is now."""
+    tally, begun = draft.editing.tally, draft.rollout.stage_index + 1
+    total, reached = sum(map(sum, tally)), sum(map(sum, tally[:begun]))
+    running = sum(counts[kind] for counts in tally[:begun] for kind in _RUNNING)
+    waiting = sum(counts[WAITING] for counts in tally)
+    return span_of(running, waiting, canaries_at_end=reached, controls_at_end=total - reached)
 
 
 def _add_shadows(draft: Draft, event: EvidenceObserved, arms: dict[str, Arm]) -> None:
