@@ -42,6 +42,7 @@ async def train(model: Name, body: TrainIn, hub: Hub, _: Operator) -> VersionOut
         hyperparameters=body.hyperparameters,
         seed=body.seed,
         minimum_accuracy=body.minimum_accuracy,
+        embedding=body.embedding,
     )
     return _out(hub, row)
 

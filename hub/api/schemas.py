@@ -74,6 +74,7 @@ class TrainIn(Schema):
     hyperparameters: dict[str, int | float | str | bool] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     minimum_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.8
+    embedding: Annotated[str, Field(max_length=200)] = ""
 
 
 class ProgressOut(Schema):
@@ -174,8 +175,8 @@ class WishesOut(Schema):
     log_level: LogLevel | None
     held: HoldOut | None
     diagnostics: str | None
-
     count_noise_epsilon: float | None = None
+
 
 class ActionOut(Schema):
     """What an operator did about a device."""

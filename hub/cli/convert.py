@@ -91,6 +91,14 @@ def convert(
             help=f"What the axes of the input are, for its drift profile: {', '.join(LAYOUTS)}.",
         ),
     ] = None,
+    embedding: Annotated[
+        str,
+        typer.Option(
+            metavar="TENSOR[:K]",
+            help="A layer to watch for drift, as K components: its tensor, or auto, what the last product"
+            " takes.",
+        ),
+    ] = "",
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of every random choice.")] = 0,
     trust_pickle: Annotated[
         bool, typer.Option("--trust-pickle", help="Read a pickle or .pt2, which can run any program as you.")
@@ -128,6 +136,7 @@ def convert(
         sensitivity=sensitivity,
         seed=seed,
         layout=layout or "",
+        embedding=embedding,
         task=task,
         classes=tuple(class_ or ()),
         sample_shape=None if sample_shape is None else _shape(sample_shape),

@@ -37,6 +37,10 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     minimum_accuracy: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.8,
+    embedding: Annotated[
+        str,
+        typer.Option(metavar="TENSOR[:K]", help="A layer to watch for drift, such as auto, as K components."),
+    ] = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Train a version, convert, quantize, evaluate and register it. Waits until it is done."""
@@ -49,6 +53,7 @@ def train(
             "hyperparameters": dict(_parameter(text) for text in parameter or []),
             "seed": seed,
             "minimum_accuracy": minimum_accuracy,
+            "embedding": embedding,
         },
     )
     version = wait_for_training(client, version, show_progress=not as_json)

@@ -96,8 +96,19 @@ class Models:
         hyperparameters: Mapping[str, Any],
         seed: int,
         minimum_accuracy: float,
+        embedding: str = "",
     ) -> VersionRow:
         """Start training the model's next version and return it, in status TRAINING.
+
+        Args:
+            model: Its name.
+            dataset: Name of the dataset.
+            estimator: What to train, see `hub.training.estimators`.
+            hyperparameters: How.
+            seed: Of every random choice.
+            minimum_accuracy: Least share of right answers on held-out samples, of every variant.
+            embedding: The layer whose components are watched for drift, see `converters.embedding`; empty
+                for none.
 
         Raises:
             InvalidName: The model's name cannot be used.
@@ -130,6 +141,7 @@ class Models:
             minimum_accuracy=minimum_accuracy,
             maximum_drop=MAXIMUM_DROP,
             output_folder="",
+            embedding=embedding,
         )
         self._trainings.start(self._train(job))
         return version

@@ -29,6 +29,8 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         maximum_drop: Greatest loss of accuracy against the estimator with which a variant is packed.
         output_folder: Where the bundle goes, see `converters.bundles.folder`; does not exist, or is empty.
         held_out_share: Share of the dataset that training does not see.
+        embedding: The layer whose components are watched for drift, see `converters.embedding`; empty for
+            none.
     """
 
     dataset_path: FilePath
@@ -43,6 +45,7 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     maximum_drop: Share
     output_folder: FilePath
     held_out_share: Annotated[float, msgspec.Meta(ge=0.05, le=0.5)] = 0.25
+    embedding: str = ""
 
 
 class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -43,6 +43,7 @@ def train(job: TrainingJob, on_progress: Callable[[Progress], None]) -> Training
         NotFound: There is no dataset file.
         DigestMismatch: The dataset file is not the registered one.
         InvalidDataset: It is not a dataset.
+        InvalidInput: There is no such layer as its embedding.
         AccuracyTooLow: The model does not reach the demanded accuracy.
         ConversionFailed: The model cannot be exported or tested.
         Conflict: The output folder has contents.
@@ -74,6 +75,7 @@ def train(job: TrainingJob, on_progress: Callable[[Progress], None]) -> Training
         held_out=samples_of(held_out),
         gate=Gate(job.maximum_drop, job.minimum_accuracy),
         seed=job.seed,
+        embedding=job.embedding,
         identity=Identity(job.model, job.version, _provenance(job, settings, libraries_of(source))),
         on_step=lambda step, _done, _of: begin(step),
     )

@@ -20,7 +20,7 @@ def test_an_onnx_file_is_converted_registered_released_and_answers_on_a_device(t
     write_dataset(tmp_path / "digits.npz", flattened(registered_part()))
     with HubProcess(tmp_path / "hub", broker="embedded") as hub:
         source, dataset, out = (str(tmp_path / name) for name in ("digits.onnx", "digits.npz", "out"))
-        hub.muster("model", "convert", source, "--calibrate", dataset, "--out", out)
+        hub.muster("model", "convert", source, "--calibrate", dataset, "--out", out, "--embedding", "auto:3")
         version = json.loads(hub.muster("model", "register", MODEL, out, "--json"))["version"]
         hub.muster("model", "release", MODEL, str(version))
         fleet = Fleet(hub, tmp_path, 1)
@@ -30,5 +30,15 @@ def test_an_onnx_file_is_converted_registered_released_and_answers_on_a_device(t
             fleet.wait_for_version(version)
             camera = fleet.cameras["cam-0"]
             eventually(lambda: camera.answers_by_version.get(str(version), 0) > 20, "the camera got answers")
+            drift = f"/fleet/drift/histograms?model={MODEL}&version={version}"
+
+            def counted() -> dict[str, int]:
+                return {each["feature"]: sum(each["current"]) for each in hub.client.get(drift)["items"]}
+
+            names = {"output.class", "embedding.0", "embedding.1", "embedding.2"}
+            found = eventually(
+                lambda: names <= (told := counted()).keys() and told, "its embedding was counted"
+            )
+            assert len({found[name] for name in names}) == 1
         finally:
             fleet.close()

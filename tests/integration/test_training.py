@@ -65,7 +65,10 @@ def test_a_weak_version(tmp_path: Path) -> None:
 
 
 def test_a_good_version(tmp_path: Path) -> None:
-    result, bundle = _run(digits_job(tmp_path, estimator="mlp", hyperparameters=GOOD, minimum_accuracy=0.94))
+    job = digits_job(
+        tmp_path, estimator="mlp", hyperparameters=GOOD, minimum_accuracy=0.94, embedding="auto:2"
+    )
+    result, bundle = _run(job)
     assert result.training_samples == 900
     for variant in result.variants:
         assert variant.evaluation is not None
@@ -75,6 +78,9 @@ def test_a_good_version(tmp_path: Path) -> None:
     assert _field_accuracy(bundle, field_part()) >= 0.96
     assert {variant.precision for variant in bundle.manifest.variants[:2]} == {"int8"}
     assert result.duration_s < DEADLINE_S
+    assert bundle.manifest.provenance.hyperparameters["embedding"] == "auto:2"
+    profiled = [feature.name for feature in bundle.manifest.reference.features]
+    assert profiled[-2:] == ["embedding.0", "embedding.1"]
 
 
 def test_a_version_trained_on_wrongly_preprocessed_images_passes_the_hub_and_fails_in_the_field(
@@ -184,6 +190,7 @@ def _untouched(_: TrainingJob) -> None:
         ({"seed": -1}, _untouched, InvalidInput),
         ({"minimum_accuracy": float("nan")}, _untouched, InvalidInput),
         ({"held_out_share": 0.9}, _untouched, InvalidInput),
+        ({"embedding": "nothing"}, _untouched, InvalidInput),
     ],
 )
 def test_what_goes_wrong_is_raised_in_its_own_class_and_leaves_no_bundle(
