@@ -18,7 +18,7 @@ from typing import Protocol
 import msgspec
 
 from fleet.protocol.assignment import VariantPolicy
-from fleet.protocol.errors import Conflict, MusterError
+from fleet.protocol.errors import Conflict, InvalidPlan, MusterError
 from fleet.protocol.manifest import Manifest
 from fleet.rollout.events import DevicesJoined, Event, Start, Supersede, Ticked, WasAway
 from fleet.rollout.plan import Membership, Plan, rollback_plan
@@ -267,23 +267,30 @@ class Rollouts:
             )
             position = records[-1].position if records else row.position
             with span("rollout step", rollout=row.state.number, records=len(records)):
+                looked_s = self._clock()
+                looks = self._is_to_look(row.state, looked_s)
                 events = [
                     *events_of(records),
                     *removals_of(self._store, row.state),
-                    *self._joined(row.state),
+                    *(self._joined(row.state) if looks else ()),
                     Ticked(),
                 ]
                 row = self._stepping.apply(row, events, position)
+                if looks:  # it is stored who was found
+                    self._looked_s[row.state.number] = looked_s
             if len(records) < RECORDS_PER_STEP:
                 return
 
+    def _is_to_look(self, state: Rollout, now_s: float) -> bool:
+        """Whether devices are to be looked for that came to match: every `JOIN_LOOK_S`, or the clock was set."""
+        since_s = now_s - self._looked_s.get(state.number, -math.inf)
+        return state.plan.membership is Membership.CONTINUOUS and not 0.0 <= since_s < JOIN_LOOK_S
+
     def _joined(self, state: Rollout) -> list[Event]:
-        """Return the devices that came to match a continuous rollout, looked for every `JOIN_LOOK_S`."""
-        if state.plan.membership is not Membership.CONTINUOUS:
+        """Return the devices that came to match a continuous rollout."""
+        try:
+            found = joiners(self._store, state, self._group_by)
+        except InvalidPlan as error:
+            log.info("Nobody joins rollout %d: %s", state.number, error)  # whoever is in it goes on
             return []
-        since_s = self._clock() - self._looked_s.get(state.number, -math.inf)
-        if 0.0 <= since_s < JOIN_LOOK_S:
-            return []
-        self._looked_s[state.number] = self._clock()
-        found = joiners(self._store, state, self._group_by)
         return [DevicesJoined(found)] if found else []

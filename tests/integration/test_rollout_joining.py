@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from fleet.protocol.errors import InvalidPlan
+from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.errors import Cause, InvalidPlan
 from fleet.protocol.manifest import Manifest
+from fleet.protocol.records import DeploymentReport
 from fleet.rollout.events import Start
 from fleet.rollout.plan import Gate, Membership, Metric, MetricGate, Plan, Stage
+from fleet.rollout.state import Status
 from hub.rollouts import shell as shell_file
 from hub.rollouts.shell import Rollouts
+from hub.store.rows import Action
 from hub.store.sqlite import SqliteStore
 from tests.support.agent_bundles import MODEL, build
-from tests.support.stores import add_device
+from tests.support.stores import add_device, incoming
 
 BUNDLE = build(1)
 GATE = Gate(metrics=(MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.1, limit=0.3),))
@@ -32,6 +37,9 @@ def plan(membership: Membership) -> Plan:
         target='site == "lyon"',
         membership=membership,
     )
+
+
+EVERYBODY = plan(Membership.CONTINUOUS).stages[1]
 
 
 def released(_model: str, _version: int) -> tuple[str, Manifest]:
@@ -71,6 +79,23 @@ def test_who_comes_to_match_is_put_into_the_right_stage_and_ordered_there(
     assert stages == before | joined
     ordered = store.desired_versions(MODEL).keys()
     assert ordered == {device_id for device_id, stage in stages.items() if stage == 0}
+
+
+def test_a_rollout_whose_target_means_nobody_any_more_goes_on(store: SqliteStore) -> None:
+    tagged = msgspec.structs.replace(plan(Membership.CONTINUOUS), target='tag("new")', stages=(EVERYBODY,))
+    store.tag("late-1", add=["new"], remove=[], action=Action(1.0, "ann", "Tagged."))
+    shell = Rollouts(store, released=released, on_orders=lambda: None)
+    number = shell.create(MODEL, 1, plan=tagged, devices=None, seed=0).state.number
+    shell.act(number, Start("ann"))
+    store.tag("late-1", add=[], remove=["new"], action=Action(2.0, "ann", "Untagged."))
+    failed = DeploymentReport(
+        10.0, f"r{number}-0f", MODEL, 1, DeploymentState.FAILED, Cause("no_space", "Full.")
+    )
+    store.add_records([incoming("late-1", 1, failed)])
+    shell.advance()
+    state = store.rollout(number).state
+    assert state.deployments[0].attempt.state is DeploymentState.FAILED
+    assert state.status is Status.ROLLING_BACK
 
 
 def test_who_is_named_cannot_come_to_match(store: SqliteStore) -> None:
