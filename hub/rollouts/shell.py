@@ -282,7 +282,7 @@ class Rollouts:
                 return
 
     def _is_to_look(self, state: Rollout, now_s: float) -> bool:
-        """Whether devices are to be looked for that came to match: every `JOIN_LOOK_S`, or the clock was set."""
+        """Whether to look for devices that came to match: every `JOIN_LOOK_S`, or if the clock was set."""
         since_s = now_s - self._looked_s.get(state.number, -math.inf)
         return state.plan.membership is Membership.CONTINUOUS and not 0.0 <= since_s < JOIN_LOOK_S
 
