@@ -205,6 +205,11 @@ def tests(target: Target) -> Iterator[Target]:
             yield target
 
 
+def read_of_devices(target: Target) -> set[Operand]:
+    """Return everything that a target has to know of a device: what it compares, and what it asks for."""
+    return operands(target) | {test.operand for test in tests(target) if isinstance(test, Has)}
+
+
 def operands(target: Target) -> set[Operand]:
     """Return everything that a target compares, so that names which nobody has can be refused.
 

@@ -209,6 +209,13 @@ class Delivery:
             self.counts[line.receiver.kind, FAILED] += len(batch)
             log.warning("%s was not told of %d alerts: %s", line.receiver.name, len(batch), error)
             raise
+        except Exception as error:  # a fault of ours is a try that failed: others wait behind this batch
+            self.counts[line.receiver.kind, FAILED] += len(batch)
+            log.exception("Sending to %s failed as it should not.", line.receiver.name)
+            raise Unavailable(
+                f"{line.receiver.name} was not told by a fault of the hub ({type(error).__name__}).",
+                remedy="The hub's log has the details.",
+            ) from error
         self.counts[line.receiver.kind, SENT] += len(batch)
 
     def _failed(self, message: AlertMessage, error: MusterError, now_s: float) -> AlertMessage:

@@ -31,6 +31,7 @@ from hub.api.schemas import (
 )
 from hub.api.search import search_of
 from hub.api.services import Hub, HubServices
+from hub.api.turns import SEARCH_IN_TURN
 from hub.query.devices import Search
 from hub.query.tables import Column, Kind, Table
 from hub.store.rows import DeviceRow, DeviceWishes
@@ -55,7 +56,9 @@ DEVICE_COLUMNS = [
 router = APIRouter(tags=["devices"])
 
 
-@router.get("/devices", response_model=Page[DeviceOut], responses=EXPORTS)
+@router.get(
+    "/devices", response_model=Page[DeviceOut], responses=EXPORTS, dependencies=[SEARCH_IN_TURN]
+)
 def list_devices(
     hub: Hub, _: Viewer, *, form: Wanted, where: str | None = None, after: str = "", limit: Limit = 100
 ) -> Page[DeviceOut] | StreamingResponse:

@@ -20,6 +20,7 @@ from hub.api.schemas import (
 )
 from hub.api.search import search_of
 from hub.api.services import Hub
+from hub.api.turns import SEARCH_IN_TURN
 from hub.query.devices import check_model
 from hub.query.looks import LooksQuestion, page_of_looks
 from hub.store.rows import DriftRow, VersionTotals
@@ -54,7 +55,7 @@ def dead_letters(hub: Hub, _: Viewer, limit: Limit = 100) -> Page[DeadLetterOut]
     )
 
 
-@router.get("/drift")
+@router.get("/drift", dependencies=[SEARCH_IN_TURN])
 def drift(
     hub: Hub,
     _: Viewer,

@@ -57,5 +57,15 @@ async def _turn(request: Request, _: Viewer) -> AsyncGenerator[None]:
         yield
 
 
+async def _turn_to_search(request: Request, _: Viewer, where: str | None = None) -> AsyncGenerator[None]:
+    if where is None:  # a page of a list is read at once
+        yield
+        return
+    async with request.app.state.turns.taken():
+        yield
+
+
 IN_TURN = Depends(_turn, scope="function")  # an answer that is read slowly holds up nobody
 """For routes whose callers, once they are known, wait for their turn."""
+SEARCH_IN_TURN = Depends(_turn_to_search, scope="function")
+"""Likewise for lists, where a target is given: every device is read to answer."""

@@ -18,6 +18,7 @@ from fleet.targets.tree import (
     Target,
     VersionOf,
     operands,
+    read_of_devices,
     tests,
 )
 from hub.store.protocols import DeviceStore, RegistryStore, StateStore, TagStore
@@ -59,7 +60,7 @@ class Search:
         if target is not None:
             check_names(store, target)
             self._test = compile_target(target)
-            self._asks_health = Fact(BuiltIn.HEALTH) in operands(target)
+            self._asks_health = Fact(BuiltIn.HEALTH) in read_of_devices(target)
             self._asks_drift = any(isinstance(test, Drifts) for test in tests(target))
         self.asks_state = self._asks_health or self._asks_drift
 

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import logging
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -183,6 +183,30 @@ def test_what_is_never_taken_is_given_up_visibly(hub: Hub) -> None:
     assert (tallies["ops"].given_up, tallies["ops"].waiting) == (1, 0)
     assert tallies["ops"].error == "The receiver answered with HTTP status 503."
     assert tallies["gone"].given_up == 1, "nobody waits for a receiver that is not there any more"
+
+
+def test_a_fault_of_ours_is_a_try_that_failed_and_nothing_is_lost(hub: Hub) -> None:
+    receiver = hub.webhook("ops")
+    alert = firing("cam-03")
+
+    async def play() -> None:
+        async with hub.delivery() as delivery:
+            sender = delivery._lines["ops"].sender
+            send, faults = sender.send, iter([ZeroDivisionError("a fault"), ValueError("another")])
+
+            async def faulty(messages: Sequence[AlertMessage], now_s: float) -> None:
+                for fault in faults:
+                    raise fault
+                await send(messages, now_s)
+
+            sender.send = faulty  # type: ignore[method-assign]
+            hub.write("ops", alert)
+            delivery.wake()
+            await eventually_async(lambda: hub.outcomes(alert) == {Outcome.SENT})
+            assert delivery.counts["webhook", "failed"] == 2
+
+    asyncio.run(play())
+    assert len(receiver.received) == 1
 
 
 def test_what_was_not_sent_when_the_hub_stopped_is_sent_when_it_runs_again(hub: Hub) -> None:

@@ -14,6 +14,7 @@ import pytest
 from fleet.drift.metrics import psi
 from fleet.drift.profile import ReferenceProfile, merge_profiles
 from fleet.drift.transport import wasserstein
+from fleet.health import HealthPolicy
 from fleet.protocol.errors import InvalidInput, InvalidTarget, NotFound
 from fleet.protocol.windows import merge_windows
 from hub.query.comparison import comparison, side_of
@@ -25,6 +26,7 @@ from hub.query.sums import Question
 from hub.query.times import TimeRange
 from hub.store.rows import Action, NewDevice
 from hub.store.sqlite import SqliteStore
+from hub.store.state_rows import StateRules
 from hub.store.telemetry_rows import HOUR_S, MINUTE_S
 from tests.support.rollups import DeviceWindow, keep_windows, reference, values_window
 from tests.support.stores import CAPABILITIES
@@ -103,6 +105,17 @@ def test_a_search_finds_the_devices_that_are_meant(
     assert [row.device_id for row in Search(store, where).devices(after="cam-1", wanted=1)] == [
         device_id for device_id in found if device_id > "cam-1"
     ]
+
+
+def test_whether_health_is_known_can_be_asked(store: SqliteStore) -> None:
+    assert set(_meant(store, "not has(health)")) == set(SITES), "nobody was judged yet"
+    store.adopt_rules(StateRules(HealthPolicy(silence_limit_s=100.0), ("site",)))
+    store.refresh_states(now_s=START_S, limit=2)
+    known = _meant(store, "has(health)")
+    assert len(known) == 2
+    assert set(_meant(store, "not has(health)")) == set(SITES) - set(known)
+    store.refresh_states(now_s=START_S, limit=2)
+    assert set(_meant(store, "has(health)")) == set(SITES)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import httpx
 import pytest
+from fastapi import FastAPI
 
 from fleet.protocol.errors import Unavailable
-from hub.api.turns import Turns
+from hub.api.auth import _caller
+from hub.api.turns import SEARCH_IN_TURN, Turns
+from hub.store.rows import ApiToken, Role
 
 
 def test_few_are_answered_at_a_time_and_all_in_the_end() -> None:
@@ -43,5 +47,27 @@ def test_who_waits_too_long_is_told_and_takes_no_turn() -> None:
                     raise AssertionError
         async with turns.taken():
             pass
+
+    asyncio.run(story())
+
+
+def test_a_list_waits_for_its_turn_only_if_devices_are_searched() -> None:
+    app = FastAPI()
+    app.state.turns = Turns(most=1, longest_wait_s=0.05)
+    app.dependency_overrides[_caller] = lambda: ApiToken("ana", Role.VIEWER, 0.0)
+
+    @app.get("/devices", dependencies=[SEARCH_IN_TURN])
+    def devices() -> str:
+        return "all"
+
+    async def story() -> None:
+        transport = httpx.ASGITransport(app)
+        async with (
+            httpx.AsyncClient(transport=transport, base_url="http://hub") as client,
+            app.state.turns.taken(),
+        ):
+            assert (await client.get("/devices")).json() == "all"
+            with pytest.raises(Unavailable):
+                await client.get("/devices", params={"where": "online"})
 
     asyncio.run(story())
