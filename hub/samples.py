@@ -1,9 +1,9 @@
 """Captured samples on the hub: who may capture what, taking samples in, and giving them out for labelling.
 
-A sample is taken in only from a device that has a policy for the model now, in the form that the version
-takes, and within what the policy allows in a day. Everything else is refused, told as a dead letter, and
-acknowledged all the same, for sending it again would not help. Samples go when they are too old, when all of
-them are too large together, or when somebody deletes them.
+A sample is taken in only from a device that has a policy for the model, captured before it ended, in the
+form that the version takes, and within what the policy allows in a day. Everything else is refused, told as a
+dead letter, and acknowledged all the same, for sending it again would not help. Samples go when they are too
+old, when all of them are too large together, or when somebody deletes them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from fleet.protocol.assignment import CLOCK_TOLERANCE_S
 from fleet.protocol.capture import CapturePolicy
 from fleet.protocol.errors import Conflict, InvalidMessage, NotFound
 from fleet.protocol.manifest import Manifest
@@ -23,6 +24,9 @@ from hub.store.rows import Action, DeviceRow
 from hub.store.sample_rows import SampleFilter, SampleRow
 
 DAY_S = 86400.0
+GRACE_S = 30 * DAY_S
+"""How long after a policy has ended a device may send what it captured before: it may have been away. No clock
+of a device keeps a policy going for longer."""
 DAYS_AT_ONCE = 2
 """What a device may send in a day: what it captured that day and what waited from the day before."""
 
@@ -113,6 +117,7 @@ class Samples:
         if not policies:
             raise InvalidMessage(f"{device_id} is not asked for samples of {sample.model}.")
         policy = policies[0].policy
+        _check_time(policy, sample, now_s)
         if sample.size_bytes > policy.sample_bytes:
             raise InvalidMessage(
                 f"A sample has {sample.size_bytes} bytes; {policy.sample_bytes} are ordered."
@@ -161,6 +166,15 @@ class Samples:
             self._store.add_action(device_id, Action(time.time(), by, text))
         except NotFound:
             return  # its samples outlive a device
+
+
+def _check_time(policy: CapturePolicy, sample: Sample, now_s: float) -> None:
+    """Refuse what was captured after its policy ended; what was before may come `GRACE_S` later."""
+    late_s = sample.at_s - policy.expires_at_s
+    if late_s > CLOCK_TOLERANCE_S:
+        raise InvalidMessage(f"A sample was captured {late_s:.0f} s after its policy had ended.")
+    if now_s > policy.expires_at_s + GRACE_S:
+        raise InvalidMessage(f"A sample came more than {GRACE_S / DAY_S:.0f} days after its policy had ended.")
 
 
 def _told(model: str, policy: CapturePolicy | None) -> str:

@@ -6,6 +6,7 @@ import csv
 import io
 import zipfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import numpy as np
 import pytest
 
 from converters.data.samples import read_samples
+from fleet.protocol.assignment import CLOCK_TOLERANCE_S
 from fleet.protocol.capture import CapturePolicy
 from fleet.protocol.errors import Conflict, InvalidMessage, MusterError, NotFound
 from fleet.protocol.manifest import Manifest
 from fleet.protocol.samples import Reason, Sample, SampleMessage, table_bytes, tensors_of
 from hub.sample_export import MAX_TEXT_BYTES, export
-from hub.samples import DAY_S, Samples
+from hub.samples import DAY_S, GRACE_S, Samples
 from hub.store.protocols import Store
 from hub.store.sample_rows import SampleFilter, SampleRow
 from hub.store.sqlite import SqliteStore
@@ -120,6 +122,25 @@ def test_a_device_without_a_policy_and_one_whose_policy_was_taken_back_are_refus
     with pytest.raises(InvalidMessage):
         taking.take(sample())
     assert taking.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("captured_s", "now_s", "is_taken"),
+    [
+        (5000.0, 5000.0 + GRACE_S, True),  # it was away
+        (5000.0, 5001.0 + GRACE_S, False),
+        (5000.0 + CLOCK_TOLERANCE_S, 5100.0, True),
+        (5001.0 + CLOCK_TOLERANCE_S, 5100.0, False),
+        (10.0, 5001.0 + GRACE_S, False),  # a clock that was set back
+    ],
+)
+def test_what_was_captured_after_the_policy_ended_or_comes_too_late_is_refused(
+    taking: Taking, captured_s: float, now_s: float, is_taken: bool
+) -> None:
+    taking.order(msgspec.structs.replace(POLICY, expires_at_s=5000))
+    with nullcontext() if is_taken else pytest.raises(InvalidMessage, match="had ended"):
+        taking.take(sample(at_s=captured_s), now_s=now_s)
+    assert taking.count() == int(is_taken)
 
 
 def test_a_redaction_that_is_required_must_be_named(taking: Taking) -> None:
