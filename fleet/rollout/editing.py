@@ -64,6 +64,20 @@ class Editing:
             return unpack(self._before.number, index, device_id, row, causes)
         return self._before[index]
 
+    def row(self, index: int) -> Row:
+        """Return the row of a deployment as the step has left it so far; its causes are of its page."""
+        number, place = divmod(index, PAGE_SIZE)
+        return Row._make(self._rows(number)[place].item())
+
+    def put_row(self, index: int, before: Row, after: Row) -> None:
+        """Exchange the row of a deployment for its next value; the causes of its page stay as they are."""
+        number, place = divmod(index, PAGE_SIZE)
+        self._writable(number)[0][place] = after
+        if before.kind != after.kind:
+            counts = self._counts()[after.stage]
+            counts[before.kind] -= 1
+            counts[after.kind] += 1
+
     def put(self, deployment: Deployment) -> None:
         """Exchange a deployment for its next value."""
         number, place = divmod(deployment.index, PAGE_SIZE)

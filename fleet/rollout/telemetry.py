@@ -48,8 +48,9 @@ def take_windows(draft: Draft, event: EvidenceObserved) -> None:
     ignored: dict[str, list[str]] = {}
     canaries: dict[str, Arm] = {}
     controls: dict[str, Arm] = {}
-    for device_id, window in event.windows:  # sealed: what is of no interest is not looked into
-        index = draft.editing.members.place(device_id)
+    places = draft.editing.members.places([device_id for device_id, _ in event.windows])
+    for (device_id, window), index in zip(event.windows, places, strict=True):
+        # sealed: what is of no interest is not looked into
         if index is None or window.model != draft.rollout.model:
             continue
         deployment = draft.deployment(index)
@@ -142,16 +143,16 @@ def _count(draft: Draft, deployment: Deployment, window: SealedWindow, arms: dic
     metrics = draft.rollout.plan.gate.metrics
     is_new = deployment.counted_in < number
     arm = arms.get(name) or Arm.empty(len(metrics))
-    why: str | None = "its counts cannot be read"
     try:
         read = opened(window)
     except InvalidMessage:
         arms[name] = msgspec.structs.replace(arm, unusable=arm.unusable + 1)
-    else:
-        why = unusable(read)
-        arms[name] = observe(arm, read, metrics, is_new=is_new)
-    if is_new and why is None:
+        return "its counts cannot be read"
+    arms[name] = observe(arm, read, metrics, is_new=is_new)
+    if arms[name].unusable > arm.unusable:
+        return unusable(read)
+    if is_new:
         draft.put(msgspec.structs.replace(deployment, counted_in=number))
         if deployment.stage == number:
             draft.change_stage(number, heard=draft.stage.heard + 1)
-    return why
+    return None

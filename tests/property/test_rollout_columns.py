@@ -137,6 +137,9 @@ def test_members_are_found_and_others_are_not(first: list[str], then: list[str])
     assert members == Members.of(names)
     assert members.extends(Members.of(first))
     assert members.place("nobody of these") is None
+    assert members.places([*names, "nobody of these"]) == [*range(len(names)), None]
+    assert Members.of([]).places(["nobody"]) == [None]
+    assert members.places([]) == []
 
 
 def test_devices_of_one_hash_are_told_apart(monkeypatch: Any) -> None:
