@@ -4,6 +4,7 @@
 
     draw harmless worlds ─► gate: false rollbacks      ─► thresholds of every rule, for the same rate of them
     draw harmful worlds  ─► gate, rules so calibrated, as their makers show them ─► exposed, time ─► aims
+    harmless worlds of other kinds ─► the best of the calibrated rules: what their thresholds are worth there
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ FIXED = tuple(
     )
     if interval * failures <= bake
 )
+LIMITS, DIFFERENCES = ("devices", "limit"), ("difference",)
 Row = list[str]
 
 
@@ -135,10 +137,31 @@ def _family(
     thresholds = {
         rule: float(np.quantile(values, 1.0 - TARGET, method="higher")) for rule, values in peaks.items()
     }
-    return calm, [
+    found = [
         _measured(harm, plan, sizes[1], thresholds=thresholds, peaks={}, seed=seed, maximum_bake=maximum_bake)
         for harm in harmful
     ]
+    for one in calm[1:]:
+        _elsewhere(one, found, thresholds, sizes[0] // 4, seed)
+    return calm, found
+
+
+def _elsewhere(
+    calm: Found, harmful: Sequence[Found], thresholds: dict[Fixed, float], count: int, seed: int
+) -> None:
+    """Note how the rules that expose fewest devices to all harms end in harmless worlds of another kind."""
+    rules = {
+        kinds: min(
+            (rule for rule in thresholds if rule.kind in kinds),
+            key=lambda rule: sum(_exposed(one.ends[str(rule)]) for one in harmful),
+        )
+        for kinds in (LIMITS, DIFFERENCES)
+    }
+    for number in range(count):
+        world = draw(calm.harm, np.random.default_rng([seed, number]))
+        for kinds, rule in rules.items():
+            end = run_fixed(series(world, rule), rule, thresholds[rule])
+            calm.ends.setdefault(f"best fixed {kinds[-1]}, calibrated elsewhere", []).append(end)
 
 
 def plan_of(metric: MetricGate) -> Plan:
@@ -226,8 +249,8 @@ def _harmful_table(found: Sequence[Found]) -> str:
     rows: list[Row] = []
     for one in found:
         by_name = {name: ends for name, ends in one.ends.items() if not name.startswith("Fixed(")}
-        by_name["best fixed limit"] = _best(one, ("limit", "devices"))
-        by_name["best fixed difference"] = _best(one, ("difference",))
+        by_name["best fixed limit"] = _best(one, LIMITS)
+        by_name["best fixed difference"] = _best(one, DIFFERENCES)
         rows += [_harmful_row(one.harm.name, name, ends) for name, ends in by_name.items()]
     columns = ["version", "rule", "rollouts", "rolled back", "paused", "exposed", "windows"]
     notes = (
@@ -255,12 +278,12 @@ def _aims(harmless: Sequence[Found], harmful: Sequence[Found]) -> list[Aim]:
     ]
     floor = PACE
     for one in harmful:
-        fixed = _exposed(_best(one, ("limit", "devices")))
+        fixed = _exposed(_best(one, LIMITS))
         reason = f"nobody can do with less than the {floor} of the first window" if fixed < 2 * floor else ""
         ratio = _exposed(one.ends["gate"]) / fixed
         aims.append(Aim(f"exposed-of-best-fixed-{_slug(one.harm)}", ratio, "<=", 0.5, reason))
     ours = float(np.mean([_exposed(one.ends["gate"]) for one in harmful]))
-    theirs = float(np.mean([_exposed(_best(one, ("limit", "devices"))) for one in harmful]))
+    theirs = float(np.mean([_exposed(_best(one, LIMITS)) for one in harmful]))
     aims.append(Aim("exposed-of-best-fixed-all-harms", ours / theirs, "<=", 0.5))
     confined = next(one for one in harmful if one.harm.one_class)
     name = f"hardware={CLASSES[HARMED_CLASS]}"

@@ -106,7 +106,7 @@ def test_harm_is_worse_than_inputs_that_differ() -> None:
         msgspec.structs.replace(arm, tallies=(*arm.tallies, Tally(bad, 1000)))
         for arm, bad in ((differ, 700), (alike, 15))
     ]
-    verdict = judge(both, (Evidence(*arms),), has_control=True, heard=1, expected=1)
+    verdict = judge(both, (Evidence(arms[0], arms[1]),), has_control=True, heard=1, expected=1)
     assert verdict.outcome is Outcome.FAIL
     assert "label errors" in verdict.sentence
 

@@ -12,12 +12,13 @@ from fleet.drift.profile import FeatureCounts
 from fleet.protocol.assignment import CLOCK_TOLERANCE_S
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.latency import bucket
-from fleet.protocol.records import TelemetryWindow
+from fleet.protocol.records import ShadowReport, TelemetryWindow
+from fleet.rollout.deployments import Deployment
 from fleet.rollout.engine import create
 from fleet.rollout.events import DeploymentReported, EvidenceObserved, Start
 from fleet.rollout.evidence import Arm, Tally, observe, tally, unusable
 from fleet.rollout.plan import Metric, MetricGate
-from fleet.rollout.state import Kind
+from fleet.rollout.state import Kind, Status
 from tests.support.rollouts import DEVICES, NEW, OLD, Campaign, plan, window
 
 
@@ -196,3 +197,46 @@ def test_windows_count_for_the_class_of_their_device() -> None:
         assert sorted(arm.strata) == ["hardware=pi3", "hardware=pi4"]
         assert sum(part.devices for part in arm.strata.values()) == arm.devices == 4
         assert sum(part.tallies[0].bad for part in arm.strata.values()) == arm.tallies[0].bad
+
+
+def shadow_of(deployment: Deployment, **other: object) -> tuple[str, ShadowReport]:
+    report = ShadowReport(
+        started_at_s=0.0,
+        ended_at_s=60.0,
+        deployment_id=deployment.attempt.deployment_id,
+        model="digits",
+        active_version=1,
+        version=2,
+        manifest_sha256=NEW,
+        compared=1000,
+        disagreed=400,
+    )
+    return deployment.device_id, msgspec.structs.replace(report, **other)
+
+
+def test_devices_that_disagree_in_the_shadow_stop_a_version_before_it_answers() -> None:
+    gate = MetricGate(metric=Metric.SHADOW_DISAGREEMENT, limit=0.1)
+    campaign = Campaign(msgspec.structs.replace(plan("50%", "all", metrics=(gate,)), shadow_s=60))
+    first, second = campaign.cohort(0)[:2]
+    waits = campaign.cohort(1)[0]
+    nothing = (
+        shadow_of(first, deployment_id="r7-999"),
+        shadow_of(first, manifest_sha256=OLD),
+        shadow_of(first, disagreed=1001),  # of 1,000
+        shadow_of(waits, deployment_id=first.attempt.deployment_id),
+        ("stranger", shadow_of(first)[1]),
+    )
+    before = campaign.rollout
+    campaign.do(EvidenceObserved(shadows=nothing))
+    assert campaign.rollout is before
+    campaign.do(EvidenceObserved(shadows=(shadow_of(first), shadow_of(second, disagreed=350))))
+    assert campaign.status() is Status.ROLLING_BACK
+    assert "shadow disagreement 37.5% of 2,000" in campaign.cause().detail
+    assert all(d.attempt.state is not DeploymentState.SUCCEEDED for d in campaign.rollout.deployments)
+
+
+def test_shadows_are_not_looked_at_where_they_are_not_judged() -> None:
+    campaign = Campaign()
+    before = campaign.rollout
+    campaign.do(EvidenceObserved(shadows=(shadow_of(campaign.cohort(0)[0]),)))
+    assert campaign.rollout is before
