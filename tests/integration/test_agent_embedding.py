@@ -26,7 +26,10 @@ from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures
 )
 from tests.support.agent_peer import Peer
 from tests.support.digits import digits_conversion, field_part
+from tests.support.thoroughness import ALL
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.thorough
 
 WITH, WITHOUT = "embedded-digits", "plain-digits"
 COMPONENTS = 3
@@ -56,7 +59,7 @@ def counted(peer: Peer, model: str) -> Profile:
     return total
 
 
-@pytest.mark.parametrize("variant", ["onnx-fp32", "tflite-int8"])
+@pytest.mark.parametrize("variant", ["onnx-fp32", "tflite-int8"] if ALL else ["tflite-int8"])
 def test_it_is_counted_for_every_answer_and_nobody_is_answered_with_it(
     peer: Peer, make_device: MakeDevice, variant: str
 ) -> None:
