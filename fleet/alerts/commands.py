@@ -54,4 +54,14 @@ def rollout_abort(number: int, reason: str) -> str:
 
 
 def _line(*words: str) -> str:
+def rollout_explain(number: int) -> str:
+    """Return the command that says why a rollout is where it is."""
+    return _line("rollout", "explain", str(number))
+
+
+def rollout_approve(number: int) -> str:
+    """Return the command by which a second person lets a stage begin."""
+    return _line("rollout", "approve", str(number))
+
+
     return shlex.join(("muster", *words))

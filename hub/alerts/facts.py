@@ -141,7 +141,8 @@ class FleetLook:
         return newest
 
     def _of_rollouts(self, now_s: float) -> Iterable[Finding]:
-        heads = [head for head in self._store.newest_rollouts() if head.status in _OF_INTEREST]
+        newest = self._store.newest_rollouts()
+        heads = [head for head in newest if head.status in _OF_INTEREST or head.awaits_approval]
         known: dict[int, Rollout] = {}
         for head in heads:
             rollout = self._rollouts.get(head.number)

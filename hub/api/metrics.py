@@ -155,6 +155,8 @@ def _rollouts(hub: HubServices) -> Iterable[Metric]:
     numbers = hub.store.rollout_counts()
     by_status = {(status.value.lower(),): float(numbers.get(status, 0)) for status in Status}
     yield gauges("muster_rollouts", "Rollouts by status.", ("status",), by_status)
+    meaning, awaiting = "Rollouts of which a stage waits for approval.", hub.store.count_awaiting_approval()
+    yield gauge("muster_rollouts_awaiting_approval", meaning, float(awaiting))
     compared: dict[ModelVersion, float] = {}
     disagreed: dict[ModelVersion, float] = {}
     for row in hub.store.open_rollouts():

@@ -18,8 +18,8 @@ from hub.cli.rollout_words import Reason, Yes, asks, refuse
 
 def rollback(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Name of the model.")] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Likewise.")] = None,
+    model: Annotated[str | None, typer.Argument(help="Name of the model.")] = None,
+    named: Annotated[str | None, typer.Option("--model", help="Likewise.")] = None,
     to: Annotated[
         int | None,
         typer.Option(min=1, help="A released version; the newest below what devices run if left out."),
@@ -37,9 +37,9 @@ def rollback(
 ) -> None:
     """Bring devices that run a newer version of a model back to an older one, now."""
     client = client_of(context)
-    if (name is None) == (model is None):
+    if (model is None) == (named is None):
         raise InvalidInput("Say which model, once: muster rollback MODEL, or --model MODEL.")
-    body: dict[str, Any] = {"model": name or model, "to": to, "target": target}
+    body: dict[str, Any] = {"model": model or named, "to": to, "target": target}
     told = client.post("/rollbacks/dry-run", body)
     if dry_run:
         if as_json:

@@ -291,6 +291,7 @@ class RolloutStep(msgspec.Struct, frozen=True):
     position: int
     changes: tuple[OrderChange, ...] = ()
 
+    awaits_approval: bool = False
 
 class Superseded(msgspec.Struct, frozen=True):
     """A rollout that a rollback puts aside: its last state, and the one before."""

@@ -7,7 +7,7 @@ import pytest
 
 from fleet.protocol.errors import Conflict, NotFound
 from fleet.rollout.engine import step
-from fleet.rollout.events import Pause, Resume, Start, Supersede
+from fleet.rollout.events import Approve, Pause, Resume, Start, Supersede
 from fleet.rollout.state import HISTORY_KEPT, Rollout, Status
 from hub.store.protocols import Store
 from hub.store.rows import OrderChange, RolloutHead, RolloutRow, Superseded
@@ -131,3 +131,23 @@ def test_the_newest_rollout_of_each_model_that_was_started_is_told_without_its_d
     letters = _started(other.state)
     store.apply_step(letters, previous=other.state, position=0, changes=[])
     assert store.newest_rollouts() == [head, RolloutHead(2, "letters", Status.RUNNING, letters.revision)]
+
+
+def test_what_waits_for_approval_is_counted_and_told(store: Store) -> None:
+    state = _created(store).state
+    first, *rest = state.plan.stages
+    plan = msgspec.structs.replace(state.plan, stages=(msgspec.structs.replace(first, approval=True), *rest))
+    asking = msgspec.structs.replace(state, plan=plan, revision=state.revision + 1)
+    store.apply_step(asking, previous=state, position=0, changes=[])
+    assert store.count_awaiting_approval() == 0
+    waits = _started(asking)
+    store.apply_step(waits, previous=asking, position=0, changes=[])
+    assert store.count_awaiting_approval() == 1
+    assert [head.awaits_approval for head in store.newest_rollouts()] == [True]
+    assert store.rollout_summary(1).state == waits.summary
+    approved = step(waits, Approve(by="ben"), 3.0)[0]
+    store.apply_step(approved, previous=waits, position=0, changes=[])
+    assert store.count_awaiting_approval() == 0
+    assert [head.awaits_approval for head in store.newest_rollouts()] == [False]
+    with pytest.raises(NotFound):
+        store.rollout_summary(9)

@@ -23,7 +23,7 @@ from fleet.drift.fleet_alarms import FleetAlarm
 from fleet.protocol.errors import Cause
 from fleet.quality.concept import ConceptState
 from fleet.rollout.engine import step
-from fleet.rollout.events import Abort, Pause, Start
+from fleet.rollout.events import Abort, Approve, Pause, Start
 from fleet.rollout.state import Kind, Rollout, Status
 from hub.cli.app import app
 from tests.support.stores import new_rollout
@@ -62,6 +62,13 @@ def _paused(by_operator: bool) -> Rollout:
     )
 
 
+def _awaiting() -> Rollout:
+    new = new_rollout(7)
+    stages = tuple(msgspec.structs.replace(stage, approval=True) for stage in new.plan.stages)
+    asking = msgspec.structs.replace(new, plan=msgspec.structs.replace(new.plan, stages=stages))
+    return step(asking, Start(by="ana"), 2.0)[0]
+
+
 def _ended(status: Status, *, kind: Kind = Kind.UPDATE, code: str = "gate_failed") -> Rollout:
     started = step(new_rollout(7), Start(by="ana"), 2.0)[0]
     return msgspec.structs.replace(
@@ -77,6 +84,7 @@ def _all_findings() -> list[Finding]:
         concept_finding(ConceptDrift("digits", 4, RAISED, {}, 10), RULES),
         concept_finding(ConceptDrift("digits", 4, None, {"cam-01": RAISED}, 10), RULES),
         rollout_finding(_paused(by_operator=False), 5.0, RULES),
+        rollout_finding(_awaiting(), 5.0, RULES),
         *(
             rollout_finding(_ended(status, kind=kind), 20.0, RULES)
             for status in (Status.ROLLED_BACK, Status.FAILED)
@@ -117,6 +125,8 @@ def test_every_finding_has_evidence_and_commands_that_can_be_run(finding: Findin
         commands.device_lift_quarantine("cam-03"),
         commands.rollback("digits", 3, 'it\'s "odd"; $(rm -rf /) `x`\n--to 9'),
         commands.rollout_status(7),
+        commands.rollout_explain(7),
+        commands.rollout_approve(7),
         commands.rollout_abort(7, "--help"),
     ],
 )
@@ -181,6 +191,12 @@ def test_a_rollout_is_alerted_while_somebody_may_act() -> None:
     assert paused is not None
     assert paused.matter.key == "rollout:7:paused"
     assert paused.matter.evidence[0] == "Stage 1: too little was observed."
+    waits = rollout_finding(_awaiting(), 5.0, RULES)
+    assert waits is not None
+    assert waits.matter.key == "rollout:7:approval"
+    assert waits.matter.command == "muster rollout approve 7"
+    assert waits.matter.evidence[0] == "a second person is who is not ana"
+    assert rollout_finding(step(_awaiting(), Approve(by="ben"), 3.0)[0], 5.0, RULES) is None
     failed = rollout_finding(_ended(Status.FAILED), 20.0, RULES)
     assert failed is not None
     assert failed.matter.severity is Severity.CRITICAL

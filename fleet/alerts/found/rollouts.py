@@ -1,4 +1,4 @@
-"""What is found of rollouts: one finding for each that failed, was taken back, or waits for a decision.
+"""What is found of rollouts: one finding for each that failed, was taken back, or waits for a person.
 
 A rollout that ended stays found for a time, or until a newer one of its model was started: then somebody
 acted. What an operator paused or aborted is no news to operators.
@@ -26,6 +26,11 @@ def rollout_finding(rollout: Rollout, now_s: float, thresholds: Thresholds) -> F
         reason = rollout.pause_reason
         sentence = f"{_upper(name)} waits: resume, promote or abort it."
         return _finding("paused", rollout, f"{name} is paused", sentence, reason)
+    if rollout.awaits_since_s is not None:
+        number, movers = len(rollout.stages) + 1, " or ".join(rollout.movers)
+        sentence = f"Stage {number} of {name} begins when a second person approves."
+        who = f"a second person is who is not {movers}" if movers else "anybody may approve"
+        return _finding("approval", rollout, f"{name} waits for approval", sentence, who)
     by_operator = rollout.cause is not None and rollout.cause.code == CauseCode.ABORTED
     cause = rollout.cause.detail if rollout.cause else "no cause is known"
     if rollout.status is Status.ROLLING_BACK and rollout.ending is Status.ROLLED_BACK and not by_operator:
@@ -56,7 +61,7 @@ def _finding(what: str, rollout: Rollout, title: str, sentence: str, reason: str
         evidence=[reason or "no reason is known", *verdict, f"devices: {counts or 'none'}"],
         devices=failed,
         command=_command(rollout, title),
-        inspect=commands.rollout_status(rollout.number),
+        inspect=commands.rollout_explain(rollout.number),
         path=f"/api/v1/rollouts/{rollout.number}",
         model=rollout.model,
         version=rollout.version,
@@ -65,6 +70,8 @@ def _finding(what: str, rollout: Rollout, title: str, sentence: str, reason: str
 
 def _command(rollout: Rollout, title: str) -> str:
     """Return what acts: bring devices back that are not; where all are, there is only to look."""
+    if rollout.awaits_since_s is not None:
+        return commands.rollout_approve(rollout.number)
     if rollout.status is Status.PAUSED:
         return commands.rollout_abort(rollout.number, title)
     if rollout.status is Status.FAILED:

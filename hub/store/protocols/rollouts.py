@@ -110,7 +110,7 @@ class RolloutStore(Protocol):
         ...
 
     def newest_rollouts(self) -> list[RolloutHead]:
-        """Return the newest rollout of each model that was started, by model."""
+        """Return the newest rollout of each model that was started, and all under way, by model."""
         ...
 
     def open_rollouts(self) -> list[RolloutRow]:

@@ -144,13 +144,15 @@ class SqliteRollouts(Part):
         return int(rows[0]["number"])
 
     def newest_rollouts(self) -> list[RolloutHead]:
-        """Return the newest rollout of each model that was started, by model."""
+        """Return the newest started rollout of each model, and those under way, by model."""
         rows = self._database.rows(
-            "SELECT number, model, status, revision FROM rollouts WHERE number IN"
-            " (SELECT max(number) FROM rollouts WHERE status <> ? GROUP BY model) ORDER BY model",
+            "SELECT number, model, status, revision,"
+            " json_extract(state, '$.awaits_since_s') IS NOT NULL AS awaits_approval"
+            " FROM rollouts WHERE is_open OR number IN"
+            " (SELECT max(number) FROM rollouts WHERE status <> ? GROUP BY model) ORDER BY model, number",
             (Status.CREATED.value,),
         )
-        return [msgspec.convert(row, RolloutHead) for row in rows]
+        return [msgspec.convert(row, RolloutHead, strict=False) for row in rows]
 
     def open_rollouts(self) -> list[RolloutRow]:
         """Return the rollouts that were started and have not ended."""
