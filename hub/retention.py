@@ -8,6 +8,7 @@ other records             `events_s`       likewise
 sums over minutes         `minutes_s`      (hours and days hold the same windows)
 sums over hours           `hours_s`        (days hold the same windows)
 sums over days            `days_s`         (also those of noised windows)
+values of cohorts         `days_s`         a device has it, or sums of it are kept
 totals, blocks, alarms    `days_s`         the device is to run another version, or none
 ========================  ===============  ==================================================
 
@@ -83,5 +84,6 @@ class Retention:
             deleted += store.delete_rollups(
                 duration_s=duration_s, before_s=now_s - kept_s, limit=ROWS_PER_STEP
             )
+        deleted += store.forget_cohort_values(before_s=now_s - limits.days_s, limit=ROWS_PER_STEP)
         deleted += store.forget_noised(before_s=now_s - limits.days_s, limit=ROWS_PER_STEP)
         return deleted + store.forget_versions(before_s=now_s - limits.days_s, limit=ROWS_PER_STEP)

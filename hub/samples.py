@@ -25,8 +25,8 @@ from hub.store.sample_rows import SampleFilter, SampleRow
 
 DAY_S = 86400.0
 GRACE_S = 30 * DAY_S
-"""How long after a policy has ended a device may send what it captured before: it may have been away. No clock
-of a device keeps a policy going for longer."""
+"""How long after a policy has ended a device may send what it captured before: it may have been away. No
+clock of a device keeps a policy going for longer."""
 DAYS_AT_ONCE = 2
 """What a device may send in a day: what it captured that day and what waited from the day before."""
 
@@ -174,7 +174,9 @@ def _check_time(policy: CapturePolicy, sample: Sample, now_s: float) -> None:
     if late_s > CLOCK_TOLERANCE_S:
         raise InvalidMessage(f"A sample was captured {late_s:.0f} s after its policy had ended.")
     if now_s > policy.expires_at_s + GRACE_S:
-        raise InvalidMessage(f"A sample came more than {GRACE_S / DAY_S:.0f} days after its policy had ended.")
+        raise InvalidMessage(
+            f"A sample came more than {GRACE_S / DAY_S:.0f} days after its policy had ended."
+        )
 
 
 def _told(model: str, policy: CapturePolicy | None) -> str:

@@ -195,6 +195,8 @@ def _telemetry(hub: HubServices) -> Iterable[Metric]:
     yield counter("muster_windows_refused", meaning, done.refused)
     meaning = "Telemetry windows whose clock is off: they count as of when they were received."
     yield counter("muster_windows_misdated", meaning, done.misdated)
+    meaning = "How often devices counted as (other), as there are too many values of an attribute."
+    yield counters("muster_cohorts_other", meaning, ("attribute",), dict(hub.telemetry.cohorts.others))
     meaning = "Noised windows that were added up since the hub started; they are in no other number."
     yield counter("muster_noised_windows", meaning, done.noised)
     meaning = "Records that are stored and wait to be added up."

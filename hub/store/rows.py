@@ -131,7 +131,7 @@ class DeviceWishes(msgspec.Struct, frozen=True):
         log_level: In place of the device's own setting; None to leave it that.
         held: That its updates are held; None if they are not.
         diagnostics: Id of the last request for a diagnostic bundle; None before the first.
-        count_noise: Epsilon, in thousandths, of the noise that its counts need at least; None for as it is set.
+        count_noise: Epsilon, in thousandths, that its counts need at least; None for as its owner set it.
     """
 
     log_level: LogLevel | None = None

@@ -89,6 +89,22 @@ VersionKey = tuple[str, str, int]
 """A device, a model, and its version."""
 
 
+class CohortValue(NamedTuple):
+    """A value of an attribute that is a cohort of its own, see `fleet.cohorts`.
+
+    Attributes:
+        key: The attribute.
+        value: The value.
+        device_id: The device that had it first; empty where that is not known.
+        last_s: When the last day began on which a device had it.
+    """
+
+    key: str
+    value: str
+    device_id: str
+    last_s: int
+
+
 NoisedKey = tuple[str, int, int]
 """A model, its version, and when a day begins."""
 
@@ -122,6 +138,7 @@ class TelemetryStep(msgspec.Struct, frozen=True):
         rollups: The sums over time.
         blocks: What was counted since the last look for drift; None where a look was just taken.
         drift: Alarms after a look.
+        cohort_values: Those that are new, or were not heard of yet that day.
         noised: Sums of noised windows, see `fleet.privacy.sums`, in MessagePack.
         letters: What could not be counted.
         letters_kept: How many dead letters are kept.
@@ -134,6 +151,7 @@ class TelemetryStep(msgspec.Struct, frozen=True):
     rollups: Sequence[SealedRollup] = ()
     blocks: Mapping[VersionKey, bytes | None] = {}
     drift: Sequence[DriftRow] = ()
+    cohort_values: Sequence[CohortValue] = ()
     noised: Mapping[NoisedKey, bytes] = {}
     letters: Sequence[DeadLetter] = ()
     letters_kept: int = 10_000

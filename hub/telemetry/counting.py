@@ -22,6 +22,7 @@ import numpy as np
 from hub.store.protocols import DriftStore, NoisedStore, RecordStore, RollupStore, TelemetryStore
 from hub.store.rows import DriftRow, RawRecord
 from hub.store.telemetry_rows import SealedRollup, TelemetryStep, VersionKey
+from hub.telemetry.cohorts import Cohorts
 from hub.telemetry.looks import Block, Looks
 from hub.telemetry.noised import with_stored as with_noised_stored
 from hub.telemetry.reading import Counted, Reading, Reference, WindowReader
@@ -87,7 +88,7 @@ class Telemetry:
         self._reader = WindowReader(reference)
         self._looks = Looks(store, reference)
         self._block_predictions = block_predictions
-        self._group_by = group_by
+        self.cohorts = Cohorts(store, group_by)
         self._dead_letters_kept = dead_letters_kept
         self.progress = Progress()
         self.answers: dict[tuple[str, int], Answers] = {}
@@ -114,7 +115,8 @@ class Telemetry:
 
     def _take_in(self, previous: int, records: Sequence[RawRecord]) -> None:
         reading = self._reader.read(records)
-        changes = [self._change(counted) for counted in reading.counted if counted.table.number]
+        now_s = reading.received_at_s
+        changes = [self._change(counted, now_s) for counted in reading.counted if counted.table.number]
         self._store.save_telemetry(
             TelemetryStep(
                 previous=previous,
@@ -124,15 +126,17 @@ class Telemetry:
                 rollups=[rollup for change in changes for rollup in change.rollups],
                 blocks={key: body for change in changes for key, body in change.blocks.items()},
                 drift=[row for change in changes for row in change.drift],
+                cohort_values=self.cohorts.changed(),
                 noised=with_noised_stored(reading.noised, self._store),
                 letters=reading.letters,
                 letters_kept=self._dead_letters_kept,
             )
         )
+        self.cohorts.stored()
         self._note(reading)
 
-    def _change(self, counted: Counted) -> _Change:
-        cohorts = self._store.cohorts(sorted(set(counted.devices)), self._group_by)
+    def _change(self, counted: Counted, now_s: float) -> _Change:
+        cohorts = self.cohorts.of(sorted(set(counted.devices)), now_s)
         sealed: list[SealedRollup] = []
         for sums in rollups(counted, cohorts):
             sealed += with_stored(sums, self._store.sealed_rollups(sums.keys))

@@ -1,4 +1,4 @@
-"""Sums of noised windows, see `fleet.privacy.sums`: apart from all others, so that nothing counts them as exact."""
+"""Sums of noised windows, see `fleet.privacy.sums`: apart from all others, so that none counts as exact."""
 
 from __future__ import annotations
 

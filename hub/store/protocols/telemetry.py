@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from hub.store.rows import VersionTotals
-from hub.store.telemetry_rows import TelemetryStep, VersionKey
+from hub.store.telemetry_rows import CohortValue, TelemetryStep, VersionKey
 
 
 class TelemetryStore(Protocol):
@@ -38,6 +38,14 @@ class TelemetryStore(Protocol):
 
     def cohorts(self, device_ids: Sequence[str], group_by: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
         """Return the cohorts of those of the devices that there are, see `fleet.cohorts`."""
+        ...
+
+    def cohort_values(self) -> list[CohortValue]:
+        """Return the values that are cohorts of their own."""
+        ...
+
+    def forget_cohort_values(self, *, before_s: float, limit: int) -> int:
+        """Forget values that no device had since a day before a time; return how many."""
         ...
 
     def read_by_all(self) -> int:

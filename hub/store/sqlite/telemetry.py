@@ -16,7 +16,7 @@ from hub.store.sqlite.dead_letters import keep_letters
 from hub.store.sqlite.drift import put_drift
 from hub.store.sqlite.noised import put_noised
 from hub.store.sqlite.rollups import put_rollups
-from hub.store.telemetry_rows import TelemetryStep, VersionKey
+from hub.store.telemetry_rows import DAY_S, CohortValue, TelemetryStep, VersionKey
 
 READER = "telemetry"
 
@@ -67,6 +67,7 @@ class SqliteTelemetry(Part):
             _put_blocks(db, step.blocks)
             put_drift(db, step.drift)
             put_noised(db, step.noised)
+            _put_cohort_values(db, step.cohort_values)
             keep_letters(db, list(step.letters), step.letters_kept)
 
     def totals(self, *, device_id: str | None = None, model: str | None = None) -> list[VersionTotals]:
@@ -112,6 +113,20 @@ class SqliteTelemetry(Part):
             )
         return found
 
+    def cohort_values(self) -> list[CohortValue]:
+        """Return the values that are cohorts of their own."""
+        rows = self._database.rows("SELECT key, value, device_id, last_s FROM cohort_values")
+        return [CohortValue(**row) for row in rows]
+
+    def forget_cohort_values(self, *, before_s: float, limit: int) -> int:
+        """Forget values that no device had since a day before a time."""
+        with self._database.writing() as db:
+            return db.execute(
+                "DELETE FROM cohort_values WHERE rowid IN"
+                " (SELECT rowid FROM cohort_values WHERE last_s < ? LIMIT ?)",
+                [before_s - DAY_S, limit],
+            ).rowcount
+
     def read_by_all(self) -> int:
         """Return up to which position records are read by all that read them."""
         row = self._database.row(_READ_BY_ALL)
@@ -147,6 +162,14 @@ def _advance(db: sqlite_utils.Database, step: TelemetryStep) -> None:
         "INSERT INTO positions (reader, position) VALUES (?, ?)"
         " ON CONFLICT (reader) DO UPDATE SET position = excluded.position",
         [READER, step.position],
+    )
+
+
+def _put_cohort_values(db: sqlite_utils.Database, values: Sequence[CohortValue]) -> None:
+    db.conn.executemany(
+        "INSERT INTO cohort_values (key, value, device_id, last_s) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (key, value) DO UPDATE SET last_s = max(last_s, excluded.last_s)",
+        values,
     )
 
 

@@ -22,6 +22,7 @@ from hub.store.sqlite.migrations import (
     m014_order_windows,
     m015_rollout_claims,
     m047_noised_sums,
+    m048_cohort_values,
 )
 from hub.store.sqlite.migrations.registry import migrations, table
 
@@ -42,6 +43,7 @@ __all__ = [
     "m014_order_windows",
     "m015_rollout_claims",
     "m047_noised_sums",
+    "m048_cohort_values",
     "migrations",
     "table",
 ]
