@@ -13,6 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 OF_DEVICES = ("hardware", "architecture")
+MOST_VALUES = 1000
+MOST_BROUGHT = 16
+OTHER = "(other)"
 
 
 def grouping(group_by: Iterable[str]) -> tuple[str, ...]:

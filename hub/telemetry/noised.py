@@ -1,7 +1,7 @@
 """Noised windows of a step of the telemetry pass: checked, and added up by version and day.
 
-They are added to nothing else: totals, roll-ups, looks for drift, estimates of accuracy and metrics of answers
-are of exact counts. Which device a window is of is forgotten once it is added up.
+They are added to nothing else: totals, roll-ups, looks for drift, estimates of accuracy and metrics of
+answers are of exact counts. Which device a window is of is forgotten once it is added up.
 """
 
 from __future__ import annotations

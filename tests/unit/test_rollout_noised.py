@@ -11,8 +11,8 @@ from fleet.rollout.state import Status
 from tests.support.rollouts import NEW, OLD, Campaign, window
 
 
-def _noised(version: int, started_s: float) -> NoisedWindow:
-    return noised(window(version, started_s), 1.0, lambda size: hashlib.shake_256(b"7").digest(size))
+def _noised(manifest_sha256: str, started_s: float) -> NoisedWindow:
+    return noised(window(manifest_sha256, started_s), 1.0, lambda size: hashlib.shake_256(b"7").digest(size))
 
 
 def test_a_gate_without_other_evidence_is_inconclusive_and_says_why() -> None:
