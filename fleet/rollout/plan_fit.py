@@ -5,10 +5,11 @@ Pure: the hub reads who matches, and asks here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from fleet.drift.profile import ReferenceProfile
 from fleet.protocol.errors import InvalidPlan
-from fleet.rollout.plan import MOST_HELD_BACK, JudgedBy, Membership, Plan
+from fleet.rollout.plan import MOST_HELD_BACK, JudgedBy, Membership, Metric, Plan
 
 
 def check_members(plan: Plan, device_count: int) -> None:
@@ -57,3 +58,39 @@ def check_sizes(plan: Plan, sizes: Sequence[int]) -> None:
                 remedy="It could never pass.",
                 field=f"stages[{index}].minimum_devices",
             )
+
+
+def compared_inputs(plan: Plan) -> list[str]:
+    """Return the inputs that the gate compares."""
+    return [gate.feature for gate in plan.gate.metrics if gate.metric is Metric.INPUT_DRIFT]
+
+
+def check_inputs(plan: Plan, reference: ReferenceProfile, others: Mapping[int, ReferenceProfile]) -> None:
+    """Check that inputs which are to be compared are counted in the same bins by all versions concerned.
+
+    Args:
+        plan: The plan.
+        reference: Of the version that it brings.
+        others: Of the versions that devices run now.
+
+    Raises:
+        InvalidPlan: An input has other bins in one of them, or none.
+    """
+    for index, gate in enumerate(plan.gate.metrics):
+        if gate.metric is not Metric.INPUT_DRIFT:
+            continue
+        field, where = f"gate.metrics[{index}].feature", f"gate.metrics, input_drift: {gate.feature!r:.80}"
+        edges = _edges(reference, gate.feature)
+        if edges is None:
+            raise InvalidPlan(f"{where} is no input that devices count for the version.", field=field)
+        for version, other in sorted(others.items()):
+            if _edges(other, gate.feature) != edges:
+                raise InvalidPlan(
+                    f"{where} has other bins in version {version}, which devices run.",
+                    remedy="Counts of other bins cannot be compared; each version has drift alarms.",
+                    field=field,
+                )
+
+
+def _edges(reference: ReferenceProfile, name: str) -> tuple[float, ...] | None:
+    return next((feature.edges for feature in reference.features if feature.name == name), None)
