@@ -53,7 +53,7 @@ class State(StrEnum):
 
 
 KINDS: dict[str, str] = {
-    "drift": "devices see other data than the reference, in one feature of a model",
+    "drift": "devices see other data than the reference, in one feature of a model or in several",
     "concept_drift": "labels say that a version is wrong more often than on its held-out samples",
     "rollout": "a rollout failed, was taken back, or waits for a decision",
     "quarantine": "devices sent so much that the hub does not take their messages for a while",

@@ -14,7 +14,7 @@ from fleet.alerts import commands
 from fleet.alerts.alert import KINDS, Finding, Severity
 from fleet.alerts.found.concept import ConceptDrift, concept_finding
 from fleet.alerts.found.devices import UnwellDevices, offline_finding, quarantine_finding, unhealthy_finding
-from fleet.alerts.found.drift import drift_finding
+from fleet.alerts.found.drift import by_cause, drift_finding
 from fleet.alerts.found.hub import HubFacts, hub_findings
 from fleet.alerts.found.rollouts import rollout_finding
 from fleet.alerts.thresholds import Thresholds
@@ -50,7 +50,7 @@ def _alarm(devices: int, *, feature: str = "input.mean", versions: tuple[int, ..
 
 
 def _drift(alarm: FleetAlarm, previous: int | None = 3) -> Finding:
-    return drift_finding(alarm, previous=lambda *_: previous, thresholds=RULES)
+    return drift_finding([alarm], previous=lambda *_: previous, thresholds=RULES)
 
 
 def _paused(by_operator: bool) -> Rollout:
@@ -223,3 +223,54 @@ def test_devices_that_are_not_known_by_name_are_counted() -> None:
 
 def test_a_hub_that_is_well_is_no_alert() -> None:
     assert hub_findings(HubFacts(True, refused=19, taken=5, backlog=99_999), RULES) == []
+
+
+def _alarms(*of: tuple[str, str, float]) -> list[FleetAlarm]:
+    """Return alarms: a feature, the devices by their letters, and since when."""
+    return [
+        msgspec.structs.replace(
+            _alarm(1, feature=feature), devices=tuple(devices), strongest=devices[0], since_s=since_s
+        )
+        for feature, devices, since_s in of
+    ]
+
+
+def test_features_that_move_on_the_same_devices_are_one_finding() -> None:
+    dirty = _alarms(
+        ("input.contrast", "abc", 20.0), ("input.mean", "ab", 10.0), ("output.class", "bcd", 30.0)
+    )
+    other = _alarms(("input.sharpness", "xyz", 5.0))
+    groups = by_cause([*dirty, *other])
+    assert [[alarm.feature for alarm in group] for group in groups] == [
+        ["input.sharpness"],
+        ["input.mean", "input.contrast", "output.class"],
+    ]
+    found = drift_finding(groups[1], previous=lambda *_: 3, thresholds=RULES)
+    assert found.matter.key == "drift:digits:input.mean"
+    assert found.devices == ("a", "b", "c", "d")
+    assert found.matter.sentence == (
+        "4 of 10 devices drift in input.mean, input.contrast and output.class of digits version 4."
+    )
+    assert len(found.matter.evidence) == 3
+    assert found.matter.affected == (SHARED.sentence,)
+
+
+def test_a_finding_keeps_its_name_while_features_and_devices_follow() -> None:
+    (first,) = by_cause(_alarms(("input.mean", "a", 10.0)))
+    (later,) = by_cause(_alarms(("input.contrast", "abcd", 11.0), ("input.mean", "abc", 10.0)))
+    keys = {drift_finding(one, previous=lambda *_: 3, thresholds=RULES).matter.key for one in (first, later)}
+    assert keys == {"drift:digits:input.mean"}
+
+
+def test_a_version_is_taken_back_only_where_its_answers_moved_on_many_devices() -> None:
+    inputs = ("input.mean", "abcdefgh", 1.0)
+    for devices, is_back in (("ab", False), ("abcdef", True)):
+        (group,) = by_cause(_alarms(inputs, ("output.class", devices, 2.0)))
+        command = drift_finding(group, previous=lambda *_: 3, thresholds=RULES).matter.command
+        assert command.startswith("muster rollback") == is_back
+
+
+def test_many_features_are_told_in_few_words() -> None:
+    (group,) = by_cause(_alarms(*((f"input.{number}", "ab", float(number)) for number in range(1, 7))))
+    found = drift_finding(group, previous=lambda *_: None, thresholds=RULES)
+    assert found.matter.title == "drift of digits in input.1, input.2 and 4 more features"

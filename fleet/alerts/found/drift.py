@@ -1,4 +1,9 @@
-"""What is found of drift: one finding for each model and feature, however many devices drift.
+"""What is found of drift: one finding for a cause, however many devices drift, in however many features.
+
+A lens that is dirty moves the mean, the contrast and the sharpness of its pictures, and then the answers:
+several features of one model on the same devices are one finding. Features belong together if at least half
+of the devices that drift in the one with fewer drift in the other too. The finding is named by the feature
+that alarmed first, so that it stays the same alert while others follow.
 
 What acts on it depends on what moved. If **answers** moved on many devices of one version, the version is
 taken back: `muster rollback`. If **inputs** moved, an older version of the model would see the same; then
@@ -7,7 +12,8 @@ the device on which they moved most is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Sequence
 
 from fleet.alerts import commands
 from fleet.alerts.alert import Finding, Severity, finding
@@ -15,41 +21,75 @@ from fleet.alerts.thresholds import Thresholds
 from fleet.drift.fleet_alarms import FleetAlarm
 
 OUTPUTS = "output."
+COMMON_SHARE = 0.5
+
+
+def by_cause(alarms: Iterable[FleetAlarm]) -> list[list[FleetAlarm]]:
+    """Return alarms of one model, those of the same devices together, the first that alarmed at the head."""
+    groups: list[list[FleetAlarm]] = []
+    for alarm in sorted(alarms, key=lambda alarm: (alarm.since_s or math.inf, alarm.feature)):
+        group = next((group for group in groups if _are_of_one_cause(group[0], alarm)), None)
+        if group is None:
+            groups.append([alarm])
+        else:
+            group.append(alarm)
+    return groups
 
 
 def drift_finding(
-    alarm: FleetAlarm, *, previous: Callable[[str, int], int | None], thresholds: Thresholds
+    alarms: Sequence[FleetAlarm], *, previous: Callable[[str, int], int | None], thresholds: Thresholds
 ) -> Finding:
-    """Return what is found of the drift of a model in one feature.
+    """Return what is found of the drift of a model that has one cause.
 
     Args:
-        alarm: Of all devices that alarm; there is at least one.
+        alarms: Of one model, from `by_cause`; each of all devices that alarm in its feature.
         previous: Returns the version of a model that one can go back to from a version; None for none.
         thresholds: Where alerts begin.
     """
-    version = alarm.versions[0] if len(alarm.versions) == 1 else None
-    share = f"{len(alarm.devices)} of {alarm.of_devices} devices"
-    title = f"drift of {alarm.model} in {alarm.feature}"
-    many = len(alarm.devices) >= thresholds.critical_share * alarm.of_devices
-    back = previous(alarm.model, version) if version is not None else None
-    command = commands.device_show(alarm.strongest)
-    if many and back is not None and alarm.feature.startswith(OUTPUTS):
-        command = commands.rollback(alarm.model, back, f"{title} on {share}")
-    named = f"{alarm.model} version {version}" if version is not None else alarm.model
+    first = alarms[0]
+    versions = sorted({version for alarm in alarms for version in alarm.versions})
+    version = versions[0] if len(versions) == 1 else None
+    devices = sorted({device for alarm in alarms for device in alarm.devices})
+    share, features = f"{len(devices)} of {first.of_devices} devices", _told(alarms)
+    title = f"drift of {first.model} in {features}"
+    many = len(devices) >= thresholds.critical_share * first.of_devices
+    back = previous(first.model, version) if version is not None else None
+    command = commands.device_show(first.strongest)
+    if many and back is not None and any(_is_of_many_answers(alarm, thresholds) for alarm in alarms):
+        command = commands.rollback(first.model, back, f"{title} on {share}")
+    named = f"{first.model} version {version}" if version is not None else first.model
     return finding(
         "drift",
-        alarm.model,
-        alarm.feature,
+        first.model,
+        first.feature,
         severity=Severity.CRITICAL if many else Severity.WARNING,
         title=title,
-        sentence=f"{share} drift in {alarm.feature} of {named}.",
-        evidence=[f"most of all {alarm.strongest}, {alarm.evidence}"],
-        devices=alarm.devices,
-        affected=[trait.sentence for trait in alarm.shared],
+        sentence=f"{share} drift in {features} of {named}.",
+        evidence=[f"most of all {alarm.strongest}, {alarm.evidence}" for alarm in alarms],
+        devices=devices,
+        affected=dict.fromkeys(trait.sentence for alarm in alarms for trait in alarm.shared),
         hold_s=thresholds.group_wait_s,
         command=command,
-        inspect=commands.fleet_alarms(alarm.model),
-        path=f"/api/v1/drift?model={alarm.model}",
-        model=alarm.model,
+        inspect=commands.fleet_alarms(first.model),
+        path=f"/api/v1/drift?model={first.model}",
+        model=first.model,
         version=version,
     )
+
+
+def _are_of_one_cause(first: FleetAlarm, other: FleetAlarm) -> bool:
+    fewer = min(len(first.devices), len(other.devices))
+    return len(set(first.devices) & set(other.devices)) >= COMMON_SHARE * fewer
+
+
+def _is_of_many_answers(alarm: FleetAlarm, thresholds: Thresholds) -> bool:
+    many = len(alarm.devices) >= thresholds.critical_share * alarm.of_devices
+    return many and alarm.feature.startswith(OUTPUTS)
+
+
+def _told(alarms: Sequence[FleetAlarm]) -> str:
+    """Return the features; of more than three, how many there are besides."""
+    names = [alarm.feature for alarm in alarms]
+    if len(names) > 3:
+        names = [*names[:2], f"{len(names) - 2} more features"]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
