@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from fleet.alerts.alert import Finding
 from fleet.alerts.found.concept import ConceptDrift, concept_finding
 from fleet.alerts.found.devices import UnwellDevices, offline_finding, quarantine_finding, unhealthy_finding
-from fleet.alerts.found.drift import drift_finding
+from fleet.alerts.found.drift import by_cause, drift_finding
 from fleet.alerts.found.hub import HubFacts, hub_findings
 from fleet.alerts.found.rollouts import rollout_finding
 from fleet.alerts.thresholds import Thresholds
@@ -104,8 +104,8 @@ class FleetLook:
             if known is None or known.who != who[model]:
                 known = _Drift(who[model], alarms_of(self._store, model))
             self._drift[model] = known
-            for alarm in known.alarms:
-                yield drift_finding(alarm, previous=self._previous, thresholds=self._thresholds)
+            for alarms in by_cause(known.alarms):
+                yield drift_finding(alarms, previous=self._previous, thresholds=self._thresholds)
 
     def _of_concepts(self, health: FleetHealth) -> Iterable[Finding]:
         """Yield what labels say of versions that devices run; a test of what nobody runs ends no more."""
