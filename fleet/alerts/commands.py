@@ -48,12 +48,6 @@ def rollout_status(number: int) -> str:
     return _line("rollout", "status", str(number))
 
 
-def rollout_abort(number: int, reason: str) -> str:
-    """Return the command that ends a rollout and brings its devices back."""
-    return _line("rollout", "abort", str(number), "--rollback", "--reason", reason)
-
-
-def _line(*words: str) -> str:
 def rollout_explain(number: int) -> str:
     """Return the command that says why a rollout is where it is."""
     return _line("rollout", "explain", str(number))
@@ -64,4 +58,10 @@ def rollout_approve(number: int) -> str:
     return _line("rollout", "approve", str(number))
 
 
+def rollout_abort(number: int, reason: str) -> str:
+    """Return the command that ends a rollout and brings its devices back."""
+    return _line("rollout", "abort", str(number), "--rollback", "--reason", reason)
+
+
+def _line(*words: str) -> str:
     return shlex.join(("muster", *words))

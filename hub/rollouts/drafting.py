@@ -75,8 +75,8 @@ class Drafting:
             devices=[row.device_id for row in members],
             seed=seed,
             strata=strata_of(members, plan, self._group_by),
-            by=by,
             cohorts=stage_cohorts(self._store, plan),
+            by=by,
         )
 
         def build(number: int) -> Rollout:
@@ -117,8 +117,8 @@ class Drafting:
         devices: Sequence[str],
         seed: int,
         strata: Mapping[str, str] | None = None,
-        by: str = "",
         cohorts: Mapping[int, Collection[str]] | None = None,
+        by: str = "",
     ) -> Callable[[int], Rollout]:
         """Return what makes the rollout of a number."""
         digest, _ = self._released(model, version)
@@ -137,8 +137,8 @@ class Drafting:
                 devices={device_id: previous.get(device_id) for device_id in devices},
                 now_s=now_s,
                 strata=strata,
-                created_by=by,
                 cohorts=cohorts,
+                created_by=by,
             )
 
         return build

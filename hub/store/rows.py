@@ -281,6 +281,7 @@ class RolloutHead(msgspec.Struct, frozen=True):
     model: str
     status: Status
     revision: int
+    awaits_approval: bool = False
 
 
 class RolloutStep(msgspec.Struct, frozen=True):
@@ -291,7 +292,6 @@ class RolloutStep(msgspec.Struct, frozen=True):
     position: int
     changes: tuple[OrderChange, ...] = ()
 
-    awaits_approval: bool = False
 
 class Superseded(msgspec.Struct, frozen=True):
     """A rollout that a rollback puts aside: its last state, and the one before."""
