@@ -54,7 +54,7 @@ def test_the_agent_reads_its_memory_when_a_window_ends(tmp_path: Path) -> None:
 
 
 def test_older_agents_say_nothing_of_memory() -> None:
-    """Their windows are maps of 13 or 14 fields in the short form; a map that may have 16 has the long one."""
+    """Their windows are maps of 13 or 14 fields, in the short form; what may have 16 has the long one."""
     data = msgspec.msgpack.encode(window(NEW, 0.0))
     assert data[0] == 0xDE
     assert b"memory" not in data
