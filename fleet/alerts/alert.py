@@ -56,6 +56,7 @@ KINDS: dict[str, str] = {
     "drift": "devices see other data than the reference, in one feature of a model or in several",
     "concept_drift": "labels say that a version is wrong more often than on its held-out samples",
     "rollout": "a rollout failed, was taken back, or waits for a decision",
+    "throttled": "a large share of the devices is made slower by heat or a short power supply",
     "quarantine": "devices sent so much that the hub does not take their messages for a while",
     "offline": "a large share of the devices is offline",
     "unhealthy": "a large share of the devices is unhealthy, besides those that drift or are in quarantine",

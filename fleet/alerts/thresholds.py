@@ -24,6 +24,8 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         offline_hold_s: and for how long.
         unhealthy_share: Share of all devices that must be unhealthy,
         unhealthy_hold_s: and for how long.
+        throttled_share: Share of all devices that heat or power must have slowed,
+        throttled_hold_s: and for how long.
         rollout_for_s: How long a rollout that failed or was taken back is alerted, unless a newer one of its
             model is started.
         broker_hold_s: How long the hub must be without its broker.
@@ -41,6 +43,8 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     offline_hold_s: Seconds = 120.0
     unhealthy_share: Share = 0.1
     unhealthy_hold_s: Seconds = 60.0
+    throttled_share: Share = 0.1
+    throttled_hold_s: Seconds = 600.0
     rollout_for_s: Seconds = 86400.0
     broker_hold_s: Seconds = 60.0
     refused_messages: Count = 20

@@ -12,7 +12,13 @@ from typing import NamedTuple, Protocol
 
 from fleet.alerts.alert import Finding
 from fleet.alerts.found.concept import ConceptDrift, concept_finding
-from fleet.alerts.found.devices import UnwellDevices, offline_finding, quarantine_finding, unhealthy_finding
+from fleet.alerts.found.devices import (
+    UnwellDevices,
+    offline_finding,
+    quarantine_finding,
+    throttled_finding,
+    unhealthy_finding,
+)
 from fleet.alerts.found.drift import by_cause, drift_finding
 from fleet.alerts.found.hub import HubFacts, hub_findings
 from fleet.alerts.found.rollouts import rollout_finding
@@ -23,6 +29,7 @@ from fleet.rollout.state import Rollout, Status
 from hub.health import alarms_of
 from hub.store.concept_rows import EVERY_DEVICE, ConceptRow
 from hub.store.protocols import (
+    DeviceStore,
     DriftStore,
     QualityStore,
     QuarantineStore,
@@ -37,7 +44,16 @@ MOST_NAMED = 1000
 _OF_INTEREST = frozenset({Status.PAUSED, Status.ROLLING_BACK, Status.ROLLED_BACK, Status.FAILED})
 
 
-class FactStore(DriftStore, QualityStore, QuarantineStore, RegistryStore, RolloutStore, StateStore, Protocol):
+class FactStore(
+    DeviceStore,
+    DriftStore,
+    QualityStore,
+    QuarantineStore,
+    RegistryStore,
+    RolloutStore,
+    StateStore,
+    Protocol,
+):
     """What alerts need of the store."""
 
 
@@ -166,8 +182,21 @@ class FleetLook:
             offline_finding(unwell[HealthStatus.OFFLINE], health.devices, self._thresholds),
             unhealthy_finding(unwell[HealthStatus.UNHEALTHY], health.devices, self._thresholds),
             quarantine_finding(quarantined, self._thresholds),
+            self._of_boards(health),
         )
         return [finding for finding in found if finding is not None]
+
+    def _of_boards(self, health: FleetHealth) -> Finding | None:
+        count = self._store.count_throttled()
+        if throttled_finding({}, count, health.devices, self._thresholds) is None:
+            return None
+        reports = {row.device_id: row.reported for row in self._store.throttled_devices(limit=MOST_NAMED)}
+        boards = {
+            name: report.board
+            for name, report in reports.items()
+            if report and report.board is not msgspec.UNSET
+        }
+        return throttled_finding(boards, count, health.devices, self._thresholds)
 
     def _unwell(
         self, by_status: Mapping[HealthStatus, int], alerted: Collection[str]

@@ -105,6 +105,8 @@ def test_devices_that_were_throttled_are_counted_while_they_are_connected(store:
     add_device(store, "cam-5")
     say(store, "cam-5", 3.0, report=STATE)
     assert store.count_throttled() == 2
+    assert store.throttled_devices(limit=5) == [store.device("cam-3"), store.device("cam-4")]
+    assert store.throttled_devices(limit=1) == [store.device("cam-3")]
     say(store, "cam-4", 4.0, online=False)
     assert store.count_throttled() == 1
     reported = store.device("cam-3").reported

@@ -14,6 +14,7 @@ from fleet.alerts.telling import Occasion
 from fleet.alerts.thresholds import Thresholds
 from fleet.drift.alarms import AlarmState, FeatureDrift
 from fleet.health import HealthPolicy
+from fleet.protocol.board import BoardWindow
 from fleet.protocol.errors import Cause
 from fleet.protocol.messages import ModelState, StateReport
 from fleet.rollout.engine import step
@@ -255,3 +256,21 @@ def test_devices_in_quarantine_and_a_hub_in_trouble_are_alerted(scene: Scene) ->
 
 def _silence(number: int, now_s: float, device: str | None = None) -> Silence:
     return Silence(number, Match(kinds=("offline",)), device, now_s, now_s + 1e6, "ana", "a test")
+
+
+def test_boards_that_are_too_hot_are_alerted_until_they_are_not(scene: Scene) -> None:
+    def boards(throttled: int) -> None:
+        board = BoardWindow(NOW_S, NOW_S + 60.0, 6, throttled)
+        runs = ModelState("digits", 1, "ab" * 32, "onnx-fp32", "COMMITTED", None)
+        report = StateReport(NOW_S, 1, (runs,), board=board)
+        for device in ("cam-1", "cam-2"):
+            say(scene.store, device, scene.now_s, report=report)
+
+    boards(3)
+    assert scene.look() == []
+    told = scene.looks(RULES.throttled_hold_s + 20.0)
+    assert {message.alert.matter.key for message in told} == {"throttled"}
+    assert told[0].alert.matter.evidence[0] == "cam-1: throttled at 3 of 6 readings"
+    boards(0)
+    ended = scene.looks(RULES.clear_after_s + 20.0)
+    assert {message.occasion for message in ended} == {Occasion.RESOLVED}

@@ -13,13 +13,20 @@ from typer.core import TyperGroup
 from fleet.alerts import commands
 from fleet.alerts.alert import KINDS, Finding, Severity
 from fleet.alerts.found.concept import ConceptDrift, concept_finding
-from fleet.alerts.found.devices import UnwellDevices, offline_finding, quarantine_finding, unhealthy_finding
+from fleet.alerts.found.devices import (
+    UnwellDevices,
+    offline_finding,
+    quarantine_finding,
+    throttled_finding,
+    unhealthy_finding,
+)
 from fleet.alerts.found.drift import by_cause, drift_finding
 from fleet.alerts.found.hub import HubFacts, hub_findings
 from fleet.alerts.found.rollouts import rollout_finding
 from fleet.alerts.thresholds import Thresholds
 from fleet.drift.affected import SharedTrait
 from fleet.drift.fleet_alarms import FleetAlarm
+from fleet.protocol.board import BoardWindow, Gauge
 from fleet.protocol.errors import Cause
 from fleet.quality.concept import ConceptState
 from fleet.rollout.engine import step
@@ -30,6 +37,7 @@ from tests.support.stores import new_rollout
 
 RULES = Thresholds()
 RAISED = ConceptState(looks=3, raised=True, last_labelled=40, last_wrong=17)
+HOT = BoardWindow(1.0, 61.0, 6, 4, Gauge.of([81_200, 84_500]))
 SHARED = SharedTrait({"camera": "cam-b"}, holders=2, affected=2, other_holders=0, others=8, p=0.02)
 
 
@@ -92,6 +100,7 @@ def _all_findings() -> list[Finding]:
         ),
         offline_finding(unwell, 10, RULES),
         unhealthy_finding(UnwellDevices(3, {}), 10, RULES),
+        throttled_finding({"cam-01": HOT}, 2, 10, RULES),
         quarantine_finding({"cam-01": "in quarantine for 600 s"}, RULES),
         *hub_findings(HubFacts(False, refused=50, taken=7, backlog=10**6), RULES),
     ]
@@ -274,3 +283,15 @@ def test_many_features_are_told_in_few_words() -> None:
     (group,) = by_cause(_alarms(*((f"input.{number}", "ab", float(number)) for number in range(1, 7))))
     found = drift_finding(group, previous=lambda *_: None, thresholds=RULES)
     assert found.matter.title == "drift of digits in input.1, input.2 and 4 more features"
+
+
+def test_throttled_boards_are_an_alert_from_a_share_of_the_fleet_on() -> None:
+    assert throttled_finding({"cam-01": HOT}, 1, 11, RULES) is None
+    assert throttled_finding({}, 0, 0, RULES) is None
+    found = throttled_finding({"cam-01": HOT}, 1, 10, RULES)
+    assert found is not None
+    assert found.matter.evidence == ("cam-01: throttled at 4 of 6 readings, 84.5 °C at most",)
+    assert (found.matter.severity, found.hold_s) == (Severity.WARNING, RULES.throttled_hold_s)
+    most = throttled_finding({}, 5, 10, RULES)
+    assert most is not None
+    assert most.matter.severity is Severity.CRITICAL

@@ -1,4 +1,4 @@
-"""What is found of devices: a large share offline, a large share unhealthy, and those in quarantine."""
+"""What is found of devices: a large share offline, unhealthy or throttled, and those in quarantine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 from fleet.alerts import commands
 from fleet.alerts.alert import MOST_EVIDENCE, Finding, Severity, finding
 from fleet.alerts.thresholds import Thresholds
+from fleet.protocol.board import BoardWindow
 
 
 class UnwellDevices(msgspec.Struct, frozen=True):
@@ -41,6 +42,23 @@ def unhealthy_finding(unhealthy: UnwellDevices, devices: int, thresholds: Thresh
     if not unhealthy.count or unhealthy.count < thresholds.unhealthy_share * devices:
         return None
     return _finding("unhealthy", unhealthy, devices, thresholds.unhealthy_hold_s, thresholds)
+
+
+def throttled_finding(
+    boards: Mapping[str, BoardWindow], count: int, devices: int, thresholds: Thresholds
+) -> Finding | None:
+    """Return a finding if heat or a short power supply slows too large a share of the devices.
+
+    Args:
+        boards: What the first of those devices told of their boards, by id.
+        count: How many there are.
+        devices: How many devices there are in all.
+        thresholds: Where alerts begin.
+    """
+    if not count or count < thresholds.throttled_share * devices:
+        return None
+    slowed = UnwellDevices(count, {name: _board(board) for name, board in boards.items()})
+    return _finding("throttled", slowed, devices, thresholds.throttled_hold_s, thresholds)
 
 
 def quarantine_finding(quarantined: Mapping[str, str], thresholds: Thresholds) -> Finding | None:
@@ -93,3 +111,9 @@ def _finding(
 
 def _devices(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{len(names)} devices"
+
+
+def _board(board: BoardWindow) -> str:
+    hottest = board.temperature_millidegrees
+    heat = "" if hottest is None else f", {hottest.greatest / 1000:.1f} °C at most"
+    return f"throttled at {board.throttled} of {board.readings} readings{heat}"

@@ -43,6 +43,10 @@ class DeviceStore(Protocol):
         """Return how many connected devices were throttled in the window that their boards told of last."""
         ...
 
+    def throttled_devices(self, *, limit: int) -> list[DeviceRow]:
+        """Return those of them that are first by id."""
+        ...
+
     def desired(self, device_id: str) -> Desired:
         """Return what the device should run."""
         ...

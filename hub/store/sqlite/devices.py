@@ -94,6 +94,15 @@ class SqliteDevices(Part):
         )
         return int(row["number"]) if row else 0
 
+    def throttled_devices(self, *, limit: int) -> list[DeviceRow]:
+        """Return those of them that are first by id."""
+        rows = self._database.rows(
+            "SELECT * FROM devices WHERE json_extract(reported, '$.board.throttled') > 0 AND online"
+            " ORDER BY device_id LIMIT ?",
+            (limit,),
+        )
+        return [_device(row) for row in rows]
+
     def desired(self, device_id: str) -> Desired:
         """Return what the device should run."""
         found = self.desired_of([device_id])
