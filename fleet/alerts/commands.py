@@ -38,9 +38,10 @@ def device_list() -> str:
     return _line("device", "list")
 
 
-def rollback(model: str, to: int, reason: str) -> str:
-    """Return the command that brings a model's devices back to an older version."""
-    return _line("rollback", model, "--to", str(to), "--reason", reason)
+def rollback(model: str, to: int, reason: str, target: str | None = None) -> str:
+    """Return the command that brings a model's devices, or those of a target, back to an older version."""
+    only = () if target is None else ("--target", target)
+    return _line("rollback", model, "--to", str(to), *only, "--reason", reason)
 
 
 def rollout_status(number: int) -> str:

@@ -21,7 +21,8 @@ that says what to do. Exceptions of other libraries are converted once, where th
     │   └── InvalidConfiguration
     ├── NotFound
     ├── Conflict                     the thing exists, or is in a state that does not allow this
-    │   └── Outdated                 it changed since the caller looked
+    │   ├── Outdated                 it changed since the caller looked
+    │   └── VersionRevoked           it was withdrawn, and is brought to no device any more
     ├── AccessDenied
     │   ├── NotAuthenticated
     │   ├── NotPermitted
@@ -199,6 +200,12 @@ class Outdated(Conflict):
     """The thing changed since the caller looked, and the caller wanted that to matter."""
 
     code = "outdated"
+
+
+class VersionRevoked(Conflict):
+    """A version of a model was withdrawn: it is brought to no device any more."""
+
+    code = "version_revoked"
 
 
 class AccessDenied(MusterError):

@@ -17,6 +17,7 @@ DeploymentReport.  -          taken      taken        taken           -
 Deployments…       -          taken      taken        taken           -
 DevicesJoined      taken      taken      taken        -               -
 DevicesTaken       -          taken      taken        -               -
+Revoke             -          holds      holds        -               -
 EvidenceObserved   -          taken      taken        -               -
 WasAway            -          forgives   forgives     forgives        -
 Ticked             -          rules      rules        rules           -
@@ -24,7 +25,8 @@ Ticked             -          rules      rules        rules           -
 
 ``-`` changes nothing and returns the same object. ``Approve`` lets a stage begin that waits for it, and is a
 conflict where none does (`fleet.rollout.approval`). A conflict is raised before anything is decided. After
-every event that is taken, the rules of `fleet.rollout.rules` are applied.
+every event that is taken, the rules of `fleet.rollout.rules` are applied. Once the
+version was revoked, Resume and Promote are conflicts.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from fleet.protocol.errors import Cause, Conflict, InvalidPlan
+from fleet.protocol.errors import Cause, Conflict, InvalidPlan, VersionRevoked
 from fleet.rollout import absence, approval, attempts, joining, rules, telemetry, yielding
 from fleet.rollout.claims import named
 from fleet.rollout.deployments import Deployments
@@ -53,6 +55,7 @@ from fleet.rollout.events import (
     Pause,
     Promote,
     Resume,
+    Revoke,
     Start,
     Supersede,
     Ticked,
@@ -153,6 +156,8 @@ def step(rollout: Rollout, event: Event, now_s: float) -> tuple[Rollout, tuple[C
             yielding.give_up(draft, event)
         case EvidenceObserved():
             telemetry.take_windows(draft, event)
+        case Revoke():
+            _revoke(draft, event)
         case WasAway():
             absence.forgive(draft, event)
         case Ticked():
@@ -269,6 +274,7 @@ def _pause(draft: Draft, event: Pause) -> None:
 
 def _resume(draft: Draft, event: Resume) -> None:
     _require(draft, "resumed", Status.PAUSED)
+    _require_not_revoked(draft)
     if draft.rollout.stages and draft.stage.ended_s is None:
         evidence = draft.stage.evidence
         forgiven = msgspec.structs.replace(evidence.canary, unusable=0)  # or an ERROR would pause it again
@@ -284,6 +290,7 @@ def _resume(draft: Draft, event: Resume) -> None:
 
 def _promote(draft: Draft, event: Promote) -> None:
     _require(draft, "promoted", Status.RUNNING, Status.PAUSED)
+    _require_not_revoked(draft)
     rollout = draft.rollout
     if not rollout.stages:
         raise Conflict(f"{approval.waiting_sentence(rollout)} A promotion does not replace that.")
@@ -306,6 +313,20 @@ def _abort(draft: Draft, event: Abort) -> None:
     cause = Cause(CauseCode.ABORTED.value, f"Aborted by {_by(event)}")
     ending = Status.ROLLED_BACK if event.roll_back and draft.rollout.stages else Status.ABORTED
     rules.begin_rollback(draft, ending, cause, keep=not event.roll_back)
+
+
+def _revoke(draft: Draft, event: Revoke) -> None:
+    if draft.rollout.status in {Status.RUNNING, Status.PAUSED} and not draft.rollout.revoked:
+        draft.change(revoked=event.why)
+        rules.pause(draft, event.why)
+
+
+def _require_not_revoked(draft: Draft) -> None:
+    if draft.rollout.revoked:
+        raise VersionRevoked(
+            draft.rollout.revoked,
+            remedy=f"End it with `muster rollout abort {draft.rollout.number} --rollback`.",
+        )
 
 
 def _supersede(draft: Draft, event: Supersede) -> None:

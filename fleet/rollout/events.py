@@ -83,6 +83,16 @@ class Supersede(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Revoke(msgspec.Struct, frozen=True):
+    """The version of the rollout was revoked: the rollout brings it to nobody any more.
+
+    Attributes:
+        why: A sentence.
+    """
+
+    why: str
+
+
 class DeploymentReported(msgspec.Struct, frozen=True):
     """A device reported where its deployment stands.
 
@@ -191,6 +201,7 @@ Event = (
     | DevicesJoined
     | DevicesTaken
     | EvidenceObserved
+    | Revoke
     | WasAway
     | Ticked
 )

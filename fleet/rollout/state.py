@@ -216,6 +216,7 @@ class Summary(msgspec.Struct, frozen=True):
         ending: What a rollout that is ROLLING_BACK will be; None otherwise.
         cause: Why it is rolling back or ended otherwise than by passing; also failures that were tolerated.
         pause_reason: Why it is paused; empty otherwise.
+        revoked: That its version was revoked, a sentence; empty otherwise. It never goes forward again.
         verdict: The latest verdict on the current stage; None before the first.
         look: When that was, and what it is of.
         history: The latest decisions, oldest first, `HISTORY_KEPT` at most; the store keeps all.
@@ -252,6 +253,7 @@ class Summary(msgspec.Struct, frozen=True):
     ending: Status | None = None
     cause: Cause | None = None
     pause_reason: str = ""
+    revoked: str = ""
     verdict: Verdict | None = None
     history: tuple[HistoryEntry, ...] = ()
     decisions: int = 0

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection, Sequence
+
 import msgspec
 from fastapi import APIRouter, Request, Response, status
 
+from fleet.alerts import commands
 from fleet.protocol.errors import InvalidInput
 from fleet.variants import summaries
 from hub.api.auth import Admin, Operator, Viewer
 from hub.api.measurement_schemas import ClassOut
 from hub.api.paging import Limit, Number
+from hub.api.revocation_schemas import RevokedOut, RevokeIn
 from hub.api.schemas import Name, Page, ProgressOut, TrainIn, VersionOut
 from hub.api.services import Hub, HubServices
 from hub.api.uploads import uploaded
 from hub.store.rows import VersionRow
 
 router = APIRouter(tags=["models"])
+
+MOST_NAMED = 100
 
 
 @router.get("/models")
@@ -79,6 +86,42 @@ def measurements(model: str, version: Number, hub: Hub, _: Viewer) -> list[Class
 def release(model: str, version: Number, hub: Hub, _: Admin) -> VersionOut:
     """Sign a registered version into the image repository, so that it can be rolled out."""
     return _out(hub, hub.models.release(model, version))
+
+
+@router.post("/models/{model}/versions/{version}/revoke")
+def revoke(model: str, version: Number, body: RevokeIn, hub: Hub, caller: Admin) -> RevokedOut:
+    """Withdraw a version for good: it is ordered to no device any more, and no device accepts it anew.
+
+    Rollouts of it are held. Devices that run it go on, until they are brought to another one.
+    """
+    row = hub.models.revoke(model, version, by=caller.name, reason=body.reason)
+    held = hub.rollouts.hold_revoked(model, version)
+    desired = hub.store.desired_versions(model)
+    devices = sorted(device_id for device_id, runs in desired.items() if runs == version)
+    return RevokedOut(
+        version=_out(hub, row),
+        device_count=len(devices),
+        devices=devices[:MOST_NAMED],
+        rollouts_held=held,
+        commands=_ways_out(hub, row, held, desired.values()),
+    )
+
+
+def _ways_out(hub: HubServices, row: VersionRow, held: Sequence[int], desired: Collection[int]) -> list[str]:
+    """Return the commands that bring devices from a version that was revoked to another one.
+
+    Args:
+        hub: Knows what is released.
+        row: The version.
+        held: Rollouts of it.
+        desired: What the model's devices are to run.
+    """
+    older = hub.models.released_below(row.model, row.version)
+    reason, is_newest = f"version {row.version} was revoked", row.version >= max(desired, default=0)
+    if older is None or row.version not in desired:
+        return [commands.rollout_abort(number, reason) for number in held]
+    target = None if is_newest else f"version({json.dumps(row.model)}) == {row.version}"
+    return [commands.rollback(row.model, older, reason, target)]
 
 
 def _key(after: str) -> tuple[str, int]:

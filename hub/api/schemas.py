@@ -85,6 +85,14 @@ class ProgressOut(Schema):
     of: int
 
 
+class RevocationOut(Schema):
+    """That a version was withdrawn."""
+
+    at_s: float
+    by: str
+    reason: str
+
+
 class VersionOut(Schema):
     """One version of a model."""
 
@@ -100,6 +108,7 @@ class VersionOut(Schema):
     report: dict[str, Any] | None
     cause: CauseOut | None
     released_at_s: float | None
+    revoked: RevocationOut | None
     progress: ProgressOut | None = None
 
 

@@ -16,7 +16,7 @@ from fleet.protocol.errors import InvalidInput, InvalidModel, error_of
 from fleet.protocol.names import checked_name
 from hub.cli.client import Client, client_of
 from hub.cli.measurements import print_class_measurements
-from hub.cli.output import JsonFlag, console, print_table, progress, show
+from hub.cli.output import JsonFlag, console, print_table, progress, show, utc
 
 if TYPE_CHECKING:
     from converters.bundles.bundle import Bundle
@@ -129,6 +129,19 @@ def release(
     show(row, as_json=as_json, draw=_print_version)
 
 
+@app.command()
+def revoke(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument()],
+    version: Annotated[int, typer.Argument(min=1)],
+    reason: Annotated[str, typer.Option(help="Why; kept with the version.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Withdraw a version for good: no rollout brings it any more. Devices that run it are named."""
+    told = client_of(context).post(f"{_path(model)}/{version}/revoke", {"reason": reason})
+    show(told, as_json=as_json, draw=_print_revoked)
+
+
 def wait_for_training(client: Client, version: dict[str, Any], *, show_progress: bool) -> dict[str, Any]:
     """Poll until a version is no longer in training.
 
@@ -187,8 +200,30 @@ def _parameter(text: str) -> tuple[str, int | float | str | bool]:
     return name, number
 
 
+def _print_revoked(told: dict[str, Any]) -> None:
+    """Say who runs what was revoked, what is held, and how to go on."""
+    _print_version(told["version"])
+    for number in told["rollouts_held"]:
+        console.print(f"Rollout {number} is held.")
+    if not told["device_count"]:
+        console.print("No device is to run it.")
+    else:
+        more = told["device_count"] - len(told["devices"])
+        names = ", ".join(told["devices"]) + (f" and {more:,} more" if more else "")
+        console.print(escape(f"To run it were {told['device_count']:,}: {names}."))
+    if told["commands"]:
+        console.print("They go on until they are brought to another version:")
+        for command in told["commands"]:
+            console.print(escape(f"  {command}"), soft_wrap=True)
+    elif told["device_count"]:
+        console.print("No older version is released: release another one and roll it out.")
+
+
 def _print_version(version: dict[str, Any]) -> None:
     console.print(f"[bold]{version['model']} version {version['version']}[/bold] {version['status']}")
+    if revoked := version["revoked"]:
+        when = utc(revoked["at_s"])
+        console.print(escape(f"revoked {when} by {revoked['by']}: {revoked['reason']}"))
     made = f"dataset {version['dataset']}, estimator {version['estimator']}, seed {version['seed']}"
     console.print(escape(made))
     if cause := version["cause"]:

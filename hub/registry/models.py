@@ -9,6 +9,7 @@ import asyncio
 import functools
 import logging
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ from fleet.protocol.errors import (
     MusterError,
     NotFound,
     StorageError,
+    VersionRevoked,
 )
 from fleet.protocol.manifest import Manifest, decode_manifest, target_path
 from fleet.protocol.names import checked_name
@@ -35,7 +37,7 @@ from hub.jobs.runner import run_job
 from hub.registry.check import CheckJob, CheckResult
 from hub.store.blobs import BlobFolder
 from hub.store.protocols import RegistryStore
-from hub.store.rows import VersionRow, VersionStatus
+from hub.store.rows import Revocation, VersionRow, VersionStatus
 from hub.tasks import TaskSet
 from hub.training.estimators import check_hyperparameters
 from hub.training.job import TrainingJob
@@ -72,6 +74,7 @@ class Models:
         self._blobs = blobs
         self._repository = repository
         self._trainings = TaskSet()
+        self._releasing = threading.Lock()  # what is revoked is not released at the same time
         self._one_training = asyncio.Semaphore(1)
         self._one_check = asyncio.Semaphore(1)
         self._progress: dict[tuple[str, int], Progress] = {}
@@ -185,17 +188,44 @@ class Models:
 
         Raises:
             NotFound: There is no such version.
+            VersionRevoked: It was revoked.
             Conflict: It is neither registered nor released.
         """
-        row = self._store.version(model, version)
-        if row.manifest_sha256 is None:
-            raise Conflict(
-                f"{model} version {version} is {row.status.value}: only a registered one can be released."
-            )
-        now_s = time.time()
-        self._repository.release(target_path(model, version), self._blobs.read(row.manifest_sha256), now_s)
-        self._store.release_version(model, version, now_s)
-        return self._store.version(model, version)
+        with self._releasing:
+            row = self._store.version(model, version)
+            _check_not_revoked(row)
+            if row.manifest_sha256 is None:
+                raise Conflict(
+                    f"{model} version {version} is {row.status.value}: only a registered one can be released."
+                )
+            now_s, manifest = time.time(), self._blobs.read(row.manifest_sha256)
+            self._repository.release(target_path(model, version), manifest, now_s)
+            self._store.release_version(model, version, now_s)
+            return self._store.version(model, version)
+
+    def revoke(self, model: str, version: int, *, by: str, reason: str) -> VersionRow:
+        """Withdraw a version for good: it is ordered to no device any more, and no device accepts it anew.
+
+        To revoke it again completes what was interrupted; who did it first, and why, stays.
+
+        Raises:
+            NotFound: There is no such version; or it is revoked, and the key that takes it out of the image
+                repository is not here.
+            Conflict: It is neither registered nor released.
+            StorageError: It is revoked, and could not be taken out of the image repository.
+        """
+        with self._releasing:
+            now_s = time.time()
+            self._store.revoke_version(model, version, Revocation(now_s, by, reason))
+            self._repository.withdraw(target_path(model, version), now_s)
+            return self._store.version(model, version)
+
+    def released_below(self, model: str, version: int) -> int | None:
+        """Return the newest released version before one; None if there is none."""
+        for older in range(version - 1, 0, -1):
+            if self._store.version(model, older).status is VersionStatus.RELEASED:
+                return older
+        return None
 
     def manifest(self, model: str, version: int) -> tuple[str, Manifest]:
         """Return the digest and contents of a version's manifest.
@@ -210,9 +240,11 @@ class Models:
 
         Raises:
             NotFound: There is no such version.
+            VersionRevoked: It was revoked.
             Conflict: It was not released.
         """
         row = self._store.version(model, version)
+        _check_not_revoked(row)
         if row.status is not VersionStatus.RELEASED:
             raise Conflict(
                 f"{model} version {version} is {row.status.value}, not RELEASED.",
@@ -310,3 +342,11 @@ class Models:
             rows += page
             last = rows[-1].version
         return rows
+
+
+def _check_not_revoked(row: VersionRow) -> None:
+    if row.revoked is not None:
+        raise VersionRevoked(
+            f"{row.model} version {row.version} was revoked by {row.revoked.by}: {row.revoked.reason}",
+            remedy="Bring another version; `muster model list` shows those there are.",
+        )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from fleet.protocol.deployment import DeploymentState
-from fleet.protocol.errors import InvalidMessage
+from fleet.protocol.errors import InvalidMessage, VersionRevoked
 from fleet.protocol.heads import read_sealed
 from fleet.protocol.noised import NoisedWindow
 from fleet.protocol.records import DeploymentReport, SealedWindow, ShadowReport
-from fleet.rollout.events import DeploymentReported, DeploymentsReported, Event, EvidenceObserved
+from fleet.rollout.events import DeploymentReported, DeploymentsReported, Event, EvidenceObserved, Revoke
 from fleet.rollout.removals import is_removed, open_removals
-from fleet.rollout.state import Rollout
+from fleet.rollout.state import Rollout, Status
 from hub.store.protocols import DeviceStore
 from hub.store.rows import RawRecord
 
@@ -46,6 +46,22 @@ def events_of(records: Sequence[RawRecord]) -> list[Event]:
     if windows or shadows or noised:
         events.append(EvidenceObserved(tuple(windows), tuple(shadows), tuple(noised)))
     return events
+
+
+def revocation_of(released: Callable[[str, int], object], state: Rollout) -> list[Event]:
+    """Return that a rollout's version was revoked, if it was and the rollout does not know.
+
+    Args:
+        released: Raises `VersionRevoked` if a version was revoked.
+        state: Of the rollout.
+    """
+    if state.revoked or state.status not in {Status.RUNNING, Status.PAUSED}:
+        return []
+    try:
+        released(state.model, state.version)
+    except VersionRevoked as error:
+        return [Revoke(error.message)]
+    return []
 
 
 def removals_of(store: DeviceStore, state: Rollout) -> list[Event]:

@@ -26,7 +26,7 @@ from fleet.rollout.preview import Preview
 from fleet.rollout.state import Kind, Rollout
 from hub.rollouts.claims import check_claims, start
 from hub.rollouts.drafting import Drafting
-from hub.rollouts.events import events_of, removals_of
+from hub.rollouts.events import events_of, removals_of, revocation_of
 from hub.rollouts.meanwhile import check_current
 from hub.rollouts.members import joiners
 from hub.rollouts.preview import PreviewStore, preview_of
@@ -236,6 +236,22 @@ class Rollouts:
             self._on_orders()
         return RolloutRow(steps[-1].state, steps[-1].position, row.created_at_s)
 
+    def hold_revoked(self, model: str, version: int) -> list[int]:
+        """Hold every rollout under way of a version that was revoked, and return their numbers.
+
+        If the hub dies before, `advance` holds them.
+        """
+        numbers: list[int] = []
+        for row in self._store.open_rollouts():
+            if (row.state.model, row.state.version) != (model, version):
+                continue
+            with self._lock:
+                row = self._store.rollout(row.state.number)  # noqa: PLW2901 - as it is under the lock
+                row = self._stepping.apply(row, revocation_of(self._released, row.state), row.position)  # noqa: PLW2901
+            if row.state.revoked:
+                numbers.append(row.state.number)
+        return numbers
+
     def excuse(self, duration_s: float, *, since_s: float) -> None:
         """Tell every rollout under way that the hub was away.
 
@@ -270,6 +286,7 @@ class Rollouts:
                 looked_s = self._clock()
                 looks = self._is_to_look(row.state, looked_s)
                 events = [
+                    *revocation_of(self._released, row.state),
                     *events_of(records),
                     *removals_of(self._store, row.state),
                     *(self._joined(row.state) if looks else ()),

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from fleet.protocol.deployment import DeploymentState
-from fleet.protocol.errors import VariantUnsupported
+from fleet.protocol.errors import MusterError, VariantUnsupported, VersionRevoked
 from fleet.protocol.manifest import Manifest
 from fleet.rollout import engine
 from fleet.rollout.events import Assign, DeploymentReported, DeploymentsReported, Event
@@ -67,7 +67,7 @@ class Stepping:
                 if isinstance(command, Assign):
                     try:
                         changes.append(self._order(offers, state.model, command))
-                    except VariantUnsupported as error:
+                    except (VariantUnsupported, VersionRevoked) as error:
                         refused.append(_refusal(command, error, self._clock()))
                 else:
                     log.info("Rollout %d: %s", state.number, command.text)
@@ -80,7 +80,7 @@ class Stepping:
         return OrderChange(command.device_id, model, order)
 
 
-def _refusal(command: Assign, error: VariantUnsupported, now_s: float) -> DeploymentReported:
+def _refusal(command: Assign, error: MusterError, now_s: float) -> DeploymentReported:
     """Answer in place of a device that could not carry out the order, so that it is never sent."""
     return DeploymentReported(
         device_id=command.device_id,

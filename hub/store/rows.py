@@ -51,14 +51,23 @@ class VersionStatus(StrEnum):
     TRAINING = "TRAINING"
     REGISTERED = "REGISTERED"
     RELEASED = "RELEASED"
+    REVOKED = "REVOKED"
     FAILED = "FAILED"
+
+
+class Revocation(msgspec.Struct, frozen=True):
+    """That a version was withdrawn: when, by whom, and why."""
+
+    at_s: float
+    by: str
+    reason: str
 
 
 class VersionRow(msgspec.Struct, frozen=True):
     """One version of a model.
 
     Attributes:
-        status: TRAINING → REGISTERED → RELEASED, or FAILED.
+        status: TRAINING → REGISTERED → RELEASED, or FAILED; the last two of the way may end REVOKED.
         manifest_sha256: The bundle; None until registered.
         report: What training and conversion measured, as they wrote it.
         cause: Why it failed.
@@ -76,6 +85,7 @@ class VersionRow(msgspec.Struct, frozen=True):
     report: dict[str, Any] | None = None
     cause: Cause | None = None
     released_at_s: float | None = None
+    revoked: Revocation | None = None
 
 
 class NewDevice(msgspec.Struct, frozen=True):

@@ -130,6 +130,24 @@ class ImageRepository:
             self._add(targets, path, data)
             self._publish(targets, snapshot, timestamp, now_s)
 
+    def withdraw(self, path: str, now_s: float) -> None:
+        """Take a target out, so that no device accepts it any more; one that is not there changes nothing.
+
+        Its bytes stay, for what was signed before names them.
+
+        Args:
+            path: Its path among the targets.
+            now_s: Unix time, seconds.
+
+        Raises:
+            NotFound: A key that is needed is not here, or the repository was not created.
+            StorageError: A file cannot be written; clients see the repository as it was.
+        """
+        with self._lock:
+            timestamp, snapshot, targets = self._current()
+            if targets.signed.targets.pop(path, None) is not None:
+                self._publish(targets, snapshot, timestamp, now_s)
+
     def renew(self, now_s: float) -> tuple[KeyRole, ...]:
         """Sign again what expires soon. To be called at start and then at least daily.
 

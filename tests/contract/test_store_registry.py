@@ -7,7 +7,7 @@ import pytest
 
 from fleet.protocol.errors import Cause, Conflict, NotAuthenticated, NotFound
 from hub.store.protocols import Store
-from hub.store.rows import ApiToken, Role, VersionRow, VersionStatus
+from hub.store.rows import ApiToken, Revocation, Role, VersionRow, VersionStatus
 from tests.support.stores import DIGEST, add_device, dataset_row, new_device, say
 
 
@@ -112,6 +112,24 @@ def test_a_version_goes_from_training_to_release(store: Store) -> None:
     assert (row.status, row.manifest_sha256, row.released_at_s) == (VersionStatus.RELEASED, DIGEST, 4.0)
     assert row.report == {"variants": [1]}
     assert row.hyperparameters == {"hidden": 8}
+
+
+def test_a_version_is_revoked_for_good_and_what_was_said_first_holds(store: Store) -> None:
+    store.add_dataset(dataset_row())
+    _begin(store)
+    said = Revocation(5.0, "ana", "It leaks.")
+    with pytest.raises(Conflict):
+        store.revoke_version("digits", 1, said)
+    store.finish_version("digits", 1, manifest_sha256=DIGEST, report={})
+    store.release_version("digits", 1, 4.0)
+    store.revoke_version("digits", 1, said)
+    store.revoke_version("digits", 1, Revocation(6.0, "bo", "again"))
+    row = store.version("digits", 1)
+    assert (row.status, row.revoked, row.released_at_s) == (VersionStatus.REVOKED, said, 4.0)
+    with pytest.raises(Conflict):
+        store.release_version("digits", 1, 7.0)
+    with pytest.raises(NotFound):
+        store.revoke_version("digits", 2, said)
 
 
 def test_a_failed_version_keeps_its_cause_and_stays_failed(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""The contract of every store: rollouts, their revisions, and one at a time for each model."""
+"""The contract of every store: rollouts and their revisions."""
 
 from __future__ import annotations
 
@@ -71,15 +71,6 @@ def test_the_second_of_two_concurrent_steps_is_refused_whole(store: Store) -> No
         store.apply_step(started, previous=row.state, position=9, changes=[change])
     assert store.rollout(1).position == 5
     assert store.desired("cam-1").sequence == 0
-
-
-def test_only_one_rollout_of_a_model_is_under_way(store: Store) -> None:
-    first, second, other = _created(store), _created(store), _created(store, "letters")
-    for row in (first, other):
-        store.apply_step(_started(row.state), previous=row.state, position=0, changes=[])
-    with pytest.raises(Conflict):
-        store.apply_step(_started(second.state), previous=second.state, position=0, changes=[])
-    assert store.rollout(second.state.number).state.status is Status.CREATED
 
 
 def test_a_rollback_puts_aside_and_begins_at_once_or_not_at_all(store: Store) -> None:

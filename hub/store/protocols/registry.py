@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from fleet.protocol.errors import Cause
-from hub.store.rows import DatasetRow, VersionRow
+from hub.store.rows import DatasetRow, Revocation, VersionRow
 
 
 class RegistryStore(Protocol):
@@ -57,6 +57,15 @@ class RegistryStore(Protocol):
 
     def release_version(self, model: str, version: int, now_s: float) -> None:
         """Registered → released; raises `Conflict` from any other status but released."""
+        ...
+
+    def revoke_version(self, model: str, version: int, revocation: Revocation) -> None:
+        """Registered or released → revoked, for good; what was said first holds.
+
+        Raises:
+            NotFound: There is no such version.
+            Conflict: It never became usable.
+        """
         ...
 
     def abandon_trainings(self, cause: Cause) -> int:

@@ -9,11 +9,11 @@ import msgspec
 import sqlite_utils
 
 from fleet.protocol.errors import Cause, Conflict, NotFound
-from hub.store.rows import DatasetRow, VersionRow, VersionStatus
+from hub.store.rows import DatasetRow, Revocation, VersionRow, VersionStatus
 from hub.store.sqlite.database import Part
 from hub.store.sqlite.migrations import table
 
-_JSON_COLUMNS = ("feature_shape", "classes", "hyperparameters", "report", "cause")
+_JSON_COLUMNS = ("feature_shape", "classes", "hyperparameters", "report", "cause", "revoked")
 
 
 class SqliteRegistry(Part):
@@ -112,6 +112,16 @@ class SqliteRegistry(Part):
                 version,
                 {VersionStatus.REGISTERED},
                 {"status": VersionStatus.RELEASED.value, "released_at_s": now_s},
+            )
+
+    def revoke_version(self, model: str, version: int, revocation: Revocation) -> None:
+        """Registered or released → revoked, see `hub.store.protocols.RegistryStore.revoke_version`."""
+        if self.version(model, version).status is not VersionStatus.REVOKED:
+            self._change(
+                model,
+                version,
+                {VersionStatus.REGISTERED, VersionStatus.RELEASED},
+                {"status": VersionStatus.REVOKED.value, "revoked": msgspec.to_builtins(revocation)},
             )
 
     def abandon_trainings(self, cause: Cause) -> int:

@@ -21,6 +21,7 @@ from hub.store.sqlite.migrations import (
     m013_rollout_devices,
     m014_order_windows,
     m015_rollout_claims,
+    m016_revocation,
     m047_noised_sums,
     m048_cohort_values,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "m013_rollout_devices",
     "m014_order_windows",
     "m015_rollout_claims",
+    "m016_revocation",
     "m047_noised_sums",
     "m048_cohort_values",
     "migrations",

@@ -1,0 +1,28 @@
+"""Shapes of the API: revoking a version."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from hub.api.schemas import Schema, VersionOut
+
+
+class RevokeIn(Schema):
+    """Why a version is revoked."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class RevokedOut(Schema):
+    """A version that was revoked, and what is left to do.
+
+    `devices` are those that are to run it, 100 at most; `commands` bring them to another version.
+    """
+
+    version: VersionOut
+    device_count: int
+    devices: list[str]
+    rollouts_held: list[int]
+    commands: list[str]

@@ -1,0 +1,222 @@
+"""Revoked versions: brought to no device any more, with a real store, image repository and hub."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.director import DirectorKeys
+from fleet.protocol.errors import Conflict, NotFound, VersionRevoked
+from fleet.protocol.manifest import encode_manifest, target_path
+from fleet.protocol.records import DeploymentReport
+from fleet.rollout.events import Abort, Promote, Resume, Start
+from fleet.rollout.plan import Gate, Metric, MetricGate, Plan, Stage
+from fleet.rollout.state import Status
+from hub.cli.app import run
+from hub.registry.models import Models
+from hub.rollouts.shell import Rollouts
+from hub.store.blobs import BlobFolder
+from hub.store.rows import VersionRow, VersionStatus
+from hub.store.sqlite import SqliteStore
+from hub.trust.image_repository import ImageRepository
+from hub.trust.keys import KeyFolder
+from tests.support.agent_bundles import MODEL, build
+from tests.support.hub import HubProcess
+from tests.support.stores import DIGEST, add_device, incoming
+from tests.support.tuf_client import download, updater
+
+BUNDLES = {version: build(version) for version in (1, 2, 3)}
+CAMS = [f"cam-{number}" for number in range(3)]
+PLAN = Plan(
+    stages=(
+        Stage(devices=2, minimum_bake_s=1e6, maximum_bake_s=1e7),
+        Stage(devices="all", minimum_bake_s=1e6, maximum_bake_s=1e7),
+    ),
+    gate=Gate(metrics=(MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.1, limit=0.3),)),
+)
+
+
+def row(version: int, manifest_sha256: str, model: str = MODEL) -> VersionRow:
+    return VersionRow(
+        model=model,
+        version=version,
+        status=VersionStatus.REGISTERED,
+        dataset="digits",
+        estimator="onnx",
+        hyperparameters={},
+        seed=0,
+        created_at_s=1.0,
+        manifest_sha256=manifest_sha256,
+        report={"variants": []},
+    )
+
+
+class Hub:
+    """The parts of a hub that a revocation concerns, over real files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = SqliteStore(folder / "hub.db")
+        self.keys = KeyFolder(folder / "keys")
+        self.keys.create_missing()
+        self.repository = ImageRepository(folder / "repository", self.keys)
+        self.repository.create(DirectorKeys(keys=("ab" * 32,)), time.time())
+        blobs = BlobFolder(folder / "blobs")
+        self.models = Models(self.store, BlobFolder(folder / "datasets"), blobs, self.repository)
+        self.rollouts = Rollouts(self.store, released=self.models.released, on_orders=lambda: None)
+        for version, bundle in BUNDLES.items():
+            assert self.store.add_version(row(version, blobs.put(encode_manifest(bundle.manifest))))
+            self.models.release(MODEL, version)
+        for device_id in CAMS:
+            add_device(self.store, device_id)
+        self._numbers = iter(range(1, 1000))
+
+    def start(self, version: int) -> int:
+        number = self.rollouts.create(MODEL, version, plan=PLAN, devices=None, seed=0).state.number
+        self.rollouts.act(number, Start("ann"))
+        return number
+
+    def report(self, number: int, state: DeploymentState) -> None:
+        """Let every device whose order forward is open report, and the hub hear it."""
+        for part in self.store.rollout(number).state.deployments:
+            if part.attempt.is_open:
+                report = DeploymentReport(time.time(), part.attempt.deployment_id, MODEL, 1, state)
+                self.store.add_records([incoming(part.device_id, next(self._numbers), report)])
+        self.rollouts.advance()
+
+    def status(self, number: int) -> Status:
+        return self.store.rollout(number).state.status
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[Hub]:
+    opened = Hub(tmp_path)
+    yield opened
+    opened.store.close()
+
+
+def test_a_revoked_version_is_refused_when_written_at_the_start_and_as_a_way_back(parts: Hub) -> None:
+    drawn_up = parts.rollouts.create(MODEL, 2, plan=PLAN, devices=None, seed=0).state.number
+    revoked = parts.models.revoke(MODEL, 2, by="ann", reason="It leaks.")
+    assert revoked.status is VersionStatus.REVOKED
+    with pytest.raises(VersionRevoked, match="was revoked by ann: It leaks"):
+        parts.rollouts.create(MODEL, 2, plan=PLAN, devices=None, seed=0)
+    with pytest.raises(VersionRevoked):
+        parts.rollouts.preview(MODEL, 2, plan=PLAN, devices=None, seed=0)
+    with pytest.raises(VersionRevoked):
+        parts.rollouts.act(drawn_up, Start("ann"))
+    parts.rollouts.act(drawn_up, Abort("ann", "", roll_back=False))
+    parts.start(3)
+    with pytest.raises(VersionRevoked):
+        parts.rollouts.roll_back(MODEL, 2, by="ann", reason="")
+    assert parts.models.released_below(MODEL, 3) == 1
+    with pytest.raises(VersionRevoked):
+        parts.models.release(MODEL, 2)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told at once", "found with the next step"])
+def test_a_rollout_under_way_is_held_and_goes_forward_no_more(parts: Hub, told: bool) -> None:
+    number = parts.start(2)
+    parts.models.revoke(MODEL, 2, by="ann", reason="It leaks.")
+    if told:
+        assert parts.rollouts.hold_revoked(MODEL, 2) == [number]
+    parts.report(number, DeploymentState.SUCCEEDED)
+    state = parts.store.rollout(number).state
+    assert (state.status, state.stage_index) == (Status.PAUSED, 0)
+    assert state.pause_reason == f"{MODEL} version 2 was revoked by ann: It leaks."
+    for word in (Resume("ann"), Promote("ann", "all the same")):
+        with pytest.raises(VersionRevoked):
+            parts.rollouts.act(number, word)
+    assert len(parts.store.desired_versions(MODEL)) == 2
+    parts.rollouts.act(number, Abort("ann", "revoked", roll_back=True))
+    assert parts.store.desired_versions(MODEL) == {}, "they ran nothing before"
+
+
+def test_nobody_is_led_back_to_a_revoked_version(parts: Hub) -> None:
+    first = parts.start(1)
+    parts.report(first, DeploymentState.SUCCEEDED)
+    parts.rollouts.act(first, Abort("ann", "enough", roll_back=False))
+    parts.rollouts.advance()
+    ran = parts.store.desired_versions(MODEL)
+    second = parts.start(2)
+    parts.report(second, DeploymentState.SUCCEEDED)
+    brought = {part.device_id for part in parts.store.rollout(second).state.deployments if part.stage == 0}
+    parts.models.revoke(MODEL, 1, by="ann", reason="It leaks.")
+    parts.rollouts.act(second, Abort("ann", "worse", roll_back=True))
+    parts.rollouts.advance()
+    wanted = parts.store.desired_versions(MODEL)
+    assert {wanted.get(device_id) for device_id in brought & ran.keys()} == {2}
+    refused = [
+        p for p in parts.store.rollout(second).state.deployments if p.device_id in brought & ran.keys()
+    ]
+    for part in refused:
+        assert part.restore is not None
+        assert part.restore.state is DeploymentState.REJECTED
+        assert part.restore.cause is not None
+        assert part.restore.cause.code == "version_revoked"
+
+
+def test_a_device_finds_the_version_among_the_targets_no_more(parts: Hub, tmp_path: Path) -> None:
+    path, first_root = target_path(MODEL, 2), parts.repository.first_root()
+    device = tmp_path / "device"
+    assert download(updater(device, first_root, parts.repository.read), path) == encode_manifest(
+        BUNDLES[2].manifest
+    )
+    parts.models.revoke(MODEL, 2, by="ann", reason="It leaks.")
+    client = updater(device, first_root, parts.repository.read)
+    assert client.get_targetinfo(path) is None
+    assert download(client, target_path(MODEL, 1)) == encode_manifest(BUNDLES[1].manifest)
+
+
+def test_a_revocation_that_was_interrupted_is_completed_and_keeps_its_reason(
+    parts: Hub, tmp_path: Path
+) -> None:
+    key, away = tmp_path / "keys" / "targets.pem", tmp_path / "elsewhere.pem"
+    key.rename(away)
+    with pytest.raises(NotFound):
+        parts.models.revoke(MODEL, 2, by="ann", reason="It leaks.")
+    with pytest.raises(VersionRevoked):
+        parts.models.released(MODEL, 2)
+    away.rename(key)
+    said = parts.models.revoke(MODEL, 2, by="bob", reason="again").revoked
+    assert said is not None
+    assert (said.by, said.reason) == ("ann", "It leaks.")
+    client = updater(tmp_path / "device", parts.repository.first_root(), parts.repository.read)
+    assert client.get_targetinfo(target_path(MODEL, 2)) is None
+
+
+def test_a_version_that_never_became_usable_is_not_revoked(parts: Hub) -> None:
+    assert parts.store.add_version(msgspec.structs.replace(row(4, DIGEST), status=VersionStatus.FAILED))
+    with pytest.raises(Conflict):
+        parts.models.revoke(MODEL, 4, by="ann", reason="It leaks.")
+
+
+def test_operators_are_told_who_runs_it_and_how_to_go_back(
+    hub: HubProcess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(SqliteStore(hub.home / "hub.db")) as store:
+        assert store.add_version(row(1, DIGEST, "revocable"))
+
+    def muster(*arguments: str) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["muster", *arguments])
+        with contextlib.suppress(SystemExit):
+            run()
+        return capsys.readouterr()
+
+    for name, value in (("MUSTER_URL", hub.url), ("MUSTER_TOKEN", hub.token), ("COLUMNS", "200")):
+        monkeypatch.setenv(name, value)
+    assert "--reason" in muster("model", "revoke", "revocable", "1")[1]
+    told = muster("model", "revoke", "revocable", "1", "--reason", "It leaks.")[0]
+    assert "REVOKED" in told
+    assert "No device is to run it." in told
+    assert "It leaks." in muster("model", "show", "revocable", "1")[0]
+    assert "REVOKED" in muster("model", "list", "--model", "revocable")[0]
+    for command in (("model", "release"), ("rollout", "create")):
+        assert "[version_revoked]" in muster(*command, "revocable", "1")[1]
