@@ -10,6 +10,8 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from fleet.alerts.alert import Finding
 from fleet.alerts.found.concept import ConceptDrift, concept_finding
 from fleet.alerts.found.devices import (
