@@ -92,11 +92,6 @@ class Crowd:
         return sum(device.connected for device in self.devices)
 
     @property
-    def ordered(self) -> int:
-        """How many devices took an order of the rollout."""
-        return sum(device.is_ordered for device in self.devices)
-
-    @property
     def waiting(self) -> int:
         """How many records were not acknowledged yet."""
         return sum(len(device.outbox) for device in self.devices)

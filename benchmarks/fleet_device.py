@@ -124,6 +124,7 @@ class Fleet:
         self.traffic = Traffic()
         self.verified = 0
         self.verifying_s = 0.0
+        self.ordered_s: list[float] = []
         self._key_id = cose.key_id(key)
         self._key = Ed25519PublicKey.from_public_bytes(key)
 
@@ -199,11 +200,6 @@ class Device:
     def stream(self) -> str:
         """Of its records."""
         return self._stream
-
-    @property
-    def is_ordered(self) -> bool:
-        """Whether it took an order since it was made."""
-        return self._order is not None
 
     def new_link(self) -> Link:
         """Return the next connection."""
@@ -294,6 +290,7 @@ class Device:
             self._phase = "COMMITTED"
             self._tell(DeploymentState.SUCCEEDED)
             return
+        self._fleet.ordered_s.append(time.perf_counter())
         self._enter(DeploymentState.DOWNLOADING)
         self._steps = self._update(order)
         self._advance(None)
