@@ -67,8 +67,10 @@ def revocation_of(released: Callable[[str, int], object], state: Rollout) -> lis
 def removals_of(store: DeviceStore, state: Rollout) -> list[Event]:
     """Return the removals that devices' own states show to be done."""
     done: list[Event] = []
-    for part, restore in open_removals(state):
-        device = store.device(part.device_id)
+    removals = list(open_removals(state))
+    devices = store.devices_named([part.device_id for part, _ in removals]) if removals else {}
+    for part, restore in removals:
+        device = devices[part.device_id]
         if device.reported and is_removed(state.model, sequence=device.sequence, report=device.reported):
             at_s = device.reported.at_s
             removed = DeploymentReported(part.device_id, restore.deployment_id, DeploymentState.REMOVED, at_s)
