@@ -35,19 +35,27 @@ class Calendar:
 
     def put(self, rows: Rows) -> None:
         """Add rows; those that never arrive are left out, and those of the past arrive at once."""
-        rows = rows[np.isfinite(rows["arrives_s"])]
+        arrives_s = rows["arrives_s"]
+        is_ever = np.isfinite(arrives_s)
+        if not is_ever.all():
+            rows, arrives_s = rows[is_ever], arrives_s[is_ever]
         if len(rows) == 0:
             return
         self._count += len(rows)
-        numbers = np.maximum(rows["arrives_s"] // _BUCKET_S, self._opened).astype(np.int64)
+        numbers = np.maximum(arrives_s // _BUCKET_S, self._opened).astype(np.int64)
+        if numbers[0] == numbers[-1] and (numbers == numbers[0]).all():
+            self._put_into(int(numbers[0]), rows)
+            return
         order = np.argsort(numbers, kind="stable")
         rows, numbers = rows[order], numbers[order]
         for part in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(numbers)) + 1):
-            number = int(numbers[part[0]])
-            if number == self._opened:
-                self._open = self._sorted([self._open, rows[part]])
-            else:
-                self._buckets.setdefault(number, []).append(rows[part])
+            self._put_into(int(numbers[part[0]]), rows[part])
+
+    def _put_into(self, number: int, rows: Rows) -> None:
+        if number == self._opened:
+            self._open = self._sorted([self._open, rows])
+        else:
+            self._buckets.setdefault(number, []).append(rows)
 
     def take(self, until_s: float) -> Rows:
         """Remove and return what arrives until a time, in order."""

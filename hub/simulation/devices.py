@@ -167,7 +167,9 @@ class Devices:
         facts = {operand.name for operand in asked if isinstance(operand, Fact)} & _UNANSWERED
         other = any(isinstance(test, Tagged | Drifts | Runs) for test in tests(parsed))
         if names - known:
-            raise InvalidPlan(f"{field}: no device has the attribute {min(names - known)!r:.80}.", field=field)
+            raise InvalidPlan(
+                f"{field}: no device has the attribute {min(names - known)!r:.80}.", field=field
+            )
         if facts or other or any(isinstance(operand, VersionOf) for operand in asked):
             raise InvalidPlan(
                 f"{field}: simulated devices have attributes, hardware and architecture, and nothing else.",

@@ -130,7 +130,9 @@ class Installs:
         staged_s = fetched_s + _VERIFY_S + install_s
         swapped_s = self._opens_s(devices, staged_s)
         trial_s = swapped_s + self._plan.shadow_s
-        times = np.stack([taken_s, fetched_s, staged_s, swapped_s, trial_s, trial_s + version.trial_s], axis=1)
+        times = np.stack(
+            [taken_s, fetched_s, staged_s, swapped_s, trial_s, trial_s + version.trial_s], axis=1
+        )
         fails, failure = self._failures(devices)
         started = fails > _WAY.index(_STATE.TRIAL)
         self.runs_from_s[devices] = np.where(started, trial_s, np.inf)
@@ -138,9 +140,9 @@ class Installs:
         finite = np.isfinite(fetched_s) & (fails > 1)
         self.received_bytes += int(finite.sum()) * version.size_bytes
         for place, state in enumerate(_WAY):
-            if state is _STATE.SHADOW and self._plan.shadow_s == 0:
-                continue
             on = fails > place
+            if state is _STATE.SHADOW and self._plan.shadow_s == 0:
+                on = np.zeros(count, dtype=bool)
             self._report(devices[on], times[on, place], np.full(int(on.sum()), CODES[state]), 0)
             off = fails == place
             ends = np.array([0, *(CODES[f.outcome.state] for f in version.failures)])[failure[off]]
@@ -162,7 +164,11 @@ class Installs:
         failure = np.zeros(len(devices), dtype=np.intp)
         for number, kind in enumerate(self._scenario.version.failures):
             place = _FAILS_BEFORE[kind.at]
-            hit = self._failing[number][devices] & (self._rng.random(len(devices)) < kind.share) & (place < fails)
+            hit = (
+                self._failing[number][devices]
+                & (self._rng.random(len(devices)) < kind.share)
+                & (place < fails)
+            )
             fails[hit], failure[hit] = place, number + 1
         return fails, failure
 

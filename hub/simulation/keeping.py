@@ -84,4 +84,6 @@ class InStore:
 def _order(order: Assign) -> ModelOrder | None:
     if order.version is None:
         return None
-    return ModelOrder(MODEL, order.version, bytes([order.version % 256]) * 32, "onnx-fp32", order.deployment_id)
+    return ModelOrder(
+        MODEL, order.version, bytes([order.version % 256]) * 32, "onnx-fp32", order.deployment_id
+    )

@@ -79,9 +79,7 @@ def _checked(values: Any) -> Scenario:
             field="fleet",
         )
     if not scenario.fleet.utc_offset_hours:
-        raise InvalidPlan(
-            "fleet.utc_offset_hours: there is no zone in it.", field="fleet.utc_offset_hours"
-        )
+        raise InvalidPlan("fleet.utc_offset_hours: there is no zone in it.", field="fleet.utc_offset_hours")
     return scenario
 
 
