@@ -30,7 +30,7 @@ the less is known: the estimate is raised by the factor 1 + 2 / sqrt(D - 1). It 
 
 The e-values are exact for independent answers. With devices that differ they rest on this estimate, which
 is consistent in the number of devices; simulation shows that false alarms stay in their budget (``make
-bench-gates``, ``tests/property/test_gates_correlated.py``).
+bench-gates``, ``tests/property/test_gates.py``).
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ from fleet.rollout.installs import installs_fail
 from fleet.rollout.plan import JudgedBy, Metric, MetricGate, Plan
 from fleet.rollout.plan_checks import check_plan
 from fleet.rollout.plan_fit import check_sizes
-from tests.support.rollouts import LABELS, NEW, plan, window
+from fleet.rollout.state import Status
+from tests.support.rollouts import LABELS, NEW, Campaign, plan, window
 
 MIB = 2**20
 CONFIDENCE = MetricGate(metric=Metric.CONFIDENCE_DRIFT, margin=0.1)
@@ -195,6 +196,19 @@ def test_who_was_held_back_gets_the_version_without_a_proof_but_not_in_spite_of_
         assert judge(held_back(), stages, has_control=False, heard=0, expected=1).outcome is outcome
     early = judge(held_back(), (Evidence.empty(1),), has_control=True, heard=0, expected=1)
     assert early.outcome is Outcome.INCONCLUSIVE
+
+
+def test_the_last_devices_are_controls_until_the_others_have_passed() -> None:
+    campaign = Campaign(held_back())
+    for stage in (0, 1):
+        campaign.succeed(stage)
+        assert campaign.rollout.controls > 0
+        campaign.observe(rounds=6)
+        assert campaign.rollout.stage_index == stage + 1
+    assert [d.attempt.ordered_s is not None for d in campaign.cohort(2)] == [True]
+    campaign.succeed(2)
+    campaign.wait(5.0)  # no telemetry of it came
+    assert campaign.status() is Status.SUCCEEDED
 
 
 def test_a_stage_without_a_proof_must_be_small_and_last() -> None:
