@@ -21,7 +21,7 @@ DRIFT_PEERS := $(addprefix $(VENV)/peers/drift-,$(addsuffix /.ready,whylogs data
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-torch demo test test-faults fmt lint types imports wheel-check lock check clean bench-converters bench-agent bench-drift bench-ingest bench-health bench-quality bench-gates bench-rollout
+.PHONY: help setup setup-torch demo test test-faults fmt lint types imports wheel-check lock check clean bench-converters bench-agent bench-drift bench-ingest bench-health bench-quality bench-gates bench-rollout bench-fleet
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -137,6 +137,9 @@ bench-health: $(READY) ## Measure what health of a fleet of 100,000 devices cost
 
 bench-rollout: $(READY) ## Measure a rollout of 100,000 devices: reports through engine and store, memory
 	@$(BIN)/python -m benchmarks.rollout $(ARGS)
+
+bench-fleet: $(READY) ## Bring a version to thousands of real connections on Mosquitto
+	@$(BIN)/python -m benchmarks.fleet $(ARGS)
 
 bench-gates: $(READY) ## Measure how well gates decide, beside fixed thresholds
 	@$(BIN)/python -m benchmarks.gates $(ARGS)
