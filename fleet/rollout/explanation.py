@@ -147,6 +147,8 @@ def _goes_on(rollout: Rollout, now_s: float) -> list[str]:
     """Return what would make a rollout go on that has not ended."""
     if rollout.status is Status.CREATED:
         return ["Somebody starts it."]
+    if rollout.revoked and rollout.status is not Status.ROLLING_BACK:
+        return ["It never goes forward again: its version was revoked."]
     if rollout.status is Status.ROLLING_BACK:
         pace = _pace(rollout.plan.rollback_devices_per_minute)
         return [
@@ -189,6 +191,8 @@ def _verdict_needed(rollout: Rollout, now_s: float) -> list[str]:
 def _choices(rollout: Rollout) -> list[Choice]:
     """Return what an operator can do, as `fleet.rollout.engine` allows."""
     number, status = rollout.number, rollout.status
+    if rollout.revoked:
+        return _ends(rollout)
     found: list[Choice] = []
     if status is Status.CREATED:
         found.append(Choice(f"muster rollout start {number}", "begins it"))
@@ -203,6 +207,13 @@ def _choices(rollout: Rollout) -> list[Choice]:
     if _is_promotable(rollout):
         command = f"muster rollout promote {number} --reason TEXT"
         found.append(Choice(command, "ends the stage without the gate's word, as an override"))
+    return [*found, *_ends(rollout)]
+
+
+def _ends(rollout: Rollout) -> list[Choice]:
+    """Return how it can be ended, and where its devices are listed."""
+    number, status = rollout.number, rollout.status
+    found: list[Choice] = []
     if status in {Status.CREATED, Status.RUNNING, Status.PAUSED}:
         found.append(
             Choice(f"muster rollout abort {number}", "ends it; devices that have the version keep it")

@@ -16,8 +16,7 @@ from fleet.rollout.plan import MAX_PLAN_SIZE_BYTES
 from fleet.rollout.plan_schema import plan_schema
 from hub.cli.client import client_of
 from hub.cli.output import JsonFlag, console, show
-
-_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
+from hub.cli.rollout_pictures import devices, span
 
 
 def plan(
@@ -49,7 +48,7 @@ def plan(
     if dry_run or as_json:
         show(told, as_json=as_json, draw=_print)
     else:
-        console.print(f"The plan is accepted: {_devices(told['devices'])} in {len(told['stages'])} stages.")
+        console.print(f"The plan is accepted: {devices(told['devices'])} in {len(told['stages'])} stages.")
 
 
 def schema() -> None:
@@ -79,22 +78,20 @@ def _print(told: dict[str, Any]) -> None:
     console.print(_stages(told))
     for variant in told["variants"]:
         console.print(
-            f"  {variant['variant']}: {decimal(variant['size_bytes'])} for {_devices(variant['devices'])}"
+            f"  {variant['variant']}: {decimal(variant['size_bytes'])} for {devices(variant['devices'])}"
         )
     console.print(
         f"  sent: {decimal(told['broadcast_bytes'])} by broadcast, {decimal(told['most_bytes'])} at most"
     )
     install_s = told["typical_install_s"]
-    basis = (
-        "no install of the model is known" if install_s is None else f"an install takes {_time(install_s)}"
-    )
+    basis = "no install of the model is known" if install_s is None else f"an install takes {span(install_s)}"
     console.print(
-        f"  takes: {_time(told['expected_s'])} expected ({basis}), {_time(told['longest_s'])} at most"
+        f"  takes: {span(told['expected_s'])} expected ({basis}), {span(told['longest_s'])} at most"
     )
     if told["left_out"]:
-        console.print(f"  {_devices(told['left_out'])} run the version already")
+        console.print(f"  {devices(told['left_out'])} run the version already")
     for obstacle, number in told["obstacles"].items():
-        console.print(f"  {obstacle}: {_devices(number)}")
+        console.print(f"  {obstacle}: {devices(number)}")
         for refusal in told["refusals"]:
             if refusal["obstacle"] == obstacle:
                 console.print(f"    {refusal['device_id']}: {refusal['detail']}")
@@ -102,7 +99,7 @@ def _print(told: dict[str, Any]) -> None:
 
 def _stages(told: dict[str, Any]) -> Table:
     table = Table(
-        title=f"{told['model']} version {told['version']} would reach {_devices(told['devices'])}",
+        title=f"{told['model']} version {told['version']} would reach {devices(told['devices'])}",
         title_justify="left",
     )
     for heading in ("stage", "devices", "of these", "names", "sent at most", "expected"):
@@ -120,18 +117,6 @@ def _stages(told: dict[str, Any]) -> Table:
             strata,
             names,
             decimal(stage["most_bytes"]),
-            _time(stage["expected_s"]),
+            span(stage["expected_s"]),
         )
     return table
-
-
-def _devices(number: int) -> str:
-    return f"{number:,} device{'s' * (number != 1)}"
-
-
-def _time(duration_s: float) -> str:
-    """Return a duration in the unit that suits it."""
-    for unit_s, name in ((_DAY_S, "d"), (_HOUR_S, "h"), (_MINUTE_S, "min")):
-        if duration_s >= 2 * unit_s:
-            return f"{duration_s / unit_s:.1f} {name}"
-    return f"{duration_s:.0f} s"

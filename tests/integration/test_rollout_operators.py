@@ -5,6 +5,7 @@ The devices are in the hub's store and never answer: what operators see and say 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -23,7 +24,10 @@ import httpx
 import pytest
 
 from fleet.protocol.errors import Conflict, InvalidInput, NotPermitted, Outdated
+from hub.cli.app import run
 from hub.cli.client import Client
+from hub.home import add_api_token
+from hub.store.rows import Role
 from hub.store.sqlite import SqliteStore
 from tests.conftest import MODEL
 from tests.support.hub import HubProcess
@@ -31,6 +35,7 @@ from tests.support.stores import join_running_hub
 from tests.support.waiting import eventually
 
 DEVICES = 12
+Muster = Callable[..., str]
 PLAN = """
 target: id like "ops-TEST-*"
 stages:
@@ -44,11 +49,10 @@ gate:
 @pytest.fixture(scope="module")
 def people(hub: HubProcess) -> Iterator[dict[str, Client]]:
     """Three operators and a viewer."""
-    roles = {"ann": "operator", "ben": "operator", "cem": "operator", "vic": "viewer"}
+    roles = {"ann": Role.OPERATOR, "ben": Role.OPERATOR, "cem": Role.OPERATOR, "vic": Role.VIEWER}
     found = {}
     for name, role in roles.items():
-        printed = hub.muster("hub", "token", f"ops-{name}", "--role", role, "--home", str(hub.home))
-        found[name] = Client(hub.url, printed.strip())
+        found[name] = Client(hub.url, add_api_token(hub.home, f"ops-{name}", role))
     yield found
     for client in found.values():
         client.close()
@@ -88,12 +92,19 @@ def environment(hub: HubProcess, client: Client) -> dict[str, str]:
     }
 
 
-def muster(hub: HubProcess, client: Client, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a ``muster`` command of a person."""
-    command = [sys.executable, "-m", "hub", *arguments]
-    return subprocess.run(
-        command, env=environment(hub, client), capture_output=True, text=True, timeout=60.0, check=False
-    )
+@pytest.fixture
+def muster(hub: HubProcess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Muster:
+    """Runs a command of a person in this process and returns what it printed."""
+
+    def call(client: Client, *arguments: str) -> str:
+        for name in ("MUSTER_URL", "MUSTER_TOKEN", "COLUMNS"):
+            monkeypatch.setenv(name, environment(hub, client)[name])
+        monkeypatch.setattr(sys, "argv", ["muster", *arguments])
+        with contextlib.suppress(SystemExit):
+            run()
+        return capsys.readouterr().out
+
+    return call
 
 
 class Terminal:
@@ -137,7 +148,9 @@ class Terminal:
             return  # the other end is closed
 
 
-def test_a_second_person_approves(hub: HubProcess, people: dict[str, Client], number: int) -> None:
+def test_a_second_person_approves(
+    hub: HubProcess, muster: Muster, people: dict[str, Client], number: int
+) -> None:
     ann, ben, cem = people["ann"], people["ben"], people["cem"]
     path = f"/rollouts/{number}"
     assert ann.get(path)["movers"] == ["ops-ann"]
@@ -151,17 +164,17 @@ def test_a_second_person_approves(hub: HubProcess, people: dict[str, Client], nu
         people["vic"].post(f"{path}/approve")
     with pytest.raises(Conflict, match="waits for approval by a second person"):
         ann.post(f"{path}/promote", {"reason": "again"})
-    waits = muster(hub, cem, "rollout", "status", str(number)).stdout
+    waits = muster(cem, "rollout", "status", str(number))
     assert "waits for approval" in waits
     assert "promoted by ops-ben: seen it work in the lab" in waits
-    told = muster(hub, cem, "rollout", "explain", str(number)).stdout
+    told = muster(cem, "rollout", "explain", str(number))
     assert f"muster rollout approve {number}" in told
     assert "who is not ops-ann or ops-ben" in told
     assert "Overridden:" in told
     metrics = httpx.get(f"{hub.url}/metrics", timeout=30.0).text
     assert "\nmuster_rollouts_awaiting_approval 1.0\n" in metrics
-    done = muster(hub, cem, "rollout", "approve", str(number), "--reason", "looks well", "--json")
-    approved = json.loads(done.stdout)
+    done = muster(cem, "rollout", "approve", str(number), "--reason", "looks well", "--json")
+    approved = json.loads(done)
     assert approved["awaits_approval_since_s"] is None
     assert approved["stages"][1]["approved_by"] == "ops-cem"
     assert approved["stages"][1]["started_at_s"] is not None
@@ -253,7 +266,7 @@ def test_the_entity_tag_is_that_of_the_decisions_and_reports_do_not_change_it(
 
 
 def test_devices_come_in_pages_and_are_narrowed(
-    hub: HubProcess, people: dict[str, Client], number: int, device_ids: list[str]
+    muster: Muster, people: dict[str, Client], number: int, device_ids: list[str]
 ) -> None:
     ann, path = people["ann"], f"/rollouts/{number}/devices"
     assert "deployments" not in ann.get(f"/rollouts/{number}")
@@ -267,20 +280,20 @@ def test_devices_come_in_pages_and_are_narrowed(
     assert list(ann.pages(path, restore_state="QUEUED")) == []
     with pytest.raises(InvalidInput, match="no stage 3"):
         ann.get(path, stage=3)
-    printed = muster(hub, ann, "rollout", "devices", str(number), "--state", "QUEUED", "--stage", "1").stdout
+    printed = muster(ann, "rollout", "devices", str(number), "--state", "QUEUED", "--stage", "1")
     assert all(part["device_id"] in printed for part in canaries)
     assert everybody[3]["device_id"] not in printed
 
 
 def test_it_is_explained_who_holds_it_up(
-    hub: HubProcess, people: dict[str, Client], number: int, device_ids: list[str]
+    muster: Muster, people: dict[str, Client], number: int, device_ids: list[str]
 ) -> None:
     told = people["vic"].get(f"/rollouts/{number}/explanation")
     assert told["why"] == "Stage 1 of 2 (canary) waits for 3 of 3 devices to end their deployment."
     (group,) = told["held_up_by"]
     assert (group["reason"], group["devices"]) == ("offline", 3)
     assert {one["device_id"] for one in group["examples"]} <= set(device_ids)
-    printed = muster(hub, people["vic"], "rollout", "explain", str(number)).stdout
+    printed = muster(people["vic"], "rollout", "explain", str(number))
     assert "3 devices offline" in printed
     assert f"muster rollout abort {number} --rollback" in printed
 
@@ -297,11 +310,6 @@ def test_an_answer_at_the_terminal_counts_only_for_what_was_shown(
     assert code == 1
     assert "Decided since you looked: Paused by ops-ben: I look at it" in " ".join(shown.split())
     assert ann.get(f"/rollouts/{number}")["status"] == "PAUSED"
-    terminal = Terminal(hub, ann, "rollout", "abort", str(number))
-    terminal.shows("[y/N]")
-    terminal.types("n")
-    code, shown = terminal.ended()
-    assert (code, "Nothing was done." in shown) == (1, True)
     terminal = Terminal(hub, ann, "rollout", "abort", str(number))
     terminal.shows("[y/N]")
     terminal.types("y")

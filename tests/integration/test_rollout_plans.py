@@ -122,7 +122,6 @@ def test_people_are_told_the_same(muster: Muster, tmp_path: Path) -> None:
         ('site == "plan-oslo"', 'version("nothing") > 1', "Line 4, column 26: stages[1].cohort: "),
         ("[site]", "[site, flour]", "Line 6, column 21: stratify_by: no device has the attribute 'flour'"),
         ("minimum_devices: 5", "minimum_devices: 50", "Line 5, column 37: Stage 3: minimum_devices 50"),
-        ("stratify_by", "priority: 1\nstratify_by", "Line 6, column 11: priority: it is not carried out"),
         ("devices: 2,", "devices: 200%,", "Line 3, column 29: Stage 1: devices '200%'"),
         ("margin: 0.02", "margin: much", "Line 9, column 48: "),
     ],

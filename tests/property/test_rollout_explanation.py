@@ -16,7 +16,7 @@ from fleet.protocol.deployment import PROGRESS, DeploymentState
 from fleet.protocol.errors import Cause, Conflict
 from fleet.protocol.maintenance import Day, Maintenance
 from fleet.rollout import explanation_groups
-from fleet.rollout.events import Abort, Approve, Event, Pause, Promote, Resume
+from fleet.rollout.events import Abort, Approve, Event, Pause, Promote, Resume, Revoke
 from fleet.rollout.explanation import explain
 from fleet.rollout.explanation_groups import NAMED, Facts, Reason, concerned
 from fleet.rollout.plan import Plan, Retries
@@ -147,6 +147,7 @@ WANTED = {
     "paused": {"resume", "promote", "abort", "devices"},
     "waiting": {"approve", "pause", "abort", "devices"},
     "taken back": {"devices"},
+    "revoked": {"abort", "devices"},
 }
 
 
@@ -157,6 +158,8 @@ def situations() -> dict[str, Campaign]:
     found["paused"].do(Pause("ann", "lunch"))
     found["waiting"] = Campaign(limited(None, approval=True))
     found["waiting"].do(Promote("ann", "seen"))
+    found["revoked"] = Campaign()
+    found["revoked"].do(Revoke("Version 2 was revoked."))
     found["taken back"] = Campaign()
     found["taken back"].do(Abort("ann", "wrong", roll_back=True))
     return found
