@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.fleet_crowd import Crowd, Told
-from benchmarks.fleet_device import Habits
+from benchmarks.fleet_habits import Habits
 from benchmarks.fleet_hub import NEW, OLD, HubProcess, enrolled_in_store, make_home, order_old_version
 from benchmarks.fleet_report import Outcome, checked, shown
 from benchmarks.fleet_usage import BROKER, UsageMeter

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from benchmarks.fleet_device import Device, Fate, Fleet, Habits
+from benchmarks.fleet_device import Device
+from benchmarks.fleet_habits import Fate, Fleet, Habits
 from benchmarks.fleet_hub import OLD, capabilities
 from benchmarks.fleet_windows import windows
 from fleet.protocol.deployment import DeploymentState

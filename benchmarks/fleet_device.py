@@ -14,32 +14,21 @@ image repository are not verified (digests are), nothing is written to a disk, n
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
 from copy import copy
-from enum import Enum
-from functools import lru_cache
-from typing import NamedTuple, TypeAlias
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-from benchmarks.fleet_link import Link, Traffic
+from benchmarks.fleet_download import Incoming, Steps, update
+from benchmarks.fleet_habits import Fate, Fleet
+from benchmarks.fleet_link import Link
 from benchmarks.fleet_windows import MODEL, VARIANT
-from fleet.protocol import cose
 from fleet.protocol.assignment import (
-    EXTERNAL_AAD,
-    Assignment,
     ModelOrder,
     check_acceptable,
-    decode_assignment,
 )
-from fleet.protocol.chunks import chunk_count, ranges_of
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import AssignmentReplayed, Cause
-from fleet.protocol.manifest import File, Manifest, decode_manifest, manifest_sha256
+from fleet.protocol.manifest import File
 from fleet.protocol.messages import (
     PROTOCOL_VERSION,
     Ack,
@@ -55,7 +44,7 @@ from fleet.protocol.messages import (
     decode,
     encode,
 )
-from fleet.protocol.records import DeploymentReport, RecordBody, TelemetryWindow
+from fleet.protocol.records import DeploymentReport, RecordBody
 from fleet.protocol.topics import (
     Down,
     Up,
@@ -69,75 +58,6 @@ from fleet.protocol.topics import (
 RESEND_S, STALL_S = 15.0, 10.0
 LABELLED_WRONG = 0.05
 """Share of answers whose label contradicts them, in either version."""
-
-_Steps: TypeAlias = "Generator[tuple[str, int] | File, FileAnswer | None, None]"
-"""A path and an offset to fetch, or a blob to receive."""
-
-
-class Fate(Enum):
-    """What befalls a device during its update."""
-
-    NONE = "nothing"
-    FAILS = "its trial fails"
-    AWAY = "is cut off in its trial and comes back"
-    RECONNECTS = "loses its connection while it downloads"
-
-
-class Habits(NamedTuple):
-    """How all devices behave.
-
-    Attributes:
-        heartbeat_s: Between two state reports.
-        window_s: Between two telemetry windows.
-        trial_s: How long a trial lasts.
-        away_s: How long a device that is cut off stays away.
-        verify: Whether signatures are checked.
-    """
-
-    heartbeat_s: float = 30.0
-    window_s: float = 15.0
-    trial_s: float = 2.0
-    away_s: float = 3.0
-    verify: bool = True
-
-
-class Fleet:
-    """What the devices of one process share.
-
-    Args:
-        key: The director's raw public key.
-        windows: Bodies of windows by version.
-        habits: How devices behave.
-        reconnect: Called by a device that wants a connection after so many seconds.
-    """
-
-    def __init__(
-        self,
-        key: bytes,
-        windows: Mapping[int, Sequence[TelemetryWindow]],
-        habits: Habits,
-        reconnect: Callable[[Device, float], None],
-    ) -> None:
-        self.windows = windows
-        self.habits = habits
-        self.reconnect = reconnect
-        self.traffic = Traffic()
-        self.verified = 0
-        self.verifying_s = 0.0
-        self.ordered_s: list[float] = []
-        self._key_id = cose.key_id(key)
-        self._key = Ed25519PublicKey.from_public_bytes(key)
-
-    def opened(self, message: bytes) -> Assignment:
-        """Return an assignment, its signature checked; raises what refuses it."""
-        envelope = cose.open1(message, external_aad=EXTERNAL_AAD)
-        assert envelope.key_id == self._key_id
-        if self.habits.verify:
-            begun_s = time.perf_counter()
-            self._key.verify(envelope.signature, envelope.signed)
-            self.verifying_s += time.perf_counter() - begun_s
-            self.verified += 1
-        return decode_assignment(envelope.payload)
 
 
 class Device:
@@ -182,9 +102,9 @@ class Device:
         self._link: Link | None = None
         self._held = held
         self._order: ModelOrder | None = None
-        self._steps: _Steps | None = None
+        self._steps: Steps | None = None
         self._asked: tuple[str, int] | None = None
-        self._blob: _Incoming | None = None
+        self._blob: Incoming | None = None
         self._requests = 0
         self._progress_s = 0.0
         self._trial_ends_s: float | None = None
@@ -292,34 +212,10 @@ class Device:
             return
         self._fleet.ordered_s.append(time.perf_counter())
         self._enter(DeploymentState.DOWNLOADING)
-        self._steps = self._update(order)
+        self._steps = update(order, self._held)
         self._advance(None)
         if self.fate is Fate.RECONNECTS and self._link is not None:
             self._link.abort()
-
-    def _update(self, order: ModelOrder) -> _Steps:
-        """Fetch metadata, manifest and files, one after the other."""
-        yield from self._file("metadata/2.root.json")  # there is none yet
-        timestamp = yield from self._file("metadata/timestamp.json")
-        snapshot = yield from self._file(f"metadata/{_named(timestamp, 'snapshot.json')}.snapshot.json")
-        yield from self._file(f"metadata/{_named(snapshot, 'targets.json')}.targets.json")
-        digest = order.manifest_sha256.hex()
-        data = yield from self._file(f"targets/{order.model}/{digest}.{order.version}.json")
-        assert manifest_sha256(data) == digest
-        manifest = _manifest(data)
-        for file in manifest.files(manifest.variant(order.variant)):
-            if file.sha256 not in self._held:
-                yield file
-                self._held |= {file.sha256}
-
-    def _file(self, path: str) -> Generator[tuple[str, int] | File, FileAnswer | None, bytes]:
-        data = b""
-        while True:
-            answer = yield (path, len(data))
-            assert answer is not None
-            data += answer.data
-            if answer.size_bytes is None or len(data) >= answer.size_bytes:
-                return data
 
     def _advance(self, answer: FileAnswer | None) -> None:
         """Take the next step of the update."""
@@ -332,7 +228,7 @@ class Device:
             self._install()
             return
         if isinstance(step, File):
-            self._blob = _Incoming(step)
+            self._blob = Incoming(step)
         else:
             self._asked = step
             self._requests += 1
@@ -361,6 +257,7 @@ class Device:
         if self._blob.take(at.number, data):
             self._progress_s = time.time()
         if self._blob.is_whole():
+            self._held |= {at.sha256}
             assert self._link is not None
             self._link.unsubscribe(blob_subscription(at.sha256))
             self._advance(None)
@@ -439,49 +336,3 @@ class Device:
     def _say(self, channel: Up, payload: bytes) -> None:
         if self.connected and self._link is not None:
             self._link.publish(self._topics[channel], payload)
-
-
-class _Incoming:
-    """A blob on its way: chunks are hashed in order, and those that come early are kept."""
-
-    def __init__(self, file: File) -> None:
-        self.file = file
-        self._hash = hashlib.sha256()
-        self._next = 0
-        self._early: dict[int, bytes] = {}
-        self._chunks = chunk_count(file.size_bytes)
-
-    def missing(self) -> tuple[tuple[int, int], ...]:
-        """Return the ranges that did not come."""
-        return tuple(
-            ranges_of(number for number in range(self._next, self._chunks) if number not in self._early)
-        )
-
-    def take(self, number: int, data: bytes) -> bool:
-        """Take a chunk; tell whether it was new."""
-        if number < self._next or number in self._early:
-            return False
-        self._early[number] = data
-        while (chunk := self._early.pop(self._next, None)) is not None:
-            self._hash.update(chunk)
-            self._next += 1
-        return True
-
-    def is_whole(self) -> bool:
-        """Tell whether everything came, and is what it should be."""
-        if self._next < self._chunks:
-            return False
-        assert self._hash.hexdigest() == self.file.sha256
-        return True
-
-
-@lru_cache(maxsize=8)
-def _manifest(data: bytes) -> Manifest:
-    return decode_manifest(data)
-
-
-@lru_cache(maxsize=16)
-def _named(metadata: bytes, name: str) -> int:
-    """Return the version of a metadata file that another one names."""
-    version: int = json.loads(metadata)["signed"]["meta"][name]["version"]
-    return version

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from benchmarks.fleet import Wanted, run
-from benchmarks.fleet_device import Habits
+from benchmarks.fleet_habits import Habits
 from benchmarks.fleet_report import shown
 from benchmarks.table import WIDTH
 from tests.support.brokers import require_mosquitto
