@@ -158,7 +158,7 @@ def judge(
             text += sentences.noised(stages[-1])
         return Verdict(outcome, number, text, metrics, plan.gate.error_budget, parts(plan))
 
-    every = [part for evidence in stages for part in (evidence, *evidence.spans.values())]
+    every = [*stages, *stages[-1].spans.values()]
     if not all(_is_possible(arm) for part in every for arm in (part.canary, part.control)):
         return say(Outcome.ERROR, "the stored evidence contradicts itself", ())
     metrics = tuple(
