@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import pytest
 
+from tests.support.needed import need_program
 from tests.support.receivers import LOOPBACK
 from tests.support.waiting import eventually
 
@@ -25,11 +23,7 @@ _CONFIGURATION = "route:\n  receiver: nobody\nreceivers:\n  - name: nobody\n"
 @contextlib.contextmanager
 def running_alertmanager(folder: Path) -> Iterator[str]:
     """Run an Alertmanager that tells nobody; give its address."""
-    program = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
-    if program is None:
-        if os.environ.get("CI"):
-            pytest.fail(ALERTMANAGER_IS_MISSING, pytrace=False)
-        pytest.skip(ALERTMANAGER_IS_MISSING)
+    program = need_program("prometheus-alertmanager", "alertmanager", missing=ALERTMANAGER_IS_MISSING)
     configuration = folder / "alertmanager.yml"
     configuration.write_text(_CONFIGURATION)
     with socket.create_server((LOOPBACK, 0)) as listener:

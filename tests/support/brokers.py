@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import socket
 import threading
 from collections.abc import Coroutine, Iterator
@@ -15,13 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pytest
-
 from fleet.protocol.topics import HUB_ACCOUNT
 from hub.broker.accounts import hash_password, new_password
 from hub.broker.kinds import Kind
 from hub.broker.mosquitto import find_mosquitto
 from hub.broker.process import Broker, start_broker
+from tests.support.needed import leave_out
 
 HOST = "127.0.0.1"
 MOSQUITTO_IS_MISSING = "Mosquitto is missing, and these tests need it. Get it with: apt-get install mosquitto"
@@ -34,11 +32,9 @@ def require_mosquitto() -> Path:
     Without one, the test fails in CI. On a person's machine it is skipped, and the end of the run says so.
     """
     program = find_mosquitto()
-    if program is not None:
-        return program
-    if os.environ.get("CI"):
-        pytest.fail(MOSQUITTO_IS_MISSING, pytrace=False)
-    pytest.skip(MOSQUITTO_IS_MISSING)
+    if program is None:
+        leave_out(MOSQUITTO_IS_MISSING)
+    return program
 
 
 def listens(port: int) -> bool:

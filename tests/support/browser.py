@@ -6,14 +6,12 @@ A missing Chromium is a failure in CI; on a person's machine its tests are left 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
+from tests.support.needed import need_program
 
 CHROMIUM_IS_MISSING = "Chromium is missing, and these tests need it. Get it with: apt-get install chromium"
 _FLAGS = (
@@ -50,12 +48,7 @@ def require_chromium() -> str:
 
     Without one, the test fails in CI. On a person's machine it is skipped, and the end of the run says so.
     """
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is not None:
-        return program
-    if os.environ.get("CI"):
-        pytest.fail(CHROMIUM_IS_MISSING, pytrace=False)
-    pytest.skip(CHROMIUM_IS_MISSING)
+    return need_program("chromium", "chromium-browser", missing=CHROMIUM_IS_MISSING)
 
 
 def visit(page: Path, folder: Path) -> Visit:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+from tests.support.needed import need_program
 
 PROMTOOL_IS_MISSING = "promtool is missing, and these tests need it: apt-get install prometheus"
 
@@ -19,11 +17,7 @@ def promtool(*arguments: str | Path, text: str = "") -> str:
         arguments: Of the command.
         text: For its standard input.
     """
-    program = shutil.which("promtool")
-    if program is None:
-        if os.environ.get("CI"):
-            pytest.fail(PROMTOOL_IS_MISSING, pytrace=False)
-        pytest.skip(PROMTOOL_IS_MISSING)
+    program = need_program("promtool", missing=PROMTOOL_IS_MISSING)
     run = subprocess.run(
         [program, *arguments], input=text, capture_output=True, text=True, timeout=60.0, check=False
     )

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ParamSpec
 
-import pytest
+from tests.support.needed import leave_out
 
 _P = ParamSpec("_P")
 
@@ -85,13 +85,13 @@ def on_small_disk(test: Callable[_P, None]) -> Callable[_P, None]:
 def _mount(folder: Path, size_bytes: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, f"size={size_bytes}".encode()) != 0:
-        _leave_out(f"A tmpfs cannot be mounted: {os.strerror(ctypes.get_errno())}.")
+        leave_out(f"A tmpfs of its own cannot be mounted: {os.strerror(ctypes.get_errno())}.")
 
 
 def _run_in_namespace(test: str) -> None:
     allowed = subprocess.run([*_NAMESPACE, "true"], capture_output=True, text=True, check=False)
     if allowed.returncode != 0:
-        _leave_out(f"Neither root nor user namespaces are here: {allowed.stderr.strip()}")
+        leave_out(f"There are neither root nor namespaces for a disk of its own: {allowed.stderr.strip()}")
     done = subprocess.run(
         [*_NAMESPACE, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
         env={**os.environ, _INSIDE: "1"},
@@ -100,9 +100,3 @@ def _run_in_namespace(test: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def _leave_out(reason: str) -> None:
-    if os.environ.get("CI"):
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(f"{reason} This test fills a disk of its own.")

@@ -7,14 +7,14 @@ out, and the end of the run says so.
 from __future__ import annotations
 
 import importlib
-import os
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
+
+from tests.support.needed import leave_out
 
 TORCH_IS_MISSING = "PyTorch is missing, and these tests need it. Get it with: make setup-torch"
 MODELS = ("mlp", "cnn", "ds_cnn", "dense_autoencoder", "conv_autoencoder")
@@ -29,9 +29,7 @@ def require_torch() -> Any:
     try:
         return importlib.import_module("torch")
     except ImportError:
-        if os.environ.get("CI"):
-            pytest.fail(TORCH_IS_MISSING, pytrace=False)
-        pytest.skip(TORCH_IS_MISSING)
+        leave_out(TORCH_IS_MISSING)
 
 
 class Trained(NamedTuple):
