@@ -17,7 +17,7 @@ from benchmarks.table import table
 from fleet.protocol.heads import read_head
 from hub.home import open_home
 
-HUB_MS, COPIES = 40.0, 3.0
+HUB_MS, COPIES = 20.0, 3.0
 
 
 class Checked(NamedTuple):

@@ -20,6 +20,8 @@ from fleet.protocol.errors import HubUnavailable
 from hub.cli.client import Client
 
 LOOK_S = 0.25
+LOOKS_BETWEEN_METRICS = 20
+"""They cost the hub more than a look at the rollout."""
 ROLLOUT_LIMIT_S = 1800.0
 COUNT_LIMIT_S = 120.0
 KILLED_IN_STAGE = 3
@@ -52,6 +54,7 @@ class Watch:
         self._sizes: list[int] = []
         self._begun_s = 0.0
         self._published: list[int] = [0]
+        self._looks = 0
         self.took_s = 0.0
         self.status = self.said = ""
         self.counts: Mapping[str, int] = {}
@@ -84,6 +87,7 @@ class Watch:
             if self._kill and len(self._begins_s) >= KILLED_IN_STAGE:
                 self._kill = False
                 client.close()
+                self._look_at_blobs()
                 self._hub.kill()
                 progress("the hub is killed")
                 self._published.append(0)
@@ -125,7 +129,9 @@ class Watch:
         self.said = row["pause_reason"] or row["verdict"] or ""
         while len(self._begins_s) < row["stage"]:
             self._begins_s.append(now_s)
-        self._look_at_blobs()
+        self._looks += 1
+        if self._looks % LOOKS_BETWEEN_METRICS == 0:
+            self._look_at_blobs()
         return self.status in ENDS
 
     def _look_at_blobs(self) -> None:
