@@ -16,6 +16,7 @@ from fleet.protocol.memory import quantile_bytes
 from fleet.rollout.comparison import WHOLE, Basis, Compared
 from fleet.rollout.dispersion import Part
 from fleet.rollout.eprocess import e_value
+from fleet.rollout.evidence import Evidence
 from fleet.rollout.plan import Metric, MetricGate
 
 MIB = 1024.0**2
@@ -123,8 +124,10 @@ def _bound(gate: MetricGate, basis: Basis) -> str:
 
 
 def _share(gate: MetricGate, part: Part, other: Part, one: str, many: str) -> str:
-    devices = f"{part.devices:,} {one if part.devices == 1 else many}"
-    return f"{_value(gate, part, other)} of {part.tally.total:,} on {devices}"
+    text = f"{_value(gate, part, other)} of {part.tally.total:,}"
+    if gate.metric is Metric.SHADOW_DISAGREEMENT:  # of devices that need not be canaries yet
+        return text
+    return f"{text} on {part.devices:,} {one if part.devices == 1 else many}"
 
 
 def _value(gate: MetricGate, part: Part, other: Part) -> str:

@@ -1,0 +1,60 @@
+"""A version that disagrees with the active one in the shadow, from the store of a hub to its rollback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from fleet.protocol.manifest import Manifest
+from fleet.protocol.records import ShadowReport
+from fleet.rollout.events import Start
+from fleet.rollout.plan import Gate, Metric, MetricGate, Plan, Stage
+from fleet.rollout.state import Status
+from hub.rollouts.shell import Rollouts
+from hub.store.sqlite import SqliteStore
+from tests.support.agent_bundles import MODEL, build
+from tests.support.stores import CAPABILITIES, add_device, greeting, incoming, say
+
+BUNDLES = {version: build(version) for version in (1, 2)}
+ABLE = msgspec.structs.replace(CAPABILITIES, obeys_wishes=True)
+SHADOW = MetricGate(metric=Metric.SHADOW_DISAGREEMENT, limit=0.1)
+
+
+def released(_model: str, version: int) -> tuple[str, Manifest]:
+    return BUNDLES[version].sha256, BUNDLES[version].manifest
+
+
+def test_disagreement_takes_a_version_back_before_it_answers(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "hub.db")
+    for number in range(4):
+        add_device(store, f"cam-{number}")
+        say(store, f"cam-{number}", 2.0, hello=greeting(ABLE))
+    plan = Plan(
+        stages=(Stage(devices="all", minimum_bake_s=1.0, maximum_bake_s=1e6),),
+        gate=Gate(metrics=(SHADOW,)),
+        shadow_s=600,
+    )
+    shell = Rollouts(store, released=released, on_orders=lambda: None)
+    number = shell.create(MODEL, 2, plan=plan, devices=None, seed=1).state.number
+    deployments = list(shell.act(number, Start("ann")).state.deployments)
+    for part, disagreed in zip(deployments, (500, 450, 550, 480), strict=True):
+        report = ShadowReport(
+            started_at_s=0.0,
+            ended_at_s=60.0,
+            deployment_id=part.attempt.deployment_id,
+            model=MODEL,
+            active_version=1,
+            version=2,
+            manifest_sha256=BUNDLES[2].sha256,
+            compared=1000,
+            disagreed=disagreed,
+        )
+        store.add_records([incoming(part.device_id, 1, report)])
+    shell.advance()
+    state = store.rollout(number).state
+    assert state.status is Status.ROLLING_BACK
+    assert state.cause is not None
+    assert "shadow disagreement 49.5% of 4,000 in the shadow" in state.cause.detail
+    assert msgspec.json.decode(msgspec.json.encode(state.verdict))["parts"] == 1
+    store.close()
