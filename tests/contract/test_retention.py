@@ -13,7 +13,17 @@ from hub.store.rows import OrderChange
 from hub.store.telemetry_rows import DAY_S, HOUR_S, MINUTE_S
 from hub.telemetry.counting import Telemetry
 from tests.contract.test_store_devices import _apply
-from tests.support.stores import DIGEST, add_device, incident, incoming, new_rollout, order, report, window
+from tests.support.stores import (
+    DIGEST,
+    add_device,
+    incident,
+    incoming,
+    new_rollout,
+    order,
+    records_after,
+    report,
+    window,
+)
 
 NOW_S = 1_700_000_000.0
 LIMITS = Limits(
@@ -50,7 +60,7 @@ def _sums(store: Store, key: str, resolution_s: int) -> int:
 def test_everything_is_kept_for_its_time_and_then_forgotten(store: Store) -> None:
     _fill(store)
     assert Retention(store, LIMITS).run(NOW_S) > 0
-    kinds = [type(record.body).__name__ for record in store.records_after(0)]
+    kinds = [type(record.body).__name__ for record in records_after(store, 0)]
     assert kinds.count("TelemetryWindow") == 1
     assert kinds.count("Incident") == 4
     assert [_sums(store, "all", each) for each in (MINUTE_S, HOUR_S, DAY_S)] == [2, 3, 5]
@@ -71,11 +81,11 @@ def test_what_was_not_read_by_all_is_not_deleted(store: Store) -> None:
     _fill(store)
     store.add_records([incoming("cam-1", 100 + number, window()) for number in range(3)])
     store.add_records([incoming("cam-1", 200, report())])
-    before = len(store.records_after(0))
+    before = len(records_after(store, 0))
     position = store.telemetry_position()
     assert store.read_by_all() == position
     Retention(store, LIMITS).run(2 * NOW_S)
-    assert len([record for record in store.records_after(0) if record.position > position]) == 4 < before
+    assert len([record for record in records_after(store, 0) if record.position > position]) == 4 < before
 
 
 def test_an_open_rollout_holds_back_what_it_has_not_read(store: Store) -> None:

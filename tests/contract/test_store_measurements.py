@@ -6,7 +6,7 @@ from fleet.protocol.assignment import ModelOrder, VariantPolicy
 from hub.store.protocols import Store
 from hub.store.rows import MeasurementRow, OrderChange
 from tests.support.measurements import DIGEST, candidate, measurement
-from tests.support.stores import add_device, incoming, new_rollout
+from tests.support.stores import add_device, incoming, new_rollout, records_after
 
 FAST = measurement(candidate("tflite-int8", 5.0), candidate("onnx-fp32", 9.0))
 SLOW = measurement(candidate("tflite-int8", 50.0), candidate("onnx-fp32", 20.0), at_s=20.0)
@@ -30,7 +30,7 @@ def test_a_measurement_that_comes_late_does_not_replace_a_newer_one(store: Store
     store.add_records([incoming("cam-1", 2, SLOW)])
     store.add_records([incoming("cam-1", 1, FAST)])
     assert [row.measurement for row in store.measurements()] == [SLOW]
-    assert [record.body for record in store.records_after(0, model="digits")] == [SLOW, FAST]
+    assert [record.body for record in records_after(store, 0, model="digits")] == [SLOW, FAST]
     assert store.timeline("cam-1") == []
 
 

@@ -8,7 +8,7 @@ from fleet.protocol.errors import Cause
 from fleet.protocol.records import RecordBody
 from hub.store.protocols import Store
 from hub.store.rows import DeadLetter
-from tests.support.stores import add_device, incident, incoming, report, window
+from tests.support.stores import add_device, incident, incoming, records_after, report, window
 
 
 def test_a_record_is_stored_once_however_often_it_comes(store: Store) -> None:
@@ -16,13 +16,13 @@ def test_a_record_is_stored_once_however_often_it_comes(store: Store) -> None:
     assert store.add_records([incoming("cam-1", 1, window()), incoming("cam-1", 2, window())]) == 2
     assert store.add_records([incoming("cam-1", 2, window()), incoming("cam-1", 1, window())]) == 0
     assert store.add_records([incoming("cam-1", 1, window(), stream="f" * 16)]) == 1
-    assert len(store.records_after(0)) == 3
+    assert len(records_after(store, 0)) == 3
 
 
 def test_a_record_that_comes_twice_in_one_batch_counts_once(store: Store) -> None:
     add_device(store, "cam-1")
     assert store.add_records([incoming("cam-1", 1, window())] * 2) == 1
-    assert len(store.records_after(0)) == 1
+    assert len(records_after(store, 0)) == 1
 
 
 def test_every_second_number_is_known_however_many_there_are(store: Store) -> None:
@@ -36,17 +36,17 @@ def test_equal_numbers_of_two_devices_are_two_records(store: Store) -> None:
     add_device(store, "cam-1")
     add_device(store, "cam-2")
     assert store.add_records([incoming("cam-1", 1, window()), incoming("cam-2", 1, window())]) == 2
-    assert [record.device_id for record in store.records_after(0)] == ["cam-1", "cam-2"]
+    assert [record.device_id for record in records_after(store, 0)] == ["cam-1", "cam-2"]
 
 
 def test_records_are_read_in_the_order_in_which_they_were_stored(store: Store) -> None:
     add_device(store, "cam-1")
     bodies: list[RecordBody] = [window(), report(), incident(), window(model="letters")]
     store.add_records([incoming("cam-1", number, body) for number, body in enumerate(bodies)])
-    everything = store.records_after(0)
+    everything = records_after(store, 0)
     assert [record.body for record in everything] == bodies
-    assert [record.body for record in store.records_after(0, model="digits")] == bodies[:2]
-    assert [r.body for r in store.records_after(everything[1].position, limit=1)] == [bodies[2]]
+    assert [record.body for record in records_after(store, 0, model="digits")] == bodies[:2]
+    assert [r.body for r in records_after(store, everything[1].position, limit=1)] == [bodies[2]]
     assert store.last_position() == everything[-1].position
 
 

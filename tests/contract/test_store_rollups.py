@@ -11,6 +11,7 @@ from fleet.protocol.messages import encode
 from fleet.protocol.records import packed
 from hub.store.protocols import Store
 from hub.store.telemetry_rows import DAY_S, HOUR_S, MINUTE_S, RollupKey, SealedRollup
+from tests.support.rollups import save_rollups
 from tests.support.stores import window
 
 PROFILE = {"output.class": FeatureCounts([3, 4, 0])}
@@ -25,7 +26,7 @@ def test_sums_are_found_by_subject_version_and_time(store: Store) -> None:
         _rollup("site", "nice", start_s=60),
         _rollup("all", "", start_s=0, duration_s=HOUR_S),
     ]
-    store.save_rollups(rollups)
+    save_rollups(store, rollups)
     minutes = store.rollups(model="digits", start_s=0, end_s=120, resolution_s=MINUTE_S)
     assert [(row.start_s, row.version) for row in minutes] == [(0, 1), (60, 1), (60, 2)]
     second = store.rollups(model="digits", version=2, start_s=60, end_s=61, resolution_s=MINUTE_S)
@@ -46,7 +47,7 @@ def test_sums_are_found_by_subject_version_and_time(store: Store) -> None:
 
 def test_many_devices_may_be_asked_for_at_once(store: Store) -> None:
     names = [f"cam-{number:04}" for number in range(1200)]
-    store.save_rollups(_rollup("device", name, start_s=0, duration_s=HOUR_S) for name in names)
+    save_rollups(store, [_rollup("device", name, start_s=0, duration_s=HOUR_S) for name in names])
     found = store.rollups(
         model="digits", key="device", values=names[::-1], start_s=0, end_s=1, resolution_s=HOUR_S
     )
@@ -62,15 +63,15 @@ def test_a_resolution_that_is_not_kept_is_refused(store: Store, key: str, resolu
 
 def test_a_sum_takes_the_place_of_the_one_before(store: Store) -> None:
     before, after = _rollup("all", "", start_s=0), _rollup("all", "", start_s=0, windows=7)
-    store.save_rollups([before])
-    store.save_rollups([after])
+    save_rollups(store, [before])
+    save_rollups(store, [after])
     unknown = before.which._replace(start_s=60)
     assert store.sealed_rollups([before.which, unknown]) == {before.which: after}
 
 
 def test_sums_whose_time_is_over_are_forgotten_oldest_first(store: Store) -> None:
-    store.save_rollups(_rollup("all", "", start_s=start_s) for start_s in (0, 60, 120, 180))
-    store.save_rollups([_rollup("all", "", start_s=0, duration_s=HOUR_S)])
+    save_rollups(store, [_rollup("all", "", start_s=start_s) for start_s in (0, 60, 120, 180)])
+    save_rollups(store, [_rollup("all", "", start_s=0, duration_s=HOUR_S)])
     assert store.delete_rollups(duration_s=MINUTE_S, before_s=60, limit=10) == 0  # it ends just then
     assert store.delete_rollups(duration_s=MINUTE_S, before_s=181, limit=1) == 1
     left = store.rollups(model="digits", start_s=0, end_s=600, resolution_s=MINUTE_S)

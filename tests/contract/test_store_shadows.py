@@ -13,7 +13,7 @@ from fleet.protocol.shadow import merge_shadows
 from fleet.protocol.windows import MAX_REQUESTS
 from hub.store.protocols import Store
 from hub.store.rows import OrderChange, ShadowTotals
-from tests.support.stores import DIGEST, add_device, incoming, new_rollout, order
+from tests.support.stores import DIGEST, add_device, incoming, new_rollout, order, records_after
 
 REPORT = ShadowReport(
     started_at_s=10.0,
@@ -43,7 +43,7 @@ def test_reports_of_a_shadow_add_up_once_each(store: Store) -> None:
         ShadowTotals("cam-2", REPORT),
     ]
     assert store.shadows("digits", 1) == store.shadows("letters", 2) == []
-    assert [record.body for record in store.records_after(0, model="digits")] == [REPORT, LATER, REPORT]
+    assert [record.body for record in records_after(store, 0, model="digits")] == [REPORT, LATER, REPORT]
     assert store.timeline("cam-1") == []
 
 

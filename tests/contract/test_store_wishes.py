@@ -10,7 +10,7 @@ from fleet.protocol.records import Diagnostics
 from fleet.protocol.wishes import LogLevel, Wishes
 from hub.store.protocols import Store
 from hub.store.rows import Action, DeviceWishes, Hold
-from tests.support.stores import add_device, incoming
+from tests.support.stores import add_device, incoming, records_after
 
 HELD = DeviceWishes(held=Hold(5.0, "ana", "a crash test"))
 DID = Action(5.0, "ana", "Updates held: a crash test")
@@ -84,7 +84,7 @@ def test_a_bundle_is_kept_once_however_often_it_comes(store: Store) -> None:
     assert (row.request_id, row.at_s, row.received_at_s, row.size_bytes) == ("d-1", 11.0, 20.0, 5)
     assert store.diagnostics_data("cam-1", "d-1") == b"first"
     assert store.timeline("cam-1") == []
-    (record,) = store.records_after(0)
+    (record,) = records_after(store, 0)
     assert isinstance(record.body, Diagnostics)
     assert record.body.data == b"", "the bytes stand in one place"
 

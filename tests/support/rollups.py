@@ -20,7 +20,7 @@ from fleet.protocol.latency import count_durations
 from fleet.protocol.messages import encode
 from fleet.protocol.records import TelemetryWindow, packed
 from fleet.protocol.windows import merge_windows
-from hub.store.protocols import RollupStore
+from hub.store.protocols import TelemetryStore
 from hub.store.telemetry_rows import (
     COHORT_RESOLUTIONS_S,
     DEVICE_RESOLUTIONS_S,
@@ -28,6 +28,7 @@ from hub.store.telemetry_rows import (
     ONE_DEVICE,
     RollupKey,
     SealedRollup,
+    TelemetryStep,
 )
 
 
@@ -39,7 +40,13 @@ class DeviceWindow(NamedTuple):
     window: TelemetryWindow
 
 
-def keep_windows(store: RollupStore, sent: Iterable[DeviceWindow]) -> None:
+def save_rollups(store: TelemetryStore, rollups: Iterable[SealedRollup]) -> None:
+    """Store sums in place of those with the same keys, as a step of the telemetry pass does."""
+    position = store.telemetry_position()
+    store.save_telemetry(TelemetryStep(position, position, rollups=list(rollups)))
+
+
+def keep_windows(store: TelemetryStore, sent: Iterable[DeviceWindow]) -> None:
     """Add windows up over every subject and resolution, and store the sums."""
     found: dict[RollupKey, TelemetryWindow] = {}
     heard: dict[RollupKey, set[str]] = {}
@@ -53,14 +60,17 @@ def keep_windows(store: RollupStore, sent: Iterable[DeviceWindow]) -> None:
                 found[which] = merge_windows(found[which], window) if which in found else window
                 heard.setdefault(which, set()).add(device_id)
                 counted[which] = counted.get(which, 0) + 1
-    store.save_rollups(
-        SealedRollup(
-            which,
-            counted[which],
-            NOBODY if which.key == ONE_DEVICE else heard_of(sorted(heard[which])),
-            encode(packed(window)),
-        )
-        for which, window in found.items()
+    save_rollups(
+        store,
+        (
+            SealedRollup(
+                which,
+                counted[which],
+                NOBODY if which.key == ONE_DEVICE else heard_of(sorted(heard[which])),
+                encode(packed(window)),
+            )
+            for which, window in found.items()
+        ),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fleet.protocol.assignment import ModelOrder
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
-from fleet.protocol.heads import read_head
+from fleet.protocol.heads import read_head, read_record
 from fleet.protocol.messages import PROTOCOL_VERSION, Capabilities, Hello, Record, StateReport, encode
 from fleet.protocol.records import DeploymentReport, Incident, RecordBody, TelemetryWindow, packed
 from fleet.rollout.engine import create
@@ -14,7 +14,7 @@ from fleet.rollout.state import Kind, Rollout
 from hub.broker.accounts import hash_password, new_password
 from hub.store.intake_rows import Intake, Said
 from hub.store.protocols import Store
-from hub.store.rows import DatasetRow, IncomingRecord, NewDevice
+from hub.store.rows import DatasetRow, IncomingRecord, NewDevice, StoredRecord
 
 DIGEST = "ab" * 32
 STREAM = "0123456789abcdef"
@@ -25,6 +25,16 @@ CAPABILITIES = Capabilities(
     memory_bytes=2**30,
     free_bytes=2**33,
 )
+
+
+def records_after(
+    store: Store, position: int, *, model: str | None = None, limit: int = 1000
+) -> list[StoredRecord]:
+    """Return stored records with their bodies, those of some positions after one."""
+    return [
+        StoredRecord(raw.position, raw.device_id, raw.received_at_s, read_record(raw.data).body)
+        for raw in store.raw_records_after(position, model=model, limit=limit)
+    ]
 
 
 def add_device(store: Store, device_id: str) -> None:

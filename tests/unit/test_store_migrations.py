@@ -21,7 +21,17 @@ from hub.store.rows import VersionRow, VersionStatus
 from hub.store.sqlite import SqliteStore
 from hub.store.sqlite.migrations import migrations
 from hub.store.sqlite.packs import INSERT, rows_of
-from tests.support.stores import DIGEST, STREAM, add_device, incident, incoming, report, say, window
+from tests.support.stores import (
+    DIGEST,
+    STREAM,
+    add_device,
+    incident,
+    incoming,
+    records_after,
+    report,
+    say,
+    window,
+)
 
 ROLLOUT = Path(__file__).parents[1] / "vectors" / "rollout_in_one_value.json"
 """As a hub stored it before m013: two devices are on their way back, the third was never reached."""
@@ -95,7 +105,7 @@ def test_records_keep_their_places_and_stay_known_when_they_are_packed(tmp_path:
             ' VALUES (\'t\', 1.0, \'{"code": "invalid_message", "detail": "No."}\', x\'00\')'
         )
     with closing(SqliteStore(path)) as store:
-        records = store.records_after(0)
+        records = records_after(store, 0)
         assert [record.body for record in records] == bodies
         assert [record.position for record in records] == [10, 11, 12, 13]
         assert [record.body for record in store.timeline("cam-1")] == [bodies[3], bodies[1]]

@@ -65,8 +65,8 @@ class RecordStore(Protocol):
         Args:
             upto_position: No record after this is deleted.
             older_than_s: None that was received at or after this time.
-            kinds: Which: ``deployment``, ``incident``, ``window``, ``diagnostics``, ``measurement``,
-                ``shadow``.
+            kinds: Which: ``deployment``, ``incident``, ``window``, ``noised``, ``diagnostics``,
+                ``measurement``, ``shadow``.
             limit: Most rows in one transaction; windows that came together are one row.
 
         Returns:
@@ -77,17 +77,10 @@ class RecordStore(Protocol):
     def raw_records_after(
         self, position: int, *, model: str | None = None, limit: int = 1000
     ) -> list[RawRecord]:
-        """Return records as they came, see `records_after`."""
-        ...
-
-    def records_after(
-        self, position: int, *, model: str | None = None, limit: int = 1000
-    ) -> list[StoredRecord]:
-        """Return records in the order they were stored; incidents have no model.
+        """Return records as they came, in the order they were stored; incidents have no model.
 
         Windows that came together share a position and are given together, so there can be more than
-        ``limit``. There are fewer where some are large: none means that there are no more. A window whose
-        counts cannot be read is left out.
+        ``limit``. There are fewer where some are large: none means that there are no more.
         """
         ...
 

@@ -44,10 +44,6 @@ class RollupStore(Protocol):
         """Return those of the sums that there are, as they are stored."""
         ...
 
-    def save_rollups(self, rollups: Iterable[SealedRollup]) -> None:
-        """Store sums in place of those with the same keys."""
-        ...
-
     def delete_rollups(self, *, duration_s: int, before_s: float, limit: int) -> int:
         """Forget sums of a resolution whose span ended before a time; return how many, at most ``limit``."""
         ...

@@ -78,23 +78,12 @@ class SqliteRecords(Part):
     def raw_records_after(
         self, position: int, *, model: str | None = None, limit: int = 1000
     ) -> list[RawRecord]:
-        """Return records as they came, in the order they were stored, see `records_after`."""
+        """Return records as they came, in the order they were stored."""
         sql = f"SELECT {COLUMNS} FROM records WHERE position > ? ORDER BY position"  # noqa: S608 - constant
         if model is None:
             return self._raw(sql, (position,), limit, most_bytes=MAX_READ_BYTES)
         sql = f"SELECT {COLUMNS} FROM records WHERE model = ? AND position > ? ORDER BY position"  # noqa: S608
         return self._raw(sql, (model, position), limit, most_bytes=MAX_READ_BYTES)
-
-    def records_after(
-        self, position: int, *, model: str | None = None, limit: int = 1000
-    ) -> list[StoredRecord]:
-        """Return records in the order they were stored; those that cannot be read are left out."""
-        while raw := self.raw_records_after(position, model=model, limit=limit):
-            records = _readable(raw)
-            if records:
-                return records
-            position = raw[-1].position
-        return []
 
     def timeline(self, device_id: str, *, before: int | None = None, limit: int = 100) -> list[StoredRecord]:
         """Return one device's reports and incidents (no windows), newest first."""

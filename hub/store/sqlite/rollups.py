@@ -77,11 +77,6 @@ class SqliteRollups(Part):
         sealed = [SealedRollup(RollupKey(*row[:6]), *row[6:]) for row in found if row]
         return {rollup.which: rollup for rollup in sealed}
 
-    def save_rollups(self, rollups: Iterable[SealedRollup]) -> None:
-        """Store sums in place of those with the same keys."""
-        with self._database.writing() as db:
-            put_rollups(db, rollups)
-
     def delete_rollups(self, *, duration_s: int, before_s: float, limit: int) -> int:
         """Forget sums of a resolution whose span ended before a time."""
         with self._database.writing() as db:
