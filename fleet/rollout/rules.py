@@ -36,6 +36,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 
 from fleet.protocol.errors import Cause
@@ -97,7 +98,7 @@ def begin_stage(draft: Draft) -> None:
     )
     start = rollout.cohort_ends[number - 1] if number else 0
     draft.change(
-        stages=(*rollout.stages, stage),
+        stages=(*map(_past, rollout.stages), stage),
         controls=_controls(draft, number),
         cursor=min(rollout.cursor, start),
         verdict=None,
@@ -108,6 +109,11 @@ def begin_stage(draft: Draft) -> None:
         f"Stage {number + 1} of {len(rollout.plan.stages)} began: it brings the version to {stage.size:,} "
         f"more, to {end:,} of {len(rollout.deployments):,} devices in all.",
     )
+
+
+def _past(stage: StageProgress) -> StageProgress:
+    """Return a stage that will not be judged any more: of its evidence the sums are kept, and no spans."""
+    return msgspec.structs.replace(stage, evidence=msgspec.structs.replace(stage.evidence, spans={}))
 
 
 def _size(draft: Draft, stage: int) -> int:

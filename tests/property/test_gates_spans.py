@@ -96,7 +96,8 @@ def test_harm_found_while_a_stage_is_released_stops_its_orders() -> None:
 
 
 def test_the_engine_tells_spans_apart_while_it_releases() -> None:
-    the_plan = msgspec.structs.replace(plan("75%", "all"), devices_per_minute=6.0)
+    slow = plan("75%", "all", minimum_bake_s=1e6, maximum_bake_s=1e7)
+    the_plan = msgspec.structs.replace(slow, devices_per_minute=6.0)
     campaign = Campaign(the_plan)
     for _ in range(6):
         for deployment in campaign.cohort(0):
@@ -110,3 +111,13 @@ def test_the_engine_tells_spans_apart_while_it_releases() -> None:
         parts = [getattr(part, arm) for part in evidence.spans.values()]
         assert sum(part.windows for part in parts) == getattr(evidence, arm).windows
         assert sum(part.devices for part in parts) == getattr(evidence, arm).devices
+
+
+def test_of_a_stage_that_has_ended_the_sums_are_kept() -> None:
+    campaign = Campaign()
+    campaign.succeed(0)
+    campaign.observe(rounds=4)
+    first, second, *_ = campaign.rollout.stages
+    assert first.evidence.canary.windows > 0
+    assert first.evidence.spans == {}
+    assert len(second.evidence.spans) > 0
