@@ -42,7 +42,7 @@ from fleet.rollout.state import Rollout, Status
 from hub.retention import Limits, Retention
 from hub.store.rows import Action, IncomingRecord
 from tests.support.agent_bundles import build
-from tests.support.rollout_rules import UNDER_WAY, Following
+from tests.support.rollout_rules import UNDER_WAY, Following, Given
 from tests.support.rollout_world import Died, Fault, Outcome, Release, World, read_by_others
 from tests.support.rollouts import LABELS
 from tests.support.stores import CAPABILITIES, incoming, new_device, say
@@ -239,6 +239,14 @@ class RolloutMachine(RuleBasedStateMachine):
             whole=True,
         )
 
+    @rule(data=st.data(), model=st.sampled_from(MODELS), version=st.sampled_from([None] * 5 + [2, 3]))
+    def revoke(self, data: st.DataObject, model: str, version: int | None) -> None:
+        if version is not None:
+            for world in (self.world, self.twin):
+                world.revoked.add((model, version))
+            self.both(data, lambda world: world.rollouts.hold_revoked(model, version))
+            self.advance(data)
+
     # What devices do.
 
     @rule(data=st.data())
@@ -353,7 +361,7 @@ class RolloutMachine(RuleBasedStateMachine):
                 key = order.device_id, rollout.model
                 if order.version is None:
                     self.wanted.pop(key, None)
-                elif not (order.forward and order.device_id == UNABLE):
+                elif self.is_sent(rollout.model, order):
                     self.wanted[key] = order.deployment_id, order.version
         desired = {(row[0], row[1]): (row[5], row[2]) for row in tables["desired"]}
         assert desired == self.wanted, "what devices should run is what was ordered last"
@@ -394,9 +402,16 @@ class RolloutMachine(RuleBasedStateMachine):
             world.rollouts.advance()
         raise AssertionError(f"{[row.state.number for row in rows]} did not end")
 
+    def is_sent(self, model: str, order: Given) -> bool:
+        """Whether the hub sends an order, or refuses it in the device's place."""
+        unable = order.forward and order.device_id == UNABLE
+        return not unable and (model, order.version) not in self.world.revoked
+
     def helping_words(self, rollout: Rollout) -> Iterator[Event]:
         """Yield what operators say to a rollout that waits for them."""
-        if rollout.awaits_since_s is not None:
+        if rollout.revoked:
+            yield Abort("ann", "it was revoked", roll_back=False)
+        elif rollout.awaits_since_s is not None:
             if rollout.status is Status.PAUSED:
                 yield Resume("ann")
             yield Approve("bob", "")

@@ -105,12 +105,14 @@ class Given(NamedTuple):
         deployment_id: Its id.
         version: What the device is to run; None to remove the model.
         forward: Whether it leads forward.
+        alone: Whether it leads back a device that failed: that is ordered at once, whatever the pace.
     """
 
     device_id: str
     deployment_id: str
     version: int | None
     forward: bool
+    alone: bool = False
 
 
 def given(before: Rollout | None, after: Rollout) -> Iterator[Given]:
@@ -126,7 +128,8 @@ def given(before: Rollout | None, after: Rollout) -> Iterator[Given]:
         if _is_newly_ordered(old.attempt if old else None, d.attempt):
             yield Given(d.device_id, d.attempt.deployment_id, after.version, forward=True)
         if d.restore is not None and _is_newly_ordered(old.restore if old else None, d.restore):
-            yield Given(d.device_id, d.restore.deployment_id, d.previous_version, forward=False)
+            alone = d.attempt.state not in GOOD
+            yield Given(d.device_id, d.restore.deployment_id, d.previous_version, forward=False, alone=alone)
 
 
 class Following:
@@ -191,9 +194,8 @@ class Following:
         plan = after.plan
         ways = ((True, plan.devices_per_minute), (False, plan.rollback_devices_per_minute))
         for forward, per_minute in ways:
-            number = sum(order.forward is forward for order in orders)
-            waves = forward or _goes_back(after)  # a device that failed goes back at once
-            if per_minute is not None and waves:
+            number = sum(order.forward is forward and not order.alone for order in orders)
+            if per_minute is not None:
                 self._paces[forward].add(number, per_minute, now_s)
 
 

@@ -17,7 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fleet.protocol.errors import MusterError, StorageError
+from fleet.protocol.errors import MusterError, StorageError, VersionRevoked
 from fleet.protocol.manifest import Manifest
 from hub.heartbeat import Heartbeat
 from hub.rollouts.absence import excuse_absence
@@ -103,17 +103,21 @@ class World:
 
     Args:
         folder: Empty; for its files.
-        template: The file that it begins with.
+        template: The file that it begins with; None for the one that is in its folder already.
         releases: What may be rolled out, by model and version.
     """
 
-    def __init__(self, folder: Path, template: Path, releases: Mapping[tuple[str, int], Release]) -> None:
+    def __init__(
+        self, folder: Path, template: Path | None, releases: Mapping[tuple[str, int], Release]
+    ) -> None:
         self._folder = folder
         self._releases = releases
         self._processes = 0
+        self.revoked: set[tuple[str, int]] = set()
         self.now_s = 1_700_000_000.0
         self.heartbeat = Heartbeat(folder / "alive", clock=lambda: self.now_s)
-        shutil.copyfile(template, self._file)
+        if template is not None:
+            shutil.copyfile(template, self._file)
         self._begin()
 
     @property
@@ -128,11 +132,16 @@ class World:
         """Let the shell forget what it has in memory only."""
         self.rollouts = Rollouts(
             self.store,
-            released=lambda model, version: self._releases[model, version],
+            released=self._released,
             on_orders=lambda: None,
             group_by=("site",),
             clock=lambda: self.now_s,
         )
+
+    def _released(self, model: str, version: int) -> Release:
+        if (model, version) in self.revoked:
+            raise VersionRevoked(f"{model} version {version} was revoked.")
+        return self._releases[model, version]
 
     def beat(self) -> None:
         """Be at work, as the hub is all the time."""
