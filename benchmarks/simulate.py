@@ -68,7 +68,9 @@ def main() -> None:
 def plan() -> Plan:
     """Return the plan of every run: a hundredth, a fifth, all."""
     return Plan(
-        stages=tuple(Stage(devices=d, minimum_bake_s=600.0, maximum_bake_s=86400.0) for d in ("1%", "20%", "all")),
+        stages=tuple(
+            Stage(devices=d, minimum_bake_s=600.0, maximum_bake_s=86400.0) for d in ("1%", "20%", "all")
+        ),
         gate=Gate(
             error_budget=0.01,
             maximum_failed_share=0.05,

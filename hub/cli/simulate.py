@@ -63,7 +63,11 @@ def simulate(
             outcomes.append(outcome)
     took_s = time.monotonic() - began_s
     report = Report.of(scenario, chosen.about, ought_to_stop=chosen.ought_to_stop, runs=outcomes)
-    show(msgspec.to_builtins(report), as_json=as_json, draw=lambda _: console.print(drawn(report), markup=False))
+    show(
+        msgspec.to_builtins(report),
+        as_json=as_json,
+        draw=lambda _: console.print(drawn(report), markup=False),
+    )
     print(  # noqa: T201 - what differs from run to run stays out of the answer
         f"Simulated in {took_s:.1f} s, {records / took_s:,.0f} messages a second, "
         f"{_memory_mb():,.0f} MB of memory at most.",

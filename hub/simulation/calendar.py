@@ -20,7 +20,7 @@ class Calendar:
     """Rows by time.
 
     Args:
-        dtype: Of the rows; its field ``arrives_s`` says when. Of equal times the one put in first comes first.
+        dtype: Of the rows; their ``arrives_s`` says when. Of equal times the first one put in is the first.
     """
 
     def __init__(self, dtype: np.dtype[Any]) -> None:

@@ -2,8 +2,8 @@
 
 As in the hub's shell, what arrived is read in batches of `RECORDS_PER_STEP`; a batch is one event of all
 reports, one of all windows, and a tick, and is read again until there is less than a batch. Devices that come
-to match a continuous rollout are looked for every `JOIN_LOOK_S`. Orders reach devices after the step. While the
-hub is away nothing is stepped; after it the engine is told how long that was.
+to match a continuous rollout are looked for every `JOIN_LOOK_S`. Orders reach devices after the step. While
+the hub is away nothing is stepped; after it the engine is told how long that was.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from fleet.rollout import engine
 from fleet.rollout.columns import NOT_BACK, REMOVED, STATES, SUCCEEDED
 from fleet.rollout.events import (
     Abort,
+    Approve,
     Assign,
     DeploymentReported,
     DeploymentsReported,
@@ -113,7 +114,7 @@ class SimulatedRollout:
         self._rollout = self._keeping.create(lambda _: self._rollout)
         running = {part: None if fresh else OLD_VERSION for part, fresh in self._members(0.0)}
         self._apply([Start("operator", running)], 0.0)
-        now_s, since_s, paused_s = 0.0, 0.0, 0.0
+        now_s, since_s, waits_since_s = 0.0, 0.0, 0.0
         absences = deque(self._scenario.hub_away)
         while not self._rollout.status.is_final and now_s < self._scenario.lasts_s:
             now_s += self._scenario.tick_s
@@ -128,8 +129,9 @@ class SimulatedRollout:
             since_s = now_s
             if look is not None:
                 look(now_s)
-            paused_s = now_s if self._rollout.status is not Status.PAUSED else paused_s
-            if now_s - paused_s > self._scenario.waits_s and not self._deeds:
+            waits = self._rollout.status is Status.PAUSED or self._rollout.awaits_since_s is not None
+            waits_since_s = waits_since_s if waits else now_s
+            if now_s - waits_since_s > self._scenario.waits_s and not self._deeds:
                 break
         return self._outcome(now_s)
 
@@ -335,6 +337,8 @@ def _event(deed: Deed) -> Event:
             return Resume(deed.by)
         case Action.PROMOTE:
             return Promote(deed.by, deed.reason)
+        case Action.APPROVE:
+            return Approve(deed.by, deed.reason)
         case Action.ABORT:
             return Abort(deed.by, deed.reason, roll_back=False)
         case Action.ROLL_BACK:

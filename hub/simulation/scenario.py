@@ -262,6 +262,7 @@ class Action(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     PROMOTE = "promote"
+    APPROVE = "approve"
     ABORT = "abort"
     ROLL_BACK = "roll_back"
 
@@ -289,7 +290,7 @@ class Scenario(_Part, frozen=True):
         hub_away: When the hub is away.
         operators: What people do, in ascending order of time.
         tick_s: How often the hub looks, if nothing arrives.
-        waits_s: How long a paused rollout waits for an operator before the simulation ends.
+        waits_s: How long a rollout that is paused, or waits for approval, does so before the simulation ends.
         lasts_s: How long the simulation lasts at most.
     """
 

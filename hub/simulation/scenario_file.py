@@ -75,7 +75,7 @@ def _checked(values: Any) -> Scenario:
     gone = scenario.fleet.offline.share + scenario.fleet.days.share + scenario.fleet.flapping.share
     if gone > 1.0:
         raise InvalidPlan(
-            f"fleet: the shares of offline, days and flapping are {gone:g} together; they exclude each other.",
+            f"fleet: offline, days and flapping exclude each other; their shares are {gone:g} together.",
             field="fleet",
         )
     if not scenario.fleet.utc_offset_hours:

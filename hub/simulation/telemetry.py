@@ -145,7 +145,7 @@ class Telemetry:
         share = usual * self._factor[devices]
         for harm, where in self._harm:
             share += getattr(harm, name) * (is_new & where[devices])
-        return np.clip(share, 0.0, 1.0)
+        return np.asarray(np.clip(share, 0.0, 1.0))
 
     def read(self, rows: Rows) -> list[tuple[str, TelemetryWindow]]:
         """Return windows as the hub reads them.
