@@ -21,7 +21,7 @@ DRIFT_PEERS := $(addprefix $(VENV)/peers/drift-,$(addsuffix /.ready,whylogs data
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-torch demo test test-faults fmt lint types imports wheel-check lock check clean bench-converters bench-agent bench-drift bench-ingest bench-health bench-quality bench-gates bench-rollout bench-fleet
+.PHONY: help setup setup-torch demo test test-faults fmt lint types imports wheel-check lock check clean bench-converters bench-agent bench-drift bench-ingest bench-health bench-quality bench-gates bench-rollout bench-simulate bench-fleet
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -143,6 +143,9 @@ bench-fleet: $(READY) ## Bring a version to thousands of real connections on Mos
 
 bench-gates: $(READY) ## Measure how well gates decide, beside fixed thresholds
 	@$(BIN)/python -m benchmarks.gates $(ARGS)
+
+bench-simulate: $(READY) ## Measure a simulated rollout of a million devices, and how the ready scenarios end
+	@$(BIN)/python -m benchmarks.simulate $(ARGS)
 
 clean: ## Remove what was built and installed here
 	@rm -rf $(VENV) build dist *.egg-info .import_linter_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
