@@ -54,6 +54,7 @@ class State(StrEnum):
 
 KINDS: dict[str, str] = {
     "drift": "devices see other data than the reference, in one feature of a model or in several",
+    "revoked_version": "devices run a version that was revoked",
     "concept_drift": "labels say that a version is wrong more often than on its held-out samples",
     "rollout": "a rollout failed, was taken back, or waits for a decision",
     "throttled": "a large share of the devices is made slower by heat or a short power supply",

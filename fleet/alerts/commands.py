@@ -38,6 +38,11 @@ def device_list() -> str:
     return _line("device", "list")
 
 
+def fleet_devices(target: str) -> str:
+    """Return the command that finds the devices that a target means."""
+    return _line("fleet", "devices", "--where", target)
+
+
 def rollback(model: str, to: int, reason: str, target: str | None = None) -> str:
     """Return the command that brings a model's devices, or those of a target, back to an older version."""
     only = () if target is None else ("--target", target)

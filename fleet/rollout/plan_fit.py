@@ -21,7 +21,7 @@ def check_members(plan: Plan, device_count: int) -> None:
     if device_count == 0 and plan.target is not None and plan.membership is Membership.SNAPSHOT:
         raise InvalidPlan(
             "target: no device matches, and a snapshot takes in nobody later.",
-            remedy="Look with `muster device list --where`, or let membership be continuous.",
+            remedy="Look with `muster fleet devices --where`, or let membership be continuous.",
             field="target",
         )
 

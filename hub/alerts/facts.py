@@ -23,10 +23,12 @@ from fleet.alerts.found.devices import (
 )
 from fleet.alerts.found.drift import by_cause, drift_finding
 from fleet.alerts.found.hub import HubFacts, hub_findings
+from fleet.alerts.found.revoked import RevokedVersion, revoked_finding
 from fleet.alerts.found.rollouts import rollout_finding
 from fleet.alerts.thresholds import Thresholds
 from fleet.drift.fleet_alarms import FleetAlarm
 from fleet.health import FleetHealth, HealthStatus
+from fleet.protocol.errors import NotFound
 from fleet.rollout.state import Rollout, Status
 from hub.health import alarms_of
 from hub.store.concept_rows import EVERY_DEVICE, ConceptRow
@@ -39,7 +41,7 @@ from hub.store.protocols import (
     RolloutStore,
     StateStore,
 )
-from hub.store.rows import VersionStatus
+from hub.store.rows import Revocation, VersionStatus
 
 MOST_NAMED = 1000
 """So many devices are asked for by name; all are counted."""
@@ -106,6 +108,7 @@ class FleetLook:
         return [
             *self._of_drift(),
             *self._of_concepts(health),
+            *self._of_revoked(health),
             *self._of_rollouts(now_s),
             *self._of_devices(health, now_s),
             *hub_findings(self._hub_facts(now_s), self._thresholds),
@@ -147,6 +150,25 @@ class FleetLook:
             yield concept_finding(
                 ConceptDrift(model, version, together, states, of_devices), self._thresholds
             )
+
+    def _of_revoked(self, health: FleetHealth) -> Iterable[Finding]:
+        """Yield what was revoked and is run all the same."""
+        for model in health.models:
+            running = {int(version): n for version, n in model.by_version.items() if version.isdecimal()}
+            for version, devices in sorted(running.items()):
+                found = self._revoked(model.model, version)
+                if found is None or devices == 0:
+                    continue
+                why = f"{found.by} revoked it: {found.reason}"
+                previous, is_newest = self._previous(model.model, version), version >= max(running)
+                revoked = RevokedVersion(model.model, version, why, devices, previous, is_newest)
+                yield revoked_finding(revoked, self._thresholds)
+
+    def _revoked(self, model: str, version: int) -> Revocation | None:
+        try:
+            return self._store.version(model, version).revoked
+        except NotFound:  # what devices say that they run need not be of this hub
+            return None
 
     def _previous(self, model: str, version: int) -> int | None:
         """Return the newest released version of a model before one."""

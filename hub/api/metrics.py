@@ -162,7 +162,8 @@ def _rollouts(hub: HubServices) -> Iterable[Metric]:
     for row in hub.store.open_rollouts():
         if row.state.plan.shadow_s:
             sums, key = rollout_shadow(hub.store, row.state), (row.state.model, str(row.state.version))
-            compared[key], disagreed[key] = sums.compared, sums.disagreed
+            compared[key] = compared.get(key, 0.0) + sums.compared
+            disagreed[key] = disagreed.get(key, 0.0) + sums.disagreed
     meaning = "Samples that a rollout's version computed in the shadow."
     yield gauges("muster_shadow_compared", meaning, _MODEL_VERSION, bounded(compared))
     meaning = "Those on which it disagrees with what answers."

@@ -12,25 +12,31 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from fleet.alerts.alert import Matter
+from fleet.alerts.thresholds import Thresholds
+from fleet.health import HealthPolicy
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.director import DirectorKeys
 from fleet.protocol.errors import Conflict, NotFound, VersionRevoked
 from fleet.protocol.manifest import encode_manifest, target_path
+from fleet.protocol.messages import ModelState, StateReport
 from fleet.protocol.records import DeploymentReport
 from fleet.rollout.events import Abort, Promote, Resume, Start
 from fleet.rollout.plan import Gate, Metric, MetricGate, Plan, Stage
 from fleet.rollout.state import Status
+from hub.alerts.facts import FleetLook, HubCounts
 from hub.cli.app import run
 from hub.registry.models import Models
 from hub.rollouts.shell import Rollouts
 from hub.store.blobs import BlobFolder
 from hub.store.rows import VersionRow, VersionStatus
 from hub.store.sqlite import SqliteStore
+from hub.store.state_rows import StateRules
 from hub.trust.image_repository import ImageRepository
 from hub.trust.keys import KeyFolder
 from tests.support.agent_bundles import MODEL, build
 from tests.support.hub import HubProcess
-from tests.support.stores import DIGEST, add_device, incoming
+from tests.support.stores import DIGEST, add_device, incoming, say
 from tests.support.tuf_client import download, updater
 
 BUNDLES = {version: build(version) for version in (1, 2, 3)}
@@ -220,3 +226,26 @@ def test_operators_are_told_who_runs_it_and_how_to_go_back(
     assert "REVOKED" in muster("model", "list", "--model", "revocable")[0]
     for command in (("model", "release"), ("rollout", "create")):
         assert "[version_revoked]" in muster(*command, "revocable", "1")[1]
+
+
+def test_devices_that_run_a_revoked_version_are_an_alert(parts: Hub) -> None:
+    parts.store.adopt_rules(StateRules(HealthPolicy(silence_limit_s=1e9), ()))
+    for device_id, version in zip(CAMS, (2, 2, 3), strict=True):
+        runs = ModelState(MODEL, version, DIGEST, "onnx-fp32", "COMMITTED", None)
+        say(parts.store, device_id, time.time(), report=StateReport(time.time(), 1, (runs,)))
+    look = FleetLook(
+        parts.store, Thresholds(), broker_connected=lambda: True, counts=lambda: HubCounts(0, 0, 0)
+    )
+
+    def found() -> list[Matter]:
+        while parts.store.refresh_states(now_s=time.time()):
+            pass
+        findings = look.findings(time.time())
+        return [one.matter for one in findings if one.matter.kind == "revoked_version"]
+
+    assert found() == []
+    parts.models.revoke(MODEL, 2, by="ann", reason="It leaks.")
+    (matter,) = found()
+    assert matter.sentence == f"2 devices run {MODEL} version 2, which was revoked."
+    assert matter.evidence == ("ann revoked it: It leaks.",)
+    assert matter.command.startswith(f"muster rollback {MODEL} --to 1 --target ")

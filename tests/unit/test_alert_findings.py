@@ -22,6 +22,7 @@ from fleet.alerts.found.devices import (
 )
 from fleet.alerts.found.drift import by_cause, drift_finding
 from fleet.alerts.found.hub import HubFacts, hub_findings
+from fleet.alerts.found.revoked import RevokedVersion, revoked_finding
 from fleet.alerts.found.rollouts import rollout_finding
 from fleet.alerts.thresholds import Thresholds
 from fleet.drift.affected import SharedTrait
@@ -91,6 +92,9 @@ def _all_findings() -> list[Finding]:
         _drift(_alarm(8, feature="output.class")),
         concept_finding(ConceptDrift("digits", 4, RAISED, {}, 10), RULES),
         concept_finding(ConceptDrift("digits", 4, None, {"cam-01": RAISED}, 10), RULES),
+        revoked_finding(RevokedVersion("digits", 4, "ann revoked it: It leaks.", 2, 3, True), RULES),
+        revoked_finding(RevokedVersion("digits", 4, "ann revoked it: It leaks.", 1, 3, False), RULES),
+        revoked_finding(RevokedVersion("digits", 4, "ann revoked it: It leaks.", 1, None, True), RULES),
         rollout_finding(_paused(by_operator=False), 5.0, RULES),
         rollout_finding(_awaiting(), 5.0, RULES),
         *(
