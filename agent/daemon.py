@@ -55,7 +55,7 @@ from agent.remote import Remote
 from agent.sensors import Board, Sensors
 from agent.serving.api import InferenceApi
 from agent.serving.fast import FastServer, services_of
-from agent.serving.http import HttpServer
+from agent.serving.http import HttpServer, Request, Response
 from agent.serving.shared_memory import SharedMemory
 from agent.settings import read_settings
 from agent.stall import end_when_stalled
@@ -130,27 +130,12 @@ class Daemon:
         device_id = identity.device_id
         self._outbox = Outbox(state / "outbox.sqlite", settings.outbox_budget_bytes)
         self._incidents = Incidents(self._outbox, time.time)
-        self._link = Link(
-            device_id,
-            identity.broker,
-            will=last_will(device_id),
-            handler=self._on_message,
-            on_connected=self._on_connected,
-            on_error=self._on_incident,
-            backoff=self._new_backoff(),
-            keepalive_s=settings.keepalive_s,
-        )
+        self._link = self._build_link()
         self._sender = Sender(device_id, self._outbox, self._link, settings, on_incident=self._on_incident)
-        self._files = FileClient(
-            partial(self._link.publish, up(device_id, Up.FETCH)),
-            self._link.wait_connected,
-            timeout_s=settings.fetch_timeout_s,
-            attempts=settings.fetch_attempts,
-            backoff=self._new_backoff,
-        )
+        self._files = self._build_files()
         self._repository = ImageRepository(state / "trust", identity.root, self._files)
         self._host = Host()
-        self._noise = noise = CountNoise(settings.count_noise_epsilon, self._host, self._outbox)
+        self._noise = CountNoise(settings.count_noise_epsilon, self._host, self._outbox)
         self._recorder = Recorder(
             self._outbox, self._host.close_windows, wake=self._sender.wake, on_incident=self._on_incident
         )
@@ -185,48 +170,20 @@ class Daemon:
             on_answer=self._sender.wake,
             on_incident=self._on_incident,
         )
-        self._director = director = Director(state / "trust", device_id)
+        self._director = Director(state / "trust", device_id)
         self._board = Board(
             Sensors(), interval_s=settings.sensors_interval_s, window_s=settings.telemetry_interval_s
         )
-        self._announcer = Announcer(
-            device_id,
-            self._link,
-            settings,
-            sequence=lambda: director.sequence,
-            capabilities=lambda: capabilities.measure(
-                state,
-                captures_samples=settings.allow_sample_capture,
-                count_noise_epsilon=noise.epsilon,
-            ),
-            states=self._models.states,
-            waiting_records=self._recorder.waiting_records,
-            board=lambda: self._board.window,
-            samples=self._capture.counts,
-        )
+        self._announcer = self._build_announcer()
         self._orders = Orders(
-            director,
+            self._director,
             self._repository,
             refresh_interval_s=settings.trust_refresh_interval_s,
             apply=self._apply,
             on_incident=self._on_incident,
             backoff=self._new_backoff(),
         )
-        limit_bytes = min(settings.request_limit_bytes, measure_memory().limit_bytes // MEMORY_PER_REQUEST)
-        shared = SharedMemory(limit_bytes) if settings.shared_memory else None
-        api = InferenceApi(self._host, self._models.are_ready, self._models.states, limit_bytes, shared)
-        self._drain = Drain(api.answer)
-        self._server = HttpServer(
-            settings.socket(state), self._drain.respond, api.refuse, limit_bytes, port=settings.tcp_port
-        )
-        reception = Reception(self._models, slots, self._outbox, self._sender.wake)
-        self._fast = FastServer(
-            settings.fast_socket(state),
-            services_of(self._host, api, reception.take, limit_bytes),
-            mode=FOR_GROUP if settings.socket_access == "group" else durable.PRIVATE,
-            connections=settings.fast_connections,
-            timeout_s=settings.inference_timeout_s,
-        )
+        self._drain, self._server, self._fast = self._build_serving(slots)
         self._spare = asyncio.Event()
         self._ended = asyncio.Event()
         self._failed = False
@@ -271,6 +228,65 @@ class Daemon:
             watch.cancel()
             await self._stop(tasks)
         return not self._failed
+
+    def _build_link(self) -> Link:
+        device_id = self._identity.device_id
+        return Link(
+            device_id,
+            self._identity.broker,
+            will=last_will(device_id),
+            handler=self._on_message,
+            on_connected=self._on_connected,
+            on_error=self._on_incident,
+            backoff=self._new_backoff(),
+            keepalive_s=self._settings.keepalive_s,
+        )
+
+    def _build_files(self) -> FileClient:
+        return FileClient(
+            partial(self._link.publish, up(self._identity.device_id, Up.FETCH)),
+            self._link.wait_connected,
+            timeout_s=self._settings.fetch_timeout_s,
+            attempts=self._settings.fetch_attempts,
+            backoff=self._new_backoff,
+        )
+
+    def _build_announcer(self) -> Announcer:
+        settings = self._settings
+        return Announcer(
+            self._identity.device_id,
+            self._link,
+            settings,
+            sequence=lambda: self._director.sequence,
+            capabilities=lambda: capabilities.measure(
+                self._state,
+                captures_samples=settings.allow_sample_capture,
+                count_noise_epsilon=self._noise.epsilon,
+            ),
+            states=self._models.states,
+            waiting_records=self._recorder.waiting_records,
+            board=lambda: self._board.window,
+            samples=self._capture.counts,
+        )
+
+    def _build_serving(self, slots: Slots) -> tuple[Drain[[Request], Response], HttpServer, FastServer]:
+        settings, state = self._settings, self._state
+        limit_bytes = min(settings.request_limit_bytes, measure_memory().limit_bytes // MEMORY_PER_REQUEST)
+        shared = SharedMemory(limit_bytes) if settings.shared_memory else None
+        api = InferenceApi(self._host, self._models.are_ready, self._models.states, limit_bytes, shared)
+        drain = Drain(api.answer)
+        server = HttpServer(
+            settings.socket(state), drain.respond, api.refuse, limit_bytes, port=settings.tcp_port
+        )
+        reception = Reception(self._models, slots, self._outbox, self._sender.wake)
+        fast = FastServer(
+            settings.fast_socket(state),
+            services_of(self._host, api, reception.take, limit_bytes),
+            mode=FOR_GROUP if settings.socket_access == "group" else durable.PRIVATE,
+            connections=settings.fast_connections,
+            timeout_s=settings.inference_timeout_s,
+        )
+        return drain, server, fast
 
     def _build_models(self, slots: Slots) -> Models:
         able = partial(capabilities.measure, self._state)

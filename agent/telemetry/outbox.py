@@ -29,15 +29,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
+from agent.telemetry.bodies import bundle_of, has_exact_counts, merged, read_body
 from agent.telemetry.database import Database
-from fleet.privacy.windows import merge_noised
 from fleet.protocol.errors import InvalidMessage, StorageCorrupt, StorageError
 from fleet.protocol.messages import Record, encode
-from fleet.protocol.noised import NoisedWindow
-from fleet.protocol.records import Diagnostics, RecordBody, ShadowReport, TelemetryWindow, packed
-from fleet.protocol.windows import merge_windows
+from fleet.protocol.records import Diagnostics, RecordBody, TelemetryWindow, packed
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +41,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outbox (stream TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS record (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
-    bundle TEXT,                -- of a window: its manifest's digest and variant; else NULL
+    bundle TEXT,                -- of a window, see `agent.telemetry.bodies`; else NULL
     body BLOB NOT NULL,         -- MessagePack
     sent INTEGER NOT NULL DEFAULT 0
 );
@@ -58,7 +54,6 @@ CREATE TABLE IF NOT EXISTS taken (     -- windows that other processes on this d
 """
 
 Shield = Callable[[RecordBody], RecordBody | None]
-_Window = TelemetryWindow | NoisedWindow
 
 KEPT_IDS = 4096
 """Of how many windows of other processes it is known that they were taken."""
@@ -236,7 +231,7 @@ class Outbox:
         Raises:
             InvalidMessage: Its bytes are damaged.
         """
-        return Record(entry.stream, entry.number, packed(_decode(entry.body)))
+        return Record(entry.stream, entry.number, packed(read_body(entry.body)))
 
     def acknowledge(self, stream: str, numbers: tuple[int, ...]) -> None:
         """Forget records that the hub has; those of another stream are not ours.
@@ -256,10 +251,8 @@ class Outbox:
     def _drop_exact(self) -> None:
         """Give up windows that are not noised, and reports of shadows; none of them may be sent any more."""
         with self._transaction() as connection:
-            rows = connection.execute(
-                "SELECT number, bundle, body FROM record WHERE bundle IS NULL OR bundle NOT LIKE 'noised.%'"
-            ).fetchall()
-            exact = [number for number, bundle, body in rows if bundle is not None or _counts(body)]
+            rows = connection.execute("SELECT number, bundle, body FROM record").fetchall()
+            exact = [number for number, bundle, body in rows if has_exact_counts(bundle, body)]
             for number in exact:
                 self._delete(connection, number)
         if exact:
@@ -270,10 +263,7 @@ class Outbox:
             body = given if self._shield is None else self._shield(given)
             if body is None:
                 continue
-            data, bundle = encode(packed(body)), None
-            if isinstance(body, _Window):
-                kind = "noised." if isinstance(body, NoisedWindow) else ""
-                bundle = f"{kind}{body.manifest_sha256}.{body.variant}"
+            data, bundle = encode(packed(body)), bundle_of(body)
             connection.execute("INSERT INTO record (bundle, body) VALUES (?, ?)", (bundle, data))
             self._size_bytes += len(data)
         self._shrink(connection)
@@ -309,12 +299,12 @@ class Outbox:
             return False
         (older, left), (newer, right) = rows
         try:
-            merged = encode(packed(_merged(_decode(left), _decode(right))))
+            both = merged(left, right)
         except InvalidMessage as error:  # one of them; the older is the one to give up in any case
             log.warning("Record %d is dropped: %s", older, error)
         else:
-            connection.execute("UPDATE record SET body = ? WHERE number = ?", (merged, newer))
-            self._size_bytes += len(merged) - len(right)
+            connection.execute("UPDATE record SET body = ? WHERE number = ?", (both, newer))
+            self._size_bytes += len(both) - len(right)
         self._delete(connection, older)
         return True
 
@@ -342,26 +332,3 @@ def _oldest(
     sql = f"SELECT number, body, sent FROM record WHERE {kind} ORDER BY number LIMIT ?"  # noqa: S608 - our text
     rows = connection.execute(sql, (limit + len(beside),)).fetchall()
     return [row for row in rows if row[0] not in beside][:limit]
-
-
-def _merged(left: RecordBody, right: RecordBody) -> TelemetryWindow | NoisedWindow:
-    if isinstance(left, TelemetryWindow) and isinstance(right, TelemetryWindow):
-        return merge_windows(left, right)
-    if isinstance(left, NoisedWindow) and isinstance(right, NoisedWindow):
-        return merge_noised(left, right)
-    raise InvalidMessage("A window in the outbox is something else.")
-
-
-def _counts(body: bytes) -> bool:
-    try:
-        return isinstance(_decode(body), ShadowReport)
-    except InvalidMessage:  # what is damaged may be anything
-        return True
-
-
-def _decode(body: bytes) -> RecordBody:
-    try:
-        decoded: RecordBody = msgspec.msgpack.decode(body, type=RecordBody)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidMessage("A record in the outbox cannot be understood.") from error
-    return decoded
