@@ -91,6 +91,8 @@ def changed_claims(before: Rollout | None, after: Rollout) -> ClaimChanges:
     """
     had, has = before is not None and _claims(before), _claims(after)
     if before is not None and had and has:
+        if _canceled(before) == _canceled(after) and len(before.deployments) == len(after.deployments):
+            return ClaimChanges([], [])  # nobody was given up, and nobody joined: reports are cheap
         places = after.deployments.changed_since(before.deployments)
         known = places[places < len(before.deployments)]
         held, holds = _held(before.deployments, known), _held(after.deployments, places)
@@ -165,6 +167,10 @@ def _rollouts(devices: Mapping[str, int]) -> str:
 
 def _claims(rollout: Rollout) -> bool:
     return rollout.status is not Status.CREATED and not rollout.status.is_final
+
+
+def _canceled(rollout: Summary) -> int:
+    return sum(counts[1 + CANCELED] for counts in rollout.tally)
 
 
 def _was_ordered(rows: Rows) -> Mask:

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from fleet.rollout.plan_schema import plan_schema
+from hub.broker.accounts import hash_password, new_password
 from hub.cli.app import run
 from hub.store.rows import NewDevice
 from hub.store.sqlite import SqliteStore
@@ -44,7 +45,7 @@ Muster = Callable[..., tuple[str, str]]
 def fleet(hub: HubProcess) -> None:
     """Sixteen devices; one has no space, one no runtime, one is held."""
     with closing(SqliteStore(hub.home / "hub.db")) as store:
-        now_s = time.time()
+        now_s, password = time.time(), hash_password(new_password())
         for device_id, site in SITES.items():
             can = msgspec.structs.replace(CAPABILITIES, obeys_wishes=True)
             if device_id == FULL:
@@ -52,7 +53,7 @@ def fleet(hub: HubProcess) -> None:
             if device_id == BARE:
                 can = msgspec.structs.replace(can, runtimes={})
             store.add_enrolment_token(device_id, created_at_s=now_s, expires_at_s=now_s + 60.0)
-            device = NewDevice(device_id, f"hash of {device_id}", {"site": site}, can)
+            device = NewDevice(device_id, password, {"site": site}, can)
             store.enrol(device, token_sha256=device_id, now_s=now_s)
     answer = _post(hub, f"/devices/{HELD}/hold", {"reason": "on the road"})
     assert answer.status_code == 200, answer.text
@@ -124,6 +125,13 @@ def test_people_are_told_the_same(muster: Muster, tmp_path: Path) -> None:
         ("minimum_devices: 5", "minimum_devices: 50", "Line 5, column 37: Stage 3: minimum_devices 50"),
         ("devices: 2,", "devices: 200%,", "Line 3, column 29: Stage 1: devices '200%'"),
         ("margin: 0.02", "margin: much", "Line 9, column 48: "),
+        ('id like "plan-*"', 'id == "plan-00" and id == "plan-01"', "column 9: target: no device matches"),
+        ('== "plan-oslo"', '== "plan-oslo" and id == "plan-01"', "Line 4, column 26: Stage 2: its cohort "),
+        (
+            "  - {devices: all",
+            '  - {cohort: site == "plan-oslo", minimum_bake_s: 0, maximum_bake_s: 1}\n  - {devices: all',
+            "Line 5, column 14: Stage 3: its cohort 'site == \"plan-oslo\"' adds no device",
+        ),
     ],
 )
 def test_a_plan_that_does_not_fit_is_refused_with_its_line(
@@ -138,6 +146,25 @@ def test_a_plan_that_does_not_fit_is_refused_with_its_line(
         printed, wrong = muster("rollout", *arguments)
         assert printed == ""
         assert said in " ".join(wrong.split())
+
+
+def test_two_rollouts_that_fight_over_devices_are_refused_with_the_line(
+    muster: Muster, tmp_path: Path
+) -> None:
+    (tmp_path / "plan.yaml").write_text("priority: 7\n" + PLAN)
+    arguments = ("rollout", "create", MODEL, "1", "--plan", "plan.yaml")
+    number = json.loads(muster(*arguments, "--json")[0])["number"]
+    printed, wrong = muster(*arguments)
+    assert printed == ""
+    assert (
+        f"Line 1, column 11: priority: rollout {number} of the same priority, 7, reaches 16 devices "
+        "(plan-00, plan-01, plan-02, plan-03, plan-04 and 11 more) too."
+    ) in " ".join(wrong.split())
+    told = json.loads(muster("rollout", "plan", "plan.yaml", "--model", MODEL, "--version", "1", "--json")[0])
+    assert told["obstacles"]["claimed"] == 16
+    muster("rollout", "abort", str(number))
+    again = json.loads(muster(*arguments, "--json")[0])["number"]
+    muster("rollout", "abort", str(again))
 
 
 def test_a_target_and_named_devices_are_too_much(hub: HubProcess) -> None:
