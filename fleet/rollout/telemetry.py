@@ -19,6 +19,8 @@ what a window costs depends neither on the number of devices nor on that of clas
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from fleet.protocol.assignment import CLOCK_TOLERANCE_S
@@ -27,7 +29,7 @@ from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.noised import NoisedWindow
 from fleet.protocol.records import SealedWindow, opened
 from fleet.protocol.shadow import contradiction
-from fleet.rollout.columns import CODES, WAITING, Deployment
+from fleet.rollout.columns import CODES, NO_VERSION, QUEUED, WAITING, Row
 from fleet.rollout.draft import Draft
 from fleet.rollout.events import EvidenceObserved
 from fleet.rollout.evidence import Arm, Evidence, gathered, observe, shadowed, unusable
@@ -35,7 +37,8 @@ from fleet.rollout.plan import Metric
 from fleet.rollout.spans import span_of
 from fleet.rollout.state import Happening, Status
 
-_RUNNING = [1 + CODES[state] for state in (DeploymentState.TRIAL, DeploymentState.SUCCEEDED)]
+_ANSWERING = [CODES[state] for state in (DeploymentState.TRIAL, DeploymentState.SUCCEEDED)]
+_RUNNING = [1 + code for code in _ANSWERING]
 
 
 def take_windows(draft: Draft, event: EvidenceObserved) -> None:
@@ -53,11 +56,11 @@ def take_windows(draft: Draft, event: EvidenceObserved) -> None:
         # sealed: what is of no interest is not looked into
         if index is None or window.model != draft.rollout.model:
             continue
-        deployment = draft.deployment(index)
-        if _is_canary(draft, deployment, window):
-            why = _count(draft, deployment, window, canaries)
-        elif _is_control(draft, deployment, window):
-            why = _count(draft, deployment, window, controls)
+        row = draft.editing.row(index)
+        if _is_canary(draft, row, window):
+            why = _count(draft, index, row, window, canaries)
+        elif _is_control(draft, row, window):
+            why = _count(draft, index, row, window, controls)
         else:
             continue
         if why is not None:
@@ -109,39 +112,38 @@ def _add_noised(
         index = draft.editing.members.place(device_id)
         if index is None or window.model != draft.rollout.model:
             continue
-        deployment = draft.deployment(index)
-        is_canary = _is_canary(draft, deployment, window)
-        if is_canary or _is_control(draft, deployment, window):
-            arms, name = canaries if is_canary else controls, draft.rollout.strata[deployment.stratum]
+        row = draft.editing.row(index)
+        is_canary = _is_canary(draft, row, window)
+        if is_canary or _is_control(draft, row, window):
+            arms, name = canaries if is_canary else controls, draft.rollout.strata[row.stratum]
             arm = arms.get(name) or Arm.empty(len(draft.rollout.plan.gate.metrics))
             arms[name] = msgspec.structs.replace(arm, noised=arm.noised + 1)
 
 
-def _is_canary(draft: Draft, deployment: Deployment, window: SealedWindow | NoisedWindow) -> bool:
+def _is_canary(draft: Draft, row: Row, window: SealedWindow | NoisedWindow) -> bool:
     return (
         window.manifest_sha256 == draft.rollout.manifest_sha256
-        and deployment.attempt.ordered_s is not None
-        and deployment.attempt.state in {DeploymentState.TRIAL, DeploymentState.SUCCEEDED}
-        and deployment.answers_since_s is not None
-        and window.started_at_s >= deployment.answers_since_s
+        and not math.isnan(row.ordered_s)
+        and row.state in _ANSWERING
+        and window.started_at_s >= row.answers_since_s  # never, if that is not known
     )
 
 
-def _is_control(draft: Draft, deployment: Deployment, window: SealedWindow | NoisedWindow) -> bool:
+def _is_control(draft: Draft, row: Row, window: SealedWindow | NoisedWindow) -> bool:
     return (
         window.manifest_sha256 != draft.rollout.manifest_sha256
-        and deployment.attempt.ordered_s is None
-        and deployment.attempt.state is DeploymentState.QUEUED  # or another rollout took it
-        and deployment.previous_version is not None
+        and math.isnan(row.ordered_s)
+        and row.state == QUEUED  # or another rollout took it
+        and row.previous_version != NO_VERSION
         and draft.stage.started_s - CLOCK_TOLERANCE_S <= window.ended_at_s <= draft.now_s + CLOCK_TOLERANCE_S
     )
 
 
-def _count(draft: Draft, deployment: Deployment, window: SealedWindow, arms: dict[str, Arm]) -> str | None:
+def _count(draft: Draft, index: int, row: Row, window: SealedWindow, arms: dict[str, Arm]) -> str | None:
     """Count a window for its class of devices; return why it counts for nothing, or None."""
-    number, name = draft.rollout.stage_index, draft.rollout.strata[deployment.stratum]
+    number, name = draft.rollout.stage_index, draft.rollout.strata[row.stratum]
     metrics = draft.rollout.plan.gate.metrics
-    is_new = deployment.counted_in < number
+    is_new = row.counted_in < number
     arm = arms.get(name) or Arm.empty(len(metrics))
     try:
         read = opened(window)
@@ -152,7 +154,7 @@ def _count(draft: Draft, deployment: Deployment, window: SealedWindow, arms: dic
     if arms[name].unusable > arm.unusable:
         return unusable(read)
     if is_new:
-        draft.put(msgspec.structs.replace(deployment, counted_in=number))
-        if deployment.stage == number:
+        draft.editing.put_row(index, row, row._replace(counted_in=number))
+        if row.stage == number:
             draft.change_stage(number, heard=draft.stage.heard + 1)
     return None
