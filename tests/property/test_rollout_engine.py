@@ -17,7 +17,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from fleet.protocol.deployment import PROGRESS, DeploymentState
 from fleet.protocol.errors import Cause, Conflict, NotPermitted
-from fleet.rollout.columns import KINDS
 from fleet.rollout.deployments import Attempt
 from fleet.rollout.engine import create, step
 from fleet.rollout.events import (
@@ -40,7 +39,8 @@ from fleet.rollout.events import (
     Ticked,
 )
 from fleet.rollout.plan import Membership, OnInconclusive, Retries, rollback_plan
-from fleet.rollout.state import FINAL, HISTORY_KEPT, CauseCode, Happening, Kind, Rollout, Status
+from fleet.rollout.state import CauseCode, Kind, Rollout, Status
+from tests.support.rollout_rules import check_rollout
 from tests.support.rollouts import LABELS, NEW, OLD, plan, restored, stored, window
 
 STATES = st.sampled_from(DeploymentState)
@@ -258,9 +258,11 @@ class RolloutMachine(RuleBasedStateMachine):
         self.rollout = read_back
 
     @invariant()
-    def stages_begin_in_order_and_end_by_pass_or_override(self) -> None:
-        ended = [stage.ended_s is not None for stage in self.rollout.stages]
-        assert all(ended[:-1])
+    def what_holds_for_any_rollout_holds(self) -> None:
+        check_rollout(self.rollout)
+
+    @invariant()
+    def who_has_to_wait_for_nothing_is_ordered_at_once(self) -> None:
         plan, status = self.rollout.plan, self.rollout.status
         at_once = plan.devices_per_minute is None and plan.concurrency is None and not plan.retries.attempts
         for deployment in self.rollout.deployments:
@@ -268,13 +270,8 @@ class RolloutMachine(RuleBasedStateMachine):
                 deployment.attempt.ordered_s is not None,
                 deployment.stage <= self.rollout.stage_index,
             )
-            assert begun or not ordered
             if at_once and status is Status.RUNNING and deployment.device_id not in self.taken:
                 assert ordered == begun
-        kinds = [entry.kind for entry in self.rollout.history]
-        assert self.rollout.decisions > HISTORY_KEPT or sum(ended) == kinds.count(
-            Happening.STAGE_PASSED
-        ) + kinds.count(Happening.OVERRIDDEN)
 
     @invariant()
     def a_stage_that_asks_for_approval_has_that_of_a_second_person(self) -> None:
@@ -289,47 +286,8 @@ class RolloutMachine(RuleBasedStateMachine):
         assert waits or not (ready and len(rollout.stages) == 0)
 
     @invariant()
-    def counters_say_what_the_deployments_say(self) -> None:
-        for number, stage in enumerate(self.rollout.stages):
-            cohort = [
-                d.attempt
-                for d in self.rollout.deployments
-                if d.stage == number and d.device_id not in self.taken
-            ]
-            assert stage.size == len(cohort)
-            assert stage.open == sum(not attempt.state.is_terminal for attempt in cohort)
-            good = {DeploymentState.SUCCEEDED, DeploymentState.CANCELED}
-            assert stage.failed >= sum(a.state.is_terminal and a.state not in good for a in cohort)
-        restores = [d.restore for d in self.rollout.deployments if d.restore is not None]
-        assert self.rollout.open_restores == sum(not restore.state.is_terminal for restore in restores)
-        assert self.rollout.open_removals == sum(
-            d.restore is not None and not d.restore.state.is_terminal and d.previous_version is None
-            for d in self.rollout.deployments
-        )
-
-    @invariant()
-    def aggregates_say_what_a_count_of_all_devices_says(self) -> None:
-        rollout = self.rollout
-        tally = [[0] * KINDS for _ in rollout.plan.stages]
-        for d in rollout.deployments:
-            waits = d.attempt.state is DeploymentState.QUEUED and d.attempt.ordered_s is None
-            tally[d.stage][0 if waits else 1 + list(DeploymentState).index(d.attempt.state)] += 1
-            if waits and d.due_s is None and d.stage <= rollout.stage_index:
-                assert d.index >= rollout.cursor, "nobody would ever order it"
-            if d.restore is not None and not d.restore.state.is_terminal and d.restore.ordered_s is None:
-                assert d.index >= rollout.back_cursor, "nobody would ever order it back"
-            is_open = d.attempt.is_open or (d.restore is not None and d.restore.is_open)
-            assert not is_open or d.due_s is not None, "it would never run out of time"
-        assert rollout.tally == tuple(map(tuple, tally))
-        due = [d.due_s for d in rollout.deployments if d.due_s is not None]
-        slack_s = rollout.plan.deployment_timeout_s / 64
-        assert not due or (rollout.next_due_s is not None and rollout.next_due_s <= min(due) + slack_s + 5.0)
-
-    @invariant()
     def orders_keep_to_the_pace(self) -> None:
         plan = self.rollout.plan
-        open_forward = sum(d.attempt.is_open for d in self.rollout.deployments)
-        assert plan.concurrency is None or open_forward <= plan.concurrency
         forward = sum("f" in deployment_id for deployment_id in self.orders)
         if plan.devices_per_minute is not None and self.first_order_s is not None:
             burst = max(1.0, plan.devices_per_minute / 6)
@@ -356,30 +314,6 @@ class RolloutMachine(RuleBasedStateMachine):
                     or self.superseded
                     or self.rollout.kind is Kind.ROLLBACK
                 )
-
-    @invariant()
-    def an_emergency_exit_leads_nobody_back(self) -> None:
-        if self.rollout.kind is Kind.ROLLBACK and self.rollout.status not in {
-            Status.ROLLING_BACK,
-            *FINAL,
-        }:
-            assert all(deployment.restore is None for deployment in self.rollout.deployments)
-
-    @invariant()
-    def once_ended_every_deployment_has_one_outcome(self) -> None:
-        if self.rollout.status.is_final:
-            assert all(deployment.has_ended for deployment in self.rollout.deployments)
-            assert self.rollout.ended_s is not None
-
-    @invariant()
-    def rolled_back_means_that_everybody_is_back(self) -> None:
-        if self.rollout.status is Status.ROLLED_BACK:
-            assert all(
-                d.is_restored
-                for d in self.rollout.deployments
-                if d.attempt.ordered_s is not None or d.tries > 0
-            )
-            assert self.rollout.cause is not None
 
     def teardown(self) -> None:
         """Whatever happened: left alone, a rollout that is rolling back ends, and it ends once."""

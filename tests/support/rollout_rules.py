@@ -32,6 +32,8 @@ def check_stages(rollout: Rollout) -> None:
     assert all(ended[:-1])
     for deployment in rollout.deployments:
         assert deployment.stage <= rollout.stage_index or deployment.attempt.ordered_s is None
+    given = {approval.stage for approval in rollout.approvals}
+    assert all(n in given for n in range(len(ended)) if rollout.plan.stages[n].approval)
     said = Counter(entry.kind for entry in rollout.history)
     if rollout.decisions <= HISTORY_KEPT:
         assert sum(ended) == said[Happening.STAGE_PASSED] + said[Happening.OVERRIDDEN]
