@@ -14,6 +14,7 @@ from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
 from fleet.protocol.messages import ModelState, StateReport, encode
 from fleet.protocol.records import Incident, RecordBody, packed
+from fleet.rollout.claims import claims_of
 from fleet.rollout.engine import step
 from fleet.rollout.events import DeploymentReported, DeploymentsReported, Ticked
 from fleet.rollout.state import Status
@@ -131,6 +132,9 @@ def test_rollouts_in_one_value_are_taken_apart_and_go_on(tmp_path: Path) -> None
         assert row.state.decisions == len(state["history"])
         ids = [part["device_id"] for part in state["deployments"]["pages"][0]]
         assert [part.device_id for part in row.state.deployments] == ids
+        held = {claim.device_id for claim in claims_of(row.state)}
+        assert store.claimed_by("digits", ids) == dict.fromkeys(held, 7)
+        assert set() < held < set(ids), "the last one was never ordered"
         last = row.state.deployments[2]
         assert (last.previous_version, last.attempt.ordered_s, last.restore) == (None, None, None)
         done = DeploymentsReported(
@@ -145,3 +149,4 @@ def test_rollouts_in_one_value_are_taken_apart_and_go_on(tmp_path: Path) -> None
         assert timed_out.status is Status.FAILED
         store.apply_step(ended, previous=row.state, position=9, changes=[])
         assert store.rollout(7).state == ended
+        assert store.claimed_by("digits", ids) == {}
