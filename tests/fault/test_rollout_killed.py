@@ -20,7 +20,7 @@ from tests.support.rollout_campaign import begin, releases, run
 from tests.support.rollout_world import World
 from tests.support.thoroughness import ALL
 
-KILLS = 24 if ALL else 2
+KILLS = 24 if ALL else 1
 
 
 def _ended(folder: Path, first: int) -> tuple[dict[str, Any], int]:
