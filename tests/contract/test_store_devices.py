@@ -125,4 +125,4 @@ def test_many_devices_are_read_at_once_and_unknown_ones_left_out(store: Store) -
     assert store.desired_of(asked) == {name: store.desired(name) for name in names}
     assert store.sequences(asked) == {name: store.desired(name).sequence for name in names}
     assert [each.model for each in store.desired_of(asked)["cam-1"].orders] == ["digits", "letters"]
-    assert store.desired_of([]) == store.devices_named([]) == store.sequences([]) == {}
+    assert [store.desired_of([]), store.devices_named([]), store.sequences([])] == [{}, {}, {}]
