@@ -16,9 +16,7 @@ from fleet.protocol.messages import Capabilities
 MAX_HARDWARE_LENGTH = 128
 
 
-def measure(
-    state: Path, *, captures_samples: bool = False, count_noise_epsilon: float = 0.0
-) -> Capabilities:
+def measure(state: Path, *, captures_samples: bool = False, count_noise_epsilon: float = 0.0) -> Capabilities:
     """Return the device's capabilities as they are now.
 
     Args:

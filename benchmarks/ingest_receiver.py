@@ -115,11 +115,11 @@ class _Watch:
         sys.stdout.write(json.dumps(result) + "\n")
 
 
-def _nothing(_: FetchRequest) -> FileAnswer:
+def _nothing(_: Sequence[FetchRequest]) -> Sequence[FileAnswer]:
     raise NotFound("There is no repository here.")
 
 
-async def _ignore(_: str) -> None:
+async def _ignore(_: Sequence[str]) -> None:
     pass
 
 

@@ -69,12 +69,14 @@ class Wishing:
         """
         if epsilon is not None and not self._store.device(device_id).capabilities.noises_counts:
             raise Conflict(
-                f"The agent of {device_id} is of a release that puts no noise on counts: it would go on sending"
-                " exact ones.",
+                f"The agent of {device_id} is of a release that puts no noise on counts: it would go on"
+                " sending exact ones.",
                 remedy="Update it first.",
             )
         thousandths = None if epsilon is None else max(1, int(epsilon * THOUSAND))
-        text = "Noise on counts as the device is set." if epsilon is None else f"Noise on counts: ε = {epsilon:g}."
+        text = f"Noise on counts: ε = {epsilon:g}."
+        if epsilon is None:
+            text = "Noise on counts as the device is set."
         return self._wish(device_id, lambda w: msgspec.structs.replace(w, count_noise=thousandths), text, by)
 
     def diagnose(self, device_id: str, *, by: str) -> str:
