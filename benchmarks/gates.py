@@ -283,8 +283,10 @@ def _aims(harmless: Sequence[Found], harmful: Sequence[Found]) -> list[Aim]:
         ratio = _exposed(one.ends["gate"]) / fixed
         aims.append(Aim(f"exposed-of-best-fixed-{_slug(one.harm)}", ratio, "<=", 0.5, reason))
     ours = float(np.mean([_exposed(one.ends["gate"]) for one in harmful]))
-    theirs = float(np.mean([_exposed(_best(one, LIMITS)) for one in harmful]))
-    aims.append(Aim("exposed-of-best-fixed-all-harms", ours / theirs, "<=", 0.5))
+    for kinds, what in ((LIMITS, "fixed"), (DIFFERENCES, "fixed-difference")):
+        theirs = float(np.mean([_exposed(_best(one, kinds)) for one in harmful]))
+        reason = "" if kinds is LIMITS else "calibrated on these very worlds; see what it does in others"
+        aims.append(Aim(f"exposed-of-best-{what}-all-harms", ours / theirs, "<=", 0.5, reason))
     confined = next(one for one in harmful if one.harm.one_class)
     name = f"hardware={CLASSES[HARMED_CLASS]}"
     named = [end.outcome is Outcome.FAIL and name in end.classes for end in confined.ends["gate"]]
