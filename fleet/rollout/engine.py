@@ -246,13 +246,16 @@ def _recast(draft: Draft, running: Mapping[str, int | None], left: Collection[st
     rollout = draft.rollout
     devices: dict[str, int | None] = {}
     strata: dict[str, str] = {}
-    cohorts: dict[int, set[str]] = {number: set() for number in range(len(rollout.plan.stages))}
-    for part in rollout.deployments:
-        if part.device_id in left:
+    cohorts = {number: set[str]() for number, stage in enumerate(rollout.plan.stages) if stage.cohort}
+    places, editing = np.arange(len(rollout.deployments)), draft.editing
+    codes = (editing.column(name, places).tolist() for name in ("stage", "stratum"))
+    for device_id, stage, stratum in zip(editing.members.device_ids(places), *codes, strict=True):
+        if device_id in left:
             continue
-        devices[part.device_id] = running.get(part.device_id)
-        strata[part.device_id] = rollout.strata[part.stratum]
-        cohorts[part.stage].add(part.device_id)
+        devices[device_id] = running.get(device_id)
+        strata[device_id] = rollout.strata[stratum]
+        if stage in cohorts:
+            cohorts[stage].add(device_id)
     cast = _cast(
         rollout.plan,
         number=rollout.number,
