@@ -20,6 +20,8 @@ from tests.support.rollout_campaign import begin, releases, run
 from tests.support.rollout_world import World
 from tests.support.thoroughness import ALL
 
+pytestmark = pytest.mark.thorough
+
 KILLS = 24 if ALL else 1
 
 

@@ -48,6 +48,8 @@ from tests.support.rollouts import LABELS
 from tests.support.stores import CAPABILITIES, incoming, new_device, say
 from tests.support.thoroughness import ALL
 
+pytestmark = pytest.mark.thorough
+
 MODELS = ("digits", "faces")
 VERSIONS = (1, 2, 3)
 DEVICES = [f"cam-{number}" for number in range(6)]
