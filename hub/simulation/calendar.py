@@ -1,7 +1,7 @@
 """What will reach the hub, and when: rows of numbers, sorted only when their time is near.
 
-Rows are put into buckets of a minute as they come, whole arrays at once, and a bucket is sorted by time of
-arrival when it is opened. So a row costs the same however many there are, and nothing is a heap of devices.
+Rows are put into buckets of some seconds as they come, whole arrays at once, and a bucket is sorted by time
+of arrival when it is opened. So a row costs the same however many there are, and nothing is a heap of devices.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_BUCKET_S = 64.0
+_BUCKET_S = 8.0
 
 Rows = NDArray[np.void]
 
@@ -52,14 +52,13 @@ class Calendar:
             self._put_into(int(numbers[part[0]]), rows[part])
 
     def _put_into(self, number: int, rows: Rows) -> None:
-        if number == self._opened:
-            self._open = self._sorted([self._open, rows])
-        else:
-            self._buckets.setdefault(number, []).append(rows)
+        self._buckets.setdefault(number, []).append(rows)
 
     def take(self, until_s: float) -> Rows:
         """Remove and return what arrives until a time, in order."""
         found: list[Rows] = []
+        if self._opened in self._buckets:  # what was put in since it was opened
+            self._open = self._sorted([self._open, *self._buckets.pop(self._opened)])
         while self._opened < until_s // _BUCKET_S:
             found.append(self._open)
             self._opened += 1
