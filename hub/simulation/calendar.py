@@ -1,7 +1,7 @@
 """What will reach the hub, and when: rows of numbers, sorted only when their time is near.
 
 Rows are put into buckets of some seconds as they come, whole arrays at once, and a bucket is sorted by time
-of arrival when it is opened. So a row costs the same however many there are, and nothing is a heap of devices.
+of arrival when it is opened. So a row costs the same however many there are; nothing is a heap of devices.
 """
 
 from __future__ import annotations
