@@ -39,8 +39,8 @@ from fleet.protocol.messages import Capabilities
 from fleet.protocol.requirement import RuntimeRequirement, RuntimeVersion
 from fleet.rollout.engine import create, step
 from fleet.rollout.events import Abort
-from fleet.rollout.plan import rollback_plan
-from fleet.rollout.state import Kind
+from fleet.rollout.plans.plan import rollback_plan
+from fleet.rollout.state.rollout import Kind
 from hub.broker.accounts import hash_password, new_password
 from hub.cli.client import API
 from hub.home import ADDRESS_FILE, Address, Home, create_home, open_home

@@ -31,8 +31,8 @@ from benchmarks.gates_worlds import (
     reaches,
 )
 from benchmarks.table import table
-from fleet.rollout.gates import Outcome
-from fleet.rollout.plan import Gate, JudgedBy, Metric, MetricGate, Plan, Stage
+from fleet.rollout.gates.gate import Outcome
+from fleet.rollout.plans.plan import Gate, JudgedBy, Metric, MetricGate, Plan, Stage
 
 SEED = 10
 ERRORS = MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.005, limit=0.15)

@@ -1,7 +1,7 @@
 """The rules that end a simulated rollout: the gate itself, and the fixed thresholds that others use.
 
 ==========  ==========================================================================================
-gate        `fleet.rollout.gates.judge` after every window; a stage passes when it says so
+gate        `fleet.rollout.gates.gate.judge` after every window; a stage passes when it says so
 limit       a check each interval: the canaries' share of errors (or nine-in-ten latency) is above a
             threshold; so many failed checks in a row roll back (Argo Rollouts, Flagger)
 devices     a check each interval: the share of the canaries of which more than 5 % of the requests failed
@@ -22,10 +22,10 @@ import numpy as np
 
 from benchmarks.gates_worlds import CLASSES, DEVICES, JUDGED, MINIMUM_BAKE, Floats, Ints, World, reaches, sent
 from fleet.protocol.latency import LAST_BUCKET
-from fleet.rollout.evidence import Arm, Evidence, Tally
-from fleet.rollout.gates import Outcome, judge
-from fleet.rollout.plan import Plan
-from fleet.rollout.spans import span_of
+from fleet.rollout.gates.evidence import Arm, Evidence, Tally
+from fleet.rollout.gates.gate import Outcome, judge
+from fleet.rollout.gates.spans import span_of
+from fleet.rollout.plans.plan import Plan
 
 DEVICE_FAILED = 0.05
 LATE = 0.9

@@ -52,7 +52,7 @@ class Harm(NamedTuple):
         errors: Points of errors that it adds, as a share.
         latency: How many times slower it is.
         one_class: Whether only devices of `HARMED_CLASS` are harmed.
-        correlation: Of the answers of one device, see `fleet.rollout.dispersion`.
+        correlation: Of the answers of one device, see `fleet.rollout.gates.dispersion`.
     """
 
     name: str

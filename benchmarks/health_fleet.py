@@ -18,8 +18,8 @@ from fleet.protocol.heads import read_head
 from fleet.protocol.messages import Capabilities, Hello, ModelState, Record, StateReport, encode
 from fleet.protocol.records import DeploymentReport, RecordBody, TelemetryWindow, packed
 from fleet.rollout.engine import create
-from fleet.rollout.plan import default_plan
-from fleet.rollout.state import Kind
+from fleet.rollout.plans.plan import default_plan
+from fleet.rollout.state.rollout import Kind
 from hub.broker.accounts import hash_password
 from hub.store.intake_rows import Intake, Said
 from hub.store.protocols import Store

@@ -14,7 +14,7 @@ from fleet.quality.calibration import calibration_of, folded
 from fleet.quality.concept import LABELS_PER_LOOK, ConceptState, look, normal_angle
 from fleet.quality.interval import MISSED_RATE, Estimate, estimated
 from fleet.quality.powered import prediction_powered
-from fleet.rollout.confidence import proportion_interval
+from fleet.rollout.gates.confidence import proportion_interval
 
 Generator = np.random.Generator
 Floats = NDArray[np.float64]

@@ -25,7 +25,6 @@ from benchmarks.table import table
 from fleet.protocol.assignment import ModelOrder
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.messages import Capabilities
-from fleet.rollout.columns import forward_id
 from fleet.rollout.engine import create, step
 from fleet.rollout.events import (
     Assign,
@@ -36,8 +35,9 @@ from fleet.rollout.events import (
     Start,
     Ticked,
 )
-from fleet.rollout.plan import ALL, Plan, Stage, default_gate
-from fleet.rollout.state import Kind, Rollout, Status
+from fleet.rollout.plans.plan import ALL, Plan, Stage, default_gate
+from fleet.rollout.state.columns import forward_id
+from fleet.rollout.state.rollout import Kind, Rollout, Status
 from hub.store.rows import NewDevice, OrderChange
 from hub.store.sqlite import SqliteStore
 

@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from benchmarks.aims import Aim
 from benchmarks.table import table
-from fleet.rollout.plan import Gate, Metric, MetricGate, Plan, Retries, Stage
-from fleet.rollout.state import Status
+from fleet.rollout.plans.plan import Gate, Metric, MetricGate, Plan, Retries, Stage
+from fleet.rollout.state.rollout import Status
 from hub.simulation.outcome import Judgement, Outcome
 from hub.simulation.ready import READY
 from hub.simulation.rollout import SimulatedRollout

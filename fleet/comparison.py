@@ -8,7 +8,7 @@ A difference is *shown* when its interval leaves out 0.
 ==================  =========================================================================================
 row                 interval
 ==================  =========================================================================================
-error share,        of proportions, `fleet.rollout.confidence`
+error share,        of proportions, `fleet.rollout.gates.confidence`
 accuracy
 confidence          as of a proportion with the sum of the values in place of the number of bad samples: a
                     likelihood ratio s^x (1-s)^(1-x) / p^x (1-p)^(1-x) is convex in x, so for values between 0
@@ -36,7 +36,7 @@ from fleet.drift.profile import FeatureCounts
 from fleet.drift.splits import splits
 from fleet.drift.transport import moved
 from fleet.protocol.latency import BUCKETS_PER_OCTAVE, LAST_BUCKET, LatencyCounts, quantile_us
-from fleet.rollout.confidence import Interval, difference_interval, proportion_interval
+from fleet.rollout.gates.confidence import Interval, difference_interval, proportion_interval
 
 CONFIDENCE = 0.95
 QUANTILES = (0.5, 0.9, 0.99)

@@ -18,8 +18,8 @@ import msgspec
 import yaml
 
 from fleet.protocol.errors import InvalidPlan
-from fleet.rollout.plan import MAX_PLAN_SIZE_BYTES, Plan
-from fleet.rollout.plan_file import plan_of
+from fleet.rollout.plans.plan import MAX_PLAN_SIZE_BYTES, Plan
+from fleet.rollout.plans.reading import plan_of
 
 MAX_DEPTH = 16
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}\Z", re.ASCII)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fleet.protocol.records import ShadowReport
 from fleet.protocol.shadow import ShadowSums, sum_shadows
-from fleet.rollout.state import Rollout
+from fleet.rollout.state.rollout import Rollout
 from hub.store.protocols import ShadowStore
 
 

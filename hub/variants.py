@@ -17,7 +17,7 @@ from fleet.protocol.manifest import Manifest
 from fleet.protocol.messages import Capabilities
 from fleet.protocol.records import Measurement
 from fleet.rollout.events import Assign
-from fleet.rollout.state import Kind, Rollout
+from fleet.rollout.state.rollout import Kind, Rollout
 from fleet.variants import offer
 from hub.store.protocols import DeviceStore, MeasurementStore, RolloutStore
 

@@ -105,7 +105,7 @@ def contradiction(window: SealedWindow) -> str | None:
     """Return why the window cannot be true; None if it can.
 
     Of a sealed window the profile is not looked at. Such a window counts for nothing. It is kept all the
-    same, because a canary that talks nonsense is evidence of its own kind, see `fleet.rollout.gates`.
+    same, because a canary that talks nonsense is evidence of its own kind, see `fleet.rollout.gates.gate`.
     """
     if window.ended_at_s < window.started_at_s:
         return "it ends before it starts"

@@ -30,7 +30,7 @@ from typing import NamedTuple
 from fleet.quality.calibration import Calibration, Floats
 from fleet.quality.cbpe import cbpe
 from fleet.quality.powered import LEAST_LABELS
-from fleet.rollout.confidence import proportion_interval
+from fleet.rollout.gates.confidence import proportion_interval
 
 LEAST_ANSWERS = 30
 SEEN_ANSWERS = 5

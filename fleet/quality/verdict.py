@@ -28,7 +28,7 @@ from fleet.quality.doubts import (
 )
 from fleet.quality.interval import MISSED_RATE, Estimate
 from fleet.quality.powered import LEAST_LABELS, Powered, prediction_powered
-from fleet.rollout.confidence import proportion_interval
+from fleet.rollout.gates.confidence import proportion_interval
 
 
 class Counted(NamedTuple):

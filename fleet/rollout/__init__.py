@@ -1,1 +1,15 @@
-"""Staged rollouts: plans, targeting, the engine that decides, and the gates that judge."""
+"""Staged rollouts: the engine that decides, with what it is told, what it knows and what it asks.
+
+::
+
+    engine.py        step(state, event, now) -> (state, commands)
+    rules.py         by which a rollout goes on without an operator, applied after every event
+    events.py        what happens to a rollout, and what it wants done
+    state/           what is kept of a rollout, its devices in columns; the working copy of one step
+    gates/           canaries beside controls: from evidence to a verdict and its sentence
+    plans/           what an operator asks for: stages and gates, how they are read and what is refused
+    explanation/     why a rollout is where it is, who holds it up, what an operator can do
+    the other files  one subject each: whose turn it is, orders and what becomes of them, claims, …
+
+Plans and gates know nothing of state, and state nothing of the engine.
+"""

@@ -7,9 +7,9 @@ is told of again, since the hub was killed as it came back, is forgiven once; wh
 
 from __future__ import annotations
 
-from fleet.rollout.draft import Draft
 from fleet.rollout.events import WasAway
-from fleet.rollout.state import Absence
+from fleet.rollout.state.draft import Draft
+from fleet.rollout.state.rollout import Absence
 
 
 def forgive(draft: Draft, event: WasAway) -> None:

@@ -17,10 +17,10 @@ the while: waiting holds progress, not protection. A promotion ends the stage be
 from __future__ import annotations
 
 from fleet.protocol.errors import Conflict, NotPermitted
-from fleet.rollout.draft import Draft
 from fleet.rollout.events import Approve
-from fleet.rollout.plan import OnFail
-from fleet.rollout.state import Approval, Happening, Rollout, Status
+from fleet.rollout.plans.plan import OnFail
+from fleet.rollout.state.draft import Draft
+from fleet.rollout.state.rollout import Approval, Happening, Rollout, Status
 
 
 def must_wait(rollout: Rollout) -> bool:

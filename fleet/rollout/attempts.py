@@ -22,7 +22,8 @@ import numpy as np
 from fleet.protocol.deployment import PROGRESS, DeploymentState
 from fleet.protocol.errors import BrokerUnavailable, Cause, DeliveryTimedOut, HubUnavailable, Unavailable
 from fleet.rollout import orders
-from fleet.rollout.columns import (
+from fleet.rollout.events import DeploymentReported
+from fleet.rollout.state.columns import (
     CODES,
     IS_TERMINAL,
     STATES,
@@ -31,9 +32,8 @@ from fleet.rollout.columns import (
     Deployment,
     forward_id,
 )
-from fleet.rollout.draft import Draft
-from fleet.rollout.events import DeploymentReported
-from fleet.rollout.state import CauseCode, Happening, Kind
+from fleet.rollout.state.draft import Draft
+from fleet.rollout.state.rollout import CauseCode, Happening, Kind
 
 _DEPLOYMENT_ID = re.compile(r"r([0-9]{1,15})-([0-9]{1,9})(?:(b)|f([1-9][0-9]?)?)\Z", re.ASCII)
 _TRANSPORT = frozenset(

@@ -23,9 +23,9 @@ from typing import NamedTuple
 import numpy as np
 
 from fleet.protocol.errors import InvalidPlan
-from fleet.rollout.columns import CANCELED, PAGE_SIZE, Mask, Places, Rows
-from fleet.rollout.deployments import Deployments, scan, split
-from fleet.rollout.state import Kind, Rollout, Status, Summary
+from fleet.rollout.state.columns import CANCELED, PAGE_SIZE, Mask, Places, Rows
+from fleet.rollout.state.deployments import Deployments, scan, split
+from fleet.rollout.state.rollout import Kind, Rollout, Status, Summary
 
 _NAMED = 5
 

@@ -1,7 +1,7 @@
 """The rollout engine: ``step(state, event, now) -> (state, commands)``.
 
-Pure and total. The state that goes in is never changed (see `fleet.rollout.draft`), equal arguments give
-equal results, and any event is handled in any status:
+Pure and total. The state that goes in is never changed (see `fleet.rollout.state.draft`), equal arguments
+give equal results, and any event is handled in any status:
 
 =================  =========  =========  ===========  ==============  =======
 event              CREATED    RUNNING    PAUSED       ROLLING_BACK    final
@@ -40,8 +40,6 @@ import numpy as np
 from fleet.protocol.errors import Cause, Conflict, InvalidPlan, VersionRevoked
 from fleet.rollout import absence, approval, attempts, joining, rules, telemetry, yielding
 from fleet.rollout.claims import named
-from fleet.rollout.deployments import Deployments
-from fleet.rollout.draft import Draft
 from fleet.rollout.events import (
     Abort,
     Approve,
@@ -61,9 +59,11 @@ from fleet.rollout.events import (
     Ticked,
     WasAway,
 )
-from fleet.rollout.plan import Plan
-from fleet.rollout.plan_checks import check_plan
-from fleet.rollout.state import PAUSED_BY, CauseCode, Happening, Kind, Rollout, Status
+from fleet.rollout.plans.checks import check_plan
+from fleet.rollout.plans.plan import Plan
+from fleet.rollout.state.deployments import Deployments
+from fleet.rollout.state.draft import Draft
+from fleet.rollout.state.rollout import PAUSED_BY, CauseCode, Happening, Kind, Rollout, Status
 from fleet.rollout.targeting import named_strata, ordered, stage_sizes
 
 

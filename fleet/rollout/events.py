@@ -13,7 +13,7 @@ from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
 from fleet.protocol.noised import NoisedWindow
 from fleet.protocol.records import SealedWindow, ShadowReport
-from fleet.rollout.state import Happening
+from fleet.rollout.state.rollout import Happening
 
 
 class Start(msgspec.Struct, frozen=True):

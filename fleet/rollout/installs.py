@@ -3,8 +3,8 @@
 There is no control: who was not sent the version installs nothing. So failures are held against
 ``maximum_failed_share`` of the stage's whole cohort. Once it is exceeded no later success can mend it; in a
 stage of 100,000 devices that would take thousands of failures. While orders still go out evidence that it
-will be exceeded is enough: an e-value (`fleet.rollout.eprocess`) of the devices that were sent the version,
-in the order in which they were, against the share.
+will be exceeded is enough: an e-value (`fleet.rollout.gates.eprocess`) of the devices that were sent the
+version, in the order in which they were, against the share.
 
 Who was sent it and has not ended counts as a success. Failures may well be quicker than successes, and the
 deployments that have ended would not be a fair sample; counted so, the evidence is never more than that of
@@ -17,12 +17,12 @@ import math
 
 import numpy as np
 
-from fleet.rollout import sentences
-from fleet.rollout.columns import QUEUED, WAITING, Mask, Rows
-from fleet.rollout.draft import Draft
-from fleet.rollout.eprocess import Counts, against_limit
-from fleet.rollout.gates import parts
-from fleet.rollout.plan import Plan
+from fleet.rollout.gates import sentences
+from fleet.rollout.gates.eprocess import Counts, against_limit
+from fleet.rollout.gates.gate import parts
+from fleet.rollout.plans.plan import Plan
+from fleet.rollout.state.columns import QUEUED, WAITING, Mask, Rows
+from fleet.rollout.state.draft import Draft
 
 
 def installs_fail(plan: Plan, failed: int, ordered: int, size: int) -> str | None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from fleet.rollout.deployments import waiting_rows
-from fleet.rollout.draft import Draft
 from fleet.rollout.events import DevicesJoined, Joiner
-from fleet.rollout.plan import Membership
-from fleet.rollout.state import Status
+from fleet.rollout.plans.plan import Membership
+from fleet.rollout.state.deployments import waiting_rows
+from fleet.rollout.state.draft import Draft
+from fleet.rollout.state.rollout import Status
 from fleet.rollout.targeting import fraction, stage_of
 
 

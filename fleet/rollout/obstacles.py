@@ -7,7 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from fleet.protocol.messages import Capabilities
-from fleet.rollout.plan import Plan
+from fleet.rollout.plans.plan import Plan
 
 
 class Obstacle(StrEnum):

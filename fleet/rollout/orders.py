@@ -12,7 +12,7 @@ import numpy as np
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
-from fleet.rollout.columns import (
+from fleet.rollout.state.columns import (
     CODES,
     IS_TERMINAL,
     KINDS,
@@ -29,7 +29,7 @@ from fleet.rollout.columns import (
     back_id,
     forward_id,
 )
-from fleet.rollout.draft import Draft
+from fleet.rollout.state.draft import Draft
 
 _CANCELED = CODES[DeploymentState.CANCELED]
 _OPEN_KINDS = [kind for kind in range(1, KINDS) if not STATES[kind - 1].is_terminal]
@@ -46,12 +46,14 @@ def release_forward(draft: Draft) -> None:
     stage, count = rollout.stage_index, len(rollout.deployments)
     if rollout.cursor >= count or not any(t[WAITING] for t in draft.editing.tally[: stage + 1]):
         return
-    rate, limit = plan.devices_per_minute, count
+    rate, limit, pace = plan.devices_per_minute, count, rollout.pace.since(draft.now_s)
     if rate is not None:
-        limit = min(limit, int(rollout.pace.available(rate, draft.now_s)))
+        limit = min(limit, int(pace.available(rate, draft.now_s)))
     if plan.concurrency is not None:
         limit = min(limit, plan.concurrency - open_orders(draft))
     if limit < 1:
+        if pace is not rollout.pace:
+            draft.change(pace=pace)
         return
 
     def waits(rows: Rows) -> Mask:
@@ -61,7 +63,7 @@ def release_forward(draft: Draft) -> None:
     places = draft.editing.where(waits, start=rollout.cursor, limit=limit)
     draft.change(cursor=int(places[-1]) + 1 if len(places) == limit else count)
     if rate is not None:
-        draft.change(pace=rollout.pace.less(len(places), rate, draft.now_s))
+        draft.change(pace=pace.less(len(places), rate, draft.now_s))
     _order_forward(draft, places)
 
 
@@ -94,10 +96,12 @@ def release_back(draft: Draft) -> None:
     rollout, count = draft.rollout, len(draft.rollout.deployments)
     if rollout.open_restores == 0 or rollout.back_cursor >= count:
         return
-    rate, limit = rollout.plan.rollback_devices_per_minute, count
+    rate, limit, pace = rollout.plan.rollback_devices_per_minute, count, rollout.back_pace.since(draft.now_s)
     if rate is not None:
-        limit = int(rollout.back_pace.available(rate, draft.now_s))
+        limit = int(pace.available(rate, draft.now_s))
     if limit < 1:
+        if pace is not rollout.back_pace:
+            draft.change(back_pace=pace)
         return
     places = draft.editing.where(
         lambda rows: np.asarray((rows["back_state"] == QUEUED) & np.isnan(rows["back_ordered_s"])),
@@ -106,7 +110,7 @@ def release_back(draft: Draft) -> None:
     )
     draft.change(back_cursor=int(places[-1]) + 1 if len(places) == limit else count)
     if rate is not None:
-        draft.change(back_pace=rollout.back_pace.less(len(places), rate, draft.now_s))
+        draft.change(back_pace=pace.less(len(places), rate, draft.now_s))
     order_back(draft, places)
 
 

@@ -30,7 +30,13 @@ class Pace(msgspec.Struct, frozen=True):
             return burst
         return min(burst, self.credit + max(0.0, now_s - self.at_s) * per_minute / 60.0)
 
+    def since(self, now_s: float) -> Pace:
+        """Return the bucket as it fills from now on, if the clock was set back behind its time.
+
+        That brings no credit; but neither is a clock that was ahead for a moment waited for.
+        """
+        return self if self.at_s is None or self.at_s <= now_s else Pace(self.credit, now_s)
+
     def less(self, count: int, per_minute: float, now_s: float) -> Pace:
         """Return the bucket after so many orders were given."""
-        at_s = now_s if self.at_s is None else max(now_s, self.at_s)  # a clock set back brings no credit
-        return Pace(self.available(per_minute, now_s) - count, at_s)
+        return Pace(self.available(per_minute, now_s) - count, now_s)

@@ -26,8 +26,8 @@ from fleet.protocol.errors import VariantUnsupported
 from fleet.protocol.manifest import File, Manifest
 from fleet.protocol.messages import Capabilities
 from fleet.rollout.obstacles import Candidate, Obstacle, Refusal, obstacles
-from fleet.rollout.plan import Plan
-from fleet.rollout.state import Rollout
+from fleet.rollout.plans.plan import Plan
+from fleet.rollout.state.rollout import Rollout
 from fleet.variants import Offer
 
 MAX_NAMED = 20

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from fleet.protocol.messages import StateReport
-from fleet.rollout.columns import IS_TERMINAL, NO_VERSION, NOT_BACK, Attempt, Deployment, Mask, Rows
-from fleet.rollout.state import Rollout
+from fleet.rollout.state.columns import IS_TERMINAL, NO_VERSION, NOT_BACK, Attempt, Deployment, Mask, Rows
+from fleet.rollout.state.rollout import Rollout
 
 
 def open_removals(rollout: Rollout) -> Iterator[tuple[Deployment, Attempt]]:

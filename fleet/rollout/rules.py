@@ -41,7 +41,11 @@ import numpy as np
 
 from fleet.protocol.errors import Cause
 from fleet.rollout import approval, attempts, orders
-from fleet.rollout.columns import (
+from fleet.rollout.gates.evidence import Evidence
+from fleet.rollout.gates.gate import Outcome, Verdict, judge
+from fleet.rollout.installs import stage_fails
+from fleet.rollout.plans.plan import OnFail, OnInconclusive
+from fleet.rollout.state.columns import (
     CANCELED,
     NO_VERSION,
     NOT_BACK,
@@ -53,13 +57,9 @@ from fleet.rollout.columns import (
     Mask,
     Rows,
 )
-from fleet.rollout.deployments import Test, has_failed
-from fleet.rollout.draft import Draft
-from fleet.rollout.evidence import Evidence
-from fleet.rollout.gates import Outcome, Verdict, judge
-from fleet.rollout.installs import stage_fails
-from fleet.rollout.plan import OnFail, OnInconclusive
-from fleet.rollout.state import CauseCode, Happening, Kind, Look, StageProgress, Status
+from fleet.rollout.state.deployments import Test, has_failed
+from fleet.rollout.state.draft import Draft
+from fleet.rollout.state.rollout import CauseCode, Happening, Kind, Look, StageProgress, Status
 
 _LOOK_S = 10.0
 """The verdict is at most so old when something came since, or"""

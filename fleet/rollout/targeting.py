@@ -22,8 +22,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 
 from fleet.protocol.errors import InvalidPlan
-from fleet.rollout.evidence import MOST_STRATA
-from fleet.rollout.plan import Stage, share_of
+from fleet.rollout.gates.evidence import MOST_STRATA
+from fleet.rollout.plans.plan import Stage, share_of
 
 
 def ordered(seed: int, device_ids: Iterable[str], strata: Mapping[str, str] | None = None) -> list[str]:
@@ -68,7 +68,7 @@ def stage_sizes(
     """Put devices into stages.
 
     Args:
-        stages: Of a plan that passed `fleet.rollout.plan_checks.check_plan`.
+        stages: Of a plan that passed `fleet.rollout.plans.checks.check_plan`.
         order: The devices, see `ordered`.
         cohorts: By the place of a stage that names its cohort: the devices that match.
 
@@ -133,7 +133,7 @@ def cohort_ends(stages: tuple[Stage, ...], device_count: int) -> tuple[int, ...]
     """Return, for each stage, how many devices it reaches: it adds those from the previous end to its own.
 
     Args:
-        stages: Of a plan that passed `fleet.rollout.plan_checks.check_plan`, all with a number of devices.
+        stages: Of a plan that passed `fleet.rollout.plans.checks.check_plan`, all with a number of devices.
         device_count: How many devices the rollout has.
 
     Raises:

@@ -29,13 +29,13 @@ from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.noised import NoisedWindow
 from fleet.protocol.records import SealedWindow, opened
 from fleet.protocol.shadow import contradiction
-from fleet.rollout.columns import CODES, NO_VERSION, QUEUED, WAITING, Row
-from fleet.rollout.draft import Draft
 from fleet.rollout.events import EvidenceObserved
-from fleet.rollout.evidence import Arm, Evidence, gathered, observe, shadowed, unusable
-from fleet.rollout.plan import Metric
-from fleet.rollout.spans import span_of
-from fleet.rollout.state import Happening, Status
+from fleet.rollout.gates.evidence import Arm, Evidence, gathered, observe, shadowed, unusable
+from fleet.rollout.gates.spans import span_of
+from fleet.rollout.plans.plan import Metric
+from fleet.rollout.state.columns import CODES, NO_VERSION, QUEUED, WAITING, Row
+from fleet.rollout.state.draft import Draft
+from fleet.rollout.state.rollout import Happening, Status
 
 _ANSWERING = [CODES[state] for state in (DeploymentState.TRIAL, DeploymentState.SUCCEEDED)]
 _RUNNING = [1 + code for code in _ANSWERING]

@@ -12,10 +12,10 @@ import numpy as np
 
 from fleet.protocol.errors import Cause
 from fleet.rollout.claims import named, never_ordered
-from fleet.rollout.columns import CANCELED, NO_VERSION, Places
-from fleet.rollout.draft import Draft
 from fleet.rollout.events import DevicesTaken
-from fleet.rollout.state import CauseCode, Happening, Status
+from fleet.rollout.state.columns import CANCELED, NO_VERSION, Places
+from fleet.rollout.state.draft import Draft
+from fleet.rollout.state.rollout import CauseCode, Happening, Status
 
 
 def give_up(draft: Draft, event: DevicesTaken) -> None:

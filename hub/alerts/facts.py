@@ -29,7 +29,7 @@ from fleet.alerts.thresholds import Thresholds
 from fleet.drift.fleet_alarms import FleetAlarm
 from fleet.health import FleetHealth, HealthStatus
 from fleet.protocol.errors import NotFound
-from fleet.rollout.state import Rollout, Status
+from fleet.rollout.state.rollout import Rollout, Status
 from hub.health import alarms_of
 from hub.store.concept_rows import EVERY_DEVICE, ConceptRow
 from hub.store.protocols import (

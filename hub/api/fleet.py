@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from fleet.protocol.latency import quantile_us
-from fleet.rollout.confidence import proportion_interval
+from fleet.rollout.gates.confidence import proportion_interval
 from hub.api.auth import Viewer
 from hub.api.paging import Limit
 from hub.api.schemas import (

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from fleet.rollout.state import Status
+from fleet.rollout.state.rollout import Status
 from hub.api.alert_metrics import alert_metrics
 from hub.api.services import HubServices
 from hub.query.quality import devices_with_concept_drift

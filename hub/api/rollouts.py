@@ -12,9 +12,9 @@ from fastapi import APIRouter, Query, Response
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import InvalidInput
 from fleet.protocol.latency import quantile_us
-from fleet.rollout.columns import CODES, Mask, Rows
-from fleet.rollout.deployments import scan
-from fleet.rollout.plan_schema import plan_schema
+from fleet.rollout.plans.schema import plan_schema
+from fleet.rollout.state.columns import CODES, Mask, Rows
+from fleet.rollout.state.deployments import scan
 from hub.api.auth import Viewer
 from hub.api.paging import Limit, Number, number_in
 from hub.api.preconditions import tell

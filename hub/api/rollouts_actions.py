@@ -13,8 +13,8 @@ import msgspec
 from fastapi import APIRouter, Depends, Response
 
 from fleet.rollout.events import Abort, Approve, Event, Pause, Promote, Resume, Start
-from fleet.rollout.plan import Plan
-from fleet.rollout.plan_file import plan_of
+from fleet.rollout.plans.plan import Plan
+from fleet.rollout.plans.reading import plan_of
 from hub.api.auth import Operator
 from hub.api.paging import Number
 from hub.api.preconditions import IfMatch

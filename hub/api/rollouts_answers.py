@@ -8,8 +8,8 @@ import msgspec
 from fastapi import Response
 
 from fleet.protocol.deployment import DeploymentState
-from fleet.rollout.columns import WAITING, Deployment
-from fleet.rollout.state import Summary
+from fleet.rollout.state.columns import WAITING, Deployment
+from fleet.rollout.state.rollout import Summary
 from hub.api.preconditions import tell
 from hub.api.rollout_schemas import (
     ApprovalOut,

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from fleet.rollout.state import FINAL
+from fleet.rollout.state.rollout import FINAL
 from hub.cli.output import console, show, utc
 
 ENDED = frozenset(status.value for status in FINAL)

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.errors import InvalidPlan
-from fleet.rollout.plan import MAX_PLAN_SIZE_BYTES
-from fleet.rollout.plan_schema import plan_schema
+from fleet.rollout.plans.plan import MAX_PLAN_SIZE_BYTES
+from fleet.rollout.plans.schema import plan_schema
 from hub.cli.client import client_of
 from hub.cli.output import JsonFlag, console, show
 from hub.cli.rollout_pictures import devices, span

@@ -14,7 +14,7 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from fleet.protocol.errors import InvalidPlan
-from fleet.rollout.plan import Plan
+from fleet.rollout.plans.plan import Plan
 from hub.cli.output import JsonFlag, console, progress, show
 from hub.cli.rollout_plans import read_text
 from hub.plan_file import Marks, placing, read_plan

@@ -24,7 +24,7 @@ import msgspec
 from fleet.protocol.errors import Cause, NotFound
 from fleet.protocol.latency import quantile_us
 from fleet.protocol.records import DeploymentReport, Incident
-from fleet.rollout.state import Rollout
+from fleet.rollout.state.rollout import Rollout
 from hub.query.times import TimeRange, check_spans
 from hub.store.protocols import RecordStore, Store
 from hub.store.rows import StoredRecord

@@ -12,8 +12,8 @@ from typing import Protocol
 from fleet.protocol.errors import Conflict, InvalidPlan
 from fleet.rollout.claims import Claim, Settlement, claims_of, priority_of, settle_claims
 from fleet.rollout.events import DevicesTaken, Start
-from fleet.rollout.plan_fit import check_sizes
-from fleet.rollout.state import Rollout, Status
+from fleet.rollout.plans.fit import check_sizes
+from fleet.rollout.state.rollout import Rollout, Status
 from hub.rollouts.stepping import Stepping
 from hub.store.protocols import DeviceStore, RecordStore, RolloutStore
 from hub.store.rows import RolloutRow, RolloutStep

@@ -11,9 +11,9 @@ from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.errors import Conflict, InvalidPlan, NotFound
 from fleet.protocol.manifest import Manifest
 from fleet.rollout import engine
-from fleet.rollout.plan import Plan, default_plan
-from fleet.rollout.plan_fit import check_inputs, check_sizes, compared_inputs
-from fleet.rollout.state import Kind, Rollout
+from fleet.rollout.plans.fit import check_inputs, check_sizes, compared_inputs
+from fleet.rollout.plans.plan import Plan, default_plan
+from fleet.rollout.state.rollout import Kind, Rollout
 from hub.query.devices import SearchStore
 from hub.rollouts.members import check_attributes, members_of, stage_cohorts, strata_of
 from hub.store.protocols import RolloutStore

@@ -12,7 +12,7 @@ from fleet.protocol.noised import NoisedWindow
 from fleet.protocol.records import DeploymentReport, SealedWindow, ShadowReport
 from fleet.rollout.events import DeploymentReported, DeploymentsReported, Event, EvidenceObserved, Revoke
 from fleet.rollout.removals import is_removed, open_removals
-from fleet.rollout.state import Rollout, Status
+from fleet.rollout.state.rollout import Rollout, Status
 from hub.store.protocols import DeviceStore
 from hub.store.rows import RawRecord
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from fleet.rollout.explanation import Explanation, explain
-from fleet.rollout.explanation_groups import Facts, concerned
-from fleet.rollout.state import Rollout
+from fleet.rollout.explanation.explanation import Explanation, explain
+from fleet.rollout.explanation.groups import Facts, concerned
+from fleet.rollout.state.rollout import Rollout
 from hub.store.protocols import DeviceStore, QuarantineStore, WishStore
 
 

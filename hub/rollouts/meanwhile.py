@@ -1,9 +1,9 @@
 """What operators did meanwhile: a word that is said of a rollout as it was is refused once others decided.
 
-A rollout's decisions are numbered (`fleet.rollout.state.Summary.decisions`). A decision is whatever changes
-what an operator would want: a stage that began or ended, a pause, an approval, an override, the end. Reports
-of devices are none: a rollout of a million devices changes with every second, and nothing that depended on
-each of them could ever be confirmed by a person.
+A rollout's decisions are numbered (`Summary.decisions` in `fleet.rollout.state.rollout`). A decision is
+whatever changes what an operator would want: a stage that began or ended, a pause, an approval, an override,
+the end. Reports of devices are none: a rollout of a million devices changes with every second, and nothing
+that depended on each of them could ever be confirmed by a person.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from fleet.protocol.errors import Outdated
-from fleet.rollout.state import Rollout
+from fleet.rollout.state.rollout import Rollout
 
 _TOLD = 3
 

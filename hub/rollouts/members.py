@@ -8,9 +8,9 @@ from typing import Protocol
 from fleet.cohorts import OF_DEVICES, grouping
 from fleet.protocol.errors import InvalidPlan, InvalidTarget
 from fleet.rollout.events import Joiner
-from fleet.rollout.plan import Membership, Plan
-from fleet.rollout.plan_fit import check_members
-from fleet.rollout.state import Rollout
+from fleet.rollout.plans.fit import check_members
+from fleet.rollout.plans.plan import Membership, Plan
+from fleet.rollout.state.rollout import Rollout
 from fleet.targets.parser import parse_target
 from hub.query.devices import Search, SearchStore, check_names
 from hub.store.protocols import ClaimStore

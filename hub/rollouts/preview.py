@@ -14,7 +14,7 @@ from fleet.protocol.messages import Capabilities
 from fleet.rollout.claims import keeps, priority_of
 from fleet.rollout.obstacles import Candidate
 from fleet.rollout.preview import Preview, preview
-from fleet.rollout.state import Kind, Rollout
+from fleet.rollout.state.rollout import Kind, Rollout
 from fleet.variants import Offer, offer
 from hub.query.devices import SearchStore
 from hub.rollouts.claims import claims_on

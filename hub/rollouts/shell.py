@@ -21,9 +21,9 @@ from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.errors import Conflict, InvalidPlan, MusterError
 from fleet.protocol.manifest import Manifest
 from fleet.rollout.events import DevicesJoined, Event, Start, Supersede, Ticked, WasAway
-from fleet.rollout.plan import Membership, Plan, rollback_plan
+from fleet.rollout.plans.plan import Membership, Plan, rollback_plan
 from fleet.rollout.preview import Preview
-from fleet.rollout.state import Kind, Rollout
+from fleet.rollout.state.rollout import Kind, Rollout
 from hub.rollouts.claims import check_claims, start
 from hub.rollouts.drafting import Drafting
 from hub.rollouts.events import events_of, removals_of, revocation_of

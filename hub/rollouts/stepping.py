@@ -11,7 +11,7 @@ from fleet.protocol.errors import MusterError, VariantUnsupported, VersionRevoke
 from fleet.protocol.manifest import Manifest
 from fleet.rollout import engine
 from fleet.rollout.events import Assign, DeploymentReported, DeploymentsReported, Event
-from fleet.rollout.state import Rollout
+from fleet.rollout.state.rollout import Rollout
 from hub.store.rows import OrderChange, RolloutRow, RolloutStep
 from hub.variants import Offers, OfferStore
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fleet.protocol.errors import InvalidPlan, InvalidTarget
 from fleet.protocol.messages import Capabilities
-from fleet.rollout.plan import Plan
+from fleet.rollout.plans.plan import Plan
 from fleet.targets.evaluation import DeviceProfile, compile_target
 from fleet.targets.parser import parse_target
 from fleet.targets.tree import Attribute, BuiltIn, Drifts, Fact, Runs, Tagged, VersionOf, operands, tests

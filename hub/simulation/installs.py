@@ -23,8 +23,8 @@ import numpy as np
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
 from fleet.protocol.maintenance import DAY_S, DAYS, Maintenance, minute_of
-from fleet.rollout.columns import CODES
-from fleet.rollout.plan import Plan
+from fleet.rollout.plans.plan import Plan
+from fleet.rollout.state.columns import CODES
 from hub.simulation.calendar import Calendar, Rows
 from hub.simulation.delivery import delivered
 from hub.simulation.devices import Bools, Devices, Floats, Ints, some_devices

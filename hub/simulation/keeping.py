@@ -10,7 +10,7 @@ from typing import Protocol, Self
 from fleet.protocol.assignment import ModelOrder
 from fleet.protocol.errors import Conflict
 from fleet.rollout.events import Assign
-from fleet.rollout.state import Rollout
+from fleet.rollout.state.rollout import Rollout
 from hub.simulation.devices import MODEL, Devices
 from hub.simulation.scenario import START_S
 from hub.store.rows import NewDevice, OrderChange

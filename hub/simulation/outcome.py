@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
-from fleet.rollout.state import HistoryEntry, Status
+from fleet.rollout.state.rollout import HistoryEntry, Status
 
 
 class Judgement(StrEnum):

@@ -16,7 +16,6 @@ import numpy as np
 
 from fleet.protocol.errors import Conflict
 from fleet.rollout import engine
-from fleet.rollout.columns import NOT_BACK, REMOVED, STATES, SUCCEEDED
 from fleet.rollout.events import (
     Abort,
     Approve,
@@ -34,10 +33,11 @@ from fleet.rollout.events import (
     Ticked,
     WasAway,
 )
-from fleet.rollout.plan import Membership, Plan
-from fleet.rollout.plan_fit import check_members, check_sizes
+from fleet.rollout.plans.fit import check_members, check_sizes
+from fleet.rollout.plans.plan import Membership, Plan
 from fleet.rollout.preview import stage_times_s
-from fleet.rollout.state import PAUSED_BY, CauseCode, Happening, HistoryEntry, Kind, Rollout, Status
+from fleet.rollout.state.columns import NOT_BACK, REMOVED, STATES, SUCCEEDED
+from fleet.rollout.state.rollout import PAUSED_BY, CauseCode, Happening, HistoryEntry, Kind, Rollout, Status
 from hub.rollouts.absence import AWAY_AFTER_S
 from hub.rollouts.shell import JOIN_LOOK_S, RECORDS_PER_STEP
 from hub.simulation.calendar import Rows

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from fleet.protocol.errors import InvalidConfiguration, InvalidPlan, InvalidTarget
-from fleet.rollout.plan import MAX_PLAN_SIZE_BYTES
-from fleet.rollout.plan_file import refused_by_type
+from fleet.rollout.plans.plan import MAX_PLAN_SIZE_BYTES
+from fleet.rollout.plans.reading import refused_by_type
 from fleet.targets.evaluation import compile_target
 from fleet.targets.parser import parse_target
 from hub.plan_file import placing, read_values

@@ -16,7 +16,7 @@ from fleet.drift.profile import FeatureCounts
 from fleet.protocol.errors import InvalidPlan
 from fleet.protocol.latency import BUCKETS_PER_OCTAVE, LAST_BUCKET
 from fleet.protocol.records import TelemetryWindow
-from fleet.rollout.plan import Metric, Plan
+from fleet.rollout.plans.plan import Metric, Plan
 from hub.simulation.calendar import Calendar, Rows
 from hub.simulation.delivery import delivered
 from hub.simulation.devices import MODEL, Bools, Devices, Floats, Ints, some_devices

@@ -14,7 +14,7 @@ from fleet.protocol.heads import RecordHead
 from fleet.protocol.messages import Capabilities, StateReport
 from fleet.protocol.records import Measurement, RecordBody, ShadowReport, TelemetryWindow
 from fleet.protocol.wishes import NO_WISHES, LogLevel, Wishes
-from fleet.rollout.state import Rollout, Status, Summary
+from fleet.rollout.state.rollout import Rollout, Status, Summary
 
 
 class Role(StrEnum):

@@ -7,8 +7,8 @@ import pytest
 from fleet.protocol.errors import Conflict
 from fleet.rollout.engine import create, step
 from fleet.rollout.events import DevicesTaken, Event, Start, Supersede
-from fleet.rollout.plan import default_plan
-from fleet.rollout.state import Kind, Rollout, Status
+from fleet.rollout.plans.plan import default_plan
+from fleet.rollout.state.rollout import Kind, Rollout, Status
 from hub.store.protocols import Store
 from hub.store.rows import OrderChange, RolloutStep, Superseded
 from tests.support.stores import DIGEST, add_device, new_rollout, order

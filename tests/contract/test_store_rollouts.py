@@ -8,7 +8,7 @@ import pytest
 from fleet.protocol.errors import Conflict, NotFound
 from fleet.rollout.engine import step
 from fleet.rollout.events import Approve, Pause, Resume, Start, Supersede
-from fleet.rollout.state import HISTORY_KEPT, Rollout, Status
+from fleet.rollout.state.rollout import HISTORY_KEPT, Rollout, Status
 from hub.store.protocols import Store
 from hub.store.rows import OrderChange, RolloutHead, RolloutRow, Superseded
 from tests.support.stores import add_device, new_rollout, order

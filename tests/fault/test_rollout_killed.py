@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fleet.rollout.state import Status
+from fleet.rollout.state.rollout import Status
 from tests.support.rollout_campaign import begin, releases, run
 from tests.support.rollout_world import World
 from tests.support.thoroughness import ALL

@@ -20,8 +20,8 @@ from fleet.protocol.errors import Conflict, InvalidPlan
 from fleet.protocol.messages import ModelState, StateReport
 from fleet.protocol.records import DeploymentReport, TelemetryWindow
 from fleet.rollout.events import Start, Supersede
-from fleet.rollout.plan import Gate, Metric, MetricGate, Plan, Stage
-from fleet.rollout.state import Absence, Status
+from fleet.rollout.plans.plan import Gate, Metric, MetricGate, Plan, Stage
+from fleet.rollout.state.rollout import Absence, Status
 from hub.heartbeat import Heartbeat
 from hub.rollouts.absence import excuse_absence
 from hub.rollouts.shell import Rollouts

@@ -12,7 +12,7 @@ from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause, Conflict, StorageError
 from fleet.rollout.engine import create, step
 from fleet.rollout.events import Assign, DeploymentReported, DeploymentsReported, Promote, Start
-from fleet.rollout.state import Kind, Rollout
+from fleet.rollout.state.rollout import Kind, Rollout
 from hub.store.rows import OrderChange
 from hub.store.sqlite import SqliteStore
 from tests.support.rollouts import NEW, plan

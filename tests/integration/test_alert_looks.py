@@ -19,7 +19,7 @@ from fleet.protocol.errors import Cause
 from fleet.protocol.messages import ModelState, StateReport
 from fleet.rollout.engine import step
 from fleet.rollout.events import Pause, Start
-from fleet.rollout.state import Status
+from fleet.rollout.state.rollout import Status
 from hub.alerts.facts import FleetLook, HubCounts
 from hub.alerts.receivers import Alertmanager, Webhook
 from hub.alerts.settings import AlertSettings, Route

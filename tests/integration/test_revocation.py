@@ -22,8 +22,8 @@ from fleet.protocol.manifest import encode_manifest, target_path
 from fleet.protocol.messages import ModelState, StateReport
 from fleet.protocol.records import DeploymentReport
 from fleet.rollout.events import Abort, Promote, Resume, Start
-from fleet.rollout.plan import Gate, Metric, MetricGate, Plan, Stage
-from fleet.rollout.state import Status
+from fleet.rollout.plans.plan import Gate, Metric, MetricGate, Plan, Stage
+from fleet.rollout.state.rollout import Status
 from hub.alerts.facts import FleetLook, HubCounts
 from hub.cli.app import run
 from hub.registry.models import Models

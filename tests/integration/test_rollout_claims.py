@@ -13,8 +13,8 @@ from fleet.protocol.errors import Conflict, InvalidPlan
 from fleet.protocol.manifest import Manifest
 from fleet.rollout.events import Abort, Start, Supersede
 from fleet.rollout.obstacles import Obstacle
-from fleet.rollout.plan import Gate, Membership, Metric, MetricGate, Plan, Stage
-from fleet.rollout.state import CauseCode, Status
+from fleet.rollout.plans.plan import Gate, Membership, Metric, MetricGate, Plan, Stage
+from fleet.rollout.state.rollout import CauseCode, Status
 from hub.rollouts import shell as shell_file
 from hub.rollouts.shell import Rollouts
 from hub.store.sqlite import SqliteStore

@@ -13,7 +13,7 @@ from fleet.drift.profile import FeatureReference, ReferenceProfile, numeric_refe
 from fleet.protocol.errors import InvalidPlan, NotFound
 from fleet.protocol.manifest import Manifest
 from fleet.rollout.events import Abort, Start, Supersede
-from fleet.rollout.plan import Gate, Metric, MetricGate, Plan, Stage
+from fleet.rollout.plans.plan import Gate, Metric, MetricGate, Plan, Stage
 from hub.rollouts.shell import Rollouts
 from hub.store.sqlite import SqliteStore
 from tests.support.agent_bundles import MODEL, build

@@ -13,8 +13,8 @@ from fleet.protocol.errors import Cause, InvalidPlan
 from fleet.protocol.manifest import Manifest
 from fleet.protocol.records import DeploymentReport
 from fleet.rollout.events import Start
-from fleet.rollout.plan import Gate, Membership, Metric, MetricGate, Plan, Stage
-from fleet.rollout.state import Status
+from fleet.rollout.plans.plan import Gate, Membership, Metric, MetricGate, Plan, Stage
+from fleet.rollout.state.rollout import Status
 from hub.rollouts import shell as shell_file
 from hub.rollouts.shell import Rollouts
 from hub.store.rows import Action

@@ -15,7 +15,7 @@ import httpx
 import msgspec
 import pytest
 
-from fleet.rollout.plan_schema import plan_schema
+from fleet.rollout.plans.schema import plan_schema
 from hub.broker.accounts import hash_password, new_password
 from hub.cli.app import run
 from hub.store.rows import NewDevice

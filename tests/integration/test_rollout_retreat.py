@@ -13,8 +13,8 @@ from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Conflict, InvalidPlan, InvalidTarget, NotFound
 from fleet.protocol.manifest import Manifest
 from fleet.rollout.events import Abort, DeploymentReported, DeploymentsReported, Start
-from fleet.rollout.plan import Gate, Metric, MetricGate, Plan, Stage
-from fleet.rollout.state import Kind, Status
+from fleet.rollout.plans.plan import Gate, Metric, MetricGate, Plan, Stage
+from fleet.rollout.state.rollout import Kind, Status
 from hub.rollouts.shell import Rollouts
 from hub.store.sqlite import SqliteStore
 from tests.support.agent_bundles import MODEL, build

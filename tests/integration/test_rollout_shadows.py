@@ -9,8 +9,8 @@ import msgspec
 from fleet.protocol.manifest import Manifest
 from fleet.protocol.records import ShadowReport
 from fleet.rollout.events import Start
-from fleet.rollout.plan import Gate, Metric, MetricGate, Plan, Stage
-from fleet.rollout.state import Status
+from fleet.rollout.plans.plan import Gate, Metric, MetricGate, Plan, Stage
+from fleet.rollout.state.rollout import Status
 from hub.rollouts.shell import Rollouts
 from hub.store.sqlite import SqliteStore
 from tests.support.agent_bundles import MODEL, build

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fleet.rollout.evidence import Arm, Evidence, Tally, gathered
-from fleet.rollout.gates import Outcome, Verdict, judge
-from fleet.rollout.plan import Gate, Metric, MetricGate, Plan
+from fleet.rollout.gates.evidence import Arm, Evidence, Tally, gathered
+from fleet.rollout.gates.gate import Outcome, Verdict, judge
+from fleet.rollout.plans.plan import Gate, Metric, MetricGate, Plan
 from tests.support.rollouts import LABELS, plan
 
 COUNTS = st.tuples(st.integers(0, 400), st.integers(0, 4000)).map(lambda t: Tally.of(t[0], t[0] + t[1]))

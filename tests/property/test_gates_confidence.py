@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.rollout.confidence import difference_interval, log_evidence_against, proportion_interval
+from fleet.rollout.gates.confidence import difference_interval, log_evidence_against, proportion_interval
 
 
 @pytest.mark.parametrize("p", [0.01, 0.1, 0.5, 0.97])

@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from fleet.rollout.eprocess import Counts, against_control, against_limit, mean, of_quantiles
+from fleet.rollout.gates.eprocess import Counts, against_control, against_limit, mean, of_quantiles
 
 SAMPLES = 12
 

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.rollout.comparison import Basis, compare
-from fleet.rollout.eprocess import Counts, Evidences, against_limit
-from fleet.rollout.evidence import Arm, Evidence, Tally
-from fleet.rollout.gates import Outcome, judge
+from fleet.rollout.gates.comparison import Basis, compare
+from fleet.rollout.gates.eprocess import Counts, Evidences, against_limit
+from fleet.rollout.gates.evidence import Arm, Evidence, Tally
+from fleet.rollout.gates.gate import Outcome, judge
 from fleet.rollout.installs import installs_fail
-from fleet.rollout.plan import Metric, MetricGate
+from fleet.rollout.plans.plan import Metric, MetricGate
 from tests.support.rollouts import plan
 
 SAMPLES = 4

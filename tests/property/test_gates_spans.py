@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.protocol.deployment import DeploymentState
-from fleet.rollout.evidence import Arm, Evidence, Tally
-from fleet.rollout.gates import Outcome, judge
-from fleet.rollout.plan import Metric, MetricGate
-from fleet.rollout.spans import MOST_SPANS, span_of
-from fleet.rollout.state import Status
+from fleet.rollout.gates.evidence import Arm, Evidence, Tally
+from fleet.rollout.gates.gate import Outcome, judge
+from fleet.rollout.gates.spans import MOST_SPANS, span_of
+from fleet.rollout.plans.plan import Metric, MetricGate
+from fleet.rollout.state.rollout import Status
 from tests.support.rollouts import Campaign, plan
 
 ERRORS = MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.01, limit=0.05)

@@ -53,9 +53,9 @@ from fleet.protocol.messages import (
 from fleet.protocol.names import checked_name
 from fleet.protocol.records import TelemetryWindow
 from fleet.protocol.wishes import LogLevel, Wishes
-from fleet.rollout.plan_checks import check_plan
-from fleet.rollout.plan_file import decode_plan
-from fleet.rollout.state import decode_summary
+from fleet.rollout.plans.checks import check_plan
+from fleet.rollout.plans.reading import decode_plan
+from fleet.rollout.state.rollout import decode_summary
 
 KINDS: list[type[msgspec.Struct]] = [
     Ack, FetchRequest, FileAnswer, Hello, Presence, Record, StateReport, Want,

@@ -32,8 +32,8 @@ from fleet.rollout.events import (
     Supersede,
     Ticked,
 )
-from fleet.rollout.plan import Membership, Plan, Stage, rollback_plan
-from fleet.rollout.state import Kind, Rollout, Status
+from fleet.rollout.plans.plan import Membership, Plan, Stage, rollback_plan
+from fleet.rollout.state.rollout import Kind, Rollout, Status
 from tests.support.rollouts import NEW, plan
 from tests.support.thoroughness import ALL
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
-from fleet.rollout import members as members_module
-from fleet.rollout.columns import KINDS, PAGE_SIZE, Attempt, Deployment, back_id, forward_id
-from fleet.rollout.deployments import Deployments
-from fleet.rollout.editing import Editing
-from fleet.rollout.members import Members
+from fleet.rollout.state import members as members_module
+from fleet.rollout.state.columns import KINDS, PAGE_SIZE, Attempt, Deployment, back_id, forward_id
+from fleet.rollout.state.deployments import Deployments
+from fleet.rollout.state.editing import Editing
+from fleet.rollout.state.members import Members
 
 COUNT = 2 * PAGE_SIZE + 40
 STAGES = 3

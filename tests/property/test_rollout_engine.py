@@ -17,7 +17,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from fleet.protocol.deployment import PROGRESS, DeploymentState
 from fleet.protocol.errors import Cause, Conflict, NotPermitted
-from fleet.rollout.deployments import Attempt
 from fleet.rollout.engine import create, step
 from fleet.rollout.events import (
     Abort,
@@ -38,8 +37,9 @@ from fleet.rollout.events import (
     Supersede,
     Ticked,
 )
-from fleet.rollout.plan import Membership, OnInconclusive, Retries, rollback_plan
-from fleet.rollout.state import CauseCode, Kind, Rollout, Status
+from fleet.rollout.plans.plan import Membership, OnInconclusive, Retries, rollback_plan
+from fleet.rollout.state.deployments import Attempt
+from fleet.rollout.state.rollout import CauseCode, Kind, Rollout, Status
 from tests.support.rollout_rules import check_rollout
 from tests.support.rollouts import LABELS, NEW, OLD, plan, restored, stored, window
 

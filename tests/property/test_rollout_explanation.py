@@ -15,12 +15,12 @@ from typer.core import TyperGroup
 from fleet.protocol.deployment import PROGRESS, DeploymentState
 from fleet.protocol.errors import Cause, Conflict
 from fleet.protocol.maintenance import Day, Maintenance
-from fleet.rollout import explanation_groups
 from fleet.rollout.events import Abort, Approve, Event, Pause, Promote, Resume, Revoke
-from fleet.rollout.explanation import explain
-from fleet.rollout.explanation_groups import NAMED, Facts, Reason, concerned
-from fleet.rollout.plan import Plan, Retries
-from fleet.rollout.state import Rollout, Status
+from fleet.rollout.explanation import groups
+from fleet.rollout.explanation.explanation import explain
+from fleet.rollout.explanation.groups import NAMED, Facts, Reason, concerned
+from fleet.rollout.plans.plan import Plan, Retries
+from fleet.rollout.state.rollout import Rollout, Status
 from hub.cli.app import app
 from tests.support.rollouts import Campaign, plan
 
@@ -55,7 +55,7 @@ def told(rollout: Rollout, now_s: float, offline: frozenset[str] = frozenset()) 
     explanation = explain(rollout, facts, now_s)
     for group in (*explanation.held_up_by, *explanation.not_following):
         assert len(group.examples) <= min(NAMED, group.devices)
-        assert group.examples or len(rollout.deployments) > explanation_groups.LOOKED_AT
+        assert group.examples or len(rollout.deployments) > groups.LOOKED_AT
     there = sum(g.devices for g in explanation.held_up_by if g.reason is Reason.OFFLINE)
     assert there <= len(offline)
     return (
@@ -98,7 +98,7 @@ def test_every_device_is_told_once(
     bad = sum(d.attempt.state in ENDED_BADLY for d in rollout.deployments)
     offline = frozenset(d.device_id for d in begun[::3])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(explanation_groups, "LOOKED_AT", looked_at)
+        patch.setattr(groups, "LOOKED_AT", looked_at)
         assert told(rollout, campaign.now_s) == (expected, bad)
         assert told(rollout, campaign.now_s, offline) == (expected, bad)
 

@@ -37,8 +37,8 @@ from fleet.protocol.messages import ModelState, StateReport
 from fleet.protocol.records import DeploymentReport, RecordBody, SealedWindow, TelemetryWindow, opened
 from fleet.rollout.claims import claims_of
 from fleet.rollout.events import Abort, Approve, Event, Pause, Promote, Resume, Start
-from fleet.rollout.plan import Gate, Membership, OnFail, OnInconclusive, Plan, Retries, Stage
-from fleet.rollout.state import Rollout, Status
+from fleet.rollout.plans.plan import Gate, Membership, OnFail, OnInconclusive, Plan, Retries, Stage
+from fleet.rollout.state.rollout import Rollout, Status
 from hub.retention import Limits, Retention
 from hub.store.rows import Action, IncomingRecord
 from tests.support.agent_bundles import build

@@ -14,9 +14,9 @@ from fleet.rollout.claims import Claim, settle_claims
 from fleet.rollout.engine import create, step
 from fleet.rollout.events import Assign, DeploymentReported, Promote, Start, Ticked
 from fleet.rollout.obstacles import Candidate, Obstacle
-from fleet.rollout.plan import Gate, Metric, MetricGate, Plan, Retries, Stage
+from fleet.rollout.plans.plan import Gate, Metric, MetricGate, Plan, Retries, Stage
 from fleet.rollout.preview import MAX_NAMED, Preview, preview
-from fleet.rollout.state import Kind, Rollout, Status
+from fleet.rollout.state.rollout import Kind, Rollout, Status
 from fleet.variants import Offer
 from tests.support.agent_bundles import build
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fleet.protocol.deployment import PROGRESS, DeploymentState
 from fleet.protocol.errors import InvalidPlan
 from fleet.rollout.events import DeploymentReported
-from fleet.rollout.plan import Stage
+from fleet.rollout.plans.plan import Stage
 from fleet.rollout.targeting import cohort_ends, ordered, stage_sizes
 from tests.support.rollouts import DEVICES, Campaign, plan
 

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleet.protocol.errors import InvalidPlan
-from fleet.rollout.plan import Membership, Plan
-from fleet.rollout.state import Status
+from fleet.rollout.plans.plan import Membership, Plan
+from fleet.rollout.state.rollout import Status
 from hub.plan_file import read_plan
 from hub.simulation.keeping import InStore
 from hub.simulation.outcome import Judgement, Outcome

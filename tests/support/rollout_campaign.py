@@ -21,8 +21,8 @@ from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.messages import ModelState, StateReport
 from fleet.protocol.records import DeploymentReport, TelemetryWindow
 from fleet.rollout.events import Start
-from fleet.rollout.plan import Gate, Plan, Stage
-from fleet.rollout.state import Status
+from fleet.rollout.plans.plan import Gate, Plan, Stage
+from fleet.rollout.state.rollout import Status
 from hub.store.rows import IncomingRecord
 from tests.support.agent_bundles import build
 from tests.support.rollout_world import Fault, Release, World

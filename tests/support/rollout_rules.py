@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from fleet.protocol.deployment import DeploymentState
-from fleet.rollout.columns import KINDS, Attempt, Deployment
 from fleet.rollout.pace import BURST_S
-from fleet.rollout.state import HISTORY_KEPT, CauseCode, Happening, Kind, Rollout, Status
+from fleet.rollout.state.columns import KINDS, Attempt, Deployment
+from fleet.rollout.state.rollout import HISTORY_KEPT, CauseCode, Happening, Kind, Rollout, Status
 
 UNDER_WAY = frozenset({Status.RUNNING, Status.PAUSED, Status.ROLLING_BACK})
 GOOD = frozenset({DeploymentState.SUCCEEDED, DeploymentState.CANCELED})

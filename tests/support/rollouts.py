@@ -9,12 +9,12 @@ from fleet.drift.profile import FeatureCounts
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
 from fleet.protocol.records import TelemetryWindow
-from fleet.rollout.deployments import Deployment, Deployments
 from fleet.rollout.engine import create, step
 from fleet.rollout.events import Assign, Command, DeploymentReported, Event, EvidenceObserved, Start, Ticked
-from fleet.rollout.gates import Verdict
-from fleet.rollout.plan import Gate, Metric, MetricGate, OnInconclusive, Plan, Stage
-from fleet.rollout.state import Kind, Rollout, Status, decode_summary, encode_summary, whole
+from fleet.rollout.gates.gate import Verdict
+from fleet.rollout.plans.plan import Gate, Metric, MetricGate, OnInconclusive, Plan, Stage
+from fleet.rollout.state.deployments import Deployment, Deployments
+from fleet.rollout.state.rollout import Kind, Rollout, Status, decode_summary, encode_summary, whole
 
 OLD = "a" * 64
 NEW = "b" * 64

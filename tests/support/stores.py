@@ -9,8 +9,8 @@ from fleet.protocol.heads import read_head, read_record
 from fleet.protocol.messages import PROTOCOL_VERSION, Capabilities, Hello, Record, StateReport, encode
 from fleet.protocol.records import DeploymentReport, Incident, RecordBody, TelemetryWindow, packed
 from fleet.rollout.engine import create
-from fleet.rollout.plan import default_plan
-from fleet.rollout.state import Kind, Rollout
+from fleet.rollout.plans.plan import default_plan
+from fleet.rollout.state.rollout import Kind, Rollout
 from hub.broker.accounts import hash_password, new_password
 from hub.store.intake_rows import Intake, Said
 from hub.store.protocols import Store

@@ -32,7 +32,7 @@ from fleet.protocol.errors import Cause
 from fleet.quality.concept import ConceptState
 from fleet.rollout.engine import step
 from fleet.rollout.events import Abort, Approve, Pause, Start
-from fleet.rollout.state import Kind, Rollout, Status
+from fleet.rollout.state.rollout import Kind, Rollout, Status
 from hub.cli.app import app
 from tests.support.stores import new_rollout
 

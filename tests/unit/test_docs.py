@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from agent.settings import Settings as AgentSettings
 from fleet.protocol.errors import all_errors
-from fleet.rollout.state import CauseCode
+from fleet.rollout.state.rollout import CauseCode
 from hub.api import operations
 from hub.api.app import MODULES, PREFIX
 from hub.cli.app import app

@@ -12,8 +12,8 @@ from typer.main import get_command
 
 from fleet.protocol.errors import InvalidPlan
 from fleet.protocol.maintenance import longest_closed_s
-from fleet.rollout.plan import Membership
-from fleet.rollout.plan_schema import plan_schema
+from fleet.rollout.plans.plan import Membership
+from fleet.rollout.plans.schema import plan_schema
 from hub.cli.app import app
 from hub.plan_file import read_plan
 

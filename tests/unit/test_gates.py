@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from fleet.rollout.comparison import Basis
-from fleet.rollout.evidence import Arm, Evidence, Tally
-from fleet.rollout.gates import Outcome, Verdict, judge
-from fleet.rollout.plan import Metric, MetricGate, Plan
+from fleet.rollout.gates.comparison import Basis
+from fleet.rollout.gates.evidence import Arm, Evidence, Tally
+from fleet.rollout.gates.gate import Outcome, Verdict, judge
+from fleet.rollout.plans.plan import Metric, MetricGate, Plan
 from tests.support.rollouts import plan
 
 LABELS = MetricGate(metric=Metric.LABEL_ERRORS, margin=0.1, limit=0.3)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.rollout.evidence import Arm, Evidence, Tally, gathered
-from fleet.rollout.gates import Outcome, Verdict, judge
-from fleet.rollout.plan import Metric, MetricGate
+from fleet.rollout.gates.evidence import Arm, Evidence, Tally, gathered
+from fleet.rollout.gates.gate import Outcome, Verdict, judge
+from fleet.rollout.plans.plan import Metric, MetricGate
 from tests.support.rollouts import plan
 
 ERRORS = MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.02, limit=0.05)

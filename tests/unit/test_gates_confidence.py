@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from fleet.rollout.confidence import (
+from fleet.rollout.gates.confidence import (
     MOST_SAMPLES,
     difference_interval,
     log_evidence_against,

@@ -12,14 +12,14 @@ from fleet.drift.profile import FeatureCounts
 from fleet.protocol.errors import InvalidPlan
 from fleet.protocol.memory import bucket_of_bytes
 from fleet.protocol.records import ShadowReport
-from fleet.rollout.comparison import Basis
-from fleet.rollout.evidence import Arm, Evidence, Tally, shadowed, tally
-from fleet.rollout.gates import Outcome, Verdict, judge, parts
+from fleet.rollout.gates.comparison import Basis
+from fleet.rollout.gates.evidence import Arm, Evidence, Tally, shadowed, tally
+from fleet.rollout.gates.gate import Outcome, Verdict, judge, parts
 from fleet.rollout.installs import installs_fail
-from fleet.rollout.plan import JudgedBy, Metric, MetricGate, Plan
-from fleet.rollout.plan_checks import check_plan
-from fleet.rollout.plan_fit import check_sizes
-from fleet.rollout.state import Status
+from fleet.rollout.plans.checks import check_plan
+from fleet.rollout.plans.fit import check_sizes
+from fleet.rollout.plans.plan import JudgedBy, Metric, MetricGate, Plan
+from fleet.rollout.state.rollout import Status
 from tests.support.rollouts import LABELS, NEW, Campaign, plan, window
 
 MIB = 2**20

@@ -15,8 +15,8 @@ from fleet.protocol.manifest import Manifest
 from fleet.protocol.messages import Capabilities
 from fleet.rollout.engine import create
 from fleet.rollout.events import Assign
-from fleet.rollout.plan import Plan, default_plan, rollback_plan
-from fleet.rollout.state import Kind, Rollout
+from fleet.rollout.plans.plan import Plan, default_plan, rollback_plan
+from fleet.rollout.state.rollout import Kind, Rollout
 from hub.store.sqlite import SqliteStore
 from hub.variants import Offers
 from tests.support.agent_bundles import TFLITE_VARIANT, VARIANT, build

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from fleet.protocol.errors import InvalidPlan
 from fleet.protocol.maintenance import Day, Maintenance
-from fleet.rollout.plan import MAX_PLAN_SIZE_BYTES, Membership, Metric
-from fleet.rollout.plan_file import encode_plan
+from fleet.rollout.plans.plan import MAX_PLAN_SIZE_BYTES, Membership, Metric
+from fleet.rollout.plans.reading import encode_plan
 from hub.plan_file import read_plan, read_values
 
 PLAN = """\

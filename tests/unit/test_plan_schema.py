@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fleet.rollout.plan_schema import plan_schema
+from fleet.rollout.plans.schema import plan_schema
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "reference" / "plan.schema.json"
 

@@ -9,8 +9,8 @@ from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Conflict, NotPermitted
 from fleet.rollout.engine import create
 from fleet.rollout.events import Abort, Approve, Pause, Promote, Resume, Start, WasAway
-from fleet.rollout.plan import OnFail, Plan
-from fleet.rollout.state import Happening, Kind, Status
+from fleet.rollout.plans.plan import OnFail, Plan
+from fleet.rollout.state.rollout import Happening, Kind, Status
 from tests.support.rollouts import DEVICES, NEW, Campaign, plan, restored, stored
 
 

@@ -8,8 +8,8 @@ import pytest
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause, Conflict
 from fleet.rollout.events import Assign, DeploymentReported, Promote, Start, WasAway
-from fleet.rollout.plan import rollback_plan
-from fleet.rollout.state import CauseCode, Kind, Status
+from fleet.rollout.plans.plan import rollback_plan
+from fleet.rollout.state.rollout import CauseCode, Kind, Status
 from tests.support.rollouts import DEVICES, Campaign, assigned, plan
 
 CAUSE = Cause("self_test_failed", "The golden inputs gave other outputs.")

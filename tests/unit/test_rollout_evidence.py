@@ -13,12 +13,12 @@ from fleet.protocol.assignment import CLOCK_TOLERANCE_S
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.latency import bucket
 from fleet.protocol.records import ShadowReport, TelemetryWindow
-from fleet.rollout.deployments import Deployment
 from fleet.rollout.engine import create
 from fleet.rollout.events import DeploymentReported, EvidenceObserved, Start
-from fleet.rollout.evidence import Arm, Tally, observe, tally, unusable
-from fleet.rollout.plan import Metric, MetricGate
-from fleet.rollout.state import Kind, Status
+from fleet.rollout.gates.evidence import Arm, Tally, observe, tally, unusable
+from fleet.rollout.plans.plan import Metric, MetricGate
+from fleet.rollout.state.deployments import Deployment
+from fleet.rollout.state.rollout import Kind, Status
 from tests.support.rollouts import DEVICES, NEW, OLD, Campaign, plan, window
 
 

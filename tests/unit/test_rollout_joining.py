@@ -6,8 +6,8 @@ import msgspec
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.rollout.events import Abort, DevicesJoined, Joiner, Promote
-from fleet.rollout.plan import Membership, Plan
-from fleet.rollout.state import Status
+from fleet.rollout.plans.plan import Membership, Plan
+from fleet.rollout.state.rollout import Status
 from fleet.rollout.targeting import fraction
 from tests.support.rollouts import Campaign, assigned, plan
 

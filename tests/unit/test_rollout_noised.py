@@ -7,7 +7,7 @@ import hashlib
 from fleet.privacy.windows import noised
 from fleet.protocol.noised import NoisedWindow
 from fleet.rollout.events import EvidenceObserved
-from fleet.rollout.state import Status
+from fleet.rollout.state.rollout import Status
 from tests.support.rollouts import NEW, OLD, Campaign, window
 
 

@@ -7,9 +7,9 @@ import msgspec
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
 from fleet.rollout.events import Abort, Promote, Resume
-from fleet.rollout.gates import Outcome
-from fleet.rollout.plan import OnFail, Plan
-from fleet.rollout.state import Status
+from fleet.rollout.gates.gate import Outcome
+from fleet.rollout.plans.plan import OnFail, Plan
+from fleet.rollout.state.rollout import Status
 from tests.support.rollouts import Campaign, plan
 
 FULL = Cause("no_space", "It is full.")

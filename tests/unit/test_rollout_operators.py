@@ -19,8 +19,8 @@ from fleet.rollout.events import (
     Supersede,
     Ticked,
 )
-from fleet.rollout.plan import default_gate
-from fleet.rollout.state import CauseCode, Happening, Kind, Status, decode_summary
+from fleet.rollout.plans.plan import default_gate
+from fleet.rollout.state.rollout import CauseCode, Happening, Kind, Status, decode_summary
 from tests.support.rollouts import DEVICES, NEW, OLD, Campaign, plan, restored, stored, window
 
 

@@ -11,8 +11,8 @@ import pytest
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
 from fleet.rollout.events import Abort, Command, Pause, Resume, Supersede
-from fleet.rollout.plan import Plan, Retries
-from fleet.rollout.state import Status
+from fleet.rollout.plans.plan import Plan, Retries
+from fleet.rollout.state.rollout import Status
 from tests.support.rollouts import Campaign, assigned, plan
 
 MANY = {f"cam-{i}": 1 for i in range(30)}

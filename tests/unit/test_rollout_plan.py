@@ -11,7 +11,8 @@ import pytest
 
 from fleet.protocol.errors import InvalidPlan
 from fleet.rollout.engine import create
-from fleet.rollout.plan import (
+from fleet.rollout.plans.checks import check_plan
+from fleet.rollout.plans.plan import (
     MAX_PLAN_SIZE_BYTES,
     Gate,
     Metric,
@@ -22,9 +23,8 @@ from fleet.rollout.plan import (
     rollback_plan,
     share_of,
 )
-from fleet.rollout.plan_checks import check_plan
-from fleet.rollout.plan_file import decode_plan, encode_plan
-from fleet.rollout.state import CauseCode, Kind
+from fleet.rollout.plans.reading import decode_plan, encode_plan
+from fleet.rollout.state.rollout import CauseCode, Kind
 from fleet.rollout.targeting import cohort_ends
 
 

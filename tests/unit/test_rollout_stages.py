@@ -6,15 +6,15 @@ import msgspec
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.records import SealedWindow
-from fleet.rollout.comparison import Basis
 from fleet.rollout.events import (
     Announce,
     EvidenceObserved,
     Resume,
 )
-from fleet.rollout.gates import Outcome
-from fleet.rollout.plan import OnInconclusive
-from fleet.rollout.state import CauseCode, Happening, Status
+from fleet.rollout.gates.comparison import Basis
+from fleet.rollout.gates.gate import Outcome
+from fleet.rollout.plans.plan import OnInconclusive
+from fleet.rollout.state.rollout import CauseCode, Happening, Status
 from tests.support.rollouts import DEVICES, NEW, Campaign, assigned, plan, window
 
 

@@ -6,7 +6,7 @@ import msgspec
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.rollout.events import Approve, DevicesTaken, EvidenceObserved, Pause, Promote, Resume
-from fleet.rollout.state import CauseCode, Happening, Status
+from fleet.rollout.state.rollout import CauseCode, Happening, Status
 from tests.support.rollouts import OLD, Campaign, plan, window
 
 

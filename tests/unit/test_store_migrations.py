@@ -17,7 +17,7 @@ from fleet.protocol.records import Incident, RecordBody, packed
 from fleet.rollout.claims import claims_of
 from fleet.rollout.engine import step
 from fleet.rollout.events import DeploymentReported, DeploymentsReported, Ticked
-from fleet.rollout.state import Status
+from fleet.rollout.state.rollout import Status
 from hub.store.rows import VersionRow, VersionStatus
 from hub.store.sqlite import SqliteStore
 from hub.store.sqlite.migrations import migrations

@@ -9,8 +9,8 @@ from __future__ import annotations
 from fleet.alerts import commands
 from fleet.alerts.alert import Finding, Severity, finding
 from fleet.alerts.thresholds import Thresholds
-from fleet.rollout.deployments import has_failed
-from fleet.rollout.state import PAUSED_BY, CauseCode, Kind, Rollout, Status
+from fleet.rollout.state.deployments import has_failed
+from fleet.rollout.state.rollout import PAUSED_BY, CauseCode, Kind, Rollout, Status
 
 
 def rollout_finding(rollout: Rollout, now_s: float, thresholds: Thresholds) -> Finding | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from fleet.rollout.state import HistoryEntry, Rollout, Status
+from fleet.rollout.state.rollout import HistoryEntry, Rollout, Status
 from hub.store.rows import OrderChange, RolloutHead, RolloutRow, RolloutStep, SummaryRow, Superseded
 
 

@@ -9,7 +9,7 @@ import sqlite_utils
 
 from fleet.protocol.errors import Conflict
 from fleet.rollout.claims import changed_claims
-from fleet.rollout.state import Rollout
+from fleet.rollout.state.rollout import Rollout
 from hub.store.sqlite.database import Part
 
 _AT_ONCE = 500

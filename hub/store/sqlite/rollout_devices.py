@@ -16,9 +16,9 @@ import sqlite_utils
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause, StorageCorrupt
-from fleet.rollout.columns import Attempt, Deployment, back_id, forward_id
-from fleet.rollout.deployments import Deployments
-from fleet.rollout.state import Rollout
+from fleet.rollout.state.columns import Attempt, Deployment, back_id, forward_id
+from fleet.rollout.state.deployments import Deployments
+from fleet.rollout.state.rollout import Rollout
 
 _COLUMNS = (
     "rollout, place, device_id, stage, stratum, previous_version, tries, state, since_s, ordered_s, cause,"

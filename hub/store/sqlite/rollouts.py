@@ -12,8 +12,8 @@ import msgspec
 import sqlite_utils
 
 from fleet.protocol.errors import Conflict, NotFound
-from fleet.rollout.deployments import Deployments
-from fleet.rollout.state import (
+from fleet.rollout.state.deployments import Deployments
+from fleet.rollout.state.rollout import (
     HistoryEntry,
     Rollout,
     Status,

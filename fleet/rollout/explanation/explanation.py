@@ -1,6 +1,6 @@
 """Why a rollout is where it is: in a sentence, who holds it up, what makes it go on, what operators can do.
 
-Pure: the shell reads the rollout and what is known of few devices (`fleet.rollout.explanation_groups`).
+Pure: the shell reads the rollout and what is known of few devices (`fleet.rollout.explanation.groups`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import msgspec
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.rollout.approval import is_judged_on
-from fleet.rollout.columns import WAITING
-from fleet.rollout.explanation_groups import (
+from fleet.rollout.explanation.groups import (
     LOOKED_AT,
     Facts,
     Group,
@@ -21,9 +20,10 @@ from fleet.rollout.explanation_groups import (
     span,
     under_way,
 )
-from fleet.rollout.gates import Outcome
-from fleet.rollout.plan import OnInconclusive
-from fleet.rollout.state import Happening, HistoryEntry, Kind, Rollout, Status
+from fleet.rollout.gates.gate import Outcome
+from fleet.rollout.plans.plan import OnInconclusive
+from fleet.rollout.state.columns import WAITING
+from fleet.rollout.state.rollout import Happening, HistoryEntry, Kind, Rollout, Status
 
 OVERRIDES_TOLD = 5
 
@@ -80,7 +80,7 @@ def explain(rollout: Rollout, facts: Mapping[str, Facts], now_s: float) -> Expla
 
     Args:
         rollout: As stored.
-        facts: Of the devices of `fleet.rollout.explanation_groups.concerned`.
+        facts: Of the devices of `fleet.rollout.explanation.groups.concerned`.
         now_s: Hub time, Unix seconds.
     """
     last = rollout.history[-1] if rollout.history else None

@@ -1,4 +1,4 @@
-"""What is refused of a plan when it is written, whatever the devices; the rest: `fleet.rollout.plan_fit`.
+"""What is refused of a plan when it is written, whatever the devices; the rest: `fleet.rollout.plans.fit`.
 
 Each refusal names the stage or field and the reason, and carries the field's place for whoever read the plan
 from a file. Nothing fails open: a plan that passes can be carried out and judged.
@@ -9,8 +9,8 @@ from __future__ import annotations
 from fleet.protocol.assignment import MAX_SHADOW_S
 from fleet.protocol.errors import InvalidPlan, InvalidTarget
 from fleet.protocol.maintenance import Mode, longest_closed_s, minute_of
-from fleet.rollout.gate_checks import check_gate
-from fleet.rollout.plan import (
+from fleet.rollout.plans.gate_checks import check_gate
+from fleet.rollout.plans.plan import (
     MAX_DEVICES,
     MAX_DURATION_S,
     MAX_NAME_LENGTH,
@@ -24,7 +24,7 @@ from fleet.rollout.plan import (
     Stage,
     share_of,
 )
-from fleet.rollout.refusals import check_number
+from fleet.rollout.plans.refusals import check_number
 from fleet.targets.parser import parse_target
 
 
@@ -97,7 +97,9 @@ def _check_devices(where: str, path: str, devices: int | str) -> None:
     if isinstance(devices, bool) or not isinstance(devices, (int, str)):
         raise InvalidPlan(f"{where}: devices must be a count, a share or 'all'.", field=path)
     if isinstance(devices, int) and devices < 1:
-        raise InvalidPlan(f"{where}: {devices} devices would be an empty stage.", field=path)
+        raise InvalidPlan(f"{where}: {devices!r:.40} devices would be an empty stage.", field=path)
+    if isinstance(devices, int) and devices > MAX_DEVICES:
+        raise InvalidPlan(f"{where}: no rollout has more than {MAX_DEVICES:,} devices.", field=path)
     if isinstance(devices, str) and share_of(devices) is None:
         raise InvalidPlan(
             f"{where}: devices {devices!r:.40} is neither a share above 0% and up to 100% nor 'all'.",

@@ -16,7 +16,7 @@ many devices did not follow goes from RUNNING to FAILED. The four on the right a
 never changes: every step builds the next one.
 
 A `Summary` is all but the devices: small however large the fleet is, and written anew with every step. The
-devices' parts are kept beside it, as `fleet.rollout.deployments` says.
+devices' parts are kept beside it, as `fleet.rollout.state.deployments` says.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ import msgspec
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause, StorageCorrupt
-from fleet.rollout.columns import CODES, STATES, WAITING
-from fleet.rollout.deployments import Deployments
-from fleet.rollout.evidence import Evidence
-from fleet.rollout.gates import Verdict
+from fleet.rollout.gates.evidence import Evidence
+from fleet.rollout.gates.gate import Verdict
 from fleet.rollout.pace import Pace
-from fleet.rollout.plan import Plan
+from fleet.rollout.plans.plan import Plan
+from fleet.rollout.state.columns import CODES, STATES, WAITING
+from fleet.rollout.state.deployments import Deployments
 
 
 class Kind(StrEnum):
@@ -201,7 +201,7 @@ class Summary(msgspec.Struct, frozen=True):
         cohort_ends: How many of the devices that it began with each stage reaches; those that joined later
             come after all of them. See `fleet.rollout.targeting`.
         tally: For each stage of the plan how many of its devices wait for their order, and how many are in
-            each state of the way forward; the columns are those of `fleet.rollout.columns.KINDS`.
+            each state of the way forward; the columns are those of `fleet.rollout.state.columns.KINDS`.
         strata: Names of the strata that are judged by name; the first is that of all other devices.
         status: Where it stands.
         stages: The stages that have begun; the last one is current.

@@ -14,8 +14,8 @@ begun. A share is rounded up to whole devices. Every stage adds at least one dev
 
 A stage may name its devices by a target instead (``cohort``), and is then all devices that match and were not
 reached before. Every field is described at its type below; the JSON Schema is made from there, see
-`fleet.rollout.plan_schema`. What only fields together can be wrong about is refused by
-`fleet.rollout.plan_checks`, and an unknown field is an error rather than a wish ignored.
+`fleet.rollout.plans.schema`. What only fields together can be wrong about is refused by
+`fleet.rollout.plans.checks`, and an unknown field is an error rather than a wish ignored.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ALL = "all"
 
 
 class Metric(StrEnum):
-    """What a gate compares, see `fleet.rollout.evidence`."""
+    """What a gate compares, see `fleet.rollout.gates.evidence`."""
 
     INFERENCE_ERRORS = "inference_errors"
     LABEL_ERRORS = "label_errors"
@@ -119,7 +119,7 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class MetricGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How one metric is judged, see `fleet.rollout.gates`.
+    """How one metric is judged, see `fleet.rollout.gates.gate`.
 
     Attributes:
         metric: What is compared.
@@ -158,7 +158,7 @@ class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         error_budget: Greatest probability that any verdict of the whole rollout is wrong, see
-            `fleet.rollout.gates` for how it is split.
+            `fleet.rollout.gates.gate` for how it is split.
         maximum_failed_share: Greatest share of a stage's devices whose deployment may fail, 0 to below 1.
         metrics: How telemetry is judged.
     """

@@ -1,7 +1,7 @@
 """The JSON Schema of plans, made from the types: editors complete and check plans by it.
 
 A field is described by its line in the docstring of its type, so that one place says what it means. What only
-fields together can be wrong about no schema can say: `fleet.rollout.plan_checks` does.
+fields together can be wrong about no schema can say: `fleet.rollout.plans.checks` does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from fleet.protocol.maintenance import Maintenance
-from fleet.rollout.plan import Gate, MetricGate, Plan, Retries, Stage
+from fleet.rollout.plans.plan import Gate, MetricGate, Plan, Retries, Stage
 
 ID = "https://muster.invalid/schemas/plan.json"
 _TYPES: tuple[type[msgspec.Struct], ...] = (Plan, Stage, Gate, MetricGate, Retries, Maintenance)

@@ -31,9 +31,17 @@ def check_number(
     Raises:
         InvalidPlan: It is not.
     """
-    inside = math.isfinite(value) and low <= value <= high
+    # A whole number may be too large for a float: it is compared as it is.
+    inside = (isinstance(value, int) or math.isfinite(value)) and low <= value <= high
     if not inside or (above and value == low) or (below and value == high):
         left, right = ("above" if above else "from"), ("below" if below else "to")
         raise InvalidPlan(
-            f"{where or field}: {value:g} is not a number {left} {low:g} {right} {high:g}.", field=field
+            f"{where or field}: {_told(value)} is not a number {left} {low:g} {right} {high:g}.", field=field
         )
+
+
+def _told(value: float) -> str:
+    try:
+        return f"{value:g}"
+    except OverflowError:
+        return f"{'-' if value < 0 else ''}10^308 and more"

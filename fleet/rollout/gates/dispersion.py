@@ -22,7 +22,7 @@ of one answer (p (1 - p); of a histogram that of its cells' numbers),
 
 summed over windows, arms and strata, each around its own share. That takes sums of x², x n and n² and no
 memory of single devices. What varies between the windows of one device counts as if it varied between
-devices, which is the careful side; only what differs between the spans of a stage (`fleet.rollout.spans`)
+devices, which is the careful side; only what differs between the spans of a stage (`spans`)
 does not, for each is taken around its own share. As p is taken from the same devices, the excess of an arm
 with D devices is multiplied by D / (D - 1); an arm with one device says nothing of rho. The fewer devices,
 the less is known: the estimate is raised by the factor 1 + 2 / sqrt(D - 1). It is at least
@@ -39,7 +39,7 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from fleet.rollout.evidence import Tally
+from fleet.rollout.gates.evidence import Tally
 
 LEAST_CORRELATION = 0.0005
 """The answers of one device are worth 2,000 independent ones at most."""

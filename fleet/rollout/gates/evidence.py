@@ -20,7 +20,7 @@ shadow_disagreement    samples on which the version and    samples that both com
 
 Evidence is a value, and merging is addition: over windows, devices, batches and stages, in any order. A
 window adds a few numbers to its arm and to its stratum in it: O(1), and nothing is kept of the window
-itself. Beside the counts there are sums of squares over windows, from which `fleet.rollout.dispersion`
+itself. Beside the counts there are sums of squares over windows, from which `fleet.rollout.gates.dispersion`
 finds out how much alike the answers of one device are.
 
 A window that contradicts itself counts for nothing; how many did is kept, because a canary that mostly
@@ -37,7 +37,7 @@ from fleet.drift.features import CONFIDENCE_EDGES, OUTPUT_CLASS, OUTPUT_CONFIDEN
 from fleet.protocol.latency import count_above
 from fleet.protocol.records import ShadowReport, TelemetryWindow
 from fleet.protocol.windows import contradiction
-from fleet.rollout.plan import Metric, MetricGate
+from fleet.rollout.plans.plan import Metric, MetricGate
 
 MOST_STRATA = 64
 """Windows of further strata count for the whole alone."""
@@ -160,8 +160,8 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         canary: Devices that were sent the version and run it.
         control: Devices of the rollout that were not yet sent it and run another.
-        spans: The same by span of time, see `fleet.rollout.spans`; empty if all of it is of one. A device is
-            counted in the first that it was heard of in.
+        spans: The same by span of time, see `spans`; empty if all of it is of one. A device is counted in the
+            first that it was heard of in.
     """
 
     canary: Arm

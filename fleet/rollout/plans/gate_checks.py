@@ -8,8 +8,8 @@ import msgspec
 
 from fleet.drift.features import CONFIDENCE_EDGES
 from fleet.protocol.errors import InvalidPlan
-from fleet.rollout.plan import LONGEST_BUDGET_US, Gate, Metric, MetricGate
-from fleet.rollout.refusals import check_number
+from fleet.rollout.plans.plan import LONGEST_BUDGET_US, Gate, Metric, MetricGate
+from fleet.rollout.plans.refusals import check_number
 
 LARGEST_RATIO = 1000.0
 MOST_MEMORY_BYTES = 2.0**40
@@ -74,7 +74,7 @@ def _check_metric(path: str, gate: MetricGate) -> None:
             raise InvalidPlan(f"{where}: {name} does not belong to it.", field=f"{path}.{name}")
     if not 1 <= gate.minimum_samples <= 10**9:
         raise InvalidPlan(
-            f"{where}: minimum_samples {gate.minimum_samples} is not from 1 to 10^9.",
+            f"{where}: minimum_samples {gate.minimum_samples!r:.40} is not from 1 to 10^9.",
             field=f"{path}.minimum_samples",
         )
     if (gate.metric is Metric.INPUT_DRIFT) != gate.feature.startswith("input."):

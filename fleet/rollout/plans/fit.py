@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from fleet.drift.profile import ReferenceProfile
 from fleet.protocol.errors import InvalidPlan
-from fleet.rollout.plan import MOST_HELD_BACK, JudgedBy, Membership, Metric, Plan
+from fleet.rollout.plans.plan import MOST_HELD_BACK, JudgedBy, Membership, Metric, Plan
 
 
 def check_members(plan: Plan, device_count: int) -> None:

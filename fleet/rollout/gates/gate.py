@@ -1,6 +1,6 @@
 """The gate of a stage: PASS, FAIL, INCONCLUSIVE or ERROR, and a sentence that a person can check.
 
-For each metric there are two e-values (`fleet.rollout.eprocess`), of harm and of safety: evidence that the
+For each metric there are two e-values (`eprocess`), of harm and of safety: evidence that the
 canaries are worse than the controls by more than the metric's margin, and that they are not. With alpha the
 metric's part of the error budget:
 
@@ -29,7 +29,7 @@ nothing. So a person has to look.
 **Stages judged by installs** bring the version to those who were controls until then. PASS needs no proof of
 safety there, which nobody would be left to give; proof of harm rolls back as ever.
 
-**Classes.** With more than one class of devices (`fleet.rollout.comparison`) the e-value of harm is the
+**Classes.** With more than one class of devices (`fleet.rollout.gates.comparison`) the e-value of harm is the
 mean of the whole's and of the mean over the classes: a mean of e-values is one, so harm in one class only
 is found at the price of a factor of twice the number of classes, and nothing of the budget. A class that
 too little was heard of counts with 1, so that the mean is of the same classes at every look. Which are
@@ -62,11 +62,11 @@ from enum import StrEnum
 
 import msgspec
 
-from fleet.rollout import sentences
-from fleet.rollout.comparison import WHOLE, Basis, Compared, compare
-from fleet.rollout.eprocess import NOTHING, e_value, mean
-from fleet.rollout.evidence import Arm, Evidence, Tally
-from fleet.rollout.plan import JudgedBy, Metric, MetricGate, Plan
+from fleet.rollout.gates import sentences
+from fleet.rollout.gates.comparison import WHOLE, Basis, Compared, compare
+from fleet.rollout.gates.eprocess import NOTHING, e_value, mean
+from fleet.rollout.gates.evidence import Arm, Evidence, Tally
+from fleet.rollout.plans.plan import JudgedBy, Metric, MetricGate, Plan
 
 HEARD_SHARE = 0.5
 """Least share of a stage's devices that must have been heard of: the silent ones could all be harmed."""

@@ -4,7 +4,7 @@ While orders go out there are ever more canaries and ever fewer controls. What t
 later hour than what the controls say, on average, and an hour has its own share of errors: an outage late in
 a release would meet nearly canaries alone. In a span the number of canaries for each control changes by a
 factor of two at most, but for the first span, which has few of the stage's canaries. The comparison is
-standardized over spans as it is over classes (`fleet.rollout.comparison`).
+standardized over spans as it is over classes (`fleet.rollout.gates.comparison`).
 
 ====  ==========================================================================
 span  canaries for each control, of how many there are when all orders are out

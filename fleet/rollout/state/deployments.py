@@ -6,8 +6,8 @@
     members:  place → device id, device id → place     fixed, or extended at the end
 
 All of it is immutable by contract: a step of the engine copies the pages in which something changes, once,
-and shares the rest (`fleet.rollout.editing`), so that the old value stays what it was. One page of a million
-devices' and the tuple of pages are 18 kB and 31 kB.
+and shares the rest (`editing`), so that the old value stays what it was. One page of a
+million devices' and the tuple of pages are 18 kB and 31 kB.
 
 `Deployment` and `Attempt` are values made on demand for whoever looks at few devices; what concerns many is
 asked of the columns, with `where`.
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleet.protocol.errors import Cause
-from fleet.rollout.columns import (
+from fleet.rollout.state.columns import (
     KINDS,
     NO_VERSION,
     NOT_BACK,
@@ -41,7 +41,7 @@ from fleet.rollout.columns import (
     pack,
     unpack,
 )
-from fleet.rollout.members import Members
+from fleet.rollout.state.members import Members
 
 __all__ = ["Attempt", "Deployment", "Deployments", "scan"]
 
@@ -159,7 +159,7 @@ class Deployments:
         return Deployments(self.number, self.members.plus(device_ids), (*pages, *pages_of(rows)))
 
     def tally(self, stages: int) -> NDArray[np.int64]:
-        """Count the devices by stage and `fleet.rollout.columns.kinds`; shape (stages, KINDS)."""
+        """Count the devices by stage and `fleet.rollout.state.columns.kinds`; shape (stages, KINDS)."""
         counts = np.zeros(stages * KINDS, dtype=np.int64)
         for page in self.pages:
             cells = page.rows["stage"].astype(np.intp) * KINDS + kinds(page.rows)

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from fleet.protocol.errors import InvalidPlan
-from fleet.rollout.plan import MAX_PLAN_SIZE_BYTES, Plan
-from fleet.rollout.plan_checks import check_plan
+from fleet.rollout.plans.checks import check_plan
+from fleet.rollout.plans.plan import MAX_PLAN_SIZE_BYTES, Plan
 
 _DECODER = msgspec.json.Decoder(Plan)  # made once: two threads that were the first to use a type crash
 _PLACE = re.compile(r" - at `\$\.?(.*)`\Z", re.DOTALL)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleet.protocol.errors import Cause
-from fleet.rollout.columns import (
+from fleet.rollout.state.columns import (
     KINDS,
     PAGE_SIZE,
     ROW,
@@ -25,7 +25,7 @@ from fleet.rollout.columns import (
     pack,
     unpack,
 )
-from fleet.rollout.deployments import Deployments, Test, frozen, scan, split
+from fleet.rollout.state.deployments import Deployments, Test, frozen, scan, split
 
 
 class Editing:
@@ -90,7 +90,7 @@ class Editing:
             counts[after.kind] += 1
 
     def where(self, test: Test, *, start: int = 0, limit: int | None = None) -> Places:
-        """Return the places of the rows that pass a test, see `fleet.rollout.deployments.scan`."""
+        """Return the places of the rows that pass a test, see `fleet.rollout.state.deployments.scan`."""
         if self._pages is None:
             self._pages = [page.rows for page in self._before.pages]
             for number, (rows, _) in self._open.items():
@@ -107,7 +107,7 @@ class Editing:
 
         Args:
             places: Where.
-            columns: The values by column, see `fleet.rollout.columns`; causes as they are.
+            columns: The values by column, see `fleet.rollout.state.columns`; causes as they are.
         """
         for number, inside in split(places):
             rows, causes = self._writable(number)

@@ -3,7 +3,7 @@
     inference errors 3.1% of 12,400 on 40 canaries against 0.2% of 3,000 on 400 controls; e-value 1,900 ≥ 800
 
 An e-value of 1,900: who had bet on it from the start would have 1,900 times the stake, and where it is not so
-that happens once in 1,900 times at most, see `fleet.rollout.eprocess`.
+that happens once in 1,900 times at most, see `fleet.rollout.gates.eprocess`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Callable
 from fleet.drift.features import CONFIDENCE_EDGES
 from fleet.protocol.latency import quantile_us
 from fleet.protocol.memory import quantile_bytes
-from fleet.rollout.comparison import WHOLE, Basis, Compared
-from fleet.rollout.dispersion import Part
-from fleet.rollout.eprocess import e_value
-from fleet.rollout.evidence import Evidence
-from fleet.rollout.plan import Metric, MetricGate
+from fleet.rollout.gates.comparison import WHOLE, Basis, Compared
+from fleet.rollout.gates.dispersion import Part
+from fleet.rollout.gates.eprocess import e_value
+from fleet.rollout.gates.evidence import Evidence
+from fleet.rollout.plans.plan import Metric, MetricGate
 
 MIB = 1024.0**2
 
@@ -167,7 +167,7 @@ def _most_moved(part: Part, other: Part, share: Callable[[Part, int], float]) ->
 
 
 def _place(gate: MetricGate, cell: int) -> str:
-    """Return what the values up to a cell are, see `fleet.rollout.evidence`: the first are those missing."""
+    """Return what the values up to a cell are, see `evidence`: the first are those missing."""
     if cell == 0:
         return "missing"
     if gate.metric is Metric.CONFIDENCE_DRIFT and cell <= len(CONFIDENCE_EDGES):

@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from fleet.rollout.columns import WAITING, Deployment, Rows
-from fleet.rollout.deployments import Deployments
-from fleet.rollout.editing import Editing
 from fleet.rollout.events import Announce, Assign, Command
-from fleet.rollout.state import HISTORY_KEPT, Happening, HistoryEntry, Rollout, StageProgress
+from fleet.rollout.state.columns import WAITING, Deployment, Rows
+from fleet.rollout.state.deployments import Deployments
+from fleet.rollout.state.editing import Editing
+from fleet.rollout.state.rollout import HISTORY_KEPT, Happening, HistoryEntry, Rollout, StageProgress
 
 
 class Draft:

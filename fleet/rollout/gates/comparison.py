@@ -8,13 +8,13 @@ controls' share is the mean of the classes' shares, weighted as the canaries are
     b = sum w_s b_s        worth        n = 1 / sum (w_s² / n_s)        independent answers,
 
 with w_s the class's part of the canaries' effective answers (direct standardization). Spans of a stage
-(`fleet.rollout.spans`) are standardized likewise, of the whole and of each class. Devices of strata
+(`fleet.rollout.gates.spans`) are standardized likewise, of the whole and of each class. Devices of strata
 that are no class are compared as if they were one class, and left out of the whole while their controls are
 too few: compared with devices of other classes, a harmless version could look harmful. Of the canaries,
 whose classes have shares of their own, only the mean share is bounded, which is all that a bet needs
-(`fleet.rollout.eprocess`).
+(`fleet.rollout.gates.eprocess`).
 
-**Effective counts** are counts by the weight that `fleet.rollout.dispersion` gives them.
+**Effective counts** are counts by the weight that `fleet.rollout.gates.dispersion` gives them.
 
 **One metric, many pairs.** Shares are compared by the margin, latency and memory by their quantile. Drift of
 the output compares the share of every class, upwards and downwards, drift of confidences and inputs the
@@ -42,8 +42,8 @@ from typing import NamedTuple
 
 from fleet.protocol.latency import bucket
 from fleet.protocol.memory import bucket_of_bytes
-from fleet.rollout.dispersion import Part, correlation, weight
-from fleet.rollout.eprocess import (
+from fleet.rollout.gates.dispersion import Part, correlation, weight
+from fleet.rollout.gates.eprocess import (
     NOTHING,
     Counts,
     Evidences,
@@ -52,15 +52,15 @@ from fleet.rollout.eprocess import (
     mean,
     of_quantiles,
 )
-from fleet.rollout.evidence import Arm, Evidence, Tally
-from fleet.rollout.plan import Metric, MetricGate
+from fleet.rollout.gates.evidence import Arm, Evidence, Tally
+from fleet.rollout.plans.plan import Metric, MetricGate
 
 WHOLE = ""
 """The name of all classes together."""
 
 
 class Basis(StrEnum):
-    """What the canaries are compared with, see `fleet.rollout.gates`."""
+    """What the canaries are compared with, see `fleet.rollout.gates.gate`."""
 
     CONCURRENT = "concurrent"
     EARLIER = "earlier"

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from fleet.protocol.deployment import DeploymentState
-from fleet.rollout.columns import (
+from fleet.rollout.state.columns import (
     CODES,
     IS_TERMINAL,
     NOT_BACK,
@@ -26,8 +26,8 @@ from fleet.rollout.columns import (
     Places,
     Rows,
 )
-from fleet.rollout.deployments import Test, has_failed, scan
-from fleet.rollout.state import Rollout, Status
+from fleet.rollout.state.deployments import Test, has_failed, scan
+from fleet.rollout.state.rollout import Rollout, Status
 
 LOOKED_AT = 500
 NAMED = 5

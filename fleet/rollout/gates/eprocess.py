@@ -34,7 +34,7 @@ product, and its least over all t (Howard and Ramdas 2022, "Sequential estimatio
 Sanden and Shirikian 2022, "Rapid regression detection in software deployments through sequential testing").
 
 The least is sought on grids that are drawn closer `_LEVELS` times. Samples may come in any order and
-interleaving; within an arm they are taken as independent, for which see `fleet.rollout.dispersion`.
+interleaving; within an arm they are taken as independent, for which see `fleet.rollout.gates.dispersion`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Plans: their types, how they are read, and what is refused of them."""
