@@ -22,8 +22,8 @@ from hub.store.sqlite.migrations import (
     m014_order_windows,
     m015_rollout_claims,
     m016_revocation,
-    m047_noised_sums,
-    m048_cohort_values,
+    m017_noised_sums,
+    m018_cohort_values,
 )
 from hub.store.sqlite.migrations.registry import migrations, table
 
@@ -44,8 +44,8 @@ __all__ = [
     "m014_order_windows",
     "m015_rollout_claims",
     "m016_revocation",
-    "m047_noised_sums",
-    "m048_cohort_values",
+    "m017_noised_sums",
+    "m018_cohort_values",
     "migrations",
     "table",
 ]

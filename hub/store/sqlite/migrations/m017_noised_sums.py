@@ -8,7 +8,7 @@ from hub.store.sqlite.migrations.registry import migrations, table
 
 
 @migrations()
-def m047_noised_sums(db: sqlite_utils.Database) -> None:
+def m017_noised_sums(db: sqlite_utils.Database) -> None:
     """Noised windows have sums of their own; no device stands in them."""
     table(db, "wishes").add_column("count_noise", int)
     table(db, "noised_sums").create(

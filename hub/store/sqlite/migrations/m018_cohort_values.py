@@ -8,7 +8,7 @@ from hub.store.sqlite.migrations.registry import migrations, table
 
 
 @migrations()
-def m048_cohort_values(db: sqlite_utils.Database) -> None:
+def m018_cohort_values(db: sqlite_utils.Database) -> None:
     """Those that there are sums of, are; who brought them is not known."""
     table(db, "cohort_values").create(
         {"key": str, "value": str, "device_id": str, "last_s": int},
