@@ -68,10 +68,16 @@ def approve(draft: Draft, event: Approve) -> None:
 
 
 def is_judged_on(rollout: Rollout) -> bool:
-    """Whether a stage that has ended is judged on, because the next one waits."""
-    if rollout.awaits_since_s is None or not rollout.stages:
+    """Whether a stage that has ended is judged on, because the next one waits, or is held by a pause."""
+    if not is_between_stages(rollout):
         return False
     return not (rollout.stages[-1].overridden and rollout.plan.on_fail is OnFail.PAUSE)
+
+
+def is_between_stages(rollout: Rollout) -> bool:
+    """Whether a stage has ended and the next one has not begun: it waits, or was approved in a pause."""
+    stages = rollout.stages
+    return 0 < len(stages) < len(rollout.plan.stages) and stages[-1].ended_s is not None
 
 
 def waiting_sentence(rollout: Rollout) -> str:

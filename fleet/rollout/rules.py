@@ -185,7 +185,8 @@ def _protect(draft: Draft) -> None:
             _fail(draft, Cause(CauseCode.INSTALLS_FAILED.value, f"Stage {number + 1}: {why}."))
             return
     if rollout.stages and (draft.stage.ended_s is None or approval.is_judged_on(draft.rollout)):
-        verdict = _verdict(draft)
+        begins_next = draft.stage.ended_s is not None and draft.rollout.awaits_since_s is None
+        verdict = _verdict(draft, fresh=begins_next)
         if verdict.outcome is Outcome.FAIL:
             _fail_by(draft, verdict)
 

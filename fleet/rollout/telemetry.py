@@ -29,6 +29,7 @@ from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.noised import NoisedWindow
 from fleet.protocol.records import SealedWindow, opened
 from fleet.protocol.shadow import contradiction
+from fleet.rollout import approval
 from fleet.rollout.events import EvidenceObserved
 from fleet.rollout.gates.evidence import Arm, Evidence, gathered, observe, shadowed, unusable
 from fleet.rollout.gates.spans import span_of
@@ -46,7 +47,7 @@ def take_windows(draft: Draft, event: EvidenceObserved) -> None:
     rollout = draft.rollout
     if rollout.status not in {Status.RUNNING, Status.PAUSED} or not rollout.stages:
         return
-    if draft.stage.ended_s is not None and rollout.awaits_since_s is None:
+    if draft.stage.ended_s is not None and not approval.is_between_stages(rollout):
         return
     ignored: dict[str, list[str]] = {}
     canaries: dict[str, Arm] = {}

@@ -178,6 +178,27 @@ def test_harm_that_pauses_while_it_waits_can_be_let_be_and_approval_is_still_nee
     assert campaign.rollout.stage_index == 1
 
 
+def test_harm_that_shows_between_an_approval_in_a_pause_and_the_resumption_is_taken_back() -> None:
+    campaign = Reviewed(asking(1))
+    campaign.pass_stage(0)
+    campaign.do(Pause("ben", "lunch"))
+    campaign.do(Approve("cem"))
+    campaign.observe(canary_wrong=200, rounds=20)
+    assert campaign.status() is Status.ROLLING_BACK
+
+
+def test_an_approval_does_not_replace_the_override_of_harm() -> None:
+    campaign = Reviewed(asking(1, on_fail=OnFail.PAUSE))
+    campaign.pass_stage(0)
+    campaign.observe(canary_wrong=200, rounds=60)
+    campaign.do(Approve("cem"))
+    campaign.do(Resume("ann"))
+    assert (campaign.status(), campaign.rollout.stage_index) == (Status.PAUSED, 0)
+    campaign.do(Promote("ann", "a better one is worse by this measure"))
+    assert (campaign.status(), campaign.rollout.stage_index) == (Status.RUNNING, 1)
+    assert [entry.kind for entry in campaign.rollout.history].count(Happening.OVERRIDDEN) == 1
+
+
 def test_there_is_nothing_to_approve_where_no_stage_waits() -> None:
     campaign = Reviewed(asking(1), start=False)
     with pytest.raises(Conflict, match="CREATED"):
