@@ -39,6 +39,21 @@ def test_orders_are_given_at_the_rate_and_none_twice() -> None:
     assert {name for name, _, _ in campaign.orders()} == set(MANY)
 
 
+def test_a_clock_that_was_ahead_for_a_moment_is_not_waited_for() -> None:
+    limits = paced(devices_per_minute=60.0, rollback_devices_per_minute=60.0, deployment_timeout_s=1e6)
+    campaign, ahead_s = Campaign(limits, devices=MANY), 1e5
+    campaign.now_s += ahead_s
+    assert len(ids(campaign.wait(0.0))) == 10
+    campaign.now_s -= ahead_s
+    assert campaign.wait(0.0) == ()
+    assert len(ids(campaign.wait(2.0))) == 2
+    campaign.now_s += ahead_s
+    assert len(assigned(campaign.do(Abort("ann", "no", roll_back=True)))) == 10
+    campaign.now_s -= ahead_s
+    assert campaign.wait(0.0) == ()
+    assert len(ids(campaign.wait(2.0))) == 2
+
+
 def test_a_slow_rate_gives_single_orders() -> None:
     campaign = Campaign(paced(devices_per_minute=1.0), devices=MANY)
     assert len(campaign.orders()) == 1
