@@ -3,7 +3,9 @@
 ::
 
     engine.py        step(state, event, now) -> (state, commands)
+    operators.py     what operators say: done or refused
     rules.py         by which a rollout goes on without an operator, applied after every event
+    stages.py        how a stage begins and ends; endings.py: how a rollout does
     events.py        what happens to a rollout, and what it wants done
     state/           what is kept of a rollout, its devices in columns; the working copy of one step
     gates/           canaries beside controls: from evidence to a verdict and its sentence

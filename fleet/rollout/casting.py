@@ -1,0 +1,86 @@
+"""Who is in which stage: devices are put there when a rollout is created, and anew when it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from fleet.protocol.errors import InvalidPlan
+from fleet.rollout.plans.plan import Plan
+from fleet.rollout.state.deployments import Deployments
+from fleet.rollout.state.draft import Draft
+from fleet.rollout.targeting import named_strata, ordered, stage_sizes
+
+
+class Cast(NamedTuple):
+    """Devices in their stages."""
+
+    ends: tuple[int, ...]
+    strata: tuple[str, ...]
+    deployments: Deployments
+
+
+def cast(
+    plan: Plan,
+    *,
+    number: int,
+    version: int,
+    seed: int,
+    devices: Mapping[str, int | None],
+    now_s: float,
+    strata: Mapping[str, str],
+    cohorts: Mapping[int, Collection[str]],
+) -> Cast:
+    """Put the devices that do not run the version into stages.
+
+    Raises:
+        InvalidPlan: There is nobody, or the plan does not fit so many devices.
+    """
+    targets = [device_id for device_id, previous in devices.items() if previous != version]
+    if not targets:
+        raise InvalidPlan(f"There is no device to bring version {version} to.")
+    order, ends = stage_sizes(plan.stages, ordered(seed, targets, strata), cohorts)
+    names = named_strata(strata.get(device_id, "") for device_id in order)
+    code = {name: place for place, name in enumerate(names)}
+    deployments = Deployments.queued(
+        number,
+        {device_id: devices[device_id] for device_id in order},
+        np.repeat(np.arange(len(ends), dtype=np.uint8), np.diff((0, *ends))),
+        now_s,
+        np.array([code.get(strata.get(device_id, ""), 0) for device_id in order], dtype=np.uint16),
+    )
+    return Cast(ends, names, deployments)
+
+
+def recast(draft: Draft, running: Mapping[str, int | None], left: Collection[str]) -> None:
+    """Put the devices into stages anew, by what they run now, without those that another rollout has.
+
+    A stage's named cohort stays who it was.
+    """
+    rollout = draft.rollout
+    devices: dict[str, int | None] = {}
+    strata: dict[str, str] = {}
+    cohorts = {number: set[str]() for number, stage in enumerate(rollout.plan.stages) if stage.cohort}
+    places, editing = np.arange(len(rollout.deployments)), draft.editing
+    codes = (editing.column(name, places).tolist() for name in ("stage", "stratum"))
+    for device_id, stage, stratum in zip(editing.members.device_ids(places), *codes, strict=True):
+        if device_id in left:
+            continue
+        devices[device_id] = running.get(device_id)
+        strata[device_id] = rollout.strata[stratum]
+        if stage in cohorts:
+            cohorts[stage].add(device_id)
+    anew = cast(
+        rollout.plan,
+        number=rollout.number,
+        version=rollout.version,
+        seed=rollout.seed,
+        devices=devices,
+        now_s=draft.now_s,
+        strata=strata,
+        cohorts=cohorts,
+    )
+    draft.change(strata=anew.strata)
+    draft.recast(anew.ends, anew.deployments)

@@ -1,0 +1,39 @@
+"""When the current stage is judged: a verdict of a moment ago will do for most that happens.
+
+Evidence is judged when a hundredth more of it came since the last look, ten seconds after that look, and
+before a stage ends by it. Verdicts are valid at any look, so fewer of them cost no more than these seconds.
+"""
+
+from __future__ import annotations
+
+from fleet.rollout.gates.gate import Verdict, judge
+from fleet.rollout.state.draft import Draft
+from fleet.rollout.state.rollout import Look
+
+_LOOK_S = 10.0
+"""The verdict is at most so old when something came since, or"""
+_LOOK_SHARE = 0.01
+"""of so much less evidence: judging costs the same however little came."""
+
+
+def verdict_of(draft: Draft, *, fresh: bool = False) -> Verdict:
+    """Return the verdict on the current stage; one of a moment ago will do unless it is to be fresh."""
+    rollout, evidence = draft.rollout, draft.stage.evidence
+    windows = sum(arm.windows + arm.unusable + arm.noised for arm in (evidence.canary, evidence.control))
+    if rollout.verdict is None or (rollout.look.is_outdated and (fresh or _is_worth_a_look(draft, windows))):
+        verdict = judge(
+            rollout.plan,
+            tuple(stage.evidence for stage in rollout.stages),
+            has_control=rollout.controls > 0,
+            heard=draft.stage.heard,
+            expected=draft.stage.size - draft.stage.failed,
+        )
+        draft.change(verdict=verdict, look=Look(draft.now_s, windows))
+    assert draft.rollout.verdict is not None
+    return draft.rollout.verdict
+
+
+def _is_worth_a_look(draft: Draft, windows: int) -> bool:
+    """Whether so many windows, or the time since the last look, could have changed the verdict."""
+    look = draft.rollout.look
+    return windows >= look.windows * (1.0 + _LOOK_SHARE) or abs(draft.now_s - look.at_s) >= _LOOK_S
