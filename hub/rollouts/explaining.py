@@ -24,13 +24,14 @@ def explanation_of(store: FactStore, rollout: Rollout, now_s: float) -> Explanat
     """
     device_ids = concerned(rollout)
     quarantined = {row.device_id for row in store.quarantines()} if device_ids else set()
-    facts = {}
-    for device_id in device_ids:
-        row = store.device(device_id)
-        facts[device_id] = Facts(
+    held = store.held_devices() if device_ids else set()
+    facts = {
+        device_id: Facts(
             is_online=row.online,
             last_seen_s=row.last_seen_at_s,
-            is_held=store.wishes(device_id).held is not None,
+            is_held=device_id in held,
             is_quarantined=device_id in quarantined,
         )
+        for device_id, row in store.devices_named(device_ids).items()
+    }
     return explain(rollout, facts, now_s)

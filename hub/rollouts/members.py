@@ -43,7 +43,8 @@ def members_of(store: SearchStore, plan: Plan | None, devices: Sequence[str] | N
             raise InvalidPlan(
                 "membership: no device can come to match where devices are named.", field="membership"
             )
-        return [store.device(device_id) for device_id in devices]
+        known = store.devices_named(devices)
+        return [known.get(device_id) or store.device(device_id) for device_id in devices]
     try:
         found = list(Search(store, target).devices())
     except InvalidTarget as error:

@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Protocol
 
+import numpy as np
+
 from fleet.cohorts import cohorts_of
 from fleet.protocol.assignment import VariantPolicy
-from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.manifest import Manifest
 from fleet.protocol.messages import Capabilities
 from fleet.rollout.claims import keeps, priority_of
 from fleet.rollout.obstacles import Candidate
 from fleet.rollout.preview import Preview, preview
+from fleet.rollout.state.columns import SUCCEEDED, Mask, Rows
 from fleet.rollout.state.rollout import Kind, Rollout
 from fleet.variants import Offer, offer
 from hub.query.devices import SearchStore
@@ -51,7 +53,7 @@ def preview_of(
         all_named: Whether to name every device.
     """
     digest, manifest = released
-    quarantined = {row.device_id for row in store.quarantines()}
+    quarantined, held = {row.device_id for row in store.quarantines()}, store.held_devices()
     kept = {
         claim.device_id: claim.rollout
         for claim in claims_on(store, rollout.model)
@@ -66,7 +68,7 @@ def preview_of(
                 architecture=row.capabilities.architecture,
                 group_by=group_by,
             ),
-            is_held=store.wishes(row.device_id).held is not None,
+            is_held=row.device_id in held,
             is_quarantined=row.device_id in quarantined,
             claimed_by=kept.get(row.device_id),
         )
@@ -89,13 +91,17 @@ def typical_install_s(store: RolloutStore, model: str) -> float | None:
         if row.state.kind is not Kind.UPDATE:
             continue
         shadow_s = row.state.plan.shadow_s
-        for part in store.rollout(row.state.number).state.deployments:
-            attempt = part.attempt
-            if attempt.state is DeploymentState.SUCCEEDED and attempt.ordered_s is not None:
-                taken_s.append(max(0.0, attempt.since_s - attempt.ordered_s - shadow_s))
-            if len(taken_s) >= PAST_INSTALLS:
-                return median(taken_s)
+        deployments = store.rollout(row.state.number).state.deployments
+        for part in deployments.where(_has_succeeded, limit=PAST_INSTALLS - len(taken_s)):
+            assert part.attempt.ordered_s is not None
+            taken_s.append(max(0.0, part.attempt.since_s - part.attempt.ordered_s - shadow_s))
+        if len(taken_s) >= PAST_INSTALLS:
+            break
     return median(taken_s) if taken_s else None
+
+
+def _has_succeeded(rows: Rows) -> Mask:
+    return np.asarray((rows["state"] == SUCCEEDED) & ~np.isnan(rows["ordered_s"]))
 
 
 def _offers(

@@ -26,6 +26,17 @@ def test_a_wish_is_remembered_with_who_did_it_and_raises_the_sequence_number(sto
     assert store.actions("cam-1") == [DID]
 
 
+def test_it_is_told_at_once_which_devices_are_held(store: Store) -> None:
+    for name in ("cam-1", "cam-2", "cam-3"):
+        add_device(store, name)
+    assert store.held_devices() == set()
+    store.wish("cam-1", lambda _: HELD, DID)
+    store.wish("cam-2", lambda _: DeviceWishes(log_level=LogLevel.DEBUG), DID)
+    store.wish("cam-3", lambda _: HELD, DID)
+    store.wish("cam-3", lambda _: DeviceWishes(), DID)
+    assert store.held_devices() == {"cam-1"}
+
+
 def test_a_hold_holds_whatever_the_name_of_who_holds(store: Store) -> None:
     add_device(store, "cam-1")
     held = DeviceWishes(held=Hold(0.0, "", ""))

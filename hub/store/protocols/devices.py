@@ -75,6 +75,10 @@ class WishStore(Protocol):
         """Return what is wished of a device; nothing if there is no such device."""
         ...
 
+    def held_devices(self) -> set[str]:
+        """Return the devices whose updates are held."""
+        ...
+
     def wish(
         self, device_id: str, change: Callable[[DeviceWishes], DeviceWishes], action: Action
     ) -> DeviceWishes:

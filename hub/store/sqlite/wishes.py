@@ -22,6 +22,11 @@ class SqliteWishes(Part):
         """Return what is wished of a device; nothing if there is no such device."""
         return wishes_of(self._database.row("SELECT * FROM wishes WHERE device_id = ?", (device_id,)))
 
+    def held_devices(self) -> set[str]:
+        """Return the devices whose updates are held."""
+        rows = self._database.rows("SELECT device_id FROM wishes WHERE held_at_s IS NOT NULL")
+        return {row["device_id"] for row in rows}
+
     def wish(
         self, device_id: str, change: Callable[[DeviceWishes], DeviceWishes], action: Action
     ) -> DeviceWishes:
