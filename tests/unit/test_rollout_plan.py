@@ -23,7 +23,7 @@ from fleet.rollout.plans.plan import (
     rollback_plan,
     share_of,
 )
-from fleet.rollout.plans.reading import decode_plan, encode_plan
+from fleet.rollout.plans.reading import decode_plan, encode_plan, plan_of
 from fleet.rollout.state.rollout import CauseCode, Kind
 from fleet.rollout.targeting import cohort_ends
 
@@ -163,6 +163,22 @@ def test_numbers_that_are_none_are_refused_in_plans_made_by_code(bad: float) -> 
     ]:
         with pytest.raises(InvalidPlan):
             check_plan(Plan(stages=stages, gate=gate, deployment_timeout_s=timeout_s))
+
+
+@pytest.mark.parametrize(
+    "place", ["devices", "minimum_devices", "priority", "shadow_s", "concurrency", "minimum_samples"]
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_whole_numbers_beyond_all_floats_are_refused(place: str, sign: int) -> None:
+    fields, number = written(), sign * 10**400
+    if place == "minimum_samples":
+        fields["gate"]["metrics"][0][place] = number
+    else:
+        (fields["stages"][0] if place.endswith("devices") else fields)[place] = number
+    with pytest.raises(InvalidPlan) as refused:
+        plan_of(fields)
+    assert refused.value.field.endswith(place)
+    assert len(refused.value.message) < 200
 
 
 @pytest.mark.parametrize(
