@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fleet.drift.batch import decode_profiles
 from fleet.drift.matrix import Layout
 from fleet.drift.profile import FeatureReference, ReferenceProfile
-from fleet.privacy.windows import unzigzag
+from fleet.privacy.windows import beyond_noise, unzigzag
 from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.noised import NoisedWindow
 
@@ -68,7 +68,7 @@ class NoisedSum(msgspec.Struct, frozen=True):
         if len(self.numbers) != len(other.numbers):
             raise InvalidMessage("Noised sums of different versions cannot be added.")
         left, right = self.columns(), other.columns()
-        if left.size and float(np.abs(left).max()) + float(np.abs(right).max()) > _MOST_SUMMED:
+        if self._largest() + other._largest() > _MOST_SUMMED:
             raise InvalidMessage("A noised sum is too large to be added to.")
         return NoisedSum(
             self.windows + other.windows,
@@ -80,6 +80,10 @@ class NoisedSum(msgspec.Struct, frozen=True):
             self.correct + other.correct,
             (left + right).astype("<i8").tobytes(),
         )
+
+    def _largest(self) -> float:
+        scalars = (self.predictions, self.errors, self.labelled, self.correct)
+        return float(max(int(np.abs(self.columns()).max(initial=0)), *map(abs, scalars)))
 
     def columns(self) -> NDArray[np.int64]:
         """Return the numbers, shape (C,)."""
@@ -126,11 +130,24 @@ def summed(
     sums: list[NoisedSum | None] = []
     reasons: list[str | None] = []
     for row, window in enumerate(windows):
-        whole = row not in decoded.refused and bool(decoded.matrix.present[row].all())
-        refused = decoded.refused.get(row)
-        reasons.append(None if whole else str(refused or "A noised window lacks a feature of its version."))
-        sums.append(_alone(window, numbers[row]) if whole else None)
+        reason = _objection(window, decoded.refused.get(row), decoded.matrix.present[row], numbers[row])
+        reasons.append(reason)
+        sums.append(_alone(window, numbers[row]) if reason is None else None)
     return sums, reasons
+
+
+def _objection(
+    window: NoisedWindow,
+    refused: InvalidMessage | None,
+    present: NDArray[np.bool_],
+    numbers: NDArray[np.int64],
+) -> str | None:
+    """Return why a window is not added up, by what was decoded of it; None if it is."""
+    if refused is not None:
+        return str(refused)
+    if not present.all():
+        return "A noised window lacks a feature of its version."
+    return beyond_noise(window, int(np.abs(numbers).max(initial=0)))
 
 
 def rough_drift(total: NoisedSum, reference: ReferenceProfile) -> list[RoughDrift]:

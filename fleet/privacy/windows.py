@@ -131,8 +131,13 @@ def noised_contradiction(window: NoisedWindow) -> str | None:
     duration_s = window.ended_at_s - window.started_at_s
     if duration_s < 0:
         return "it ends before it starts"
+    return beyond_noise(window, max(abs(getattr(window, name)) for name in _SCALARS))
+
+
+def beyond_noise(window: NoisedWindow, largest: int) -> str | None:
+    """Return why a window cannot have so large a number, noise included; None if it can."""
+    duration_s = window.ended_at_s - window.started_at_s
     possible = MAX_REQUESTS_PER_S * (1.0 + duration_s) + _DEVIATIONS * (1.0 + math.sqrt(window.variance))
-    largest = max(abs(getattr(window, name)) for name in _SCALARS)
     if largest > possible:
         return f"{largest} requests in {duration_s:.1f} s, with noise of ±{math.sqrt(window.variance):.0f}"
     return None

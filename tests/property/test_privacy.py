@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fleet.drift.matrix import Layout
-from fleet.drift.profile import ReferenceProfile, categorical_reference, count, numeric_reference
+from fleet.drift.profile import (
+    FeatureCounts,
+    ReferenceProfile,
+    categorical_reference,
+    count,
+    numeric_reference,
+)
 from fleet.privacy.noise import geometric_noise, variance
 from fleet.privacy.sums import NoisedSum, rough_drift, summed
 from fleet.privacy.windows import merge_noised, noised, noised_contradiction, numbers_of, sensitivity, whole
@@ -195,9 +201,25 @@ def test_what_no_device_can_have_done_is_refused() -> None:
     told = noised(exact(10), 1.0, chance(1))
     assert noised_contradiction(msgspec.structs.replace(told, ended_at_s=0.0)) is not None
     assert noised_contradiction(msgspec.structs.replace(told, predictions=2**31)) is not None
+    many = window(predictions=2**31)
+    many.profile = {
+        name: FeatureCounts([*each.cells[:-1], 2**31]) for name, each in exact(10).profile.items()
+    }
+    counts = noised(many, 1.0, chance(1)).counts
+    _, reasons = summed([msgspec.structs.replace(told, counts=counts)], LAYOUT)
+    assert reasons[0] is not None
+    assert "requests in 60.0 s" in reasons[0]
     other = msgspec.structs.replace(told, manifest_sha256="cd" * 32)
     with pytest.raises(InvalidMessage):
         merge_noised(told, other)
     _, reasons = summed([msgspec.structs.replace(told, counts=b"\x01\x01nonsense"), told], LAYOUT)
     assert reasons[0] is not None
     assert reasons[1] is None
+
+
+def test_a_sum_stays_within_what_can_be_stored() -> None:
+    (one,), _ = summed([noised(exact(10), 1.0, chance(1))], LAYOUT)
+    assert one is not None
+    full = msgspec.structs.replace(one, errors=2**62)
+    with pytest.raises(InvalidMessage, match="too large"):
+        full.plus(one)
