@@ -31,8 +31,9 @@ from fleet.protocol.records import SealedWindow, opened
 from fleet.protocol.shadow import contradiction
 from fleet.rollout import approval
 from fleet.rollout.events import EvidenceObserved
-from fleet.rollout.gates.evidence import Arm, Evidence, gathered, observe, shadowed, unusable
+from fleet.rollout.gates.evidence import Arm, Evidence, gathered
 from fleet.rollout.gates.spans import span_of
+from fleet.rollout.gates.windows import observe, shadowed, unusable
 from fleet.rollout.plans.plan import Metric
 from fleet.rollout.state.columns import CODES, NO_VERSION, QUEUED, WAITING, Row
 from fleet.rollout.state.draft import Draft

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from fleet.rollout.explanation.explanation import Explanation, explain
-from fleet.rollout.explanation.groups import Facts, concerned
+from fleet.rollout.explanation.groups import concerned
+from fleet.rollout.explanation.reasons import Facts
 from fleet.rollout.state.rollout import Rollout
 from hub.store.protocols import DeviceStore, QuarantineStore, WishStore
 

@@ -55,7 +55,7 @@ from fleet.protocol.records import TelemetryWindow
 from fleet.protocol.wishes import LogLevel, Wishes
 from fleet.rollout.plans.checks import check_plan
 from fleet.rollout.plans.reading import decode_plan
-from fleet.rollout.state.rollout import decode_summary
+from fleet.rollout.state.stored import decode_summary
 
 KINDS: list[type[msgspec.Struct]] = [
     Ack, FetchRequest, FileAnswer, Hello, Presence, Record, StateReport, Want,

@@ -18,7 +18,8 @@ from fleet.protocol.maintenance import Day, Maintenance
 from fleet.rollout.events import Abort, Approve, Event, Pause, Promote, Resume, Revoke
 from fleet.rollout.explanation import groups
 from fleet.rollout.explanation.explanation import explain
-from fleet.rollout.explanation.groups import NAMED, Facts, Reason, concerned
+from fleet.rollout.explanation.groups import NAMED, concerned
+from fleet.rollout.explanation.reasons import Facts, Reason
 from fleet.rollout.plans.plan import Plan, Retries
 from fleet.rollout.state.rollout import Rollout, Status
 from hub.cli.app import app

@@ -14,7 +14,8 @@ from fleet.rollout.events import Assign, Command, DeploymentReported, Event, Evi
 from fleet.rollout.gates.gate import Verdict
 from fleet.rollout.plans.plan import Gate, Metric, MetricGate, OnInconclusive, Plan, Stage
 from fleet.rollout.state.deployments import Deployment, Deployments
-from fleet.rollout.state.rollout import Kind, Rollout, Status, decode_summary, encode_summary, whole
+from fleet.rollout.state.rollout import Kind, Rollout, Status
+from fleet.rollout.state.stored import decode_summary, encode_summary, whole
 
 OLD = "a" * 64
 NEW = "b" * 64

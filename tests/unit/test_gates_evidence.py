@@ -13,8 +13,9 @@ from fleet.protocol.errors import InvalidPlan
 from fleet.protocol.memory import bucket_of_bytes
 from fleet.protocol.records import ShadowReport
 from fleet.rollout.gates.comparison import Basis
-from fleet.rollout.gates.evidence import Arm, Evidence, Tally, shadowed, tally
+from fleet.rollout.gates.evidence import Arm, Evidence, Tally
 from fleet.rollout.gates.gate import Outcome, Verdict, judge, parts
+from fleet.rollout.gates.windows import shadowed, tally
 from fleet.rollout.installs import installs_fail
 from fleet.rollout.plans.checks import check_plan
 from fleet.rollout.plans.fit import check_sizes

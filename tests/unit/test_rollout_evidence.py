@@ -15,7 +15,8 @@ from fleet.protocol.latency import bucket
 from fleet.protocol.records import ShadowReport, TelemetryWindow
 from fleet.rollout.engine import create
 from fleet.rollout.events import DeploymentReported, EvidenceObserved, Start
-from fleet.rollout.gates.evidence import Arm, Tally, observe, tally, unusable
+from fleet.rollout.gates.evidence import Arm, Tally
+from fleet.rollout.gates.windows import observe, tally, unusable
 from fleet.rollout.plans.plan import Metric, MetricGate
 from fleet.rollout.state.deployments import Deployment
 from fleet.rollout.state.rollout import Kind, Status

@@ -20,7 +20,8 @@ from fleet.rollout.events import (
     Ticked,
 )
 from fleet.rollout.plans.plan import default_gate
-from fleet.rollout.state.rollout import CauseCode, Happening, Kind, Status, decode_summary
+from fleet.rollout.state.rollout import CauseCode, Happening, Kind, Status
+from fleet.rollout.state.stored import decode_summary
 from tests.support.rollouts import DEVICES, NEW, OLD, Campaign, plan, restored, stored, window
 
 

@@ -11,15 +11,8 @@ import msgspec
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.rollout.approval import is_judged_on
-from fleet.rollout.explanation.groups import (
-    LOOKED_AT,
-    Facts,
-    Group,
-    held_up_by,
-    not_following,
-    span,
-    under_way,
-)
+from fleet.rollout.explanation.groups import LOOKED_AT, Group, held_up_by, not_following, under_way
+from fleet.rollout.explanation.reasons import Facts, span
 from fleet.rollout.gates.gate import Outcome
 from fleet.rollout.plans.plan import OnInconclusive
 from fleet.rollout.state.columns import WAITING

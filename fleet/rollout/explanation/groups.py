@@ -9,12 +9,12 @@ the fleet is, but for a look through the columns.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 
 import msgspec
 import numpy as np
 
 from fleet.protocol.deployment import DeploymentState
+from fleet.rollout.explanation.reasons import BY_STATE, SAID, Facts, Reason, detail_of, reason_of, span
 from fleet.rollout.state.columns import (
     CODES,
     IS_TERMINAL,
@@ -33,72 +33,7 @@ LOOKED_AT = 500
 NAMED = 5
 
 
-class Reason(StrEnum):
-    """Why a device has not ended, or how it ended."""
-
-    PACE = "waits_for_pace"
-    RETRY = "waits_for_retry"
-    OFFLINE = "offline"
-    QUARANTINED = "quarantined"
-    HELD = "held"
-    WINDOW = "waits_for_window"
-    UNANSWERED = "unanswered"
-    INSTALLING = "installing"
-    SHADOW = "in_shadow"
-    TRIAL = "in_trial"
-    GOING_BACK = "going_back"
-    TIMED_OUT = "timed_out"
-    REFUSED = "refused"
-    FAILED = "failed"
-    ROLLED_BACK = "rolled_back"
-
-
-_SAID = {
-    Reason.PACE: "waiting for the order, which is given as fast as the plan allows",
-    Reason.RETRY: "waiting for another try",
-    Reason.OFFLINE: "offline",
-    Reason.QUARANTINED: "in quarantine: the hub hears nothing",
-    Reason.HELD: "held by the hub",
-    Reason.WINDOW: "ready, and waiting for the maintenance window",
-    Reason.UNANSWERED: "ordered, without an answer so far",
-    Reason.INSTALLING: "installing",
-    Reason.SHADOW: "computing in the shadow of the active version",
-    Reason.TRIAL: "in trial",
-    Reason.GOING_BACK: "going back after a failure",
-    Reason.TIMED_OUT: "out of time",
-    Reason.REFUSED: "not able or willing to run it",
-    Reason.FAILED: "failed",
-    Reason.ROLLED_BACK: "back by themselves",
-}
-_BY_STATE = {
-    DeploymentState.QUEUED: Reason.UNANSWERED,
-    DeploymentState.DOWNLOADING: Reason.INSTALLING,
-    DeploymentState.VERIFYING: Reason.INSTALLING,
-    DeploymentState.STAGED: Reason.INSTALLING,
-    DeploymentState.SHADOW: Reason.SHADOW,
-    DeploymentState.TRIAL: Reason.TRIAL,
-    DeploymentState.TIMED_OUT: Reason.TIMED_OUT,
-    DeploymentState.REJECTED: Reason.REFUSED,
-    DeploymentState.FAILED: Reason.FAILED,
-    DeploymentState.ROLLED_BACK: Reason.ROLLED_BACK,
-}
 _FAILURES = tuple(state for state in DeploymentState if state.is_failure)
-
-
-class Facts(msgspec.Struct, frozen=True):
-    """What is known of a device besides its deployment.
-
-    Attributes:
-        is_online: Whether it is connected.
-        last_seen_s: When the hub last heard of it, Unix seconds; None for never.
-        is_held: Whether the hub holds its updates.
-        is_quarantined: Whether the hub takes nothing from it.
-    """
-
-    is_online: bool
-    last_seen_s: float | None = None
-    is_held: bool = False
-    is_quarantined: bool = False
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -152,11 +87,11 @@ def held_up_by(rollout: Rollout, facts: Mapping[str, Facts], now_s: float) -> tu
     rest = {DeploymentState.QUEUED: under_way(rollout)} if goes_back else _ordered(rollout)
     for part in _looked_at(rollout):
         known = facts.get(part.device_id, Facts(is_online=True))
-        reason = _reason(rollout, part, known)
-        found.add(reason, part, _detail(rollout, part, known, reason, now_s))
+        reason = reason_of(rollout, part, known)
+        found.add(reason, part, detail_of(rollout, part, known, reason, now_s))
         rest[DeploymentState.QUEUED if goes_back else part.attempt.state] -= 1
     for state, count in rest.items():
-        found.add_more(_BY_STATE[state], count)
+        found.add_more(BY_STATE[state], count)
     for reason, test in _unordered(rollout).items():
         places = _places(rollout, test)
         for part in rollout.deployments.at(places[:NAMED]):
@@ -171,19 +106,11 @@ def not_following(rollout: Rollout) -> tuple[Group, ...]:
     rest = {state: counts.get(state, 0) for state in _FAILURES}
     for part in rollout.deployments.where(has_failed, limit=LOOKED_AT):
         cause, state = part.attempt.cause, part.attempt.state
-        found.add(_BY_STATE[state], part, cause.detail if cause else "", cause.code if cause else "")
+        found.add(BY_STATE[state], part, cause.detail if cause else "", cause.code if cause else "")
         rest[state] -= 1
     for state, count in rest.items():
-        found.add_more(_BY_STATE[state], count)
+        found.add_more(BY_STATE[state], count)
     return found.groups()
-
-
-def span(duration_s: float) -> str:
-    """Return a duration as people say it."""
-    for unit_s, name in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
-        if duration_s >= 2 * unit_s:
-            return f"{duration_s / unit_s:.0f} {name}"
-    return f"{max(0.0, duration_s):.0f} s"
 
 
 class _Found:
@@ -210,7 +137,7 @@ class _Found:
         """Return the groups, the largest first."""
         keys = sorted(self._counts, key=lambda key: (-self._counts[key], key))
         return tuple(
-            Group(reason, code, self._counts[reason, code], _SAID[reason], tuple(self._named(reason, code)))
+            Group(reason, code, self._counts[reason, code], SAID[reason], tuple(self._named(reason, code)))
             for reason, code in keys
         )
 
@@ -271,31 +198,3 @@ def _back_under_way(rows: Rows) -> Mask:
 
 def _back_waiting(rows: Rows) -> Mask:
     return np.asarray(_goes_back(rows) & np.isnan(rows["back_ordered_s"]))
-
-
-def _reason(rollout: Rollout, part: Deployment, known: Facts) -> Reason:
-    if known.is_quarantined:
-        return Reason.QUARANTINED
-    if not known.is_online:
-        return Reason.OFFLINE
-    if known.is_held:
-        return Reason.HELD
-    if rollout.status is Status.ROLLING_BACK:
-        assert part.restore is not None
-        return _BY_STATE[part.restore.state]
-    if part.attempt.state is DeploymentState.STAGED and rollout.plan.maintenance is not None:
-        return Reason.WINDOW
-    return _BY_STATE[part.attempt.state]
-
-
-def _detail(rollout: Rollout, part: Deployment, known: Facts, reason: Reason, now_s: float) -> str:
-    """Return since when, and how long the device has yet."""
-    if reason is Reason.OFFLINE:
-        seen_s = known.last_seen_s
-        said = "never heard of" if seen_s is None else f"last heard of {span(now_s - seen_s)} ago"
-    else:
-        attempt = part.restore if rollout.status is Status.ROLLING_BACK else part.attempt
-        assert attempt is not None
-        said = f"{attempt.state.value} for {span(now_s - attempt.since_s)}"
-    left = f", runs out of time in {span(part.due_s - now_s)}" if part.due_s is not None else ""
-    return said + left

@@ -44,7 +44,7 @@ ALL = "all"
 
 
 class Metric(StrEnum):
-    """What a gate compares, see `fleet.rollout.gates.evidence`."""
+    """What a gate compares, see `fleet.rollout.gates.windows`."""
 
     INFERENCE_ERRORS = "inference_errors"
     LABEL_ERRORS = "label_errors"

@@ -26,7 +26,7 @@ from enum import StrEnum
 import msgspec
 
 from fleet.protocol.deployment import DeploymentState
-from fleet.protocol.errors import Cause, StorageCorrupt
+from fleet.protocol.errors import Cause
 from fleet.rollout.gates.evidence import Evidence
 from fleet.rollout.gates.gate import Verdict
 from fleet.rollout.pace import Pace
@@ -302,37 +302,3 @@ class Rollout(Summary, frozen=True, kw_only=True):
     def summary(self) -> Summary:
         """The rollout without its devices."""
         return Summary(*(getattr(self, name) for name in Summary.__struct_fields__))
-
-
-_DECODER = msgspec.json.Decoder(Summary)  # made once: two threads that were the first to use a type crash
-
-
-def encode_summary(rollout: Summary) -> bytes:
-    """Return the rollout without its devices as JSON, without loss."""
-    return msgspec.json.encode(rollout.summary if isinstance(rollout, Rollout) else rollout)
-
-
-def decode_summary(data: bytes) -> Summary:
-    """Return what `encode_summary` encoded.
-
-    Raises:
-        StorageCorrupt: The bytes are not a stored rollout.
-    """
-    try:
-        return _DECODER.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise StorageCorrupt(f"A stored rollout cannot be read: {error}.") from error
-
-
-def whole(summary: Summary, deployments: Deployments) -> Rollout:
-    """Return the rollout of which this is the summary.
-
-    Raises:
-        StorageCorrupt: The deployments are not as many as the summary counts.
-    """
-    if len(deployments) != summary.device_count:
-        raise StorageCorrupt(
-            f"Rollout {summary.number} has {summary.device_count:,} devices; {len(deployments):,} are stored."
-        )
-    fields = {name: getattr(summary, name) for name in Summary.__struct_fields__}
-    return Rollout(**fields, deployments=deployments)

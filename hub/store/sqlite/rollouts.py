@@ -6,22 +6,15 @@ import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlite_utils
 
 from fleet.protocol.errors import Conflict, NotFound
 from fleet.rollout.state.deployments import Deployments
-from fleet.rollout.state.rollout import (
-    HistoryEntry,
-    Rollout,
-    Status,
-    Summary,
-    decode_summary,
-    encode_summary,
-    whole,
-)
+from fleet.rollout.state.rollout import HistoryEntry, Rollout, Status, Summary
+from fleet.rollout.state.stored import decode_summary, encode_summary, whole
 from hub.store.rows import OrderChange, RolloutHead, RolloutRow, RolloutStep, SummaryRow, Superseded
 from hub.store.sqlite.claims import change_claims
 from hub.store.sqlite.database import Database, Part
@@ -33,20 +26,28 @@ _SELECT = "SELECT state, position, created_at_s FROM rollouts"
 
 
 _KEPT_IN_MEMORY = 8
-"""Rollouts whose devices are at hand: those under way, and some that people look at."""
+"""So many rollouts whose devices are at hand besides those under way, which are read every second."""
+
+
+class _Known(NamedTuple):
+    """The devices of a rollout as they are in memory."""
+
+    revision: int
+    deployments: Deployments
+    is_open: bool
 
 
 class SqliteRollouts(Part):
     """Implements `hub.store.protocols.RolloutStore`.
 
-    The devices of the rollouts used last stay in memory, with the revision that they are of: the values never
-    change, so readers share them. What is committed is put there; what is not of the revision that the file
-    has is read anew.
+    The devices of the rollouts under way and of those used last stay in memory, with the revision that they
+    are of: the values never change, so readers share them. What is committed is put there; what is not of the
+    revision that the file has is read anew.
     """
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
-        self._known: OrderedDict[int, tuple[int, Deployments]] = OrderedDict()
+        self._known: OrderedDict[int, _Known] = OrderedDict()
         self._known_lock = threading.Lock()
 
     def create_rollout(self, build: Callable[[int], Rollout], now_s: float) -> RolloutRow:
@@ -171,18 +172,19 @@ class SqliteRollouts(Part):
         """Keep the devices of a rollout as the file has them."""
         with self._known_lock:
             known = self._known.get(state.number)
-            if known is None or known[0] <= state.revision:
-                self._known[state.number] = state.revision, state.deployments
+            if known is None or known.revision <= state.revision:
+                self._known[state.number] = _Known(state.revision, state.deployments, _is_open(state))
             self._known.move_to_end(state.number)
-            while len(self._known) > _KEPT_IN_MEMORY:
-                self._known.popitem(last=False)
+            others = [number for number, kept in self._known.items() if not kept.is_open]
+            for number in others[:-_KEPT_IN_MEMORY]:
+                del self._known[number]
 
     def _devices(self, connection: sqlite3.Connection, summary: Summary) -> Deployments:
         """Return the devices of the revision that the connection sees."""
         with self._known_lock:
             known = self._known.get(summary.number)
-        if known is not None and known[0] == summary.revision:
-            return known[1]
+        if known is not None and known.revision == summary.revision:
+            return known.deployments
         deployments = read_devices(connection, summary.number)
         self._remember(whole(summary, deployments))
         return deployments
@@ -237,11 +239,15 @@ def _add_decisions(db: sqlite_utils.Database, state: Rollout, known: int) -> Non
     )
 
 
+def _is_open(state: Summary) -> bool:
+    return state.status is not Status.CREATED and not state.status.is_final
+
+
 def _state_columns(state: Rollout) -> dict[str, Any]:
     return {
         "model": state.model,
         "status": state.status.value,
-        "is_open": int(state.status is not Status.CREATED and not state.status.is_final),
+        "is_open": int(_is_open(state)),
         "revision": state.revision,
         "state": encode_summary(state).decode(),
     }
