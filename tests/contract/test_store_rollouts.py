@@ -142,3 +142,16 @@ def test_what_waits_for_approval_is_counted_and_told(store: Store) -> None:
     assert [head.awaits_approval for head in store.newest_rollouts()] == [False]
     with pytest.raises(NotFound):
         store.rollout_summary(9)
+
+
+def test_rollouts_under_way_stay_at_hand_however_many_others_are_looked_at(store: Store) -> None:
+    models = [f"model-{number}" for number in range(12)]
+    for number, model in enumerate(models, start=1):
+        row = _created(store, model)
+        store.apply_step(_started(row.state), previous=row.state, position=0, changes=[])
+        _created(store)
+        assert store.rollout(2 * number).state.status is Status.CREATED
+    before = [row.state.deployments for row in store.open_rollouts()]
+    after = [row.state.deployments for row in store.open_rollouts()]
+    assert len(before) == len(models)
+    assert all(one is other for one, other in zip(before, after, strict=True))
