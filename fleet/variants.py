@@ -23,7 +23,7 @@ download and measure what will lose.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -117,6 +117,27 @@ def class_of(device: Capabilities | Measurement) -> DeviceClass:
     return DeviceClass(device.hardware, device.architecture, tuple(sorted(device.runtimes.items())))
 
 
+class Peers:
+    """What devices measured of a version; a class of devices is added up once, however many ask.
+
+    Args:
+        measurements: At most one of each device, of whatever class.
+    """
+
+    def __init__(self, measurements: Iterable[Measurement] = ()) -> None:
+        self._by_class: dict[DeviceClass, list[Measurement]] = {}
+        for measured in measurements:
+            self._by_class.setdefault(class_of(measured), []).append(measured)
+        self._votes: dict[tuple[DeviceClass, VariantPolicy, frozenset[str]], Counter[str]] = {}
+
+    def votes(self, device: DeviceClass, policy: VariantPolicy, names: frozenset[str]) -> Counter[str]:
+        """Return how many devices of a class each of the variants did best on."""
+        key = device, policy, names
+        if key not in self._votes:
+            self._votes[key] = _votes(self._by_class.get(device, ()), policy, names)
+        return self._votes[key]
+
+
 def choose(candidates: Iterable[Candidate], policy: VariantPolicy) -> Candidate | None:
     """Return the best of the candidates that passed, None if none did.
 
@@ -164,7 +185,7 @@ def offer(
     policy: VariantPolicy,
     *,
     own: Measurement | None,
-    others: Sequence[Measurement],
+    others: Peers,
 ) -> Offer:
     """Return what to offer a device of a version.
 
@@ -176,7 +197,7 @@ def offer(
         device: What the device can run.
         policy: By what to choose.
         own: What this device measured of the version; None if it did not.
-        others: What devices measured of it, at most one each; of whatever class.
+        others: What devices measured of it.
 
     Raises:
         VariantUnsupported: The device can run none of the variants; the message says for each why not.
@@ -188,20 +209,19 @@ def offer(
     if policy is VariantPolicy.SMALLEST:
         ranked = [variant.name for variant in sorted(fitting, key=lambda each: each.model_file.size_bytes)]
         return _offer(ranked, policy)
-    names = {variant.name for variant in fitting}
-    like = [measured for measured in others if class_of(measured) == class_of(device)]
+    names = frozenset(variant.name for variant in fitting)
     if own is not None and class_of(own) == class_of(device):
         votes = _votes([own], policy, names)
     else:
-        settled = agreed(like, policy, names)
+        votes = others.votes(class_of(device), policy, names)
+        settled = _settled(votes)
         if settled is not None:
             return Offer(settled)
-        votes = _votes(like, policy, names)
     ranked = sorted((variant.name for variant in fitting), key=lambda name: -votes[name])
     return _offer(ranked, policy)
 
 
-def agreed(measurements: Iterable[Measurement], policy: VariantPolicy, names: set[str]) -> str | None:
+def agreed(measurements: Iterable[Measurement], policy: VariantPolicy, names: Collection[str]) -> str | None:
     """Return the variant that the devices of one class agree on, None while they do not.
 
     Args:
@@ -209,11 +229,7 @@ def agreed(measurements: Iterable[Measurement], policy: VariantPolicy, names: se
         policy: By what it is judged, whatever the devices chose by.
         names: The variants that come into question.
     """
-    votes = _votes(measurements, policy, names)
-    for name, count in votes.most_common(1):
-        if count >= AGREEING_DEVICES and count >= AGREEING_SHARE * votes.total():
-            return name
-    return None
+    return _settled(_votes(measurements, policy, names))
 
 
 def summaries(measurements: Iterable[Measurement]) -> list[ClassSummary]:
@@ -255,11 +271,20 @@ def _offer(ranked: Sequence[str], policy: VariantPolicy) -> Offer:
     return Offer(ranked[0], tuple(ranked[1 : 1 + MAX_ALTERNATIVES]), policy)
 
 
-def _votes(measurements: Iterable[Measurement], policy: VariantPolicy, names: set[str]) -> Counter[str]:
+def _settled(votes: Counter[str]) -> str | None:
+    for name, count in votes.most_common(1):
+        if count >= AGREEING_DEVICES and count >= AGREEING_SHARE * votes.total():
+            return name
+    return None
+
+
+def _votes(
+    measurements: Iterable[Measurement], policy: VariantPolicy, names: Collection[str]
+) -> Counter[str]:
     winners = (_winner(measured, policy, names) for measured in measurements)
     return Counter(winner for winner in winners if winner is not None)
 
 
-def _winner(measured: Measurement, policy: VariantPolicy, names: set[str]) -> str | None:
+def _winner(measured: Measurement, policy: VariantPolicy, names: Collection[str]) -> str | None:
     best = choose(measured.candidates, policy)
     return best.variant if best is not None and best.variant in names else None

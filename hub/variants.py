@@ -8,7 +8,7 @@ variant that it ran then and need not fetch or measure anything.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fleet.protocol.assignment import ModelOrder, VariantPolicy
 from fleet.protocol.errors import VariantUnsupported
@@ -18,7 +18,7 @@ from fleet.protocol.messages import Capabilities
 from fleet.protocol.records import Measurement
 from fleet.rollout.events import Assign
 from fleet.rollout.state.rollout import Kind, Rollout
-from fleet.variants import offer
+from fleet.variants import Peers, offer
 from hub.store.protocols import DeviceStore, MeasurementStore, RolloutStore
 
 ROLLOUTS_LOOKED_AT = 100
@@ -27,6 +27,22 @@ ROLLOUTS_LOOKED_AT = 100
 
 class OfferStore(DeviceStore, MeasurementStore, RolloutStore, Protocol):
     """What offers need of the store."""
+
+
+class Measured(NamedTuple):
+    """What devices measured of a version: each of them, and all as they vote."""
+
+    by_device: dict[str, Measurement]
+    peers: Peers
+
+
+_NOTHING = Measured({}, Peers())
+
+
+def measured_of(store: MeasurementStore, manifest_sha256: str) -> Measured:
+    """Return what devices measured of a version."""
+    rows = store.measurements(manifest_sha256=manifest_sha256)
+    return Measured({row.device_id: row.measurement for row in rows}, Peers(row.measurement for row in rows))
 
 
 class Offers:
@@ -45,7 +61,7 @@ class Offers:
         self._released = released
         self._rollout = rollout
         self._policies: dict[int, VariantPolicy] = {}
-        self._measured: dict[str, dict[str, Measurement]] = {}
+        self._measured: dict[str, Measured] = {}
         self._capabilities: dict[str, Capabilities] = {}
 
     def read(self, device_ids: Iterable[str]) -> None:
@@ -75,14 +91,9 @@ class Offers:
             )
         maintenance, mode = self._swap(command, version, device)
         policy = self._policy(version)
-        measured = {} if policy is VariantPolicy.FIRST else self._measurements(digest)
-        offered = offer(
-            manifest,
-            device,
-            policy,
-            own=measured.get(command.device_id),
-            others=list(measured.values()),
-        )
+        measured = _NOTHING if policy is VariantPolicy.FIRST else self._measurements(digest)
+        own = measured.by_device.get(command.device_id)
+        offered = offer(manifest, device, policy, own=own, others=measured.peers)
         return ModelOrder(
             model=self._rollout.model,
             version=version,
@@ -127,8 +138,7 @@ class Offers:
             )
         return self._policies[version]
 
-    def _measurements(self, manifest_sha256: str) -> dict[str, Measurement]:
+    def _measurements(self, manifest_sha256: str) -> Measured:
         if manifest_sha256 not in self._measured:
-            rows = self._store.measurements(manifest_sha256=manifest_sha256)
-            self._measured[manifest_sha256] = {row.device_id: row.measurement for row in rows}
+            self._measured[manifest_sha256] = measured_of(self._store, manifest_sha256)
         return self._measured[manifest_sha256]

@@ -17,11 +17,12 @@ from fleet.rollout.obstacles import Candidate
 from fleet.rollout.preview import Preview, preview
 from fleet.rollout.state.columns import SUCCEEDED, Mask, Rows
 from fleet.rollout.state.rollout import Kind, Rollout
-from fleet.variants import Offer, offer
+from fleet.variants import Offer, Peers, offer
 from hub.query.devices import SearchStore
 from hub.rollouts.claims import claims_on
 from hub.store.protocols import MeasurementStore, QuarantineStore, RolloutStore, WishStore
 from hub.store.rows import DeviceRow
+from hub.variants import Measured, measured_of
 
 PAST_ROLLOUTS = 5
 """So many of the model's latest are looked at for how long an install takes."""
@@ -107,11 +108,10 @@ def _has_succeeded(rows: Rows) -> Mask:
 def _offers(
     store: MeasurementStore, digest: str, manifest: Manifest, policy: VariantPolicy
 ) -> Callable[[str, Capabilities], Offer]:
-    rows = [] if policy is VariantPolicy.FIRST else store.measurements(manifest_sha256=digest)
-    measured = {row.device_id: row.measurement for row in rows}
-    others = list(measured.values())
+    measured = measured_of(store, digest) if policy is not VariantPolicy.FIRST else Measured({}, Peers())
 
     def offered(device_id: str, device: Capabilities) -> Offer:
-        return offer(manifest, device, policy, own=measured.get(device_id), others=others)
+        own = measured.by_device.get(device_id)
+        return offer(manifest, device, policy, own=own, others=measured.peers)
 
     return offered

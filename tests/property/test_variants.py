@@ -11,7 +11,7 @@ from fleet.protocol.assignment import MAX_ALTERNATIVES, VariantPolicy
 from fleet.protocol.errors import Cause
 from fleet.protocol.messages import Capabilities
 from fleet.protocol.records import Candidate, Measurement
-from fleet.variants import NOISE, agreed, check_measurement, choose, offer
+from fleet.variants import NOISE, Peers, agreed, check_measurement, choose, offer
 from tests.support.agent_bundles import build
 from tests.support.measurements import DIGEST, HARDWARE, RUNTIMES, measurement
 
@@ -85,7 +85,7 @@ def test_what_a_device_measures_is_taken_by_the_hub(measured: Measurement) -> No
 def test_what_is_offered_fits_and_a_choice_is_offered_whole(
     policy: VariantPolicy, own: Measurement | None, others: list[Measurement]
 ) -> None:
-    offered = offer(MANIFEST, DEVICE, policy, own=own, others=others)
+    offered = offer(MANIFEST, DEVICE, policy, own=own, others=Peers(others))
     names = (offered.variant, *offered.alternatives)
     assert len(set(names)) == len(names)
     if offered.alternatives:

@@ -9,7 +9,7 @@ from fleet.protocol.assignment import VariantPolicy as P
 from fleet.protocol.errors import Cause, InvalidMessage, VariantUnsupported
 from fleet.protocol.messages import Capabilities
 from fleet.protocol.records import Measurement
-from fleet.variants import Offer, agreed, check_measurement, choose, offer, summaries
+from fleet.variants import Offer, Peers, agreed, check_measurement, choose, class_of, offer, summaries
 from tests.support.agent_bundles import build
 from tests.support.measurements import DIGEST, HARDWARE, RUNTIMES, candidate, measurement
 
@@ -53,8 +53,8 @@ def test_within_the_noise_the_smaller_file_wins(median_us: float, winner: str) -
 
 
 def test_a_device_is_offered_the_first_variant_unless_the_policy_leaves_a_choice() -> None:
-    assert offer(MANIFEST, DEVICE, P.FIRST, own=None, others=[]) == Offer(ONNX)
-    assert offer(MANIFEST, DEVICE, P.FASTEST, own=None, others=[]) == Offer(ONNX, (TFLITE,), P.FASTEST)
+    assert offer(MANIFEST, DEVICE, P.FIRST, own=None, others=Peers()) == Offer(ONNX)
+    assert offer(MANIFEST, DEVICE, P.FASTEST, own=None, others=Peers()) == Offer(ONNX, (TFLITE,), P.FASTEST)
 
 
 @pytest.mark.parametrize(
@@ -66,38 +66,49 @@ def test_a_device_is_offered_the_first_variant_unless_the_policy_leaves_a_choice
     ids=["an agent that cannot choose", "only one fits"],
 )
 def test_a_device_without_a_choice_is_offered_none(device: Capabilities) -> None:
-    assert offer(MANIFEST, device, P.FASTEST, own=None, others=[]) == Offer(ONNX)
+    assert offer(MANIFEST, device, P.FASTEST, own=None, others=Peers()) == Offer(ONNX)
 
 
 def test_a_device_that_can_run_nothing_is_offered_nothing() -> None:
     device = msgspec.structs.replace(DEVICE, runtimes={})
     with pytest.raises(VariantUnsupported, match="tflite-fp32"):
-        offer(MANIFEST, device, P.FASTEST, own=None, others=[])
+        offer(MANIFEST, device, P.FASTEST, own=None, others=Peers())
 
 
 def test_the_smallest_file_comes_first_and_needs_no_measurement() -> None:
     sizes = {variant.name: variant.model_file.size_bytes for variant in MANIFEST.variants}
     first, second = sorted(sizes, key=lambda name: sizes[name])
-    offered = offer(MANIFEST, DEVICE, P.SMALLEST, own=TFLITE_WINS, others=[TFLITE_WINS] * 5)
+    offered = offer(MANIFEST, DEVICE, P.SMALLEST, own=TFLITE_WINS, others=Peers([TFLITE_WINS] * 5))
     assert offered == Offer(first, (second,), P.SMALLEST)
 
 
 def test_who_measured_is_offered_first_what_it_chose_by_the_policy_of_now() -> None:
     for policy, winner, other in ((P.FASTEST, TFLITE, ONNX), (P.COOLEST, ONNX, TFLITE)):
-        offered = offer(MANIFEST, DEVICE, policy, own=TFLITE_WINS, others=[ONNX_WINS] * 9)
+        offered = offer(MANIFEST, DEVICE, policy, own=TFLITE_WINS, others=Peers([ONNX_WINS] * 9))
         assert offered == Offer(winner, (other,), policy)
 
 
 def test_the_winner_so_far_comes_first_and_is_offered_alone_when_three_agree() -> None:
-    offered = [offer(MANIFEST, DEVICE, P.FASTEST, own=None, others=[TFLITE_WINS] * n) for n in (1, 2, 3)]
+    offered = [
+        offer(MANIFEST, DEVICE, P.FASTEST, own=None, others=Peers([TFLITE_WINS] * n)) for n in (1, 2, 3)
+    ]
     assert offered[:2] == [Offer(TFLITE, (ONNX,), P.FASTEST)] * 2
     assert offered[2] == Offer(TFLITE)
+
+
+def test_a_class_is_added_up_once_however_many_devices_ask() -> None:
+    peers = Peers([TFLITE_WINS] * 3)
+    of, names = class_of(DEVICE), frozenset(NAMES)
+    assert peers.votes(of, P.FASTEST, names) is peers.votes(of, P.FASTEST, names)
+    assert peers.votes(of, P.FASTEST, names) == {TFLITE: 3}
+    assert peers.votes(of, P.COOLEST, names) == {ONNX: 3}
+    assert peers.votes(of, P.FASTEST, frozenset({ONNX})) == {}
 
 
 def test_other_hardware_and_other_runtimes_have_no_vote() -> None:
     other = [measurement(*TFLITE_WINS.candidates, hardware="Board 5")] * 3
     updated = [msgspec.structs.replace(TFLITE_WINS, runtimes={**RUNTIMES, "litert": "2.2.0"})] * 3
-    offered = offer(MANIFEST, DEVICE, P.FASTEST, own=updated[0], others=[*other, *updated])
+    offered = offer(MANIFEST, DEVICE, P.FASTEST, own=updated[0], others=Peers([*other, *updated]))
     assert offered == Offer(ONNX, (TFLITE,), P.FASTEST)
 
 
