@@ -31,6 +31,7 @@ from hub.api.rollout_schemas import (
 from hub.api.rollouts_answers import detail
 from hub.api.schemas import ActionIn
 from hub.api.services import Hub
+from hub.api.turns import IN_TURN
 from hub.plan_file import Marks, placing, read_plan
 
 router = APIRouter(tags=["rollouts"])
@@ -53,7 +54,7 @@ def create(body: RolloutIn, hub: Hub, caller: Operator, response: Response) -> R
     return detail(row, response)
 
 
-@router.post("/rollouts/dry-run")
+@router.post("/rollouts/dry-run", dependencies=[IN_TURN])
 def dry_run(body: DryRunIn, hub: Hub, _: Operator) -> PreviewOut:
     """Say what a rollout would do: whom each stage reaches, bytes, times, obstacles. Nothing is stored."""
     plan, marks = _plan(body.plan)
@@ -84,7 +85,7 @@ def roll_back(body: RollbackIn, hub: Hub, caller: Operator, response: Response) 
     return detail(row, response)
 
 
-@router.post("/rollbacks/dry-run")
+@router.post("/rollbacks/dry-run", dependencies=[IN_TURN])
 def dry_run_of_a_rollback(body: RetreatIn, hub: Hub, _: Operator) -> RetreatOut:
     """Say what a rollback would do: to which version, how many devices, what it puts aside."""
     told = hub.rollouts.retreat(body.model, body.to, target=body.target)

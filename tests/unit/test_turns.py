@@ -7,10 +7,12 @@ import asyncio
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from fleet.protocol.errors import Unavailable
+from hub.api import rollouts_actions
 from hub.api.auth import _caller
-from hub.api.turns import SEARCH_IN_TURN, Turns
+from hub.api.turns import IN_TURN, SEARCH_IN_TURN, Turns
 from hub.store.rows import ApiToken, Role
 
 
@@ -71,3 +73,9 @@ def test_a_list_waits_for_its_turn_only_if_devices_are_searched() -> None:
                 await client.get("/devices", params={"where": "online"})
 
     asyncio.run(story())
+
+
+def test_dry_runs_of_a_fleet_wait_for_their_turn() -> None:
+    routes = [route for route in rollouts_actions.router.routes if isinstance(route, APIRoute)]
+    in_turn = {route.path for route in routes if IN_TURN in route.dependencies}
+    assert in_turn == {"/rollouts/dry-run", "/rollbacks/dry-run"}
