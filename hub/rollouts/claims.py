@@ -50,7 +50,8 @@ def start(store: StartStore, stepping: Stepping, row: RolloutRow, by: str) -> li
     Raises:
         Conflict: Its status does not allow it, or others of its priority have some of its devices, or
             others have all of them.
-        InvalidPlan: Without the devices that others have, its plan fits no more.
+        InvalidPlan: Without the devices that others have, or that run the version by now, its plan fits no
+            more.
     """
     state, others = row.state, _under_way(store, row.state.model)
     taken: dict[int, list[str]] = {}
@@ -68,8 +69,7 @@ def start(store: StartStore, stepping: Stepping, row: RolloutRow, by: str) -> li
     position = store.last_position()
     running: dict[str, int | None] = {**store.desired_versions(state.model)}
     started = stepping.step_of(row, [Start(by, running, left)], position)
-    if left:
-        check_sizes(state.plan, [sum(counts) for counts in started.state.tally])
+    check_sizes(state.plan, [sum(counts) for counts in started.state.tally])
     steps: list[RolloutStep] = []
     for other in others:
         if other.state.number in taken:

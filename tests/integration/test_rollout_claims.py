@@ -13,7 +13,7 @@ from fleet.protocol.errors import Conflict, InvalidPlan
 from fleet.protocol.manifest import Manifest
 from fleet.rollout.events import Abort, Start, Supersede
 from fleet.rollout.obstacles import Obstacle
-from fleet.rollout.plans.plan import Gate, Membership, Metric, MetricGate, Plan, Stage
+from fleet.rollout.plans.plan import Gate, JudgedBy, Membership, Metric, MetricGate, Plan, Stage
 from fleet.rollout.state.rollout import CauseCode, Status
 from hub.rollouts import shell as shell_file
 from hub.rollouts.shell import Rollouts
@@ -171,3 +171,18 @@ def test_who_joins_a_continuous_rollout_is_free(
     shell.act(other, Supersede("ann", ""))
     shell.advance()
     assert states(store, follows).keys() == {*CAMS, "late-1", "late-2"}
+
+
+def test_a_plan_that_fits_no_more_when_it_starts_is_refused_whatever_the_reason(
+    store: SqliteStore, shell: Rollouts
+) -> None:
+    judged = Stage(cohort='not id == "cam-5"', minimum_bake_s=0.0, maximum_bake_s=10.0)
+    held_back = Stage(devices="all", minimum_bake_s=0.0, maximum_bake_s=10.0, judged_by=JudgedBy.INSTALLS)
+    number = create(shell, CAMS, Plan(stages=(judged, held_back), gate=GATE))
+    other = create(shell, CAMS[:4], plan(priority=1))
+    shell.act(other, Start("ann"))
+    shell.act(other, Supersede("ann", "they have it"))
+    assert store.desired_versions(MODEL) == dict.fromkeys(CAMS[:4], 1)
+    with pytest.raises(InvalidPlan, match="judged by installs alone and adds 1 of 2 devices"):
+        shell.act(number, Start("ann"))
+    assert store.rollout(number).state.status is Status.CREATED
