@@ -11,23 +11,16 @@ follow keeps its order and follows when it can.
 
 from __future__ import annotations
 
-import math
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 
 from fleet.protocol.deployment import PROGRESS, DeploymentState
 from fleet.protocol.errors import BrokerUnavailable, Cause, DeliveryTimedOut, HubUnavailable, Unavailable
-from fleet.rollout import orders
+from fleet.rollout import orders, progress
 from fleet.rollout.events import DeploymentReported
 from fleet.rollout.state.columns import (
-    CODES,
-    IS_TERMINAL,
-    STATES,
-    SUCCEEDED,
     Attempt,
     Deployment,
     forward_id,
@@ -35,45 +28,28 @@ from fleet.rollout.state.columns import (
 from fleet.rollout.state.draft import Draft
 from fleet.rollout.state.rollout import CauseCode, Happening, Kind
 
-_DEPLOYMENT_ID = re.compile(r"r([0-9]{1,15})-([0-9]{1,9})(?:(b)|f([1-9][0-9]?)?)\Z", re.ASCII)
 _TRANSPORT = frozenset(
     error.code for error in (Unavailable, HubUnavailable, BrokerUnavailable, DeliveryTimedOut)
 )
 """A device that failed by one of these never had the version; trying again may help."""
 
-_TRIAL = CODES[DeploymentState.TRIAL]
 _FEWEST_LOOKS = 64
 """What is due is looked for this many times at most while a deployment may last."""
 
 
-_RANKS = [PROGRESS.index(state) if state in PROGRESS else -1 for state in STATES]
-"""How far each state of a row is; -1 for those that are not on the way."""
+def take_reports(draft: Draft, reports: Sequence[DeploymentReported]) -> None:
+    """Take reports, those of each device in their order, each at the same cost however large the fleet is."""
+    for report in progress.take_plain(draft, reports):
+        take_report(draft, report)
 
 
-def take_reports(draft: Draft, reports: Iterable[DeploymentReported]) -> None:
-    """Take reports in their order, each at the same cost however large the fleet is."""
-    succeeded: Counter[int] = Counter()
-    for report in reports:
-        take_report(draft, report, succeeded)
-    _count_successes(draft, succeeded)
-
-
-def take_report(draft: Draft, report: DeploymentReported, succeeded: Counter[int] | None = None) -> None:
-    """Move an attempt as its device reports; anything late, doubled, foreign or unknown changes nothing.
-
-    Args:
-        draft: Of this step.
-        report: The report.
-        succeeded: Where to count by stage the devices that have come to run the version; None to note it in
-            the stage at once.
-    """
-    match = _DEPLOYMENT_ID.match(report.deployment_id)
-    if match is None or int(match[1]) != draft.rollout.number:
+def take_report(draft: Draft, report: DeploymentReported) -> None:
+    """Move an attempt as its device reports; anything late, doubled, foreign or unknown changes nothing."""
+    said = progress.read_id(report.deployment_id)
+    if said is None or said.rollout != draft.rollout.number:
         return
-    index, is_forward = int(match[2]), match[3] is None
+    index, is_forward = said.place, said.is_forward
     if index >= len(draft.editing) or not draft.editing.members.is_at(index, report.device_id):
-        return
-    if is_forward and report.cause is None and _goes_on(draft, index, int(match[4] or 0), report, succeeded):
         return
     deployment = draft.deployment(index)
     if report.state is DeploymentState.REMOVED and _awaits_removal(deployment):
@@ -83,42 +59,8 @@ def take_report(draft: Draft, report: DeploymentReported, succeeded: Counter[int
         return
     if not is_forward:
         _advance_restore(draft, deployment, attempt, report)
-    elif int(match[4] or 0) == deployment.tries:
+    elif said.tries == deployment.tries:
         _advance_forward(draft, deployment, report)
-
-
-def _goes_on(
-    draft: Draft, index: int, tries: int, report: DeploymentReported, succeeded: Counter[int] | None
-) -> bool:
-    """Take the report of a way forward on which nothing went wrong, as nearly all do; False if it is another.
-
-    It is worked out on the row: the values that a row stands for cost several times as much.
-    """
-    row, now_s, state = draft.editing.row(index), draft.now_s, CODES[report.state]
-    rank, has_succeeded = _RANKS[state], state == SUCCEEDED
-    if not has_succeeded and (rank < 0 or rank <= _RANKS[row.state]):
-        return False
-    if IS_TERMINAL[row.state] or math.isnan(row.ordered_s) or row.tries != tries:
-        return False
-    since_s, due_s = row.answers_since_s, row.due_s
-    if math.isnan(since_s) and (has_succeeded or state == _TRIAL):
-        since_s = report.at_s
-    if has_succeeded:
-        due_s = math.nan
-    moved = row._replace(state=state, cause=0, since_s=now_s, answers_since_s=since_s, due_s=due_s)
-    draft.editing.put_row(index, row, moved)
-    if has_succeeded:
-        if succeeded is None:
-            _count_successes(draft, {row.stage: 1})
-        else:
-            succeeded[row.stage] += 1
-    return True
-
-
-def _count_successes(draft: Draft, by_stage: Mapping[int, int]) -> None:
-    for number, count in by_stage.items():
-        draft.change_stage(number, open=draft.rollout.stages[number].open - count)
-        draft.outdate_verdict()
 
 
 def expire(draft: Draft) -> None:

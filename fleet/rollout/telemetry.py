@@ -21,8 +21,6 @@ from __future__ import annotations
 
 import math
 
-import msgspec
-
 from fleet.protocol.assignment import CLOCK_TOLERANCE_S
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import InvalidMessage
@@ -33,7 +31,7 @@ from fleet.rollout import approval
 from fleet.rollout.events import EvidenceObserved
 from fleet.rollout.gates.evidence import Arm, Evidence, gathered
 from fleet.rollout.gates.spans import span_of
-from fleet.rollout.gates.windows import observe, shadowed, unusable
+from fleet.rollout.gates.sums import ArmSum
 from fleet.rollout.plans.plan import Metric
 from fleet.rollout.state.columns import CODES, NO_VERSION, QUEUED, WAITING, Row
 from fleet.rollout.state.draft import Draft
@@ -50,30 +48,11 @@ def take_windows(draft: Draft, event: EvidenceObserved) -> None:
         return
     if draft.stage.ended_s is not None and not approval.is_between_stages(rollout):
         return
-    ignored: dict[str, list[str]] = {}
-    canaries: dict[str, Arm] = {}
-    controls: dict[str, Arm] = {}
-    places = draft.editing.members.places([device_id for device_id, _ in event.windows])
-    for (device_id, window), index in zip(event.windows, places, strict=True):
-        # sealed: what is of no interest is not looked into
-        if index is None or window.model != draft.rollout.model:
-            continue
-        row = draft.editing.row(index)
-        if _is_canary(draft, row, window):
-            why = _count(draft, index, row, window, canaries)
-        elif _is_control(draft, row, window):
-            why = _count(draft, index, row, window, controls)
-        else:
-            continue
-        if why is not None:
-            ignored.setdefault(device_id, []).append(why)
-    _add_shadows(draft, event, canaries)
-    _add_noised(draft, event, canaries, controls)
-    if canaries or controls:
-        metrics = len(draft.rollout.plan.gate.metrics)
-        new = Evidence(gathered(canaries, metrics), gathered(controls, metrics)).during(_span(draft))
-        draft.change_stage(draft.rollout.stage_index, evidence=draft.stage.evidence.plus(new))
-        draft.outdate_verdict()
+    sums = _Sums(draft)
+    ignored = sums.add_windows(event)
+    sums.add_shadows(event)
+    sums.add_noised(event)
+    sums.settle()
     for device_id, reasons in ignored.items():
         draft.announce(
             Happening.TELEMETRY_IGNORED,
@@ -89,37 +68,6 @@ def _span(draft: Draft) -> int:
     running = sum(counts[kind] for counts in tally[:begun] for kind in _RUNNING)
     waiting = sum(counts[WAITING] for counts in tally)
     return span_of(running, waiting, canaries_at_end=reached, controls_at_end=total - reached)
-
-
-def _add_shadows(draft: Draft, event: EvidenceObserved, arms: dict[str, Arm]) -> None:
-    """Count reports of shadows for the classes of their devices."""
-    metrics = draft.rollout.plan.gate.metrics
-    if not any(gate.metric is Metric.SHADOW_DISAGREEMENT for gate in metrics):
-        return
-    for device_id, report in event.shadows:
-        index = draft.editing.members.place(device_id)
-        if index is None or report.manifest_sha256 != draft.rollout.manifest_sha256:
-            continue
-        deployment = draft.deployment(index)
-        if report.deployment_id == deployment.attempt.deployment_id and contradiction(report) is None:
-            name = draft.rollout.strata[deployment.stratum]
-            arms[name] = (arms.get(name) or Arm.empty(len(metrics))).plus(shadowed(report, metrics))
-
-
-def _add_noised(
-    draft: Draft, event: EvidenceObserved, canaries: dict[str, Arm], controls: dict[str, Arm]
-) -> None:
-    """Count windows with noise on their counts, which are no evidence, so that a verdict can say so."""
-    for device_id, window in event.noised:
-        index = draft.editing.members.place(device_id)
-        if index is None or window.model != draft.rollout.model:
-            continue
-        row = draft.editing.row(index)
-        is_canary = _is_canary(draft, row, window)
-        if is_canary or _is_control(draft, row, window):
-            arms, name = canaries if is_canary else controls, draft.rollout.strata[row.stratum]
-            arm = arms.get(name) or Arm.empty(len(draft.rollout.plan.gate.metrics))
-            arms[name] = msgspec.structs.replace(arm, noised=arm.noised + 1)
 
 
 def _is_canary(draft: Draft, row: Row, window: SealedWindow | NoisedWindow) -> bool:
@@ -141,22 +89,96 @@ def _is_control(draft: Draft, row: Row, window: SealedWindow | NoisedWindow) -> 
     )
 
 
-def _count(draft: Draft, index: int, row: Row, window: SealedWindow, arms: dict[str, Arm]) -> str | None:
-    """Count a window for its class of devices; return why it counts for nothing, or None."""
-    number, name = draft.rollout.stage_index, draft.rollout.strata[row.stratum]
-    metrics = draft.rollout.plan.gate.metrics
-    is_new = row.counted_in < number
-    arm = arms.get(name) or Arm.empty(len(metrics))
-    try:
-        read = opened(window)
-    except InvalidMessage:
-        arms[name] = msgspec.structs.replace(arm, unusable=arm.unusable + 1)
-        return "its counts cannot be read"
-    arms[name] = observe(arm, read, metrics, is_new=is_new)
-    if arms[name].unusable > arm.unusable:
-        return unusable(read)
-    if is_new:
-        draft.editing.put_row(index, row, row._replace(counted_in=number))
-        if row.stage == number:
-            draft.change_stage(number, heard=draft.stage.heard + 1)
-    return None
+class _Sums:
+    """What a batch adds to the evidence, by arm and by class of devices.
+
+    Args:
+        draft: Of this step.
+    """
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft, self._metrics = draft, draft.rollout.plan.gate.metrics
+        self._canaries: dict[int, ArmSum] = {}
+        self._controls: dict[int, ArmSum] = {}
+        self._heard = 0
+
+    def add_windows(self, event: EvidenceObserved) -> dict[str, list[str]]:
+        """Count windows; return by device why some count for nothing."""
+        draft, model = self._draft, self._draft.rollout.model
+        ignored: dict[str, list[str]] = {}
+        places = draft.editing.members.places([device_id for device_id, _ in event.windows])
+        for (device_id, window), index in zip(event.windows, places, strict=True):
+            # sealed: what is of no interest is not looked into
+            if index is None or window.model != model:
+                continue
+            row = draft.editing.row(index)
+            arms = self._arms_of(row, window)
+            if arms is not None and (why := self._count(index, row, window, arms)) is not None:
+                ignored.setdefault(device_id, []).append(why)
+        return ignored
+
+    def _count(self, index: int, row: Row, window: SealedWindow, arms: dict[int, ArmSum]) -> str | None:
+        """Count a window for its class of devices; return why it counts for nothing, or None."""
+        arm, number = self._arm(arms, row.stratum), self._draft.rollout.stage_index
+        is_new = row.counted_in < number
+        try:
+            read = opened(window)
+        except InvalidMessage:
+            arm.add_unreadable()
+            return "its counts cannot be read"
+        why = arm.add(read, is_new=is_new)
+        if why is None and is_new:
+            self._draft.editing.note_counted(index, number)
+            self._heard += row.stage == number
+        return why
+
+    def add_shadows(self, event: EvidenceObserved) -> None:
+        """Count reports of shadows for the classes of their devices."""
+        draft = self._draft
+        if not any(gate.metric is Metric.SHADOW_DISAGREEMENT for gate in self._metrics):
+            return
+        for device_id, report in event.shadows:
+            index = draft.editing.members.place(device_id)
+            if index is None or report.manifest_sha256 != draft.rollout.manifest_sha256:
+                continue
+            deployment = draft.deployment(index)
+            if report.deployment_id == deployment.attempt.deployment_id and contradiction(report) is None:
+                self._arm(self._canaries, deployment.stratum).add_shadow(report)
+
+    def add_noised(self, event: EvidenceObserved) -> None:
+        """Count windows with noise on their counts, which are no evidence, so that a verdict can say so."""
+        editing = self._draft.editing
+        for device_id, window in event.noised:
+            index = editing.members.place(device_id)
+            if index is None or window.model != self._draft.rollout.model:
+                continue
+            row = editing.row(index)
+            arms = self._arms_of(row, window)
+            if arms is not None:
+                self._arm(arms, row.stratum).add_noised()
+
+    def settle(self) -> None:
+        """Add all of it to the evidence of the stage."""
+        draft, stage = self._draft, self._draft.stage
+        if not self._canaries and not self._controls:
+            return
+        new = Evidence(self._gathered(self._canaries), self._gathered(self._controls)).during(_span(draft))
+        draft.change_stage(
+            draft.rollout.stage_index, evidence=stage.evidence.plus(new), heard=stage.heard + self._heard
+        )
+        draft.outdate_verdict()
+
+    def _arms_of(self, row: Row, window: SealedWindow | NoisedWindow) -> dict[int, ArmSum] | None:
+        """Return the arm that a window counts for, by class of devices; None if for neither."""
+        if _is_canary(self._draft, row, window):
+            return self._canaries
+        return self._controls if _is_control(self._draft, row, window) else None
+
+    def _arm(self, arms: dict[int, ArmSum], stratum: int) -> ArmSum:
+        if (arm := arms.get(stratum)) is None:
+            arm = arms[stratum] = ArmSum(self._metrics)
+        return arm
+
+    def _gathered(self, arms: dict[int, ArmSum]) -> Arm:
+        names = self._draft.rollout.strata
+        return gathered({names[stratum]: arm.arm() for stratum, arm in arms.items()}, len(self._metrics))

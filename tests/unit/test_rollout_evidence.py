@@ -16,7 +16,8 @@ from fleet.protocol.records import ShadowReport, TelemetryWindow
 from fleet.rollout.engine import create
 from fleet.rollout.events import DeploymentReported, EvidenceObserved, Start
 from fleet.rollout.gates.evidence import Arm, Tally
-from fleet.rollout.gates.windows import observe, tally, unusable
+from fleet.rollout.gates.sums import ArmSum
+from fleet.rollout.gates.windows import tally, unusable
 from fleet.rollout.plans.plan import Metric, MetricGate
 from fleet.rollout.state.deployments import Deployment
 from fleet.rollout.state.rollout import Kind, Status
@@ -81,8 +82,9 @@ def test_a_window_that_contradicts_itself_is_not_counted(name: str) -> None:
     assert unusable(good) is None
     CONTRADICTIONS[name](good)
     assert unusable(good)
-    arm = observe(Arm.empty(1), good, metrics, is_new=True)
-    assert arm == Arm(0, 0, 1, (Tally(),))
+    arm = ArmSum(metrics)
+    assert arm.add(good, is_new=True) == unusable(good)
+    assert arm.arm() == Arm(0, 0, 1, (Tally(),))
 
 
 def test_labels_may_come_later_than_their_answers() -> None:

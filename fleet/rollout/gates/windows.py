@@ -1,4 +1,4 @@
-"""What one window of telemetry, or one report of a shadow, says about each metric: so many bad, of so many.
+"""What one window of telemetry says about each metric: so many bad, of so many.
 
 =====================  ==================================  ==============================================
 metric                 bad                                 of
@@ -21,19 +21,26 @@ shadow_disagreement    samples on which the version and    samples that both com
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from fleet.drift.features import CONFIDENCE_EDGES, OUTPUT_CLASS, OUTPUT_CONFIDENCE
 from fleet.protocol.latency import count_above
-from fleet.protocol.records import ShadowReport, TelemetryWindow
+from fleet.protocol.records import TelemetryWindow
 from fleet.protocol.windows import contradiction
-from fleet.rollout.gates.evidence import Arm, Tally
+from fleet.rollout.gates.evidence import Tally
 from fleet.rollout.plans.plan import Metric, MetricGate
 
 MOST_CLASSES = 32
 """Of more classes, the last ones are counted together."""
 MOST_BINS = 64
 """Likewise of bins."""
+
+Said = tuple[int, int, dict[int, int]]
+"""``bad``, ``total`` and ``cells`` of a `Tally`."""
+_NO_CELLS: dict[int, int] = {}
+_NOTHING: Said = (0, 0, _NO_CELLS)
 
 
 def unusable(window: TelemetryWindow) -> str | None:
@@ -46,18 +53,26 @@ def unusable(window: TelemetryWindow) -> str | None:
 
 def tally(window: TelemetryWindow, gate: MetricGate) -> Tally:
     """Return what a window that does not contradict itself says about one metric."""
+    bad, total, cells = said(window, gate)
+    one = Tally.of(bad, total)
+    return msgspec.structs.replace(one, cells=cells) if cells else one
+
+
+def said(window: TelemetryWindow, gate: MetricGate) -> Said:
+    """Return the same as numbers: how many were bad, of how many, and into which cells they fell."""
     match gate.metric:
         case Metric.INFERENCE_ERRORS:
-            return Tally.of(window.errors, window.predictions + window.errors)
-        case Metric.LABEL_ERRORS:
-            return Tally.of(window.labelled - window.correct, window.labelled)
-        case Metric.UNSURE:
-            return _unsure(window, gate)
+            return window.errors, window.predictions + window.errors, _NO_CELLS
         case Metric.SLOW:
             assert gate.budget_us is not None
-            return Tally.of(count_above(window.latency, gate.budget_us), sum(window.latency.values()))
+            durations = window.latency
+            return count_above(durations, gate.budget_us), sum(durations.values()), _NO_CELLS
+        case Metric.LABEL_ERRORS:
+            return window.labelled - window.correct, window.labelled, _NO_CELLS
+        case Metric.UNSURE:
+            return _unsure(window, gate)
         case Metric.LATENCY:
-            return Tally.of_cells(window.latency)
+            return _histogram(window.latency)
         case Metric.OUTPUT_DRIFT:
             return _classes(window)
         case Metric.CONFIDENCE_DRIFT:
@@ -65,63 +80,42 @@ def tally(window: TelemetryWindow, gate: MetricGate) -> Tally:
         case Metric.INPUT_DRIFT:
             return _bins(window, gate.feature)
         case Metric.MEMORY:
-            return Tally.of_cells(window.memory_counts)
+            return _histogram(window.memory_counts)
         case Metric.SHADOW_DISAGREEMENT:
-            return Tally()  # see `shadowed`
+            return _NOTHING  # shadows say it, in reports of their own
 
 
-def observe(arm: Arm, window: TelemetryWindow, metrics: tuple[MetricGate, ...], *, is_new: bool) -> Arm:
-    """Return the arm with one more window.
-
-    Args:
-        arm: So far.
-        window: From a device of this arm.
-        metrics: Of the gate.
-        is_new: Whether the device has not contributed to the arm before.
-    """
-    if unusable(window) is not None:
-        return msgspec.structs.replace(arm, unusable=arm.unusable + 1)
-    return arm.plus(Arm(int(is_new), 1, 0, tuple(tally(window, gate) for gate in metrics)))
+def _histogram(cells: dict[int, int]) -> Said:
+    return sum(cell * number for cell, number in cells.items()), sum(cells.values()), cells
 
 
-def shadowed(report: ShadowReport, metrics: tuple[MetricGate, ...]) -> Arm:
-    """Return what a report of a shadow that does not contradict itself adds to an arm.
-
-    The device is no canary yet, so it is not counted as one.
-    """
-    said = Tally.of(report.disagreed, report.compared)
-    return Arm(0, 0, 0, tuple(said if m.metric is Metric.SHADOW_DISAGREEMENT else Tally() for m in metrics))
-
-
-def _unsure(window: TelemetryWindow, gate: MetricGate) -> Tally:
+def _unsure(window: TelemetryWindow, gate: MetricGate) -> Said:
     confidence = window.profile.get(OUTPUT_CONFIDENCE)
     if confidence is None:
-        return Tally()
+        return _NOTHING
     assert gate.threshold is not None
     below = 1 + CONFIDENCE_EDGES.index(gate.threshold)  # cell 0, and the bins up to the threshold
     bad = sum(confidence.cells[:below]) + confidence.missing
-    return Tally.of(bad, confidence.total + confidence.missing)
+    return bad, confidence.total + confidence.missing, _NO_CELLS
 
 
-def _classes(window: TelemetryWindow) -> Tally:
+def _classes(window: TelemetryWindow) -> Said:
     """Two versions of a model are compared class by class; the cell of unseen ones is a class as well."""
     classes = window.profile.get(OUTPUT_CLASS)
-    cells: dict[int, int] = {}
-    for number, count in enumerate(classes.cells if classes is not None else ()):
-        if count:
-            cell = min(number, MOST_CLASSES - 1)
-            cells[cell] = cells.get(cell, 0) + count
-    return Tally.of_cells(cells) if cells else Tally()
+    return _binned(classes.cells if classes is not None else (), MOST_CLASSES)
 
 
-def _bins(window: TelemetryWindow, feature: str) -> Tally:
+def _bins(window: TelemetryWindow, feature: str) -> Said:
     """Count a feature's bins in ascending order; missing values come before the least."""
     counts = window.profile.get(feature)
-    if counts is None:
-        return Tally()
+    return _binned((counts.missing, *counts.cells) if counts is not None else (), MOST_BINS)
+
+
+def _binned(counts: Sequence[int], most: int) -> Said:
+    """Return a histogram of so many cells at most; what is beyond them falls into the last."""
     cells: dict[int, int] = {}
-    for number, count in enumerate((counts.missing, *counts.cells)):
+    for number, count in enumerate(counts):
         if count:
-            cell = min(number, MOST_BINS - 1)
+            cell = min(number, most - 1)
             cells[cell] = cells.get(cell, 0) + count
-    return Tally.of_cells(cells) if cells else Tally()
+    return _histogram(cells)

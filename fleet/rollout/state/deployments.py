@@ -231,11 +231,11 @@ def split(places: Places) -> Iterator[tuple[int, Places]]:
     """Yield, for each page that has some of the ascending places, its number and the places in it."""
     if len(places) == 0:
         return
-    numbers = places // PAGE_SIZE
-    cuts = np.flatnonzero(np.diff(numbers)) + 1
-    for part in np.split(places, cuts):
-        number = int(part[0]) // PAGE_SIZE
-        yield number, part - number * PAGE_SIZE
+    numbers, inside = np.divmod(places, PAGE_SIZE)
+    cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(places)]
+    of_cuts = numbers[cuts[:-1]].tolist()
+    for number, start, end in zip(of_cuts, cuts[:-1], cuts[1:], strict=True):
+        yield number, inside[start:end]
 
 
 def scan(pages: Sequence[Rows], test: Test, *, start: int = 0, limit: int | None = None) -> Places:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fleet.protocol.errors import Cause
 from fleet.rollout.state.columns import (
     KINDS,
+    OPAQUE,
     PAGE_SIZE,
     ROW,
     Deployment,
@@ -21,6 +22,7 @@ from fleet.rollout.state.columns import (
     Row,
     Rows,
     cause_number,
+    chosen,
     kinds,
     pack,
     unpack,
@@ -59,7 +61,7 @@ class Editing:
         number, place = divmod(index, PAGE_SIZE)
         if number in self._open:
             rows, causes = self._open[number]
-            row = Row._make(rows[place].item())
+            row = Row._make(rows.item(place))
             device_id = self.members.device_id(index)
             return unpack(self._before.number, index, device_id, row, causes)
         return self._before[index]
@@ -67,22 +69,31 @@ class Editing:
     def row(self, index: int) -> Row:
         """Return the row of a deployment as the step has left it so far; its causes are of its page."""
         number, place = divmod(index, PAGE_SIZE)
-        return Row._make(self._rows(number)[place].item())
+        return Row._make(self._rows(number).item(place))
 
-    def put_row(self, index: int, before: Row, after: Row) -> None:
-        """Exchange the row of a deployment for its next value; the causes of its page stay as they are."""
+    def rows(self, places: Places) -> Rows:
+        """Return a copy of the rows at ascending places."""
+        parts = [chosen(self._rows(number), inside) for number, inside in split(places)]
+        return np.concatenate([part.view(OPAQUE) for part in parts]).view(ROW) if parts else np.empty(0, ROW)
+
+    def put_rows(self, places: Places, before: Rows, after: Rows) -> None:
+        """Exchange the rows at ascending places for their next values; causes are of their pages."""
+        opaque, done = after.view(OPAQUE), 0
+        for number, inside in split(places):
+            self._writable(number)[0].view(OPAQUE)[inside] = opaque[done : done + len(inside)]
+            done += len(inside)
+        self._recount(after["stage"], kinds(before), kinds(after))
+
+    def note_counted(self, index: int, stage: int) -> None:
+        """Note that a device's telemetry was counted in a stage; no tally tells these apart."""
         number, place = divmod(index, PAGE_SIZE)
-        self._writable(number)[0][place] = after
-        if before.kind != after.kind:
-            counts = self._counts()[after.stage]
-            counts[before.kind] -= 1
-            counts[after.kind] += 1
+        self._writable(number)[0]["counted_in"][place] = stage
 
     def put(self, deployment: Deployment) -> None:
         """Exchange a deployment for its next value."""
         number, place = divmod(deployment.index, PAGE_SIZE)
         rows, causes = self._writable(number)
-        before, after = Row._make(rows[place].item()), pack(deployment, causes)
+        before, after = Row._make(rows.item(place)), pack(deployment, causes)
         rows[place] = after
         if before.kind != after.kind:
             counts = self._counts()[after.stage]
@@ -144,7 +155,7 @@ class Editing:
     def _writable(self, number: int) -> tuple[Rows, list[Cause]]:
         if number not in self._open:
             page = self._before.pages[number]
-            copy = page.rows.view(np.uint8).copy().view(ROW)  # as bytes: 20 times as fast as by field
+            copy = page.rows.view(OPAQUE).copy().view(ROW)  # as bytes: 20 times as fast as by field
             self._open[number] = copy, list(page.causes)
             if self._pages is not None:
                 self._pages[number] = self._open[number][0]

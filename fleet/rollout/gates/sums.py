@@ -1,0 +1,83 @@
+"""An arm as a batch of windows adds up to it: numbers that change in place, so that a window makes no values.
+
+At the end they are the `Arm` that adding the windows' values one after the other would have been: the sums of
+squares are taken in the same order.
+"""
+
+from __future__ import annotations
+
+from fleet.protocol.records import ShadowReport, TelemetryWindow
+from fleet.rollout.gates.evidence import Arm, Tally
+from fleet.rollout.gates.windows import said, unusable
+from fleet.rollout.plans.plan import Metric, MetricGate
+
+
+class ArmSum:
+    """One class of devices on one side of the comparison, during a batch.
+
+    Args:
+        metrics: Of the gate.
+    """
+
+    def __init__(self, metrics: tuple[MetricGate, ...]) -> None:
+        self._devices = self._windows = self._unusable = self._noised = 0
+        self._sums = [(gate, _Sum()) for gate in metrics]
+
+    def add(self, window: TelemetryWindow, *, is_new: bool) -> str | None:
+        """Add a window; return why it counts for nothing, None if it counts.
+
+        Args:
+            window: From a device of this class.
+            is_new: Whether the device has not contributed before.
+        """
+        if (why := unusable(window)) is not None:
+            self._unusable += 1
+            return why
+        self._devices += is_new
+        self._windows += 1
+        for gate, so_far in self._sums:
+            so_far.add(*said(window, gate))
+        return None
+
+    def add_unreadable(self) -> None:
+        """Add a window whose counts cannot be read."""
+        self._unusable += 1
+
+    def add_noised(self) -> None:
+        """Add a window with noise on its counts."""
+        self._noised += 1
+
+    def add_shadow(self, report: ShadowReport) -> None:
+        """Add a report of a shadow that does not contradict itself; its device is no canary yet."""
+        for gate, so_far in self._sums:
+            if gate.metric is Metric.SHADOW_DISAGREEMENT:
+                so_far.add(report.disagreed, report.compared, {})
+
+    def arm(self) -> Arm:
+        """Return what all of it comes to."""
+        tallies = tuple(so_far.tally() for _, so_far in self._sums)
+        return Arm(self._devices, self._windows, self._unusable, tallies, noised=self._noised)
+
+
+class _Sum:
+    """A `Tally` that changes in place."""
+
+    __slots__ = ("_bad", "_bad_squared", "_cells", "_cross", "_total", "_total_squared")
+
+    def __init__(self) -> None:
+        self._bad = self._total = 0
+        self._bad_squared = self._cross = self._total_squared = 0.0
+        self._cells: dict[int, int] = {}
+
+    def add(self, bad: int, total: int, cells: dict[int, int]) -> None:
+        self._bad += bad
+        self._total += total
+        self._bad_squared += float(bad) * bad
+        self._cross += float(bad) * total
+        self._total_squared += float(total) * total
+        for cell, number in cells.items():
+            self._cells[cell] = self._cells.get(cell, 0) + number
+
+    def tally(self) -> Tally:
+        squares = (self._bad_squared, self._cross, self._total_squared)
+        return Tally(self._bad, self._total, *squares, self._cells)

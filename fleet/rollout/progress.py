@@ -1,0 +1,112 @@
+"""What nearly all reports say, that a way forward goes on, for many devices at once.
+
+::
+
+    a batch ─┬─ plain: no cause, a state of the way forward ─► columns: 1st report of each device, 2nd, …
+             └─ the others, and all that their devices report after them ─► one by one, in their order
+
+A plain report moves its device on or changes nothing, concerns no other device, and commands nothing: so of
+different devices it does not matter whose is taken first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fleet.protocol.deployment import PROGRESS, DeploymentState
+from fleet.rollout.events import DeploymentReported
+from fleet.rollout.state.columns import CODES, IS_TERMINAL, STATES, SUCCEEDED, chosen
+from fleet.rollout.state.draft import Draft
+
+_DEPLOYMENT_ID = re.compile(r"r([0-9]{1,15})-([0-9]{1,9})(?:(b)|f([1-9][0-9]?)?)\Z", re.ASCII)
+_TRIAL = CODES[DeploymentState.TRIAL]
+_PLAIN = frozenset((*PROGRESS, DeploymentState.SUCCEEDED))
+_RANKS = np.array([PROGRESS.index(state) if state in PROGRESS else -1 for state in STATES])
+"""How far each state of a row is; -1 for those that are not on the way."""
+_RANKS[SUCCEEDED] = len(PROGRESS)
+
+
+class Said(NamedTuple):
+    """What a deployment id says.
+
+    Attributes:
+        rollout: Number of the rollout.
+        place: The device's, in it.
+        is_forward: Whether it is of the way forward.
+        tries: How many ways forward ended before it.
+    """
+
+    rollout: int
+    place: int
+    is_forward: bool
+    tries: int
+
+
+class _Plain(NamedTuple):
+    """A plain report, as numbers."""
+
+    place: int
+    tries: int
+    state: int
+    at_s: float
+
+
+def read_id(deployment_id: str) -> Said | None:
+    """Return what a deployment id says; None if it is not one of a rollout."""
+    match = _DEPLOYMENT_ID.match(deployment_id)
+    if match is None:
+        return None
+    rollout, place, back, tries = match.groups()
+    return Said(int(rollout), int(place), back is None, int(tries or 0))
+
+
+def take_plain(draft: Draft, reports: Sequence[DeploymentReported]) -> list[DeploymentReported]:
+    """Take the plain reports of this rollout's devices; return those that are to be taken one by one."""
+    others: list[DeploymentReported] = []
+    rounds: list[list[_Plain]] = []
+    seen: dict[int, int] = {}  # how many plain reports came of each device; -1 once another did
+    number = draft.rollout.number
+    known = draft.editing.members.are_at
+    read = [(report, said) for report in reports if (said := read_id(report.deployment_id)) is not None]
+    is_known = known([said.place for _, said in read], [report.device_id for report, _ in read])
+    for (report, said), is_member in zip(read, is_known, strict=True):
+        if said.rollout != number or not is_member:
+            continue
+        turn = seen.get(said.place, 0)
+        if turn < 0 or not said.is_forward or report.cause is not None or report.state not in _PLAIN:
+            seen[said.place] = -1
+            others.append(report)
+            continue
+        seen[said.place] = turn + 1
+        if turn == len(rounds):
+            rounds.append([])
+        rounds[turn].append(_Plain(said.place, said.tries, CODES[report.state], report.at_s))
+    for plain in rounds:
+        _move(draft, plain)
+    return others
+
+
+def _move(draft: Draft, reports: list[_Plain]) -> None:
+    """Move devices on; of each there is one report."""
+    reports.sort()
+    places, tries, states, at_s = (np.array(values) for values in zip(*reports, strict=True))
+    rows = draft.editing.rows(places)
+    goes_on = (_RANKS[states] > _RANKS[rows["state"]]) & ~IS_TERMINAL[rows["state"]]
+    goes_on &= (rows["tries"] == tries) & ~np.isnan(rows["ordered_s"])
+    before, states, at_s = chosen(rows, goes_on), states[goes_on], at_s[goes_on]
+    if len(before) == 0:
+        return
+    succeeded, after = states == SUCCEEDED, chosen(rows, goes_on)
+    answers = (succeeded | (states == _TRIAL)) & np.isnan(before["answers_since_s"])
+    after["state"], after["cause"], after["since_s"] = states, 0, draft.now_s
+    after["answers_since_s"][answers] = at_s[answers]
+    after["due_s"][succeeded] = np.nan
+    draft.editing.put_rows(places[goes_on], before, after)
+    for number, count in enumerate(np.bincount(after["stage"][succeeded]).tolist()):
+        if count:
+            draft.change_stage(number, open=draft.rollout.stages[number].open - count)
+            draft.outdate_verdict()
