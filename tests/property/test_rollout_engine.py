@@ -296,12 +296,12 @@ class RolloutMachine(RuleBasedStateMachine):
 
     @invariant()
     def an_attempt_that_has_ended_stays_as_it_is(self) -> None:
-        for deployment in self.rollout.deployments:
-            for attempt in (deployment.attempt, deployment.restore):
-                if attempt is not None and attempt.state.is_terminal:
-                    assert self.ends.setdefault(attempt.deployment_id, attempt) == attempt
+        attempts = self.attempts()
+        for deployment_id, attempt in attempts.items():
+            if attempt.state.is_terminal:
+                self.ends.setdefault(deployment_id, attempt)
         for deployment_id, attempt in self.ends.items():
-            assert self.attempt(deployment_id) == attempt
+            assert attempts.get(deployment_id) == attempt
 
     @invariant()
     def a_failed_device_is_ordered_back(self) -> None:
@@ -363,14 +363,14 @@ class RolloutMachine(RuleBasedStateMachine):
 
     def check_promotion(self, before: Rollout, after: Rollout, event: Event) -> None:
         """Too little data never promotes: a stage ends by an operator, or on enough good evidence."""
-        for old, new in zip(before.stages, after.stages, strict=False):
+        for place, (old, new) in enumerate(zip(before.stages, after.stages, strict=False)):
             if old.ended_s is None and new.ended_s is not None and not isinstance(event, Promote):
                 assert new.open == 0
-                if new.size == 0:  # others took all of its devices, and of those behind it
-                    assert not any(count[0] for count in after.tally)
+                if new.size == 0:  # others took all of it and of what is behind; some before it may wait
+                    assert not any(count[0] for count in after.tally[place:])
                     continue
                 assert new.bake_started_s is not None
-                bake_s = after.plan.stages[before.stages.index(old)].minimum_bake_s
+                bake_s = after.plan.stages[place].minimum_bake_s
                 assert self.now_s >= new.bake_started_s + bake_s
                 assert before.status in {Status.RUNNING, Status.PAUSED}
                 if after.kind is Kind.UPDATE:
@@ -382,20 +382,15 @@ class RolloutMachine(RuleBasedStateMachine):
         self.sent.append(report)
         self.apply(report)
 
-    def attempt(self, deployment_id: str) -> Attempt | None:
-        for deployment in self.rollout.deployments:
-            for attempt in (deployment.attempt, deployment.restore):
-                if attempt is not None and attempt.deployment_id == deployment_id:
-                    return attempt
-        return None
+    def attempts(self) -> dict[str, Attempt]:
+        parts = list(self.rollout.deployments)
+        both = [part.attempt for part in parts] + [part.restore for part in parts if part.restore is not None]
+        return {attempt.deployment_id: attempt for attempt in both}
 
     def open_orders(self) -> list[Assign]:
-        found = []
-        for order in self.orders.values():
-            attempt = self.attempt(order.deployment_id)
-            if attempt is not None and attempt.is_open:
-                found.append(order)
-        return found
+        attempts = self.attempts()
+        under_way = {deployment_id for deployment_id, attempt in attempts.items() if attempt.is_open}
+        return [order for order in self.orders.values() if order.deployment_id in under_way]
 
 
 RolloutMachine.TestCase.settings = settings(
