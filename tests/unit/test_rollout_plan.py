@@ -105,10 +105,10 @@ BAD: list[tuple[str, list[str | int], Any]] = [
     ("slow: budget_us", ["gate", "metrics", 2, "budget_us"], 1e300),
     (r"gate.metrics\[0\].metric", ["gate", "metrics", 0, "metric"], "vibes"),
     ("judged twice", ["gate", "metrics", 2], {"metric": "label_errors", "margin": 0.2, "limit": 0.2}),
-    ("unknown field `pause`", ["pause"], True),
-    ("unknown field `bake_s`", ["stages", 0, "bake_s"], 5),
-    ("unknown field `budget`", ["gate", "budget"], 5),
-    ("unknown field `minimum`", ["gate", "metrics", 0, "minimum"], 5),
+    ("there is no field 'pause' here", ["pause"], True),
+    ("there is no field 'bake_s' here", ["stages", 0, "bake_s"], 5),
+    ("there is no field 'budget' here", ["gate", "budget"], 5),
+    ("there is no field 'minimum' here", ["gate", "metrics", 0, "minimum"], 5),
 ]
 
 

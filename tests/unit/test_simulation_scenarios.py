@@ -39,7 +39,7 @@ def test_ready_scenarios_pass_their_own_checks(name: str) -> None:
     ("text", "message"),
     [
         ("fleet: {offline: {share: 2}}", "Line 1, column 26: .*fleet.offline.share"),
-        ("fleet: {}\nfleeet: {}", "Line 2, column .*unknown field `fleeet`"),
+        ("fleet: {}\nfleeet: {}", "Line 2, column .*no field 'fleeet' here.*Did you mean fleet"),
         ("harm: [{where: 'hardware =='}]", "Line 1, column 16: harm\\[0\\].where"),
         ("harm: [{latency: 0}]", "Line 1.*harm\\[0\\].latency"),
         ("operators: [{at_s: 9, action: pause}, {at_s: 5, action: resume}]", "order of their times"),

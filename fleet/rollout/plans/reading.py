@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
@@ -10,10 +9,9 @@ import msgspec
 from fleet.protocol.errors import InvalidPlan
 from fleet.rollout.plans.checks import check_plan
 from fleet.rollout.plans.plan import MAX_PLAN_SIZE_BYTES, Plan
+from fleet.rollout.plans.wording import refusal
 
 _DECODER = msgspec.json.Decoder(Plan)  # made once: two threads that were the first to use a type crash
-_PLACE = re.compile(r" - at `\$\.?(.*)`\Z", re.DOTALL)
-_UNKNOWN = re.compile(r"unknown field `(.*)`", re.DOTALL)
 
 
 def decode_plan(data: bytes) -> Plan:
@@ -54,16 +52,13 @@ def encode_plan(plan: Plan) -> bytes:
     return msgspec.json.encode(plan)
 
 
-def refused_by_type(error: Exception, what: str = "plan") -> InvalidPlan:
+def refused_by_type(error: Exception, kind: type = Plan) -> InvalidPlan:
     """Return in our words what msgspec refused, with the field it names.
 
     Args:
         error: From msgspec.
-        what: What was read.
+        kind: What was read.
     """
-    text = str(error)
-    place, unknown = _PLACE.search(text), _UNKNOWN.search(text)
-    field = place[1] if place else ""
-    if unknown:
-        field = f"{field}.{unknown[1]}".lstrip(".")
-    return InvalidPlan(f"The {what} cannot be understood: {text}.", field=field)
+    refused = refusal(str(error), kind)
+    place = f"{refused.field}: " if refused.field else f"The {kind.__name__.lower()} cannot be understood: "
+    return InvalidPlan(f"{place}{refused.why}.", remedy=refused.remedy, field=refused.field)
