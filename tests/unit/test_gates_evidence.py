@@ -15,7 +15,8 @@ from fleet.protocol.records import ShadowReport
 from fleet.rollout.gates.comparison import Basis
 from fleet.rollout.gates.evidence import Arm, Evidence, Tally
 from fleet.rollout.gates.gate import Outcome, Verdict, judge, parts
-from fleet.rollout.gates.windows import shadowed, tally
+from fleet.rollout.gates.sums import ArmSum
+from fleet.rollout.gates.windows import MOST_ANSWERS, tally
 from fleet.rollout.installs import installs_fail
 from fleet.rollout.plans.checks import check_plan
 from fleet.rollout.plans.fit import check_sizes
@@ -45,6 +46,13 @@ def cells_arm(devices: int, cells: dict[int, int], windows: int | None = None) -
         {cell: number * windows for cell, number in cells.items()},
     )
     return Arm(devices, windows, 0, (tally,))
+
+
+def shadowed(report: ShadowReport) -> Arm:
+    """Return an arm that a shadow was reported to."""
+    one = ArmSum((SHADOW,))
+    one.add_shadow(report)
+    return one.arm()
 
 
 def said(gate: MetricGate, canary: Arm, control: Arm, *, has_control: bool = True) -> Verdict:
@@ -131,7 +139,7 @@ def test_memory_without_control_has_an_absolute_budget() -> None:
 
 
 def test_disagreement_in_the_shadow_is_held_against_the_limit_though_there_are_controls() -> None:
-    arm = shadowed(shadow(400, 1000), (SHADOW,))
+    arm = shadowed(shadow(400, 1000))
     assert (arm.devices, arm.windows) == (0, 0)
     verdict = said(SHADOW, msgspec.structs.replace(arm, devices=5), cells_arm(70, {0: 1}))
     assert (verdict.outcome, verdict.metrics[0].basis) == (Outcome.FAIL, Basis.LIMIT)
@@ -142,8 +150,8 @@ def test_disagreement_in_the_shadow_is_held_against_the_limit_though_there_are_c
 
 def test_every_stages_shadows_count() -> None:
     """A device has one shadow, in the stage that reaches it; a stage may add too few to judge by."""
-    first = msgspec.structs.replace(shadowed(shadow(20, 4000), (SHADOW,)), devices=8)
-    second = msgspec.structs.replace(shadowed(shadow(1, 60), (SHADOW,)), devices=10)
+    first = msgspec.structs.replace(shadowed(shadow(20, 4000)), devices=8)
+    second = msgspec.structs.replace(shadowed(shadow(1, 60)), devices=10)
     stages = tuple(Evidence(arm, Arm.empty(1)) for arm in (first, second))
     verdict = judge(plan(metrics=(SHADOW,)), stages, has_control=True, heard=1, expected=1)
     assert verdict.metrics[0].canary.total == 4060
@@ -267,3 +275,34 @@ def test_several_inputs_are_several_metrics() -> None:
     check_plan(plan(metrics=(INPUT, other)))
     with pytest.raises(InvalidPlan, match="judged twice"):
         check_plan(plan(metrics=(INPUT, INPUT)))
+
+
+def test_a_window_that_claims_more_than_all_others_does_not_speak_for_its_arm() -> None:
+    """Canaries fail ten times as often as controls; one control says that it fails always, and how often."""
+    gate = MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.02, limit=0.02)
+    canary, control, deceived = ArmSum((gate,)), ArmSum((gate,)), ArmSum((gate,))
+    for device in range(40):
+        for turn in range(10):
+            bad = 8 + (7 * device + 3 * turn) % 5
+            canary.add(window(NEW, 0.0, predictions=100 - bad, wrong=0, errors=bad), is_new=turn == 0)
+            for arm in (control, deceived):
+                arm.add(window(NEW, 0.0, predictions=99, wrong=0, errors=1), is_new=turn == 0)
+    assert said(gate, canary.arm(), control.arm()).outcome is Outcome.FAIL
+    lie = window(NEW, 0.0, predictions=0, wrong=0, errors=60_000_000)
+    lie.ended_at_s = 60.0
+    assert deceived.add(lie, is_new=True) is None
+    assert said(gate, canary.arm(), deceived.arm()).outcome is not Outcome.PASS
+
+
+def test_of_a_window_that_is_too_large_the_shares_count() -> None:
+    gates = (
+        MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.02, limit=0.02),
+        MetricGate(metric=Metric.LATENCY, quantile=0.5, ratio=1.5, budget_us=1e6),
+    )
+    one = window(NEW, 0.0, predictions=3 * 10**6, wrong=0, errors=10**6, latency={4: 10**6, 9: 10**6})
+    one.ended_at_s = 60.0
+    arm = ArmSum(gates)
+    assert arm.add(one, is_new=True) is None
+    errors, latency = arm.arm().tallies
+    assert errors == Tally.of(MOST_ANSWERS // 4, MOST_ANSWERS)
+    assert latency == Tally.of_cells({4: MOST_ANSWERS // 2, 9: MOST_ANSWERS // 2})

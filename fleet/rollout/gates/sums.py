@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fleet.protocol.records import ShadowReport, TelemetryWindow
 from fleet.rollout.gates.evidence import Arm, Tally
-from fleet.rollout.gates.windows import said, unusable
+from fleet.rollout.gates.windows import MOST_ANSWERS, bounded, said, unusable
 from fleet.rollout.plans.plan import Metric, MetricGate
 
 
@@ -70,6 +70,8 @@ class _Sum:
         self._cells: dict[int, int] = {}
 
     def add(self, bad: int, total: int, cells: dict[int, int]) -> None:
+        if total > MOST_ANSWERS:
+            bad, total, cells = bounded(bad, total, cells)
         self._bad += bad
         self._total += total
         self._bad_squared += float(bad) * bad

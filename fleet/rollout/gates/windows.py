@@ -17,6 +17,10 @@ metric                 bad                                 of
 shadow_disagreement    samples on which the version and    samples that both computed in the shadow, see
                        the active one disagree             `fleet.protocol.shadow`
 =====================  ==================================  ==============================================
+
+A window counts for `MOST_ANSWERS` at most; of more, the shares alone count. So many answers of one device are
+worth what it can be worth (`fleet.rollout.gates.dispersion`); and a window that claims thousands of times
+what all others do would be nearly the whole of its arm, in which no difference of devices is to be seen.
 """
 
 from __future__ import annotations
@@ -32,6 +36,8 @@ from fleet.protocol.windows import contradiction
 from fleet.rollout.gates.evidence import Tally
 from fleet.rollout.plans.plan import Metric, MetricGate
 
+MOST_ANSWERS = 100_000
+"""For more of them, a window counts as if it had so many."""
 MOST_CLASSES = 32
 """Of more classes, the last ones are counted together."""
 MOST_BINS = 64
@@ -83,6 +89,15 @@ def said(window: TelemetryWindow, gate: MetricGate) -> Said:
             return _histogram(window.memory_counts)
         case Metric.SHADOW_DISAGREEMENT:
             return _NOTHING  # shadows say it, in reports of their own
+
+
+def bounded(bad: int, total: int, cells: dict[int, int]) -> Said:
+    """Return what a window of more than `MOST_ANSWERS` says as it counts."""
+    share = MOST_ANSWERS / total
+    if not cells:
+        return round(bad * share), MOST_ANSWERS, cells
+    scaled = {cell: round(number * share) for cell, number in cells.items()}
+    return _histogram({cell: number for cell, number in scaled.items() if number})
 
 
 def _histogram(cells: dict[int, int]) -> Said:
