@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -35,20 +34,18 @@ from fleet.rollout.events import (
 )
 from fleet.rollout.plans.fit import check_members, check_sizes
 from fleet.rollout.plans.plan import Membership, Plan
-from fleet.rollout.preview import stage_times_s
-from fleet.rollout.state.columns import NOT_BACK, REMOVED, STATES, SUCCEEDED
-from fleet.rollout.state.rollout import PAUSED_BY, CauseCode, Happening, HistoryEntry, Kind, Rollout, Status
+from fleet.rollout.state.columns import STATES
+from fleet.rollout.state.rollout import Kind, Rollout, Status
 from hub.rollouts.absence import AWAY_AFTER_S
-from hub.rollouts.shell import JOIN_LOOK_S, RECORDS_PER_STEP
+from hub.rollouts.advancing import JOIN_LOOK_S, RECORDS_PER_STEP
+from hub.simulation.account import Account
 from hub.simulation.calendar import Rows
 from hub.simulation.devices import MODEL, Devices, Ints, number_of
 from hub.simulation.installs import Installs
 from hub.simulation.keeping import InMemory, Keeping
-from hub.simulation.outcome import Outcome, StageOutcome, judged
+from hub.simulation.outcome import Outcome
 from hub.simulation.scenario import START_S, Action, Deed, Scenario
 from hub.simulation.telemetry import NEW_DIGEST, NEW_VERSION, OLD_VERSION, Telemetry
-
-_BY_GATE = frozenset({CauseCode.GATE_FAILED.value, CauseCode.INSTALLS_FAILED.value})
 
 
 class SimulatedRollout:
@@ -85,11 +82,8 @@ class SimulatedRollout:
         self._joined_until_s = 0.0
         self._look_s = 0.0
         self._keeping: Keeping = InMemory()
-        self._history: list[HistoryEntry] = []
         self._refused: list[str] = []
-        self._stopped_s: float | None = None
-        self._before_stop = (0, 0)
-        self._gate_failed = False
+        self._account = Account(plan, scenario, self._installs, self._telemetry)
         self._counted = dict.fromkeys(("orders", "reports", "windows", "steps"), 0)
         self._rollout = self._created()
 
@@ -133,7 +127,9 @@ class SimulatedRollout:
             waits_since_s = waits_since_s if waits else now_s
             if now_s - waits_since_s > self._scenario.waits_s and not self._deeds:
                 break
-        return self._outcome(now_s)
+        return self._account.outcome(
+            self._rollout, now_s, seed=self._seed, refused=self._refused, counted=self._counted
+        )
 
     def _members(self, since_s: float) -> list[tuple[str, bool]]:
         """Return the devices that the plan means at the start, and whether they run no version."""
@@ -238,7 +234,7 @@ class SimulatedRollout:
         self._rollout = after
         self._counted["steps"] += 1
         if after is not before:
-            self._note(before, after, now_s)
+            self._account.note(before, after, now_s)
         if after is not before or records:
             self._keeping.keep(before, after, self.records, orders)
         if orders:
@@ -253,80 +249,6 @@ class SimulatedRollout:
             self._order_ids[number] = order.deployment_id
         numbers: Ints = np.fromiter(last, dtype=np.intp, count=len(last))
         self._installs.take(numbers, [order.version for order in last.values()], now_s)
-
-    def _note(self, before: Rollout, after: Rollout, now_s: float) -> None:
-        """Remember decisions, and what had happened when progress was stopped."""
-        new = min(after.decisions - before.decisions, len(after.history))
-        for entry in after.history[len(after.history) - new :]:
-            self._history.append(HistoryEntry(entry.at_s - START_S, entry.kind, entry.text))
-        is_stopped = after.status is Status.ROLLING_BACK or (
-            after.status is Status.PAUSED and not after.pause_reason.startswith(PAUSED_BY)
-        )
-        if is_stopped and self._stopped_s is None:
-            self._stopped_s, self._before_stop = now_s, self._exposed(now_s)
-        if after.cause is not None and after.cause.code in _BY_GATE:
-            self._gate_failed = True
-        if after.status is Status.PAUSED and "FAIL" in after.pause_reason and is_stopped:
-            self._gate_failed = True
-
-    def _exposed(self, now_s: float) -> tuple[int, int]:
-        """Return how many devices ran the version until a time, and how many it did harm to."""
-        installs = self._installs
-        ran = (installs.runs_from_s <= now_s) & (installs.runs_from_s < installs.runs_until_s)
-        return int(ran.sum()), int((ran & self._telemetry.is_harmed).sum())
-
-    def _outcome(self, now_s: float) -> Outcome:
-        rollout = self._rollout
-        ended_s = now_s if rollout.ended_s is None else rollout.ended_s - START_S
-        got_it, harmed = self._exposed(now_s)
-        before = self._before_stop if self._stopped_s is not None else (got_it, harmed)
-        counts = {state.value: number for state, number in rollout.counts.items()}
-        unaccounted = sum(n for state, n in rollout.counts.items() if not state.is_terminal)
-        by_people = any(entry.kind is Happening.OVERRIDDEN for entry in self._history) or (
-            rollout.cause is not None and rollout.cause.code == CauseCode.ABORTED.value
-        )
-        judgement = judged(
-            rollout.status,
-            ought_to_stop=self._scenario.ought_to_stop,
-            gate_failed=self._gate_failed,
-            by_people=by_people and rollout.status is not Status.SUCCEEDED,
-        )
-        return Outcome(
-            seed=self._seed,
-            judgement=judgement,
-            status=rollout.status,
-            reason=rollout.cause.detail if rollout.cause is not None else rollout.pause_reason,
-            duration_s=ended_s,
-            devices=len(rollout.deployments),
-            counts=counts,
-            not_back=_not_back(rollout),
-            unaccounted=unaccounted if rollout.status.is_final else 0,
-            stages=tuple(self._stage(place, ended_s) for place in range(len(rollout.stages))),
-            got_it=got_it,
-            harmed=harmed,
-            stopped_s=self._stopped_s,
-            got_it_before_stop=before[0],
-            harmed_before_stop=before[1],
-            received_bytes=self._installs.received_bytes,
-            history=tuple(self._history),
-            refused=tuple(self._refused),
-            **self._counted,
-        )
-
-    def _stage(self, place: int, ended_s: float) -> StageOutcome:
-        stage = self._rollout.stages[place]
-        end_s = START_S + ended_s if stage.ended_s is None else stage.ended_s
-        version = self._scenario.version
-        install_s = version.size_bytes / self._scenario.fleet.links.bytes_per_s
-        install_s += version.install_s + version.trial_s
-        return StageOutcome(
-            devices=stage.size,
-            succeeded=self._rollout.tally[place][1 + SUCCEEDED],
-            failed=stage.failed,
-            took_s=end_s - stage.started_s,
-            expected_s=stage_times_s(self._plan, place, stage.size, install_s)[0],
-            promoted=stage.overridden,
-        )
 
 
 def _event(deed: Deed) -> Event:
@@ -343,13 +265,3 @@ def _event(deed: Deed) -> Event:
             return Abort(deed.by, deed.reason, roll_back=False)
         case Action.ROLL_BACK:
             return Abort(deed.by, deed.reason, roll_back=True)
-
-
-def _not_back(rollout: Rollout) -> int:
-    """Count the devices that were to go back and are not."""
-    number = 0
-    for page in rollout.deployments.pages:
-        rows: Any = page.rows
-        arrived = np.where(rows["previous_version"] < 0, REMOVED, SUCCEEDED)
-        number += int(((rows["back_state"] != NOT_BACK) & (rows["back_state"] != arrived)).sum())
-    return number

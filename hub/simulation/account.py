@@ -1,0 +1,138 @@
+"""What is remembered of a simulated rollout while it runs, and what it came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fleet.rollout.plans.plan import Plan
+from fleet.rollout.preview import stage_times_s
+from fleet.rollout.state.columns import NOT_BACK, REMOVED, SUCCEEDED
+from fleet.rollout.state.rollout import PAUSED_BY, CauseCode, Happening, HistoryEntry, Rollout, Status
+from hub.simulation.installs import Installs
+from hub.simulation.outcome import Outcome, StageOutcome, judged
+from hub.simulation.scenario import START_S, Scenario
+from hub.simulation.telemetry import Telemetry
+
+_BY_GATE = frozenset({CauseCode.GATE_FAILED.value, CauseCode.INSTALLS_FAILED.value})
+
+
+class Account:
+    """The account of one rollout: its decisions, and how many devices ran the version when it was stopped.
+
+    Args:
+        plan: Of the rollout.
+        scenario: The fleet, and what happens.
+        installs: Which devices run the version.
+        telemetry: Which of them it does harm to.
+    """
+
+    def __init__(self, plan: Plan, scenario: Scenario, installs: Installs, telemetry: Telemetry) -> None:
+        self._plan, self._scenario = plan, scenario
+        self._installs, self._telemetry = installs, telemetry
+        self._history: list[HistoryEntry] = []
+        self._stopped_s: float | None = None
+        self._before_stop = (0, 0)
+        self._gate_failed = False
+
+    def note(self, before: Rollout, after: Rollout, now_s: float) -> None:
+        """Remember decisions, and what had happened when progress was stopped."""
+        new = min(after.decisions - before.decisions, len(after.history))
+        for entry in after.history[len(after.history) - new :]:
+            self._history.append(HistoryEntry(entry.at_s - START_S, entry.kind, entry.text))
+        is_stopped = after.status is Status.ROLLING_BACK or (
+            after.status is Status.PAUSED and not after.pause_reason.startswith(PAUSED_BY)
+        )
+        if is_stopped and self._stopped_s is None:
+            self._stopped_s, self._before_stop = now_s, self._exposed(now_s)
+        if after.cause is not None and after.cause.code in _BY_GATE:
+            self._gate_failed = True
+        if after.status is Status.PAUSED and "FAIL" in after.pause_reason and is_stopped:
+            self._gate_failed = True
+
+    def _exposed(self, now_s: float) -> tuple[int, int]:
+        """Return how many devices ran the version until a time, and how many it did harm to."""
+        installs = self._installs
+        ran = (installs.runs_from_s <= now_s) & (installs.runs_from_s < installs.runs_until_s)
+        return int(ran.sum()), int((ran & self._telemetry.is_harmed).sum())
+
+    def outcome(
+        self,
+        rollout: Rollout,
+        now_s: float,
+        *,
+        seed: int,
+        refused: Sequence[str],
+        counted: Mapping[str, int],
+    ) -> Outcome:
+        """Return what it came to.
+
+        Args:
+            rollout: As it ended.
+            now_s: Simulated time.
+            seed: Of the simulation.
+            refused: Deeds of operators that were refused, each a sentence.
+            counted: Number of orders, reports, windows and steps.
+        """
+        ended_s = now_s if rollout.ended_s is None else rollout.ended_s - START_S
+        got_it, harmed = self._exposed(now_s)
+        before = self._before_stop if self._stopped_s is not None else (got_it, harmed)
+        counts = {state.value: number for state, number in rollout.counts.items()}
+        unaccounted = sum(n for state, n in rollout.counts.items() if not state.is_terminal)
+        by_people = any(entry.kind is Happening.OVERRIDDEN for entry in self._history) or (
+            rollout.cause is not None and rollout.cause.code == CauseCode.ABORTED.value
+        )
+        judgement = judged(
+            rollout.status,
+            ought_to_stop=self._scenario.ought_to_stop,
+            gate_failed=self._gate_failed,
+            by_people=by_people and rollout.status is not Status.SUCCEEDED,
+        )
+        return Outcome(
+            seed=seed,
+            judgement=judgement,
+            status=rollout.status,
+            reason=rollout.cause.detail if rollout.cause is not None else rollout.pause_reason,
+            duration_s=ended_s,
+            devices=len(rollout.deployments),
+            counts=counts,
+            not_back=_not_back(rollout),
+            unaccounted=unaccounted if rollout.status.is_final else 0,
+            stages=tuple(self._stage(rollout, place, ended_s) for place in range(len(rollout.stages))),
+            got_it=got_it,
+            harmed=harmed,
+            stopped_s=self._stopped_s,
+            got_it_before_stop=before[0],
+            harmed_before_stop=before[1],
+            received_bytes=self._installs.received_bytes,
+            history=tuple(self._history),
+            refused=tuple(refused),
+            **counted,
+        )
+
+    def _stage(self, rollout: Rollout, place: int, ended_s: float) -> StageOutcome:
+        stage = rollout.stages[place]
+        end_s = START_S + ended_s if stage.ended_s is None else stage.ended_s
+        version = self._scenario.version
+        install_s = version.size_bytes / self._scenario.fleet.links.bytes_per_s
+        install_s += version.install_s + version.trial_s
+        return StageOutcome(
+            devices=stage.size,
+            succeeded=rollout.tally[place][1 + SUCCEEDED],
+            failed=stage.failed,
+            took_s=end_s - stage.started_s,
+            expected_s=stage_times_s(self._plan, place, stage.size, install_s)[0],
+            promoted=stage.overridden,
+        )
+
+
+def _not_back(rollout: Rollout) -> int:
+    """Count the devices that were to go back and are not."""
+    number = 0
+    for page in rollout.deployments.pages:
+        rows: Any = page.rows
+        arrived = np.where(rows["previous_version"] < 0, REMOVED, SUCCEEDED)
+        number += int(((rows["back_state"] != NOT_BACK) & (rows["back_state"] != arrived)).sum())
+    return number
