@@ -1,15 +1,13 @@
 """The shell of the rollout engine: feeds it what happened, stores what it decided, in one transaction.
 
-Each rollout reads the stored records of its model from a position of its own, and the position is stored
-with the state that it led to. A hub that is killed at any moment and started again therefore goes on exactly
-where the stored state is: no record is judged twice, none is left out, and no order is lost, because orders
-are changes of the desired state that the same transaction makes (see `hub.assignments`).
+A hub that is killed at any moment and started again goes on exactly where the stored state is: no record is
+judged twice, none is left out (`hub.rollouts.advancing`), and no order is lost, because orders are changes of
+the desired state that the same transaction makes (see `hub.assignments`).
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -18,32 +16,26 @@ from typing import Protocol
 import msgspec
 
 from fleet.protocol.assignment import VariantPolicy
-from fleet.protocol.errors import Conflict, InvalidPlan, MusterError
+from fleet.protocol.errors import Conflict, MusterError
 from fleet.protocol.manifest import Manifest
-from fleet.rollout.events import DevicesJoined, Event, Start, Supersede, Ticked, WasAway
-from fleet.rollout.plans.plan import Membership, Plan, rollback_plan
+from fleet.rollout.events import Event, Start, Supersede, WasAway
+from fleet.rollout.plans.plan import Plan, rollback_plan
 from fleet.rollout.preview import Preview
 from fleet.rollout.state.rollout import Kind, Rollout
+from hub.rollouts.advancing import Advancing, AdvancingStore
 from hub.rollouts.claims import check_claims, start
 from hub.rollouts.drafting import Drafting
-from hub.rollouts.events import events_of, removals_of, revocation_of
+from hub.rollouts.events import revocation_of
 from hub.rollouts.meanwhile import check_current
-from hub.rollouts.members import joiners
 from hub.rollouts.preview import PreviewStore, preview_of
 from hub.rollouts.retreat import Retreat, retreat
 from hub.rollouts.stepping import Stepping
-from hub.store.protocols import ClaimStore, RecordStore
 from hub.store.rows import RolloutRow, Superseded
-from hub.tracing import span
 
 log = logging.getLogger(__name__)
 
-RECORDS_PER_STEP = 500
-JOIN_LOOK_S = 30.0
-"""How often devices are looked for that came to match a rollout: it reads all that the target means."""
 
-
-class RolloutShellStore(PreviewStore, ClaimStore, RecordStore, Protocol):
+class RolloutShellStore(PreviewStore, AdvancingStore, Protocol):
     """What rollouts need of the store."""
 
 
@@ -74,7 +66,7 @@ class Rollouts:
         self._clock = clock
         self._drafting = Drafting(store, released, group_by, clock)
         self._stepping = Stepping(store, released, on_orders, clock)
-        self._looked_s: dict[int, float] = {}
+        self._advancing = Advancing(store, self._stepping, released, group_by, clock)
         # Operators and time take turns, so that neither finds the other's change.
         self._lock = threading.Lock()
 
@@ -270,44 +262,8 @@ class Rollouts:
         for row in self._store.open_rollouts():
             try:
                 with self._lock:
-                    self._advance(self._store.rollout(row.state.number))
+                    self._advancing.advance(self._store.rollout(row.state.number))
             except Conflict:
                 log.info("Rollout %d changed meanwhile; it is advanced again.", row.state.number)
             except MusterError as error:
                 log.error("Rollout %d was not advanced: %s", row.state.number, error)
-
-    def _advance(self, row: RolloutRow) -> None:
-        while not row.state.status.is_final:
-            records = self._store.raw_records_after(
-                row.position, model=row.state.model, limit=RECORDS_PER_STEP
-            )
-            position = records[-1].position if records else row.position
-            with span("rollout step", rollout=row.state.number, records=len(records)):
-                looked_s = self._clock()
-                looks = self._is_to_look(row.state, looked_s)
-                events = [
-                    *revocation_of(self._released, row.state),
-                    *events_of(records),
-                    *removals_of(self._store, row.state),
-                    *(self._joined(row.state) if looks else ()),
-                    Ticked(),
-                ]
-                row = self._stepping.apply(row, events, position)
-                if looks:  # it is stored who was found
-                    self._looked_s[row.state.number] = looked_s
-            if len(records) < RECORDS_PER_STEP:
-                return
-
-    def _is_to_look(self, state: Rollout, now_s: float) -> bool:
-        """Whether to look for devices that came to match: every `JOIN_LOOK_S`, or if the clock was set."""
-        since_s = now_s - self._looked_s.get(state.number, -math.inf)
-        return state.plan.membership is Membership.CONTINUOUS and not 0.0 <= since_s < JOIN_LOOK_S
-
-    def _joined(self, state: Rollout) -> list[Event]:
-        """Return the devices that came to match a continuous rollout."""
-        try:
-            found = joiners(self._store, state, self._group_by)
-        except InvalidPlan as error:
-            log.info("Nobody joins rollout %d: %s", state.number, error)  # whoever is in it goes on
-            return []
-        return [DevicesJoined(found)] if found else []

@@ -15,7 +15,7 @@ from fleet.rollout.events import Abort, Start, Supersede
 from fleet.rollout.obstacles import Obstacle
 from fleet.rollout.plans.plan import Gate, JudgedBy, Membership, Metric, MetricGate, Plan, Stage
 from fleet.rollout.state.rollout import CauseCode, Status
-from hub.rollouts import shell as shell_file
+from hub.rollouts import advancing
 from hub.rollouts.shell import Rollouts
 from hub.store.sqlite import SqliteStore
 from tests.support.agent_bundles import MODEL, build
@@ -157,7 +157,7 @@ def test_a_rollback_puts_all_aside_and_what_starts_meanwhile_goes_without_its_de
 def test_who_joins_a_continuous_rollout_is_free(
     store: SqliteStore, shell: Rollouts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shell_file, "JOIN_LOOK_S", 0.0)
+    monkeypatch.setattr(advancing, "JOIN_LOOK_S", 0.0)
     joining = plan(target='site == "lyon"', membership=Membership.CONTINUOUS, priority=9)
     follows = create(shell, None, joining)
     shell.act(follows, Start("ann"))

@@ -15,7 +15,7 @@ from fleet.protocol.records import DeploymentReport
 from fleet.rollout.events import Start
 from fleet.rollout.plans.plan import Gate, Membership, Metric, MetricGate, Plan, Stage
 from fleet.rollout.state.rollout import Status
-from hub.rollouts import shell as shell_file
+from hub.rollouts import advancing
 from hub.rollouts.shell import Rollouts
 from hub.store.rows import Action
 from hub.store.sqlite import SqliteStore
@@ -67,7 +67,7 @@ def begun(store: SqliteStore, membership: Membership) -> tuple[Rollouts, int]:
 def test_who_comes_to_match_is_put_into_the_right_stage_and_ordered_there(
     store: SqliteStore, membership: Membership, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shell_file, "JOIN_LOOK_S", 0.0)
+    monkeypatch.setattr(advancing, "JOIN_LOOK_S", 0.0)
     shell, number = begun(store, membership)
     for device_id in ("early-3", "late-2"):
         add_device(store, device_id)
