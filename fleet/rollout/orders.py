@@ -72,7 +72,8 @@ def _order_forward(draft: Draft, places: Places) -> None:
     if len(places) == 0:
         return
     due_s = now_s + rollout.plan.deployment_timeout_s + rollout.plan.shadow_s  # nobody goes back in a shadow
-    draft.editing.assign(places, since_s=now_s, ordered_s=now_s, due_s=due_s)
+    # Who was a control of this stage while it waited is new among the canaries.
+    draft.editing.assign(places, since_s=now_s, ordered_s=now_s, due_s=due_s, counted_in=-1)
     draft.due_by(due_s)
     tries = draft.editing.column("tries", places).tolist()
     device_ids = draft.editing.members.device_ids(places)

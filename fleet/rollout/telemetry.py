@@ -129,7 +129,7 @@ class _Sums:
         why = arm.add(read, is_new=is_new)
         if why is None and is_new:
             self._draft.editing.note_counted(index, number)
-            self._heard += row.stage == number
+            self._heard += arms is self._canaries and row.stage == number
         return why
 
     def add_shadows(self, event: EvidenceObserved) -> None:

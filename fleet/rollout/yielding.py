@@ -47,15 +47,8 @@ def _uncount(draft: Draft, places: Places) -> None:
     stages = draft.editing.column("stage", places)
     current = rollout.stage_index
     for number in np.unique(stages[stages <= current]).tolist():
-        here, progress = stages == number, rollout.stages[number]
-        count = int(here.sum())
-        heard = int((draft.editing.column("counted_in", places)[here] == number).sum())
-        draft.change_stage(
-            number,
-            size=progress.size - count,
-            open=progress.open - count,
-            heard=max(0, progress.heard - heard),
-        )
+        count, progress = int((stages == number).sum()), rollout.stages[number]
+        draft.change_stage(number, size=progress.size - count, open=progress.open - count)
     versions = draft.editing.column("previous_version", places)
     controls = int(((stages > current) & (versions != NO_VERSION)).sum())
     if current >= 0 and controls:

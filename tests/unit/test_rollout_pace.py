@@ -54,6 +54,23 @@ def test_a_clock_that_was_ahead_for_a_moment_is_not_waited_for() -> None:
     assert len(ids(campaign.wait(2.0))) == 2
 
 
+def test_who_waits_for_its_order_is_a_control_and_not_heard_of_until_it_runs_the_version() -> None:
+    campaign = Campaign(paced(devices_per_minute=60.0), devices=MANY)
+    campaign.succeed(0)
+    campaign.observe()
+    evidence = campaign.rollout.stages[0].evidence
+    assert (evidence.canary.devices, evidence.control.devices) == (10, 20)
+    assert campaign.rollout.stages[0].heard == 10
+    campaign.wait(10.0)
+    campaign.wait(10.0)
+    campaign.succeed(0)
+    assert campaign.rollout.stages[0].heard == 10
+    campaign.observe()
+    campaign.observe()
+    assert campaign.rollout.stages[0].heard == 30
+    assert campaign.rollout.stages[0].evidence.canary.devices == 30
+
+
 def test_a_slow_rate_gives_single_orders() -> None:
     campaign = Campaign(paced(devices_per_minute=1.0), devices=MANY)
     assert len(campaign.orders()) == 1
