@@ -111,11 +111,14 @@ def contradiction(window: SealedWindow) -> str | None:
         return "it ends before it starts"
     if window.correct > window.labelled:  # labels may come in a later window than their answers
         return f"{window.correct} of {window.labelled} labelled answers are correct"
-    labels = window.label_counts
-    if (why := labels.contradiction(window.labelled, window.correct)) is not None:
-        return why
     durations, requests = sum(window.latency.values()), _requests(window)
-    most = max(requests, window.labelled, labels.unknown, sum(window.memory_counts.values()))
+    most = max(requests, window.labelled)
+    if window.labels is not msgspec.UNSET:
+        most = max(most, window.labels.unknown)
+        if (why := window.labels.contradiction(window.labelled, window.correct)) is not None:
+            return why
+    if window.memory is not msgspec.UNSET:
+        most = max(most, sum(window.memory.values()))
     why = impossible(most, window.ended_at_s - window.started_at_s)
     if why is not None:
         return why

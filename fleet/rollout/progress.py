@@ -46,13 +46,8 @@ class Said(NamedTuple):
     tries: int
 
 
-class _Plain(NamedTuple):
-    """A plain report, as numbers."""
-
-    place: int
-    tries: int
-    state: int
-    at_s: float
+_Plain = tuple[int, int, int, float]
+"""A plain report: place, tries, state's code, ``at_s``. There are millions of them."""
 
 
 def read_id(deployment_id: str) -> Said | None:
@@ -84,7 +79,7 @@ def take_plain(draft: Draft, reports: Sequence[DeploymentReported]) -> list[Depl
         seen[said.place] = turn + 1
         if turn == len(rounds):
             rounds.append([])
-        rounds[turn].append(_Plain(said.place, said.tries, CODES[report.state], report.at_s))
+        rounds[turn].append((said.place, said.tries, CODES[report.state], report.at_s))
     for plain in rounds:
         _move(draft, plain)
     return others

@@ -22,7 +22,6 @@ from fleet.rollout.state.columns import (
     Row,
     Rows,
     cause_number,
-    chosen,
     kinds,
     pack,
     unpack,
@@ -73,8 +72,8 @@ class Editing:
 
     def rows(self, places: Places) -> Rows:
         """Return a copy of the rows at ascending places."""
-        parts = [chosen(self._rows(number), inside) for number, inside in split(places)]
-        return np.concatenate([part.view(OPAQUE) for part in parts]).view(ROW) if parts else np.empty(0, ROW)
+        parts = [self._rows(number).view(OPAQUE)[inside] for number, inside in split(places)]
+        return np.concatenate(parts).view(ROW) if parts else np.empty(0, ROW)
 
     def put_rows(self, places: Places, before: Rows, after: Rows) -> None:
         """Exchange the rows at ascending places for their next values; causes are of their pages."""
