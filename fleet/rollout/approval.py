@@ -21,6 +21,7 @@ from fleet.rollout.events import Approve
 from fleet.rollout.plans.plan import OnFail
 from fleet.rollout.state.draft import Draft
 from fleet.rollout.state.rollout import Approval, Happening, Rollout, Status
+from fleet.sentences import by_whom
 
 
 def must_wait(rollout: Rollout) -> bool:
@@ -62,7 +63,7 @@ def approve(draft: Draft, event: Approve) -> None:
         )
     number = len(rollout.stages)
     approval = Approval(stage=number, by=event.by, reason=event.reason, at_s=draft.now_s)
-    said = f"{_stage(draft)} approved by {event.by}" + (f": {event.reason}" if event.reason else ".")
+    said = f"{_stage(draft)} approved by {by_whom(event.by, event.reason)}"
     draft.change(awaits_since_s=None, approvals=(*rollout.approvals, approval))
     draft.decide(Happening.APPROVED, said)
 

@@ -22,6 +22,7 @@ from fleet.rollout.events import (
 )
 from fleet.rollout.state.draft import Draft
 from fleet.rollout.state.rollout import PAUSED_BY, CauseCode, Happening, Status
+from fleet.sentences import by_whom, whole
 
 
 def obey(draft: Draft, event: Start | Pause | Resume | Promote | Approve | Abort | Supersede) -> None:
@@ -56,7 +57,7 @@ def _start(draft: Draft, event: Start) -> None:
 
 def _pause(draft: Draft, event: Pause) -> None:
     _require(draft, "paused", Status.RUNNING)
-    rules.pause(draft, f"{PAUSED_BY}{_by(event)}")
+    rules.pause(draft, f"{PAUSED_BY}{by_whom(event.by, event.reason)}")
 
 
 def _resume(draft: Draft, event: Resume) -> None:
@@ -89,15 +90,14 @@ def _promote(draft: Draft, event: Promote) -> None:
     draft.change(status=Status.RUNNING, pause_reason="")
     approval.note_mover(draft, event.by)
     stage = f"Stage {rollout.stage_index + 1}"
-    draft.decide(
-        Happening.OVERRIDDEN, f"{stage} promoted by {event.by}: {event.reason} (the gate said: {said})"
-    )
+    told = by_whom(event.by, event.reason)
+    draft.decide(Happening.OVERRIDDEN, f"{stage} promoted by {told} The gate had said: {whole(said)}")
     stages.end_stage(draft, overridden=True)
 
 
 def _abort(draft: Draft, event: Abort) -> None:
     _require(draft, "aborted", Status.CREATED, Status.RUNNING, Status.PAUSED)
-    cause = Cause(CauseCode.ABORTED.value, f"Aborted by {_by(event)}")
+    cause = Cause(CauseCode.ABORTED.value, f"Aborted by {by_whom(event.by, event.reason)}")
     ending = Status.ROLLED_BACK if event.roll_back and draft.rollout.stages else Status.ABORTED
     endings.begin_rollback(draft, ending, cause, keep=not event.roll_back)
 
@@ -119,11 +119,9 @@ def _require_not_revoked(draft: Draft) -> None:
 
 def _supersede(draft: Draft, event: Supersede) -> None:
     _require(draft, "superseded", *(status for status in Status if not status.is_final))
-    endings.withdraw(draft, Cause(CauseCode.ABORTED.value, f"Superseded by {_by(event)}"))
-
-
-def _by(event: Pause | Abort | Supersede) -> str:
-    return f"{event.by}: {event.reason}" if event.reason else f"{event.by}."
+    endings.withdraw(
+        draft, Cause(CauseCode.ABORTED.value, f"Superseded by {by_whom(event.by, event.reason)}")
+    )
 
 
 def _require(draft: Draft, what: str, *allowed: Status) -> None:

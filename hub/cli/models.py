@@ -210,7 +210,7 @@ def _print_revoked(told: dict[str, Any]) -> None:
     else:
         more = told["device_count"] - len(told["devices"])
         names = ", ".join(told["devices"]) + (f" and {more:,} more" if more else "")
-        console.print(escape(f"To run it were {told['device_count']:,}: {names}."))
+        console.print(escape(f"Devices that run it or are to: {told['device_count']:,}, {names}."))
     if told["commands"]:
         console.print("They go on until they are brought to another version:")
         for command in told["commands"]:

@@ -27,6 +27,7 @@ def explain(context: typer.Context, number: Number, as_json: JsonFlag = False) -
 def print_explanation(told: dict[str, Any]) -> None:
     """Show an explanation of the API to people."""
     console.print(escape(f"Rollout {told['number']} is {told['status']} since {utc(told['since_s'])}."))
+    console.print(f"Decisions so far: {told['decisions']:,}.")
     console.print(escape(told["why"]))
     if told["verdict"]:
         console.print(escape(f"The gate says: {told['verdict']}."))

@@ -167,7 +167,7 @@ def _progress(rollout: dict[str, Any], pace: Pace) -> RenderableType:
         text += f"; {stage['waiting']:,} wait for their order"
     if stage["bake_started_at_s"] is not None and stage["ended_at_s"] is None:
         baked_s = max(0.0, time.time() - stage["bake_started_at_s"])
-        text += f"; bakes since {span(baked_s)}, of {span(stage['minimum_bake_s'])} at least"
+        text += f"; has baked for {span(baked_s)} of {span(stage['minimum_bake_s'])} at least"
     if rollout["open_restores"]:
         text += f"; {rollout['open_restores']:,} on their way back"
     row.add_row(ProgressBar(total=max(1, stage["devices"]), completed=done, width=_BAR_WIDTH), text)

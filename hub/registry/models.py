@@ -32,6 +32,7 @@ from fleet.protocol.errors import (
 )
 from fleet.protocol.manifest import Manifest, decode_manifest, target_path
 from fleet.protocol.names import checked_name
+from fleet.sentences import by_whom
 from hub.jobs.lines import Progress
 from hub.jobs.runner import run_job
 from hub.registry.check import CheckJob, CheckResult
@@ -347,6 +348,6 @@ class Models:
 def _check_not_revoked(row: VersionRow) -> None:
     if row.revoked is not None:
         raise VersionRevoked(
-            f"{row.model} version {row.version} was revoked by {row.revoked.by}: {row.revoked.reason}",
+            f"{row.model} version {row.version} was revoked by {by_whom(row.revoked.by, row.revoked.reason)}",
             remedy="Bring another version; `muster model list` shows those there are.",
         )

@@ -12,6 +12,7 @@ from collections.abc import Collection
 
 from fleet.protocol.errors import Outdated
 from fleet.rollout.state.rollout import Rollout
+from fleet.sentences import whole
 
 _TOLD = 3
 
@@ -30,12 +31,8 @@ def check_current(rollout: Rollout, decisions: Collection[int] | None) -> None:
         return
     since = rollout.decisions - max(decisions, default=0)
     entries = rollout.history[-since:] if 0 < since <= len(rollout.history) else rollout.history
-    told = " ".join(_whole(entry.text) for entry in entries[-_TOLD:])
+    told = " ".join(whole(entry.text) for entry in entries[-_TOLD:])
     raise Outdated(
         f"Rollout {rollout.number} is {rollout.status.value} now. Decided since you looked: {told}",
         remedy=f"Look again with `muster rollout explain {rollout.number}`, and say it again if you mean it.",
     )
-
-
-def _whole(text: str) -> str:
-    return text if text.endswith((".", ")")) else f"{text}."

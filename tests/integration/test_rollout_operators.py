@@ -179,7 +179,7 @@ def test_a_second_person_approves(
     assert approved["stages"][1]["approved_by"] == "ops-cem"
     assert approved["stages"][1]["started_at_s"] is not None
     texts = [line["text"] for line in ann.pages(f"{path}/history")]
-    assert "Stage 2 of 2 (rest) approved by ops-cem: looks well" in texts
+    assert "Stage 2 of 2 (rest) approved by ops-cem: looks well." in texts
     with pytest.raises(Conflict, match="ops-cem approved of stage 2"):
         cem.post(f"{path}/approve")
 

@@ -129,7 +129,7 @@ def test_a_rollout_under_way_is_put_aside_if_the_target_means_all_of_it(
     rollouts.roll_back(MODEL, 1, by="ben", reason="harm", target='id like "north-*"')
     aside = store.rollout(number).state
     assert aside.status is Status.ABORTED
-    assert aside.history[-1].text == "ABORTED: Superseded by ben: rolled back to version 1: harm"
+    assert aside.history[-1].text == "ABORTED: Superseded by ben: rolled back to version 1: harm."
     assert set(store.desired_versions(MODEL).values()) == {1}
 
 

@@ -71,7 +71,7 @@ def test_a_stage_that_asks_waits_until_a_second_person_approves() -> None:
     assert campaign.rollout.stage_index == 1
     assert len(campaign.orders()) == 4
     said = [e.text for e in campaign.rollout.history if e.kind is Happening.APPROVED]
-    assert said == ["Stage 2 of 3 (step-1) approved by cem: looks well"]
+    assert said == ["Stage 2 of 3 (step-1) approved by cem: looks well."]
     assert restored(stored(campaign.rollout)) == campaign.rollout
 
 

@@ -111,7 +111,7 @@ def test_abort_before_the_start_sends_nothing(roll_back: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "said"), [("", "Aborted by ann."), ("wrong model", "Aborted by ann: wrong model")]
+    ("reason", "said"), [("", "Aborted by ann."), ("wrong model", "Aborted by ann: wrong model.")]
 )
 def test_an_abort_without_a_reason_is_a_whole_sentence(reason: str, said: str) -> None:
     campaign = Campaign(started=False)

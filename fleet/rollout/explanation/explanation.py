@@ -127,13 +127,13 @@ def _where(rollout: Rollout, now_s: float) -> str:
     if stage.bake_started_s is None:
         return f"{name} begins."
     baked = span(now_s - stage.bake_started_s)
-    return f"{name} bakes since {baked}: all {_devices(stage.size)} have ended their deployment."
+    return f"{name} has baked for {baked}. Deployments that ended: {stage.size:,} of {stage.size:,}."
 
 
 def _waits(rollout: Rollout, now_s: float) -> str:
     assert rollout.awaits_since_s is not None
     name, since = _stage(rollout, len(rollout.stages)), span(now_s - rollout.awaits_since_s)
-    return f"{name} waits for approval by a second person since {since}."
+    return f"{name} has waited for approval by a second person for {since}."
 
 
 def _goes_on(rollout: Rollout, now_s: float) -> list[str]:
@@ -214,9 +214,7 @@ def _ends(rollout: Rollout) -> list[Choice]:
     if status in {Status.RUNNING, Status.PAUSED} and rollout.stages:
         got = _devices(rollout.device_count - sum(counts[WAITING] for counts in rollout.tally))
         found.append(
-            Choice(
-                f"muster rollout abort {number} --rollback", f"ends it and takes it back; {got} were sent it"
-            )
+            Choice(f"muster rollout abort {number} --rollback", f"ends it and takes it back from {got}")
         )
     if rollout.stages:
         found.append(Choice(f"muster rollout devices {number}", "lists every device's part"))
