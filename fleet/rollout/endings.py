@@ -7,22 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from fleet.protocol.errors import Cause
 from fleet.rollout import orders
 from fleet.rollout.installs import stage_fails
 from fleet.rollout.state.columns import (
-    NO_VERSION,
-    NOT_BACK,
-    REMOVED,
-    SUCCEEDED,
     Attempt,
     Deployment,
-    Mask,
-    Rows,
 )
-from fleet.rollout.state.deployments import Test, has_failed
+from fleet.rollout.state.deployments import Test, has_failed, is_not_back
 from fleet.rollout.state.draft import Draft
 from fleet.rollout.state.rollout import CauseCode, Happening, Status
 
@@ -85,7 +77,7 @@ def end_rollback(draft: Draft) -> None:
     if rollout.open_restores > 0:
         return
     assert rollout.ending is not None and rollout.cause is not None
-    names = _named(draft, _is_not_back, lambda d: d.restore)
+    names = _named(draft, is_not_back, lambda d: d.restore)
     if names:
         text = f"{rollout.cause.detail} Not back on what they ran before: {names}."
         _end(draft, Status.FAILED, Cause(CauseCode.RESTORE_FAILED.value, text))
@@ -96,12 +88,6 @@ def end_rollback(draft: Draft) -> None:
 def _end(draft: Draft, status: Status, cause: Cause | None) -> None:
     draft.change(status=status, cause=cause, ending=None, ended_s=draft.now_s)
     draft.decide(Happening.ENDED, f"{status.value}{': ' + cause.detail if cause else '.'}")
-
-
-def _is_not_back(rows: Rows) -> Mask:
-    """Tell which devices were to go back and did not."""
-    arrived = np.where(rows["previous_version"] == NO_VERSION, REMOVED, SUCCEEDED)
-    return np.asarray((rows["back_state"] != NOT_BACK) & (rows["back_state"] != arrived))
 
 
 def _named(draft: Draft, unwell: Test, attempt_of: Callable[[Deployment], Attempt | None]) -> str:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
 
 from fleet.rollout.plans.plan import Plan
 from fleet.rollout.preview import stage_times_s
-from fleet.rollout.state.columns import NOT_BACK, REMOVED, SUCCEEDED
+from fleet.rollout.state.columns import SUCCEEDED
+from fleet.rollout.state.deployments import is_not_back, scan
 from fleet.rollout.state.rollout import PAUSED_BY, CauseCode, Happening, HistoryEntry, Rollout, Status
 from hub.simulation.installs import Installs
 from hub.simulation.outcome import Outcome, StageOutcome, judged
@@ -98,7 +96,7 @@ class Account:
             duration_s=ended_s,
             devices=len(rollout.deployments),
             counts=counts,
-            not_back=_not_back(rollout),
+            not_back=len(scan([page.rows for page in rollout.deployments.pages], is_not_back)),
             unaccounted=unaccounted if rollout.status.is_final else 0,
             stages=tuple(self._stage(rollout, place, ended_s) for place in range(len(rollout.stages))),
             got_it=got_it,
@@ -126,13 +124,3 @@ class Account:
             expected_s=stage_times_s(self._plan, place, stage.size, install_s)[0],
             promoted=stage.overridden,
         )
-
-
-def _not_back(rollout: Rollout) -> int:
-    """Count the devices that were to go back and are not."""
-    number = 0
-    for page in rollout.deployments.pages:
-        rows: Any = page.rows
-        arrived = np.where(rows["previous_version"] < 0, REMOVED, SUCCEEDED)
-        number += int(((rows["back_state"] != NOT_BACK) & (rows["back_state"] != arrived)).sum())
-    return number

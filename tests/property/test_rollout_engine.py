@@ -38,7 +38,7 @@ from fleet.rollout.events import (
     Ticked,
 )
 from fleet.rollout.plans.plan import Membership, OnInconclusive, Retries, rollback_plan
-from fleet.rollout.state.deployments import Attempt
+from fleet.rollout.state.columns import Attempt
 from fleet.rollout.state.rollout import CauseCode, Kind, Rollout, Status
 from tests.support.rollout_rules import check_rollout
 from tests.support.rollouts import LABELS, NEW, OLD, plan, restored, stored, window

@@ -13,7 +13,8 @@ from fleet.rollout.engine import create, step
 from fleet.rollout.events import Assign, Command, DeploymentReported, Event, EvidenceObserved, Start, Ticked
 from fleet.rollout.gates.gate import Verdict
 from fleet.rollout.plans.plan import Gate, Metric, MetricGate, OnInconclusive, Plan, Stage
-from fleet.rollout.state.deployments import Deployment, Deployments
+from fleet.rollout.state.columns import Deployment
+from fleet.rollout.state.deployments import Deployments
 from fleet.rollout.state.rollout import Kind, Rollout, Status
 from fleet.rollout.state.stored import decode_summary, encode_summary, whole
 

@@ -19,7 +19,7 @@ from fleet.rollout.gates.evidence import Arm, Tally
 from fleet.rollout.gates.sums import ArmSum
 from fleet.rollout.gates.windows import tally, unusable
 from fleet.rollout.plans.plan import Metric, MetricGate
-from fleet.rollout.state.deployments import Deployment
+from fleet.rollout.state.columns import Deployment
 from fleet.rollout.state.rollout import Kind, Status
 from tests.support.rollouts import DEVICES, NEW, OLD, Campaign, plan, window
 

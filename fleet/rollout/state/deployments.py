@@ -6,8 +6,8 @@
     members:  place → device id, device id → place     fixed, or extended at the end
 
 All of it is immutable by contract: a step of the engine copies the pages in which something changes, once,
-and shares the rest (`editing`), so that the old value stays what it was. One page of a
-million devices' and the tuple of pages are 18 kB and 31 kB.
+and shares the rest (`editing`), so that the old value stays what it was. Of a million devices one page
+and the tuple of pages are 18 kB and 31 kB.
 
 `Deployment` and `Attempt` are values made on demand for whoever looks at few devices; what concerns many is
 asked of the columns, with `where`.
@@ -28,9 +28,10 @@ from fleet.rollout.state.columns import (
     NO_VERSION,
     NOT_BACK,
     PAGE_SIZE,
+    REMOVED,
     ROW,
     STATES,
-    Attempt,
+    SUCCEEDED,
     Deployment,
     Mask,
     Page,
@@ -42,8 +43,6 @@ from fleet.rollout.state.columns import (
     unpack,
 )
 from fleet.rollout.state.members import Members
-
-__all__ = ["Attempt", "Deployment", "Deployments", "scan"]
 
 Test = Callable[[Rows], Mask]
 _IS_FAILURE = np.array([state.is_failure for state in STATES])
@@ -264,6 +263,12 @@ def scan(pages: Sequence[Rows], test: Test, *, start: int = 0, limit: int | None
 def has_failed(rows: Rows) -> Mask:
     """Tell which devices ended the way forward without running what was ordered."""
     return np.asarray(_IS_FAILURE[rows["state"]])
+
+
+def is_not_back(rows: Rows) -> Mask:
+    """Tell which devices are to go back and do not run again what they ran before."""
+    arrived = np.where(rows["previous_version"] == NO_VERSION, REMOVED, SUCCEEDED)
+    return np.asarray((rows["back_state"] != NOT_BACK) & (rows["back_state"] != arrived))
 
 
 def _bytes(rows: Rows) -> NDArray[np.uint8]:
