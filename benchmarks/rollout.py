@@ -38,10 +38,11 @@ from fleet.rollout.events import (
 from fleet.rollout.plans.plan import ALL, Plan, Stage, default_gate
 from fleet.rollout.state.columns import forward_id
 from fleet.rollout.state.rollout import Kind, Rollout, Status
+from hub.rollouts.advancing import RECORDS_PER_STEP
 from hub.store.rows import NewDevice, OrderChange
 from hub.store.sqlite import SqliteStore
 
-BATCH = 500
+BATCH = RECORDS_PER_STEP
 """Reports of a step, as many as the hub reads at once."""
 WAY = (
     DeploymentState.DOWNLOADING,
