@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
 import re
-import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -24,11 +21,11 @@ from pyarrow import parquet
 from fleet.protocol.manifest import decode_manifest
 from fleet.protocol.messages import encode
 from fleet.protocol.records import packed
-from hub.cli.app import run
 from hub.store.blobs import BlobFolder
 from hub.store.sqlite import SqliteStore
 from hub.store.telemetry_rows import HOUR_S, TelemetryStep
 from tests.conftest import MODEL
+from tests.support.command_line import Muster, muster_on
 from tests.support.hub import HubProcess
 from tests.support.rollups import DeviceWindow, keep_windows, values_window
 from tests.support.stores import join_running_hub
@@ -61,25 +58,13 @@ def hub(hub: HubProcess) -> HubProcess:
     return hub
 
 
-Muster = Callable[..., tuple[str, str]]
-
-
 @pytest.fixture
 def muster(
     hub: HubProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Muster:
-    """Runs a command in this process, in an empty folder, and returns what it printed and what went wrong."""
-    for name, value in (("MUSTER_URL", hub.url), ("MUSTER_TOKEN", hub.token), ("COLUMNS", "200")):
-        monkeypatch.setenv(name, value)
+    """Runs commands in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[str, str]:
-        monkeypatch.setattr(sys, "argv", ["muster", *arguments])
-        with contextlib.suppress(SystemExit):
-            run()
-        return capsys.readouterr()
-
-    return call
+    return muster_on(hub, monkeypatch, capsys)
 
 
 def _get(hub: HubProcess, path: str, *, accept: str = "*/*", **parameters: Any) -> httpx.Response:

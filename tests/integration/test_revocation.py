@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -25,7 +23,6 @@ from fleet.rollout.events import Abort, Promote, Resume, Start
 from fleet.rollout.plans.plan import Gate, Metric, MetricGate, Plan, Stage
 from fleet.rollout.state.rollout import Status
 from hub.alerts.facts import FleetLook, HubCounts
-from hub.cli.app import run
 from hub.registry.models import Models
 from hub.rollouts.shell import Rollouts
 from hub.store.blobs import BlobFolder
@@ -35,6 +32,7 @@ from hub.store.state_rows import StateRules
 from hub.trust.image_repository import ImageRepository
 from hub.trust.keys import KeyFolder
 from tests.support.agent_bundles import MODEL, build
+from tests.support.command_line import muster_on
 from tests.support.hub import HubProcess
 from tests.support.stores import DIGEST, add_device, incoming, say
 from tests.support.tuf_client import download, updater
@@ -210,14 +208,7 @@ def test_operators_are_told_who_runs_it_and_how_to_go_back(
     with closing(SqliteStore(hub.home / "hub.db")) as store:
         assert store.add_version(row(1, DIGEST, "revocable"))
 
-    def muster(*arguments: str) -> tuple[str, str]:
-        monkeypatch.setattr(sys, "argv", ["muster", *arguments])
-        with contextlib.suppress(SystemExit):
-            run()
-        return capsys.readouterr()
-
-    for name, value in (("MUSTER_URL", hub.url), ("MUSTER_TOKEN", hub.token), ("COLUMNS", "200")):
-        monkeypatch.setenv(name, value)
+    muster = muster_on(hub, monkeypatch, capsys)
     assert "--reason" in muster("model", "revoke", "revocable", "1")[1]
     told = muster("model", "revoke", "revocable", "1", "--reason", "It leaks.")[0]
     assert "REVOKED" in told

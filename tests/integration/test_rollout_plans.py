@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,10 +14,10 @@ import pytest
 
 from fleet.rollout.plans.schema import plan_schema
 from hub.broker.accounts import hash_password, new_password
-from hub.cli.app import run
 from hub.store.rows import NewDevice
 from hub.store.sqlite import SqliteStore
 from tests.conftest import MODEL
+from tests.support.command_line import Muster, muster_on
 from tests.support.hub import HubProcess
 from tests.support.stores import CAPABILITIES
 
@@ -37,8 +34,6 @@ devices_per_minute: 2
 gate:
   metrics: [{metric: inference_errors, margin: 0.02, limit: 0.02}]
 """
-
-Muster = Callable[..., tuple[str, str]]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,18 +58,9 @@ def fleet(hub: HubProcess) -> None:
 def muster(
     hub: HubProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Muster:
-    """Runs a command in this process, in an empty folder, and returns what it printed and what went wrong."""
-    for name, value in (("MUSTER_URL", hub.url), ("MUSTER_TOKEN", hub.token), ("COLUMNS", "200")):
-        monkeypatch.setenv(name, value)
+    """Runs commands in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[str, str]:
-        monkeypatch.setattr(sys, "argv", ["muster", *arguments])
-        with contextlib.suppress(SystemExit):
-            run()
-        return capsys.readouterr()
-
-    return call
+    return muster_on(hub, monkeypatch, capsys)
 
 
 def _post(hub: HubProcess, path: str, body: dict[str, Any]) -> httpx.Response:
