@@ -60,7 +60,7 @@ from agent.serving.shared_memory import SharedMemory
 from agent.settings import read_settings
 from agent.stall import end_when_stalled
 from agent.telemetry.incidents import Incidents
-from agent.telemetry.noise import CountNoise
+from agent.telemetry.noise import WORD_FILE, CountNoise
 from agent.telemetry.outbox import Outbox
 from agent.telemetry.reception import Reception
 from agent.telemetry.recorder import Recorder
@@ -135,7 +135,9 @@ class Daemon:
         self._files = self._build_files()
         self._repository = ImageRepository(state / "trust", identity.root, self._files)
         self._host = Host()
-        self._noise = CountNoise(settings.count_noise_epsilon, self._host, self._outbox)
+        self._noise = CountNoise(
+            settings.count_noise_epsilon, self._host, self._outbox, word=state / WORD_FILE
+        )
         self._recorder = Recorder(
             self._outbox, self._host.close_windows, wake=self._sender.wake, on_incident=self._on_incident
         )

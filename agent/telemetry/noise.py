@@ -15,20 +15,32 @@ all others             as they are; incidents and reports of deployments tell th
 When noise comes into force, exact counts that the hub does not have are given up; when it is taken back, what
 was counted under it is noised still.
 
+The operator's word is kept in a file of its own: it holds from the first moment on, also where the last
+assignment cannot be verified after a restart. A file that cannot be read stands for the most noise there is.
+
 The random bits are the operating system's (`os.urandom`).
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 
+from agent.durable import remove_file, write_file
 from agent.hosting import Host
 from agent.telemetry.outbox import Outbox
 from fleet.privacy.noise import Draw
 from fleet.privacy.windows import noised
+from fleet.protocol.errors import StorageError
 from fleet.protocol.records import RecordBody, ShadowReport, TelemetryWindow
-from fleet.protocol.wishes import THOUSAND
+from fleet.protocol.wishes import MOST_NOISE_EPSILON, THOUSAND
+
+log = logging.getLogger(__name__)
+
+WORD_FILE = "count-noise"
+_MOST_NOISE = 1
 
 
 class CountNoise:
@@ -39,16 +51,26 @@ class CountNoise:
         host: What counts.
         outbox: What keeps counts for the hub.
         draw: Where chance comes from.
+        word: The file in which the operator's word is kept; None not to keep it.
     """
 
-    def __init__(self, own_epsilon: float, host: Host, outbox: Outbox, draw: Draw = os.urandom) -> None:
+    def __init__(
+        self,
+        own_epsilon: float,
+        host: Host,
+        outbox: Outbox,
+        draw: Draw = os.urandom,
+        *,
+        word: Path | None = None,
+    ) -> None:
         self._own = own_epsilon
+        self._word = word
         self._host = host
         self._outbox = outbox
         self._draw = draw
         self.epsilon = 0.0
         """In force; 0 for none."""
-        self._enforce(own_epsilon)
+        self._enforce(self._smallest(None if word is None else _read(word)))
 
     def hear_hub(self, thousandths: int | None, keep_windows: Callable[[], None]) -> None:
         """Take the operator's word, in place of the one before.
@@ -57,13 +79,31 @@ class CountNoise:
             thousandths: Epsilon; None for no word.
             keep_windows: Ends the windows under way, and puts them into the outbox.
         """
-        asked = [epsilon for epsilon in (self._own, (thousandths or 0) / THOUSAND) if epsilon]
-        epsilon = min(asked, default=0.0)
+        self._keep(thousandths)
+        epsilon = self._smallest(thousandths)
         if epsilon == self.epsilon:
             return
         if self.epsilon:
             keep_windows()  # what was counted under the old word is told by it
         self._enforce(epsilon)
+
+    def _smallest(self, thousandths: int | None) -> float:
+        asked = [epsilon for epsilon in (self._own, (thousandths or 0) / THOUSAND) if epsilon]
+        return min(asked, default=0.0)
+
+    def _keep(self, thousandths: int | None) -> None:
+        """Keep the operator's word for the next start."""
+        if self._word is None:
+            return
+        try:
+            if thousandths == _read(self._word):
+                return
+            if thousandths is None:
+                remove_file(self._word)
+            else:
+                write_file(self._word, str(thousandths).encode())
+        except StorageError as error:
+            log.error("The word on noise is not kept over a restart: %s", error)
 
     def _shielded(self, body: RecordBody) -> RecordBody | None:
         """Return what may be told in place of a body; None if nothing may."""
@@ -77,3 +117,16 @@ class CountNoise:
         self.epsilon = epsilon
         self._host.is_noised = bool(epsilon)
         self._outbox.noise(self._shielded if epsilon else None)
+
+
+def _read(word: Path) -> int | None:
+    """Return the word that was kept; None if there was none."""
+    try:
+        said = word.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return _MOST_NOISE
+    if not said.isdigit() or len(said) > len(str(MOST_NOISE_EPSILON)):
+        return _MOST_NOISE
+    return min(max(int(said), _MOST_NOISE), MOST_NOISE_EPSILON)

@@ -12,9 +12,9 @@ import pytest
 
 from agent.hosting import Host, Hosted
 from agent.settings import parse_settings
-from agent.telemetry.noise import CountNoise
+from agent.telemetry.noise import WORD_FILE, CountNoise
 from agent.telemetry.outbox import Outbox
-from fleet.privacy.noise import variance
+from fleet.privacy.noise import LEAST_EPSILON, variance
 from fleet.privacy.windows import numbers_of, sensitivity
 from fleet.protocol.errors import Cause, InvalidAssignment, InvalidConfiguration
 from fleet.protocol.noised import NoisedWindow
@@ -132,6 +132,29 @@ def test_who_asks_for_more_privacy_wins(outbox: Outbox) -> None:
         noise.hear_hub(thousandths, keep)
         assert noise.epsilon == in_force
     assert kept == [1.0, 0.2]  # what was counted under a word is told by it
+
+
+def test_the_word_of_the_operator_holds_before_the_last_assignment_is_verified(
+    outbox: Outbox, tmp_path: Path
+) -> None:
+    word = tmp_path / WORD_FILE
+    CountNoise(0.0, Host(), outbox, draw, word=word).hear_hub(500, lambda: None)
+    again = CountNoise(0.0, Host(), outbox, draw, word=word)
+    assert again.epsilon == 0.5
+    outbox.put(exact_window())
+    assert all(isinstance(body, NoisedWindow) for body in bodies(outbox))
+    again.hear_hub(None, lambda: None)
+    assert not word.exists()
+    assert CountNoise(0.0, Host(), outbox, draw, word=word).epsilon == 0.0
+
+
+@pytest.mark.parametrize("kept", [b"", b"-5", b"0", b"\xb2", b"9" * 500, b"nonsense"])
+def test_a_word_that_cannot_be_read_stands_for_the_most_noise(
+    outbox: Outbox, tmp_path: Path, kept: bytes
+) -> None:
+    word = tmp_path / WORD_FILE
+    word.write_bytes(kept)
+    assert CountNoise(0.0, Host(), outbox, draw, word=word).epsilon == LEAST_EPSILON
 
 
 def test_taken_back_counts_are_exact_again(outbox: Outbox, hosted: Hosted) -> None:
