@@ -46,9 +46,11 @@ def take_reports(draft: Draft, reports: Sequence[DeploymentReported]) -> None:
 def take_report(draft: Draft, report: DeploymentReported) -> None:
     """Move an attempt as its device reports; anything late, doubled, foreign or unknown changes nothing."""
     said = progress.read_id(report.deployment_id)
-    if said is None or said.rollout != draft.rollout.number:
+    if said is None:
         return
-    index, is_forward = said.place, said.is_forward
+    number, index, is_forward, tries = said
+    if number != draft.rollout.number:
+        return
     if index >= len(draft.editing) or not draft.editing.members.is_at(index, report.device_id):
         return
     deployment = draft.deployment(index)
@@ -59,7 +61,7 @@ def take_report(draft: Draft, report: DeploymentReported) -> None:
         return
     if not is_forward:
         _advance_restore(draft, deployment, attempt, report)
-    elif said.tries == deployment.tries:
+    elif tries == deployment.tries:
         _advance_forward(draft, deployment, report)
 
 

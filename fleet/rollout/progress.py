@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -30,22 +29,9 @@ _RANKS = np.array([PROGRESS.index(state) if state in PROGRESS else -1 for state 
 _RANKS[SUCCEEDED] = len(PROGRESS)
 
 
-class Said(NamedTuple):
-    """What a deployment id says.
-
-    Attributes:
-        rollout: Number of the rollout.
-        place: The device's, in it.
-        is_forward: Whether it is of the way forward.
-        tries: How many ways forward ended before it.
-    """
-
-    rollout: int
-    place: int
-    is_forward: bool
-    tries: int
-
-
+Said = tuple[int, int, bool, int]
+"""What a deployment id says: number of the rollout, the device's place in it, whether it is of the way
+forward, and how many of these ended before it."""
 _Plain = tuple[int, int, int, float]
 """A plain report: place, tries, state's code, ``at_s``. There are millions of them."""
 
@@ -56,7 +42,7 @@ def read_id(deployment_id: str) -> Said | None:
     if match is None:
         return None
     rollout, place, back, tries = match.groups()
-    return Said(int(rollout), int(place), back is None, int(tries or 0))
+    return int(rollout), int(place), back is None, int(tries) if tries else 0
 
 
 def take_plain(draft: Draft, reports: Sequence[DeploymentReported]) -> list[DeploymentReported]:
@@ -64,22 +50,24 @@ def take_plain(draft: Draft, reports: Sequence[DeploymentReported]) -> list[Depl
     others: list[DeploymentReported] = []
     rounds: list[list[_Plain]] = []
     seen: dict[int, int] = {}  # how many plain reports came of each device; -1 once another did
-    number = draft.rollout.number
-    known = draft.editing.members.are_at
-    read = [(report, said) for report in reports if (said := read_id(report.deployment_id)) is not None]
-    is_known = known([said.place for _, said in read], [report.device_id for report, _ in read])
-    for (report, said), is_member in zip(read, is_known, strict=True):
-        if said.rollout != number or not is_member:
+    ours = [
+        (report, *said[1:])
+        for report in reports
+        if (said := read_id(report.deployment_id)) is not None and said[0] == draft.rollout.number
+    ]
+    are_members = draft.editing.members.are_at([one[1] for one in ours], [one[0].device_id for one in ours])
+    for (report, place, is_forward, tries), is_member in zip(ours, are_members, strict=True):
+        if not is_member:
             continue
-        turn = seen.get(said.place, 0)
-        if turn < 0 or not said.is_forward or report.cause is not None or report.state not in _PLAIN:
-            seen[said.place] = -1
+        turn = seen.get(place, 0)
+        if turn < 0 or not is_forward or report.cause is not None or report.state not in _PLAIN:
+            seen[place] = -1
             others.append(report)
             continue
-        seen[said.place] = turn + 1
+        seen[place] = turn + 1
         if turn == len(rounds):
             rounds.append([])
-        rounds[turn].append((said.place, said.tries, CODES[report.state], report.at_s))
+        rounds[turn].append((place, tries, CODES[report.state], report.at_s))
     for plain in rounds:
         _move(draft, plain)
     return others

@@ -26,7 +26,7 @@ from hub.tracing import span
 log = logging.getLogger(__name__)
 
 RECORDS_PER_STEP = 2_000
-"""Of 500 a durable step costs twice as much a record: the head is written, and pages are copied, once a step."""
+"""With 500, a record costs twice as much: the head is written, and pages are copied, once a step."""
 JOIN_LOOK_S = 30.0
 """How often devices are looked for that came to match a rollout: it reads all that the target means."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ from hub.simulation.rollout import SimulatedRollout
 from hub.simulation.scenario import (
     Absence,
     Action,
+    At,
     Clocks,
     Deed,
     Failure,
@@ -38,8 +40,10 @@ from hub.simulation.scenario import (
     Telemetry,
     Version,
 )
+from hub.simulation.scenario import Outcome as Ending
 from hub.store.sqlite import SqliteStore
 from tests.support import thoroughness
+from tests.support.waiting import eventually
 
 PLAN = """
 membership: continuous
@@ -157,6 +161,22 @@ def test_a_harmful_version_is_led_back_before_it_reaches_everybody(harm: Harm) -
     assert "FAIL" in outcome.reason
 
 
+def test_a_refusal_before_the_trial_is_reported_and_nobody_runs_the_version() -> None:
+    failing = (Failure(share=1.0, at=At.TEST, outcome=Ending.REJECTED, code="self_test_failed"),)
+    outcome = simulated(changed(CALM, version=Version(failures=failing)))
+    assert (outcome.status, outcome.got_it) == (Status.ROLLED_BACK, 0)
+    assert outcome.counts["REJECTED"] > 0
+    assert "ROLLED_BACK" not in outcome.counts
+    assert "of the stage" in outcome.reason
+
+
+def test_a_version_that_harms_nobody_whom_the_plan_means_need_not_be_stopped() -> None:
+    harmful = changed(CALM, harm=(Harm(errors=0.4, where='hardware == "pi5"'),))
+    outcome = simulated(harmful, target='hardware == "pi4"')
+    assert (outcome.status, outcome.judgement) == (Status.SUCCEEDED, Judgement.RIGHT)
+    assert (outcome.harmed, outcome.ought_to_stop) == (0, False)
+
+
 def test_late_joiners_are_taken_in_and_a_snapshot_leaves_them_out() -> None:
     scenario = changed(CALM, fleet=Fleet(devices=60, joining=Joining(share=0.3, over_s=300.0)))
     taken = simulated(scenario)
@@ -208,10 +228,11 @@ def test_what_operators_may_not_do_is_noted() -> None:
     ("fields", "message"),
     [
         ({"target": 'zone == "north"'}, "no device has the attribute 'zone'"),
-        ({"target": 'tag("lab")'}, "nothing else"),
+        ({"target": 'site == "lyon" and not tag("lab")'}, 'asks for `tag."lab".`'),
+        ({"target": "not online"}, "asks for `online`"),
         ({"target": 'site == "lyon"', "stratify_by": ()}, None),
     ],
-    ids=["no such attribute", "tags", "a site"],
+    ids=["no such attribute", "tags", "a fact", "a site"],
 )
 def test_targets_ask_for_what_simulated_devices_have(fields: dict[str, Any], message: str | None) -> None:
     if message is None:
@@ -275,3 +296,21 @@ def test_every_ready_scenario_can_be_drawn() -> None:
     for scenario in READY.values():
         run = SimulatedRollout(plan(), scenario, seed=1, devices=10)
         assert len(run.state.deployments) > 0
+
+
+def test_an_interrupt_ends_the_command_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hub", "simulate", "plan.yaml", "--store", "kept", "--devices", "20000"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        eventually((tmp_path / "kept" / "hub.db").exists, "the simulation has begun")
+        process.send_signal(signal.SIGINT)
+        answered, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert b"Traceback" not in answered + said
