@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from fleet.protocol.errors import InvalidPlan
 from fleet.rollout.engine import create
 from fleet.rollout.plans.checks import check_plan
 from fleet.rollout.plans.plan import (
-    MAX_PLAN_SIZE_BYTES,
     Gate,
     Metric,
     MetricGate,
@@ -23,7 +24,7 @@ from fleet.rollout.plans.plan import (
     rollback_plan,
     share_of,
 )
-from fleet.rollout.plans.reading import decode_plan, encode_plan, plan_of
+from fleet.rollout.plans.reading import plan_of
 from fleet.rollout.state.rollout import CauseCode, Kind
 from fleet.rollout.targeting import cohort_ends
 
@@ -50,14 +51,14 @@ def written() -> dict[str, Any]:
 
 
 def decoded(fields: dict[str, Any]) -> Plan:
-    return decode_plan(json.dumps(fields).encode())
+    return plan_of(fields)
 
 
 def test_a_plan_is_read_as_it_is_written_and_back() -> None:
     plan = decoded(written())
     assert [stage.devices for stage in plan.stages] == [1, "50%", "all"]
     assert plan.gate.metrics[1].threshold == 0.35
-    assert decode_plan(encode_plan(plan)) == plan
+    assert plan_of(msgspec.to_builtins(plan)) == plan
 
 
 BAD: list[tuple[str, list[str | int], Any]] = [
@@ -126,16 +127,11 @@ def test_what_cannot_be_understood_is_refused_with_its_place(
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{}", b"[]", b"null", b"\xff", b"{", b'{"stages": NaN}', b"[" * 10_000]
+    "values", [None, "", {}, [], 1.5, {"stages": math.nan}, {"stages": [[[]]]}, {1: 2}], ids=repr
 )
-def test_what_is_not_a_plan_is_refused(data: bytes) -> None:
+def test_what_is_not_a_plan_is_refused(values: Any) -> None:
     with pytest.raises(InvalidPlan):
-        decode_plan(data)
-
-
-def test_a_plan_too_large_is_not_decoded() -> None:
-    with pytest.raises(InvalidPlan, match="bytes"):
-        decode_plan(b" " * MAX_PLAN_SIZE_BYTES + encode_plan(decoded(written())))
+        plan_of(values)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -236,7 +232,7 @@ REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "rollouts.md"
 def test_the_plan_in_the_reference_is_a_plan() -> None:
     shown = re.search(r"```json\n(.*?)```", REFERENCE.read_text(encoding="utf-8"), re.DOTALL)
     assert shown is not None
-    assert len(decode_plan(shown[1].encode()).stages) == 3
+    assert len(plan_of(json.loads(shown[1])).stages) == 3
 
 
 def test_the_reference_explains_every_cause() -> None:

@@ -1,4 +1,4 @@
-"""Reading a plan: from JSON bytes, or from plain values that came from anywhere."""
+"""Reading a plan from plain values, whatever they were written in."""
 
 from __future__ import annotations
 
@@ -8,26 +8,10 @@ import msgspec
 
 from fleet.protocol.errors import InvalidPlan
 from fleet.rollout.plans.checks import check_plan
-from fleet.rollout.plans.plan import MAX_PLAN_SIZE_BYTES, Plan
+from fleet.rollout.plans.plan import Plan
 from fleet.rollout.plans.wording import refusal
 
-_DECODER = msgspec.json.Decoder(Plan)  # made once: two threads that were the first to use a type crash
-
-
-def decode_plan(data: bytes) -> Plan:
-    """Return the plan in JSON bytes, checked.
-
-    Raises:
-        InvalidPlan: It cannot be understood, could not be carried out, or not be judged.
-    """
-    if len(data) > MAX_PLAN_SIZE_BYTES:
-        raise InvalidPlan(f"The plan has {len(data)} bytes; {MAX_PLAN_SIZE_BYTES} are allowed.")
-    try:
-        plan = _DECODER.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise refused_by_type(error) from error
-    check_plan(plan)
-    return plan
+msgspec.json.Decoder(Plan)  # two threads that were the first to use a type crash; now it is known
 
 
 def plan_of(values: Any) -> Plan:
@@ -37,7 +21,7 @@ def plan_of(values: Any) -> Plan:
         values: Mappings, lists, texts, numbers, truth values and None, as JSON has them.
 
     Raises:
-        InvalidPlan: As in `decode_plan`; it carries the field.
+        InvalidPlan: They cannot be understood, carried out or judged; it carries the field.
     """
     try:
         plan = msgspec.convert(values, Plan)
@@ -45,11 +29,6 @@ def plan_of(values: Any) -> Plan:
         raise refused_by_type(error) from error
     check_plan(plan)
     return plan
-
-
-def encode_plan(plan: Plan) -> bytes:
-    """Return the plan as JSON."""
-    return msgspec.json.encode(plan)
 
 
 def refused_by_type(error: Exception, kind: type = Plan) -> InvalidPlan:
