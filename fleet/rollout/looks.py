@@ -27,6 +27,7 @@ def verdict_of(draft: Draft, *, fresh: bool = False) -> Verdict:
             has_control=rollout.controls > 0,
             heard=draft.stage.heard,
             expected=draft.stage.size - draft.stage.failed,
+            classes=len(rollout.strata) - 1,  # the first is of devices of no class
         )
         draft.change(verdict=verdict, look=Look(draft.now_s, windows))
     assert draft.rollout.verdict is not None

@@ -110,3 +110,18 @@ def test_harm_beside_controls_of_another_hour_must_be_beyond_the_limit() -> None
         now = Evidence(arm(50, Tally(bad * 10, 10_000)), Arm.empty(1))
         verdict = judge(plan(metrics=(ERRORS,)), (earlier, now), has_control=False, heard=1, expected=1)
         assert verdict.outcome is outcome, bad
+
+
+def test_classes_that_nothing_was_heard_of_yet_are_in_the_mean_from_the_first_look() -> None:
+    """Or each class that comes to be heard of would have the whole budget for a while."""
+    canary = {PI3: arm(20, Tally(100, 20_000)), PI4: arm(20, Tally(700, 10_000))}
+    control = {PI3: arm(200, Tally(1000, 200_000)), PI4: arm(200, Tally(1000, 200_000))}
+    evidence = Evidence(gathered(canary, 1), gathered(control, 1))
+    harms = [
+        judge(
+            plan(metrics=(ERRORS,)), (evidence,), has_control=True, heard=1, expected=1, classes=classes
+        ).metrics[0]
+        for classes in (0, 2, 20)
+    ]
+    assert harms[0] == harms[1]
+    assert harms[0].harm > 2.0 * harms[2].harm > 2.0

@@ -139,7 +139,13 @@ def parts(plan: Plan) -> int:
 
 
 def judge(
-    plan: Plan, stages: tuple[Evidence, ...], *, has_control: bool, heard: int, expected: int
+    plan: Plan,
+    stages: tuple[Evidence, ...],
+    *,
+    has_control: bool,
+    heard: int,
+    expected: int,
+    classes: int = 0,
 ) -> Verdict:
     """Judge the last of the stages that have begun.
 
@@ -149,6 +155,7 @@ def judge(
         has_control: Whether devices that run another version have not been sent this one yet.
         heard: How many of the devices that the stage added have reported telemetry.
         expected: How many of them run the version.
+        classes: How many classes of devices the rollout has, also those that nothing was heard of yet.
     """
     number, alpha = len(stages) - 1, plan.gate.error_budget / parts(plan)
 
@@ -162,7 +169,7 @@ def judge(
     if not all(_is_possible(arm) for part in every for arm in (part.canary, part.control)):
         return say(Outcome.ERROR, "the stored evidence contradicts itself", ())
     metrics = tuple(
-        _judge_metric(gate, place, stages, has_control=has_control, alpha=alpha)
+        _judge_metric(gate, place, stages, has_control=has_control, alpha=alpha, most_classes=classes)
         for place, gate in enumerate(plan.gate.metrics)
     )
     outcome, canary = _worst(metrics), stages[-1].canary
@@ -179,15 +186,21 @@ def judge(
 
 
 def _judge_metric(
-    gate: MetricGate, place: int, stages: tuple[Evidence, ...], *, has_control: bool, alpha: float
+    gate: MetricGate,
+    place: int,
+    stages: tuple[Evidence, ...],
+    *,
+    has_control: bool,
+    alpha: float,
+    most_classes: int,
 ) -> MetricVerdict:
     basis, control = _control(gate, place, stages, has_control=has_control)
     evidence = stages[-1] if basis is Basis.CONCURRENT else Evidence(_canary(gate, stages), control)
     whole, *classes = compare(gate, place, basis, evidence)
     harm, safety = whole.evidences
     if classes:
-        strata = evidence.canary.strata.keys() | evidence.control.strata.keys()
-        unheard = [NOTHING.harm] * (len(strata) - len(classes))
+        known = len(evidence.canary.strata.keys() | evidence.control.strata.keys())
+        unheard = [NOTHING.harm] * (max(known, most_classes) - len(classes))
         harm = mean([harm, mean([*(one.evidences.harm for one in classes), *unheard])])
     enough = whole.canary.tally.total >= gate.minimum_samples and (
         basis is Basis.LIMIT or whole.control.tally.total >= gate.minimum_samples
