@@ -9,6 +9,7 @@ from fleet.rollout.preview import stage_times_s
 from fleet.rollout.state.columns import SUCCEEDED
 from fleet.rollout.state.deployments import is_not_back, scan
 from fleet.rollout.state.rollout import PAUSED_BY, CauseCode, Happening, HistoryEntry, Rollout, Status
+from hub.simulation.devices import Bools
 from hub.simulation.installs import Installs
 from hub.simulation.outcome import Outcome, StageOutcome, judged
 from hub.simulation.scenario import START_S, Scenario
@@ -25,10 +26,16 @@ class Account:
         scenario: The fleet, and what happens.
         installs: Which devices run the version.
         telemetry: Which of them it does harm to.
+        reached: Which devices the plan means.
     """
 
-    def __init__(self, plan: Plan, scenario: Scenario, installs: Installs, telemetry: Telemetry) -> None:
+    def __init__(
+        self, plan: Plan, scenario: Scenario, installs: Installs, telemetry: Telemetry, reached: Bools
+    ) -> None:
         self._plan, self._scenario = plan, scenario
+        self._ought_to_stop = scenario.ought_to_stop and (
+            scenario.is_harmful is not None or bool((telemetry.is_harmed & reached).any())
+        )
         self._installs, self._telemetry = installs, telemetry
         self._history: list[HistoryEntry] = []
         self._stopped_s: float | None = None
@@ -84,13 +91,14 @@ class Account:
         )
         judgement = judged(
             rollout.status,
-            ought_to_stop=self._scenario.ought_to_stop,
+            ought_to_stop=self._ought_to_stop,
             gate_failed=self._gate_failed,
             by_people=by_people and rollout.status is not Status.SUCCEEDED,
         )
         return Outcome(
             seed=seed,
             judgement=judgement,
+            ought_to_stop=self._ought_to_stop,
             status=rollout.status,
             reason=rollout.cause.detail if rollout.cause is not None else rollout.pause_reason,
             duration_s=ended_s,

@@ -164,16 +164,16 @@ class Devices:
         known = {name for kind in self.kinds for name in kind.attributes if name not in SAID}
         asked = operands(parsed)
         names = {operand.name for operand in asked if isinstance(operand, Attribute)}
-        facts = {operand.name for operand in asked if isinstance(operand, Fact)} & _UNANSWERED
-        other = any(isinstance(test, Tagged | Drifts | Runs) for test in tests(parsed))
+        unknown = [shown for shown in map(_unanswered, (*asked, *tests(parsed))) if shown]
         if names - known:
             raise InvalidPlan(
                 f"{field}: no device has the attribute {min(names - known)!r:.80}.", field=field
             )
-        if facts or other or any(isinstance(operand, VersionOf) for operand in asked):
+        if unknown:
             raise InvalidPlan(
-                f"{field}: simulated devices have attributes, hardware and architecture, and nothing else.",
-                remedy="Give the scenario's devices an attribute in place of what the target asks.",
+                f"{field}: simulated devices have attributes, hardware and architecture, and nothing else; "
+                f"the target asks for {unknown[0]:.80}.",
+                remedy="Leave that out, or ask for an attribute that the scenario gives them.",
                 field=field,
             )
         test = compile_target(parsed)
@@ -184,6 +184,23 @@ class Devices:
         rows = [kind.row(str(number)) for number, kind in enumerate(self.kinds)]
         names = strata_of(rows, plan, [name for name in self.kinds[0].attributes if name not in SAID])
         return [names[str(number)] for number in range(len(rows))]
+
+
+def _unanswered(asked: object) -> str:
+    """Return what a target asks for that no simulated device has, as it is written; else nothing."""
+    match asked:
+        case Fact(name) if name in _UNANSWERED:
+            return f"`{name.value}`"
+        case Tagged(tag):
+            return f'`tag("{tag}")`'
+        case Drifts(feature):
+            return f'`drifts("{feature}")`'
+        case Runs(model):
+            return f'`runs("{model}")`'
+        case VersionOf(model):
+            return f'`version("{model}")`'
+        case _:
+            return ""
 
 
 def number_of(device_id: str) -> int:

@@ -202,7 +202,8 @@ def until_open_s(window: Maintenance, wall_s: Floats) -> Floats:
         window: It opens at some time.
         wall_s: Clocks on devices' walls, seconds since 1970-01-01 in their own zone, shape (n,).
     """
-    into_s = np.mod(wall_s - _FIRST_MONDAY_S, _WEEK_S)
+    with np.errstate(invalid="ignore"):  # the clock of who is never there
+        into_s = np.mod(wall_s - _FIRST_MONDAY_S, _WEEK_S)
     length_s, begin_s = window.length_minutes * 60.0, minute_of(window.from_) * 60.0
     waits_s = np.full(len(wall_s), np.inf)
     for day in window.days:

@@ -54,6 +54,7 @@ class Outcome(msgspec.Struct, frozen=True):
     Attributes:
         seed: Of fleet, chance and cohorts.
         judgement: See there.
+        ought_to_stop: Whether a good gate stops it: the version harms devices that the plan means.
         status: In the end.
         reason: Of that: the cause, or why it is paused; empty for success.
         duration_s: From the start to the end of the rollout, or of the simulation.
@@ -78,6 +79,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
     seed: int
     judgement: Judgement
+    ought_to_stop: bool
     status: Status
     reason: str
     duration_s: float

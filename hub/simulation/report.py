@@ -30,7 +30,9 @@ def _title(report: Report) -> str:
 
 def _one(report: Report) -> RenderableType:
     run = report.runs[0]
-    return Group(_title(report), _stages(run), *_facts(run), *_decisions(run))
+    return Group(
+        _title(report), _stages(run), *_facts(run, is_harmful=report.ought_to_stop), *_decisions(run)
+    )
 
 
 def _stages(run: Outcome) -> Table:
@@ -52,13 +54,15 @@ def _stages(run: Outcome) -> Table:
     return table
 
 
-def _facts(run: Outcome) -> Iterator[str]:
+def _facts(run: Outcome, *, is_harmful: bool) -> Iterator[str]:
     states = ", ".join(f"{number:,} {state}" for state, number in run.counts.items())
     yield f"  devices: {run.devices:,}, of these {states}"
     stop = "" if run.stopped_s is None else f"; {run.got_it_before_stop:,} before the stop"
     yield f"  ran the version: {run.got_it:,}{stop}"
     stop = "" if run.stopped_s is None else f"; {run.harmed_before_stop:,} before the stop"
     yield f"  harmed: {run.harmed:,}{stop}"
+    if is_harmful and not run.ought_to_stop:
+        yield "  The version harms no device that the plan's target means: nothing had to be stopped."
     if run.stopped_s is not None:
         yield f"  stopped after: {duration(run.stopped_s)}"
     yield f"  downloaded: {decimal(run.received_bytes)}"

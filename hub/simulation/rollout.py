@@ -83,7 +83,7 @@ class SimulatedRollout:
         self._look_s = 0.0
         self._keeping: Keeping = InMemory()
         self._refused: list[str] = []
-        self._account = Account(plan, scenario, self._installs, self._telemetry)
+        self._account = Account(plan, scenario, self._installs, self._telemetry, self._matching)
         self._counted = dict.fromkeys(("orders", "reports", "windows", "steps"), 0)
         self._rollout = self._created()
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.protocol.maintenance import DAYS, Maintenance, minute_of
+from fleet.protocol.maintenance import DAYS, Day, Maintenance, minute_of
 from hub.simulation.calendar import Calendar
 from hub.simulation.devices import Devices
 from hub.simulation.installs import REPORT, until_open_s
@@ -94,3 +94,8 @@ def test_a_maintenance_window_is_waited_for(days: set[str], begins: str, ends: s
     assert is_open(wall_s + waits_s)
     assert waits_s == 0 or not is_open(wall_s + waits_s - 1)
     assert is_open(wall_s) == (waits_s == 0)
+
+
+def test_who_is_never_there_has_no_clock_and_waits_for_no_window() -> None:
+    window = Maintenance(days=(Day.MON,), from_="02:00", to="03:00")
+    assert until_open_s(window, np.array([np.inf])).tolist() == [0.0]
