@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.protocol.deployment import PROGRESS, DeploymentState
-from fleet.protocol.errors import InvalidPlan
+from fleet.protocol.errors import Cause, InvalidPlan
+from fleet.rollout import attempts
 from fleet.rollout.events import DeploymentReported
-from fleet.rollout.plans.plan import Stage
+from fleet.rollout.plans.plan import Retries, Stage
+from fleet.rollout.state.draft import Draft
 from fleet.rollout.targeting import cohort_ends, ordered, stage_sizes
-from tests.support.rollouts import DEVICES, Campaign, plan
+from tests.support.rollouts import DEVICES, Campaign, plan, stored
 
 Script = tuple[DeploymentState, ...]
 ENDS = [s for s in DeploymentState if s.is_terminal]
@@ -59,6 +63,38 @@ def test_doubled_and_reordered_reports_end_the_same(
         assert {d.restore is not None for d in shaken.rollout.deployments} == {True}
     else:
         assert outcome(straight) == outcome(shaken)
+
+
+CAUSES = st.sampled_from([None, None, None, Cause("unavailable", "Gone."), Cause("trial_failed", "Bad.")])
+SAID = st.tuples(
+    st.integers(0, len(DEVICES)),  # one more than there are
+    st.sampled_from(["f", "f", "f", "f", "f1", "b", "x"]),
+    st.sampled_from([*PROGRESS, *DeploymentState]),
+    CAUSES,
+    st.booleans(),
+)
+
+
+@given(st.lists(SAID, max_size=40), st.lists(SAID, max_size=10))
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_a_batch_says_what_its_reports_say_one_by_one(first: list[Any], then: list[Any]) -> None:
+    patient = msgspec.structs.replace(plan("50%", "all"), retries=Retries(attempts=2, backoff_s=1.0))
+    rollout = Campaign(patient).rollout
+    names = {d.index: d.device_id for d in rollout.deployments}
+    for said in (first, then):
+        batch = [
+            DeploymentReported(names[place] if is_own else "cam-x", f"r7-{place}{way}", state, 9.0, cause)
+            for place, way, state, cause, is_own in said
+            if place in names or not is_own
+        ]
+        batched, single = Draft(rollout, 2000.0), Draft(rollout, 2000.0)
+        attempts.take_reports(batched, batch)
+        for report in batch:
+            attempts.take_report(single, report)
+        (rollout, commands), (expected, wanted) = batched.finished(), single.finished()
+        assert stored(rollout) == stored(expected)
+        assert rollout.tally == expected.tally
+        assert Counter(map(repr, commands)) == Counter(map(repr, wanted))
 
 
 @given(st.lists(st.text("abc-0123", min_size=1, max_size=8), unique=True, max_size=40), st.integers(0, 2**63))
