@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 
@@ -22,11 +21,8 @@ from tests.support.systemd import SYSTEMD_IS_MISSING
 from tests.support.thoroughness import ALL
 from tests.support.torch_models import TORCH_IS_MISSING
 
-# The terminal that tests are started from is nothing to them; pytest-xdist tells its workers how wide it is.
-os.environ.pop("COLUMNS", None)
-
-# Nor is whether they were started in the background of a shell that keeps interrupts from there: programs
-# that tests start would ignore them too.
+# It is nothing to tests whether they were started in the background of a shell that keeps interrupts from
+# there: programs that tests start would ignore them too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
