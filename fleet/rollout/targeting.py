@@ -90,7 +90,8 @@ def stage_sizes(
             added = waiting[: max(0, _end(number, stage, len(placed), len(order)) - len(placed))]
         if not added:
             raise InvalidPlan(
-                f"Stage {number}: its cohort {stage.cohort!r:.80} adds no device.",
+                f"Stage {number}: its cohort {stage.cohort!r:.80} adds no device: nobody matches, or earlier "
+                "stages reach all who do.",
                 field=f"stages[{number - 1}].cohort",
             )
         taken = set(added)

@@ -103,7 +103,7 @@ def _stages(told: dict[str, Any]) -> Table:
         title_justify="left",
     )
     for heading in ("stage", "devices", "of these", "names", "sent at most", "expected"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for number, stage in enumerate(told["stages"], start=1):
         more = stage["devices"] - len(stage["named"])
         names = ", ".join(stage["named"]) + (f" and {more:,} more" if more else "")

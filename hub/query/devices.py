@@ -32,6 +32,8 @@ _NO_ATTRIBUTES = {
     "version": 'Versions are a model\'s: `version("model") == 1`. ',
 }
 """What is asked for in another form than attributes are."""
+_TOLD = 10
+"""Most attributes that are named in a refusal."""
 
 
 class SearchStore(DeviceStore, StateStore, TagStore, RegistryStore, Protocol):
@@ -105,7 +107,8 @@ def check_names(store: SearchStore, target: Target) -> None:
     known = store.attribute_names() if attributes else set()
     for name in sorted(attributes - known):
         near = difflib.get_close_matches(name, [*known, *BuiltIn], 1)
-        guess = _NO_ATTRIBUTES.get(name) or (f"Did you mean {near[0]}? " if near else "")
+        there = f"There are {', '.join(sorted(known)[:_TOLD])}. " if known else ""
+        guess = _NO_ATTRIBUTES.get(name) or (f"Did you mean {near[0]}? " if near else there)
         raise InvalidTarget(
             f"No device has the attribute {name!r:.80}.", remedy=f"{guess}`has(…)` asks for it all the same."
         )

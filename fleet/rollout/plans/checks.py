@@ -183,7 +183,11 @@ def _check_maintenance(plan: Plan) -> None:
     if window is None:
         return
     if plan.mode is Mode.FORCED:
-        raise InvalidPlan("mode: forced devices wait for no maintenance window.", field="mode")
+        raise InvalidPlan(
+            "mode: forced devices wait for no maintenance window.",
+            remedy="Leave maintenance out, or let mode be soft.",
+            field="mode",
+        )
     if not window.days:
         raise InvalidPlan("maintenance.days: without a day it never opens.", field="maintenance.days")
     if len(set(window.days)) != len(window.days):
