@@ -56,9 +56,7 @@ DEVICE_COLUMNS = [
 router = APIRouter(tags=["devices"])
 
 
-@router.get(
-    "/devices", response_model=Page[DeviceOut], responses=EXPORTS, dependencies=[SEARCH_IN_TURN]
-)
+@router.get("/devices", response_model=Page[DeviceOut], responses=EXPORTS, dependencies=[SEARCH_IN_TURN])
 def list_devices(
     hub: Hub, _: Viewer, *, form: Wanted, where: str | None = None, after: str = "", limit: Limit = 100
 ) -> Page[DeviceOut] | StreamingResponse:
