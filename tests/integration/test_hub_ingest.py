@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from fleet.protocol import messages, topics
-from fleet.protocol.assignment import decode_assignment
+from fleet.protocol.assignment import ModelOrder, decode_assignment
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.enrolment import EnrolmentAnswer, EnrolmentRequest, parse_token
 from fleet.protocol.messages import Ack, FetchRequest, FileAnswer, Hello, Record, StateReport
@@ -64,6 +64,13 @@ class RawDevice:
             message = self.mqtt.receive()
             if message.topic == topics.down(self.id, channel):
                 return message.payload
+
+    def hear_order(self) -> ModelOrder:
+        """Wait for an assignment that orders a model: one without any may answer the hello first."""
+        while True:
+            ordered = decode_assignment(cbor2.loads(self.hear(Down.ASSIGNMENT)).value[2]).models
+            if ordered:
+                return ordered[0]
 
     def refusals(self) -> list[str]:
         """Return the codes with which the hub refused this device's messages, oldest first."""
@@ -197,7 +204,7 @@ def test_a_rollout_orders_its_shadow_and_shows_what_came_of_it(device: RawDevice
         "/rollouts", {"model": "digits", "version": 1, "plan": plan, "devices": [device.id]}
     )
     client.post(f"/rollouts/{rollout['number']}/start")
-    order = decode_assignment(cbor2.loads(device.hear(Down.ASSIGNMENT)).value[2]).models[0]
+    order = device.hear_order()
     assert (order.version, order.shadow_s) == (1, 3600)
     body = shadow_report(device, order.deployment_id)
     foreign = msgspec.structs.replace(body, deployment_id="r99999-0f")
