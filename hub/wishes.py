@@ -74,9 +74,9 @@ class Wishing:
                 remedy="Update it first.",
             )
         thousandths = None if epsilon is None else max(1, int(epsilon * THOUSAND))
-        text = f"Noise on counts: ε = {epsilon:g}."
-        if epsilon is None:
-            text = "Noise on counts as the device is set."
+        text = "Noise on counts as the device is set."
+        if epsilon is not None:
+            text = f"Noise on counts: ε = {epsilon:g}."
         return self._wish(device_id, lambda w: msgspec.structs.replace(w, count_noise=thousandths), text, by)
 
     def diagnose(self, device_id: str, *, by: str) -> str:
