@@ -70,7 +70,7 @@ def test_a_failed_step_is_named_and_the_exit_code_is_1(demo: Demo) -> None:
     eventually(lambda: not demo.processes(), "nothing outlives the demo")
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, *([signal.SIGTERM] if ALL else [])])
+@pytest.mark.parametrize("end", [signal.SIGKILL, *([signal.SIGINT, signal.SIGTERM] if ALL else [])])
 def test_nothing_outlives_the_demo(demo: Demo, end: signal.Signals) -> None:
     eventually(lambda: len(demo.processes("camera-04")) >= 2, "the agents run", timeout_s=60)
     demo.process.send_signal(end)

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -42,6 +43,9 @@ from fleet.rollout.state.columns import Attempt
 from fleet.rollout.state.rollout import CauseCode, Kind, Rollout, Status
 from tests.support.rollout_rules import check_rollout
 from tests.support.rollouts import LABELS, NEW, OLD, plan, restored, stored, window
+from tests.support.thoroughness import ALL
+
+pytestmark = pytest.mark.thorough
 
 STATES = st.sampled_from(DeploymentState)
 OPERATORS: list[Event] = [
@@ -394,7 +398,7 @@ class RolloutMachine(RuleBasedStateMachine):
 
 
 RolloutMachine.TestCase.settings = settings(
-    max_examples=150,
+    max_examples=300 if ALL else 100,
     stateful_step_count=50,
     deadline=None,
     derandomize=True,
