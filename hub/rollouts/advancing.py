@@ -84,6 +84,10 @@ class Advancing:
             if len(records) < RECORDS_PER_STEP:
                 return
 
+    def look_again(self) -> None:
+        """Look for devices that came to match at the next turn, whenever that was done last."""
+        self._looked_s.clear()
+
     def _is_to_look(self, state: Rollout, now_s: float) -> bool:
         """Whether to look for devices that came to match: every `JOIN_LOOK_S`, or if the clock was set."""
         since_s = now_s - self._looked_s.get(state.number, -math.inf)

@@ -259,6 +259,7 @@ class Rollouts:
 
     def advance(self) -> None:
         """Feed every rollout under way the records that it has not seen, and the time."""
+        all_advanced = True
         for row in self._store.open_rollouts():
             try:
                 with self._lock:
@@ -267,3 +268,6 @@ class Rollouts:
                 log.info("Rollout %d changed meanwhile; it is advanced again.", row.state.number)
             except MusterError as error:
                 log.error("Rollout %d was not advanced: %s", row.state.number, error)
+                all_advanced = False
+        if not all_advanced:  # what it frees when it is, others have looked for in vain
+            self._advancing.look_again()
