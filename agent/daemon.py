@@ -35,7 +35,7 @@ from agent.capture.sender import SampleSender
 from agent.connection import Done
 from agent.delivery import Delivery
 from agent.drain import Drain
-from agent.hosting import Host
+from agent.hosting.host import Host
 from agent.identity import read_identity
 from agent.life.choice import Chooser
 from agent.life.gate import Gate

@@ -28,7 +28,9 @@ from agent.capture.budget import Budget
 from agent.capture.redaction import redact
 from agent.capture.selection import Picked, confidences, pick
 from agent.capture.spool import Spool, remove_spool
-from agent.hosting import Answer, Host, Hosted
+from agent.hosting.answers import Answer
+from agent.hosting.host import Host
+from agent.hosting.hosted import Hosted
 from agent.runtimes.protocol import Tensors
 from agent.settings import Settings
 from agent.telemetry.rate import TokenBucket
@@ -179,14 +181,14 @@ class Capture:
         if policy is None or budget is None or at_s >= policy.expires_at_s:
             return
         if not self._redacts(policy):
-            self._drop("redaction_missing", len(answer.outputs[hosted.output_name]))
+            self._drop("redaction_missing", len(answer.outputs[hosted.reader.output_name]))
             return
         with self._lock:
             has_room = budget.has_room(time.monotonic())
         if not has_room:
             return
-        outputs = answer.outputs[hosted.output_name]
-        numbers = hosted.profiled(inputs, len(outputs))
+        outputs = answer.outputs[hosted.reader.output_name]
+        numbers = hosted.reader.profiled(inputs, len(outputs))
         draws = self._random.random(len(outputs))
         examine = policy.drifted and self._may_examine()
         for picked in pick(policy, hosted.manifest.reference, numbers, outputs, draws, examine=examine):

@@ -34,7 +34,7 @@ from agent.client import Answer, Labelled
 from agent.client.inputs import named_arrays
 from agent.embedded.reporter import Reporter
 from agent.embedded.source import Opened, Source
-from agent.hosting import Host
+from agent.hosting.host import Host
 from agent.serving.checks import check_inputs
 from agent.serving.feedback import Feedback
 from agent.system.install import STATE_PATH

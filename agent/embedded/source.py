@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from agent import capabilities, durable
 from agent.blobs import BlobStore
-from agent.hosting import Hosted
+from agent.hosting.hosted import Hosted
 from agent.identity import FILE_NAME, is_enrolled
 from agent.life.opening import Opener
 from agent.life.slots import Slots

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.hosting import Hosted
+from agent.hosting.hosted import Hosted
 from fleet.protocol.errors import ShadowFailed
 from fleet.protocol.latency import bucket
 from fleet.protocol.records import MAX_PAIRS, ShadowReport

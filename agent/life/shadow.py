@@ -32,7 +32,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.hosting import Host, Hosted
+from agent.hosting.host import Host
+from agent.hosting.hosted import Hosted
 from agent.life.comparison import Comparison
 from agent.life.footprint import check_growth, measure_footprint
 from agent.log import unexpected_failure

@@ -16,7 +16,8 @@ from collections import deque
 from collections.abc import Callable, Container
 from typing import NamedTuple
 
-from agent.hosting import Host, Hosted
+from agent.hosting.host import Host
+from agent.hosting.hosted import Hosted
 from agent.life.actions import Step
 from agent.life.machine import advance
 from agent.life.slots import Slots

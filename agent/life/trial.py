@@ -33,7 +33,7 @@ import asyncio
 from contextlib import suppress
 from typing import NamedTuple
 
-from agent.hosting import Hosted
+from agent.hosting.hosted import Hosted
 from agent.life.footprint import Footprint, check_growth, measure_footprint
 from agent.settings import Settings
 from agent.telemetry.window import Pace

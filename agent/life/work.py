@@ -8,7 +8,9 @@ from functools import partial
 from msgspec.structs import replace
 
 from agent.delivery import Delivery
-from agent.hosting import Host, Hosted, load
+from agent.hosting.host import Host
+from agent.hosting.hosted import Hosted
+from agent.hosting.loading import load
 from agent.life.choice import Chooser
 from agent.life.footprint import measure_footprint
 from agent.life.gate import Gate

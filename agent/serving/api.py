@@ -34,7 +34,9 @@ from weakref import WeakKeyDictionary
 import msgspec
 from numpy.typing import NDArray
 
-from agent.hosting import Answer, Host, Hosted
+from agent.hosting.answers import Answer
+from agent.hosting.host import Host
+from agent.hosting.hosted import Hosted
 from agent.log import unexpected_failure
 from agent.serving import describe
 from agent.serving.binary import LENGTH_HEADER

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from agent.capabilities import agent_version
-from agent.hosting import Hosted
+from agent.hosting.hosted import Hosted
 from agent.serving.tensors import DATATYPES
 from fleet.protocol.manifest import Tensor
 from fleet.protocol.messages import ModelState

@@ -15,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent import durable
-from agent.hosting import Host, Hosted
+from agent.hosting.host import Host
+from agent.hosting.hosted import Hosted
 from agent.serving.api import InferenceApi
 from agent.serving.fast_connection import Connection, Services
 from agent.serving.fast_frames import ANSWER, ERROR, Header, pack_error

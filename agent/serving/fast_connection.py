@@ -17,7 +17,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
-from agent.hosting import Answer, Host, Hosted
+from agent.hosting.answers import Answer
+from agent.hosting.host import Host
+from agent.hosting.hosted import Hosted
 from agent.log import unexpected_failure
 from agent.runtimes.protocol import Tensors
 from agent.serving.caller import Caller

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 
-from agent.hosting import Hosted
+from agent.hosting.hosted import Hosted
 from agent.serving.fast_frames import HEADER, Header
 from agent.serving.fast_plan import Plan, plan_request
 from agent.serving.fast_regions import Regions

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from agent.hosting import Answer, Host
+from agent.hosting.answers import Answer
+from agent.hosting.host import Host
 from agent.telemetry.window import Counter
 from fleet.protocol.errors import InvalidInput, InvalidMessage, NotFound
 

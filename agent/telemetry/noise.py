@@ -29,7 +29,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.durable import remove_file, write_file
-from agent.hosting import Host
+from agent.hosting.host import Host
 from agent.telemetry.outbox import Outbox
 from fleet.privacy.noise import Draw
 from fleet.privacy.windows import noised

@@ -14,7 +14,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from agent.capabilities import measure
-from agent.hosting import Hosted, load
+from agent.hosting.hosted import Hosted
+from agent.hosting.loading import load
 from agent.life.slots import Slot
 from agent.life.terms import Release
 from fleet.drift.features import build_reference

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.hosting import Host
+from agent.hosting.host import Host
 from agent.serving.api import InferenceApi
 from agent.serving.fast import FastServer, services_of
 from agent.serving.http import HttpServer

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from agent.hosting import Hosted
+from agent.hosting.hosted import Hosted
 from agent.life.comparison import PAIRS_IN_MEMORY, Comparison
 from fleet.protocol.errors import ShadowFailed
 from fleet.protocol.records import MAX_PAIRS

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from agent.execution import PROOF_RUNS, Execution
-from agent.hosting import Host, Hosted
+from agent.hosting.host import Host
+from agent.hosting.hosted import Hosted
 from fleet.protocol.errors import InferenceFailed, InferenceTimedOut
 from tests.support.agent_bundles import build, build_costly, load_bundle
 from tests.support.agent_models import PIXELS

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.hosting import Answer, Host, Hosted
+from agent.hosting.answers import Answer
+from agent.hosting.host import Host
+from agent.hosting.hosted import Hosted
 from agent.serving.feedback import Feedback
 from fleet.drift.features import OUTPUT_CONFIDENCE
 from fleet.drift.profile import count

@@ -12,7 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from agent.capabilities import measure
-from agent.hosting import Host, Hosted, load
+from agent.hosting.host import Host
+from agent.hosting.hosted import Hosted
+from agent.hosting.loading import load
 from agent.life.trial import run_trial
 from agent.settings import Settings
 from agent.telemetry.window import Counter

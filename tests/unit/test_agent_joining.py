@@ -17,7 +17,9 @@ import pytest
 from numpy.typing import NDArray
 
 from agent.execution import Execution
-from agent.hosting import Answer, Hosted, open_plainly
+from agent.hosting.answers import Answer
+from agent.hosting.hosted import Hosted
+from agent.hosting.loading import open_plainly
 from agent.life.slots import Slot
 from agent.runtimes.joining import joinable_samples
 from agent.runtimes.protocol import LoadedModel, Tensors

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.hosting import Host, Hosted
+from agent.hosting.host import Host
+from agent.hosting.hosted import Hosted
 from agent.settings import parse_settings
 from agent.telemetry.noise import WORD_FILE, CountNoise
 from agent.telemetry.outbox import Outbox

@@ -13,7 +13,7 @@ from agent.backoff import Backoff
 from agent.blobs import BlobStore
 from agent.capabilities import measure
 from agent.delivery import Delivery
-from agent.hosting import Host
+from agent.hosting.host import Host
 from agent.life import shell
 from agent.life.choice import Chooser
 from agent.life.gate import Gate
