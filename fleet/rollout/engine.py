@@ -17,7 +17,7 @@ DeploymentReport.  -          taken      taken        taken           -
 Deployments…       -          taken      taken        taken           -
 DevicesJoined      taken      taken      taken        -               -
 DevicesTaken       -          taken      taken        -               -
-Revoke             -          holds      holds        -               -
+Revoke             -          withdraws  withdraws    -               -
 EvidenceObserved   -          taken      taken        -               -
 WasAway            -          forgives   forgives     forgives        -
 Ticked             -          rules      rules        rules           -
@@ -26,7 +26,8 @@ Ticked             -          rules      rules        rules           -
 ``-`` changes nothing and returns the same object. ``Approve`` lets a stage begin that waits for it, and is a
 conflict where none does (`fleet.rollout.approval`). A conflict is raised before anything is decided
 (`fleet.rollout.operators`). After every event that is taken, the rules of `fleet.rollout.rules` are applied.
-Once the version was revoked, Resume and Promote are conflicts.
+``Revoke`` holds the rollout and takes back every order that has not ended; after it, Resume and Promote are
+conflicts.
 """
 
 from __future__ import annotations

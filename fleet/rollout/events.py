@@ -86,6 +86,8 @@ class Supersede(msgspec.Struct, frozen=True):
 class Revoke(msgspec.Struct, frozen=True):
     """The version of the rollout was revoked: the rollout brings it to nobody any more.
 
+    Who was ordered it and has not ended goes back to what it ran before.
+
     Attributes:
         why: A sentence.
     """

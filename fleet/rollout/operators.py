@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from fleet.protocol.errors import Cause, Conflict, VersionRevoked
-from fleet.rollout import approval, casting, endings, rules, stages
+from fleet.rollout import approval, casting, endings, orders, rules, stages
 from fleet.rollout.claims import named
 from fleet.rollout.events import (
     Abort,
@@ -21,7 +21,7 @@ from fleet.rollout.events import (
     Supersede,
 )
 from fleet.rollout.state.draft import Draft
-from fleet.rollout.state.rollout import PAUSED_BY, CauseCode, Happening, Status
+from fleet.rollout.state.rollout import PAUSED_BY, CauseCode, Happening, Kind, Status
 from fleet.sentences import by_whom, whole
 
 
@@ -103,10 +103,21 @@ def _abort(draft: Draft, event: Abort) -> None:
 
 
 def revoke(draft: Draft, event: Revoke) -> None:
-    """Hold a rollout whose version was revoked, for good."""
-    if draft.rollout.status in {Status.RUNNING, Status.PAUSED} and not draft.rollout.revoked:
-        draft.change(revoked=event.why)
-        rules.pause(draft, event.why)
+    """Hold a rollout whose version was revoked, for good, and take back what was ordered and has not ended.
+
+    The orders of an operator's rollback stand: in their place there is only the version that somebody
+    wanted to leave. A device that has not prepared the revoked one refuses it.
+    """
+    rollout = draft.rollout
+    if rollout.status not in {Status.RUNNING, Status.PAUSED} or rollout.revoked:
+        return
+    draft.change(revoked=event.why)
+    count = 0
+    if rollout.kind is not Kind.ROLLBACK:
+        count = orders.take_back(draft, Cause(CauseCode.CANCELED.value, event.why))
+    devices = f"{count:,} device{'' if count == 1 else 's'}"
+    taken_back = f" It is taken back from {devices} on the way to it." if count else ""
+    rules.pause(draft, f"{event.why}{taken_back}")
 
 
 def _require_not_revoked(draft: Draft) -> None:

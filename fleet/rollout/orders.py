@@ -146,6 +146,21 @@ def cancel_forward(draft: Draft, cause: Cause) -> None:
         draft.change_stage(number, open=0)
 
 
+def take_back(draft: Draft, cause: Cause) -> int:
+    """Take back every order forward that was given and has not ended; return how many.
+
+    Who was not ordered waits on, and where the version has succeeded it stays.
+    """
+    places = to_go_back(draft, keep=True)
+    stages = draft.editing.column("stage", places)
+    draft.editing.assign(places, state=_CANCELED, since_s=draft.now_s, cause=cause, due_s=np.nan)
+    for number in np.unique(stages).tolist():
+        still_open = draft.rollout.stages[number].open - int((stages == number).sum())
+        draft.change_stage(number, open=still_open)
+    send_back(draft, places)
+    return len(places)
+
+
 def cancel_back(draft: Draft, cause: Cause) -> None:
     """End every way back that is open, or waits."""
     if draft.rollout.open_restores == 0:

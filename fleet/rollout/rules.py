@@ -24,6 +24,9 @@ Evidence is judged as often as `fleet.rollout.looks` says.
 A stage whose plan asks for approval waits for it before it begins (`fleet.rollout.approval`); meanwhile the
 rules 1 to 3 go on for the stages before it.
 
+Once the version was revoked, the ways back of the orders that were taken back are released likewise, in any
+status.
+
 While ROLLING_BACK: ways back that wait are released as fast as the plan allows; when every way back has
 ended, the rollout ends; FAILED if a device is not back.
 
@@ -50,6 +53,8 @@ def settle(draft: Draft) -> None:
     """Apply the rules at the head of this file."""
     if draft.rollout.status in {Status.RUNNING, Status.PAUSED}:
         attempts.expire(draft)
+        if draft.rollout.revoked:
+            orders.release_back(draft)
         _protect(draft)
     if draft.rollout.status is Status.RUNNING:
         orders.release_forward(draft)

@@ -134,13 +134,38 @@ def test_a_rollout_under_way_is_held_and_goes_forward_no_more(parts: Hub, told: 
     parts.report(number, DeploymentState.SUCCEEDED)
     state = parts.store.rollout(number).state
     assert (state.status, state.stage_index) == (Status.PAUSED, 0)
-    assert state.pause_reason == f"{MODEL} version 2 was revoked by ann: It leaks."
+    assert state.pause_reason == (
+        f"{MODEL} version 2 was revoked by ann: It leaks. It is taken back from 2 devices on the way to it."
+    )
     for word in (Resume("ann"), Promote("ann", "all the same")):
         with pytest.raises(VersionRevoked):
             parts.rollouts.act(number, word)
-    assert len(parts.store.desired_versions(MODEL)) == 2
-    parts.rollouts.act(number, Abort("ann", "revoked", roll_back=True))
     assert parts.store.desired_versions(MODEL) == {}, "they ran nothing before"
+    assert {parts.store.desired_of([cam])[cam].sequence for cam in CAMS} == {0, 2}
+    parts.rollouts.act(number, Abort("ann", "revoked", roll_back=True))
+
+
+def test_what_is_on_its_way_is_withdrawn_and_what_runs_it_goes_on(parts: Hub) -> None:
+    first = parts.start(1)
+    parts.report(first, DeploymentState.SUCCEEDED)
+    parts.rollouts.act(first, Promote("ann", "enough"))
+    parts.report(first, DeploymentState.SUCCEEDED)
+    parts.rollouts.act(first, Promote("ann", "enough"))
+    number = parts.start(2)
+    done, going = [p for p in parts.store.rollout(number).state.deployments if p.stage == 0]
+    for part, state in ((done, DeploymentState.SUCCEEDED), (going, DeploymentState.TRIAL)):
+        report = DeploymentReport(time.time(), part.attempt.deployment_id, MODEL, 2, state)
+        parts.store.add_records([incoming(part.device_id, next(parts._numbers), report)])
+    parts.rollouts.advance()
+    before = parts.store.desired_of(CAMS)
+    parts.models.revoke(MODEL, 2, by="ann", reason="It leaks.")
+    parts.rollouts.hold_revoked(MODEL, 2)
+    wanted = parts.store.desired_versions(MODEL)
+    assert [wanted[p.device_id] for p in (done, going)] == [2, 1]
+    after = parts.store.desired_of(CAMS)
+    higher = {cam for cam in CAMS if after[cam].sequence > before[cam].sequence}
+    assert higher == {going.device_id}
+    assert parts.status(number) is Status.PAUSED
 
 
 def test_nobody_is_led_back_to_a_revoked_version(parts: Hub) -> None:

@@ -23,6 +23,7 @@ def check_rollout(rollout: Rollout) -> None:
     check_nobody_is_forgotten(rollout)
     check_limits(rollout)
     check_ways_back(rollout)
+    check_revoked(rollout)
     check_end(rollout)
 
 
@@ -86,6 +87,12 @@ def check_ways_back(rollout: Rollout) -> None:
     """An operator's rollback leads nobody back unless it is itself aborted."""
     if rollout.kind is Kind.ROLLBACK and rollout.status in {Status.CREATED, Status.RUNNING, Status.PAUSED}:
         assert all(deployment.restore is None for deployment in rollout.deployments)
+
+
+def check_revoked(rollout: Rollout) -> None:
+    """A revoked version is on its way to nobody, but where an operator's rollback leads to it."""
+    if rollout.revoked and rollout.kind is not Kind.ROLLBACK:
+        assert not any(d.attempt.is_open for d in rollout.deployments)
 
 
 def check_end(rollout: Rollout) -> None:

@@ -141,7 +141,12 @@ def _goes_on(rollout: Rollout, now_s: float) -> list[str]:
     if rollout.status is Status.CREATED:
         return ["Somebody starts it."]
     if rollout.revoked and rollout.status is not Status.ROLLING_BACK:
-        return ["It never goes forward again: its version was revoked."]
+        never = "It never goes forward again: its version was revoked."
+        if not rollout.open_restores:
+            return [never]
+        pace = _pace(rollout.plan.rollback_devices_per_minute)
+        back = f"{_devices(rollout.open_restores)} on the way to it go back{pace}, or run out of time."
+        return [never, back, *_next(rollout, now_s)]
     if rollout.status is Status.ROLLING_BACK:
         pace = _pace(rollout.plan.rollback_devices_per_minute)
         return [

@@ -44,7 +44,7 @@ SAID = {
     Reason.INSTALLING: "installing",
     Reason.SHADOW: "computing in the shadow of the active version",
     Reason.TRIAL: "in trial",
-    Reason.GOING_BACK: "going back after a failure",
+    Reason.GOING_BACK: "going back",
     Reason.TIMED_OUT: "out of time",
     Reason.REFUSED: "not able or willing to run it",
     Reason.FAILED: "failed",
