@@ -42,7 +42,7 @@ from agent.serving import describe
 from agent.serving.binary import LENGTH_HEADER
 from agent.serving.body import decode, unpack
 from agent.serving.feedback import ID_DIGITS, Feedback, FeedbackRequest
-from agent.serving.http import Request, Response
+from agent.serving.http_messages import Request, Response
 from agent.serving.inference import (
     PREDICTION_ID,
     InferResponse,

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from agent import durable
 from agent.serving.admission import ACCEPTED_IN_A_ROW, QUEUE, Admission
-from agent.serving.http_connection import Connection, Refuse, Request, Respond, Response, Surroundings
+from agent.serving.http_connection import Connection, Surroundings
+from agent.serving.http_messages import Refuse, Respond
 from agent.serving.listen import check_path, loopback_socket, unix_socket
-
-__all__ = ["HttpServer", "Refuse", "Request", "Respond", "Response"]
 
 CLOSE_S = 0.2
 """How long connections have to send what is written."""

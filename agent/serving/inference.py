@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from agent.serving.binary import LENGTH_HEADER, SIZE_PARAMETER, Parameter, assign, encode_tensor, split
 from agent.serving.body import decode
-from agent.serving.http import Response
+from agent.serving.http_messages import Response
 from agent.serving.shared_memory import OFFSET, REGION, SIZE, CallersMemory
 from agent.serving.shared_region import Part
 from agent.serving.tensors import FlatTensor, RequestTensor, ResponseTensor, read_inputs, write_output

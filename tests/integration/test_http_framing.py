@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.serving.http_connection import HEAD_LIMIT_BYTES
+from agent.serving.http_requests import HEAD_LIMIT_BYTES
 from tests.support.inference_server import Api, api_fixture  # noqa: F401 - pytest finds fixtures by name
 
 HIDDEN = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.serving.http import Request
+from agent.serving.http_messages import Request
 from fleet.protocol.text import encode_text
 from tests.support.inference_server import Api, tensor
 
