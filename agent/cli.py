@@ -154,8 +154,9 @@ def _token(path: Path | None) -> str:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from agent.daemon import Daemon, lock_state
+    from agent.daemon import Daemon
     from agent.identity import read_identity
+    from agent.lock import lock_state
     from agent.log import log_to_stderr
     from agent.settings import read_settings
 

@@ -15,7 +15,6 @@ follows a path inside it again.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent import durable
+from agent.lock import check_nobody_runs
 from agent.settings import write_settings
 from fleet.protocol.errors import Conflict, InvalidConfiguration, MusterError, NotFound, NotPermitted
 
@@ -227,23 +227,8 @@ def _make_state(root: Path, path: Path) -> None:
 def _remove_state(state: Path) -> None:
     if state.is_symlink():
         raise Conflict(f"{state} is a link; what it leads to is not removed.", remedy="Remove it by hand.")
-    _check_nobody_runs(state)
+    check_nobody_runs(state)
     durable.remove_tree(state)
-
-
-def _check_nobody_runs(state: Path) -> None:
-    from agent.daemon import LOCK_FILE
-
-    try:
-        lock = os.open(state / LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return  # no agent ever ran there, or what is there is no lock of ours
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise Conflict(f"An agent runs on {state}.", remedy="Stop it first.") from error
-    finally:
-        os.close(lock)
 
 
 def _make_account(root: Path, account_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.daemon import MEMORY_PER_REQUEST
+from agent.serving.local_servers import MEMORY_PER_REQUEST
 from tests.support.agent_device import UnixConnection
 from tests.support.fleet import MODEL, Fleet
 from tests.support.hub import HubProcess
