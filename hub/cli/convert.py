@@ -5,18 +5,34 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import typer
 from rich.progress import Progress, TextColumn
 
-from converters.target import CalibrationMethod
-from converters.targets import TARGETS
-from fleet.drift.inputs import LAYOUTS
 from fleet.protocol.errors import ConversionFailed, InvalidInput
-from fleet.protocol.manifest import Task
 from fleet.protocol.names import checked_name
+from hub.cli.conversion_options import (
+    CalibrationMethodOption,
+    CalibrationOption,
+    ClassesOption,
+    EmbeddingOption,
+    FolderOption,
+    HeldOutOption,
+    KeepFloatOption,
+    LayoutOption,
+    MaximumDropOption,
+    MinimumOption,
+    NameOption,
+    PageOption,
+    SampleShapeOption,
+    SeedOption,
+    SensitivityOption,
+    SourceArgument,
+    TargetsOption,
+    TaskOption,
+    TrustPickleOption,
+)
 from hub.cli.output import JsonFlag, print_json, progress
 from hub.cli.stderr import set_aside
 from hub.durable import write_durably
@@ -26,90 +42,25 @@ if TYPE_CHECKING:
 
 
 def convert(
-    source: Annotated[
-        Path, typer.Argument(help="A model: .onnx, .tflite, .pt2, .pkl, .joblib, or an MLflow folder.")
-    ],
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Folder to write; must not exist, or be empty.")
-    ],
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TARGETS",
-            help=f"What to build, comma-separated or repeated: {', '.join(TARGETS)}; without it, all.",
-        ),
-    ] = None,
-    calibrate: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Dataset file to calibrate with; half of it judges if --held-out is missing."
-        ),
-    ] = None,
-    held_out: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Dataset file to judge by, which training did not see."),
-    ] = None,
-    calibration_method: Annotated[
-        CalibrationMethod, typer.Option(help="How ranges of activations are found for ONNX int8.")
-    ] = "minmax",
-    keep_float: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="auto|NODES",
-            help="auto, or names of nodes that stay float in int8, comma-separated or repeated;"
-            " --sensitivity shows them.",
-        ),
-    ] = None,
-    sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Measure what each layer loses in int8.")
-    ] = False,
-    maximum_drop: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Greatest loss of the metric against the source.")
-    ] = 0.01,
-    minimum: Annotated[
-        float | None,
-        typer.Option(max=1.0, help="Least value of the metric, of the source and every variant."),
-    ] = None,
-    task: Annotated[
-        Task | None, typer.Option(help="What the model is for, where that cannot be told.")
-    ] = None,
-    class_: Annotated[
-        list[str] | None,
-        typer.Option("--class", metavar="NAME", help="Name of a class; repeat, in their order."),
-    ] = None,
-    sample_shape: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZES",
-            help="Shape of a sample as devices send it, such as 8,8, for a scikit-learn model of flat rows.",
-        ),
-    ] = None,
-    layout: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LAYOUT",
-            help=f"What the axes of the input are, for its drift profile: {', '.join(LAYOUTS)}.",
-        ),
-    ] = None,
-    embedding: Annotated[
-        str,
-        typer.Option(
-            metavar="TENSOR[:K]",
-            help="A layer to watch for drift, as K components: its tensor, or auto, what the last product"
-            " takes.",
-        ),
-    ] = "",
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of every random choice.")] = 0,
-    trust_pickle: Annotated[
-        bool, typer.Option("--trust-pickle", help="Read a pickle or .pt2, which can run any program as you.")
-    ] = False,
-    name: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Name of the model in the bundle; by default after the source."),
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the report as one HTML page too.")
-    ] = None,
+    source: SourceArgument,
+    out: FolderOption,
+    target: TargetsOption = None,
+    calibrate: CalibrationOption = None,
+    held_out: HeldOutOption = None,
+    calibration_method: CalibrationMethodOption = "minmax",
+    keep_float: KeepFloatOption = None,
+    sensitivity: SensitivityOption = False,
+    maximum_drop: MaximumDropOption = 0.01,
+    minimum: MinimumOption = None,
+    task: TaskOption = None,
+    class_: ClassesOption = None,
+    sample_shape: SampleShapeOption = None,
+    layout: LayoutOption = None,
+    embedding: EmbeddingOption = "",
+    seed: SeedOption = 0,
+    trust_pickle: TrustPickleOption = False,
+    name: NameOption = None,
+    html: PageOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Convert a trained model for the fleet's runtimes, and judge each variant against it."""
