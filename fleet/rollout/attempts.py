@@ -175,7 +175,10 @@ def _end_restore(draft: Draft, deployment: Deployment, ended: Attempt) -> None:
     deployment = msgspec.structs.replace(deployment, restore=ended, due_s=None)
     draft.put(deployment)
     orders.count_back(draft, -1, removals=-(deployment.previous_version is None))
-    if not deployment.is_restored:
+    if deployment.is_restored:
+        draft.change(restored=draft.rollout.restored + 1)
+    else:
+        draft.change(unrestored=draft.rollout.unrestored + 1)
         why = f", {ended.cause.detail}" if ended.cause else ""
         draft.announce(
             Happening.DEPLOYMENT_FAILED, f"{deployment.device_id}: on the way back {ended.state}{why}"

@@ -169,7 +169,7 @@ def cancel_back(draft: Draft, cause: Cause) -> None:
     draft.editing.assign(
         places, back_state=_CANCELED, back_since_s=draft.now_s, back_cause=cause, due_s=np.nan
     )
-    draft.change(open_restores=0, open_removals=0)
+    draft.change(open_restores=0, open_removals=0, unrestored=draft.rollout.unrestored + len(places))
 
 
 def to_go_back(draft: Draft, *, keep: bool) -> Places:

@@ -113,7 +113,11 @@ class StageOut(Schema):
 
 
 class RolloutOut(Schema):
-    """A rollout. ``decisions`` is what its ``ETag`` holds; ``revision`` rises with every change."""
+    """A rollout. ``decisions`` is what its ``ETag`` holds; ``revision`` rises with every change.
+
+    ``counts`` are of the way forward. Of the ways back ``open_restores`` have not ended, ``restored`` devices
+    run again what they ran before, and ``unrestored`` do not.
+    """
 
     number: int
     model: str
@@ -125,6 +129,7 @@ class RolloutOut(Schema):
     cause: CauseOut | None
     verdict: str | None
     pause_reason: str
+    revoked: bool
     awaits_approval_since_s: float | None
     revision: int
     decisions: int
@@ -133,6 +138,8 @@ class RolloutOut(Schema):
     ended_at_s: float | None
     counts: dict[str, int]
     open_restores: int
+    restored: int
+    unrestored: int
 
 
 class ApprovalOut(Schema):

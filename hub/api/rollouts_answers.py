@@ -86,6 +86,7 @@ def _fields(row: RolloutRow | SummaryRow) -> dict[str, Any]:
         "verdict": state.verdict.sentence if state.verdict else None,
         "pause_reason": state.pause_reason,
         "awaits_approval_since_s": state.awaits_since_s,
+        "revoked": bool(state.revoked),
         "revision": state.revision,
         "decisions": state.decisions,
         "devices": state.device_count,
@@ -94,6 +95,8 @@ def _fields(row: RolloutRow | SummaryRow) -> dict[str, Any]:
         "counts": {name.value: number for name, number in sorted(state.counts.items())},
         "open_restores": state.open_restores,
     }
+        "restored": state.restored,
+        "unrestored": state.unrestored,
 
 
 def _stage(state: Summary, number: int) -> StageOut:

@@ -8,10 +8,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from fleet.rollout.state.rollout import FINAL
+from fleet.rollout.state.rollout import FINAL, Status
 from hub.cli.output import console, show, utc
 
 ENDED = frozenset(status.value for status in FINAL)
+_GONE_BACK = frozenset({Status.ROLLING_BACK.value, Status.ROLLED_BACK.value})
 
 Number = Annotated[int, typer.Argument(min=1, help="The rollout's number.")]
 
@@ -62,6 +63,25 @@ def span(duration_s: float) -> str:
     return f"{duration_s:.0f} s"
 
 
+def whereabouts(rollout: dict[str, Any]) -> str:
+    """Return how many devices are where on the way forward, and on the way back if any are to go it."""
+    forward = ", ".join(f"{number:,} {state}" for state, number in rollout["counts"].items())
+    back = way_back(rollout)
+    if back and rollout["status"] in _GONE_BACK:
+        return back
+    return f"{forward}; {back}" if back else forward
+
+
+def way_back(rollout: dict[str, Any]) -> str:
+    """Return how many devices are back, are still to go back, and did not; empty if nobody goes back."""
+    told = {
+        "taken back": rollout["restored"],
+        "still to be taken back": rollout["open_restores"],
+        "not taken back": rollout["unrestored"],
+    }
+    return ", ".join(f"{number:,} {what}" for what, number in told.items() if number)
+
+
 def devices(number: int) -> str:
     """Return how many devices these are."""
     return f"{number:,} device{'s' * (number != 1)}"
@@ -92,6 +112,8 @@ def _captions(rollout: dict[str, Any]) -> tuple[str | None, ...]:
     if rollout["awaits_approval_since_s"] is not None:
         number = rollout["number"]
         waits = f"stage {rollout['stage'] + 1} waits for `muster rollout approve {number}` by a second person"
+    back = way_back(rollout)
     if rollout["status"] == "PAUSED":
-        return (f"paused: {rollout['pause_reason']} Resume, promote or abort it.", waits)
-    return (waits, cause or rollout["verdict"])
+        choices = "Abort it." if rollout["revoked"] else "Resume, promote or abort it."
+        return (f"paused: {rollout['pause_reason']} {choices}", waits, back)
+    return (waits, back, cause or rollout["verdict"])

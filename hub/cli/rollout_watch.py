@@ -19,7 +19,7 @@ from rich.text import Text
 from fleet.protocol.errors import HubUnavailable
 from hub.cli.client import Client, client_of
 from hub.cli.output import JsonFlag, console, harmless, utc
-from hub.cli.rollout_pictures import ENDED, Number, devices, span, stages_table
+from hub.cli.rollout_pictures import ENDED, Number, devices, span, stages_table, way_back, whereabouts
 
 POLL_S = 0.5
 PATIENCE_S = 120.0
@@ -111,7 +111,7 @@ class _Lines:
             for entry in _decisions(self._client, rollout, self._known):
                 _line(f"{utc(entry['at_s'])}  {entry['text']}")
                 self._known += 1
-        counts = ", ".join(f"{number:,} {state}" for state, number in rollout["counts"].items())
+        counts = whereabouts(rollout)
         is_due = time.monotonic() - self._counted_s >= _COUNTS_EVERY_S or rollout["status"] in ENDED
         if counts != self._counts and is_due:
             self._counts, self._counted_s = counts, time.monotonic()
@@ -159,17 +159,20 @@ def picture(rollout: dict[str, Any], decisions: list[dict[str, Any]], pace: Pace
 
 
 def _progress(rollout: dict[str, Any], pace: Pace) -> RenderableType:
+    row = Table.grid(padding=(0, 1))
+    if rollout["status"] == "ROLLING_BACK":
+        total = rollout["restored"] + rollout["open_restores"] + rollout["unrestored"]
+        done = total - rollout["open_restores"]
+        row.add_row(ProgressBar(total=max(1, total), completed=done, width=_BAR_WIDTH), way_back(rollout))
+        return row
     stage = rollout["stages"][rollout["stage"] - 1]
     done = stage["devices"] - stage["open"]
-    row = Table.grid(padding=(0, 1))
     text = f"{done:,} of {stage['devices']:,} ended, {pace.per_minute:,.0f} a minute"
     if stage["waiting"]:
         text += f"; {stage['waiting']:,} wait for their order"
     if stage["bake_started_at_s"] is not None and stage["ended_at_s"] is None:
         baked_s = max(0.0, time.time() - stage["bake_started_at_s"])
         text += f"; has baked for {span(baked_s)} of {span(stage['minimum_bake_s'])} at least"
-    if rollout["open_restores"]:
-        text += f"; {rollout['open_restores']:,} on their way back"
     row.add_row(ProgressBar(total=max(1, stage["devices"]), completed=done, width=_BAR_WIDTH), text)
     return row
 

@@ -12,7 +12,7 @@ from fleet.protocol.errors import MusterError
 from hub.cli import rollout_back, rollout_explain, rollout_plans, rollout_watch, rollout_words
 from hub.cli.client import client_of
 from hub.cli.output import JsonFlag, print_table, show
-from hub.cli.rollout_pictures import Number, print_rollout, print_status
+from hub.cli.rollout_pictures import Number, print_rollout, print_status, whereabouts
 from hub.cli.rollout_plans import read_text
 
 app = typer.Typer(help="Bring versions to devices, in stages.", no_args_is_help=True)
@@ -81,10 +81,12 @@ def list_(
         "version": "version",
         "status": "status",
         "stage": "stage",
-        "counts": "devices",
+        "whereabouts": "devices",
         "created_at_s": "created",
     }
     rows = client_of(context).pages("/rollouts", model=model)
+    if not as_json:
+        rows = ({**row, "whereabouts": whereabouts(row)} for row in rows)
     empty = "There are no rollouts. `muster rollout create MODEL VERSION` makes one."
     print_table(rows, columns, as_json=as_json, empty=empty)
 

@@ -51,6 +51,9 @@ def check_counters(rollout: Rollout) -> None:
     open_back = [d for d in rollout.deployments if d.restore is not None and not d.restore.state.is_terminal]
     assert rollout.open_restores == len(open_back)
     assert rollout.open_removals == sum(d.previous_version is None for d in open_back)
+    ended_back = [d for d in rollout.deployments if d.restore is not None and d.restore.state.is_terminal]
+    assert rollout.restored == sum(d.is_restored for d in ended_back)
+    assert rollout.unrestored == len(ended_back) - rollout.restored
 
 
 def check_tally(rollout: Rollout) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from fleet.protocol.errors import InvalidInput
 from hub.api.preconditions import tags_in
+from hub.cli.rollout_pictures import whereabouts
 from hub.cli.rollout_watch import Pace, picture
 
 STAGE = {
@@ -35,8 +36,12 @@ ROLLOUT: dict[str, Any] = {
     "cause": None,
     "verdict": "inference errors 1.0% of 900",
     "pause_reason": "",
+    "revoked": False,
     "awaits_approval_since_s": None,
+    "counts": {"QUEUED": 8, "SUCCEEDED": 30},
     "open_restores": 2,
+    "restored": 0,
+    "unrestored": 0,
     "metrics": [{"outcome": "INCONCLUSIVE", "sentence": "inference errors [1.0%] of 900\x1b[2J"}],
 }
 
@@ -56,11 +61,25 @@ def test_a_picture_has_counts_pace_evidence_and_decisions() -> None:
         pace.note({"stages": [done]}, 100.0 + 30.0 * second)
     assert pace.per_minute == 20.0
     shown = drawn(ROLLOUT, pace)
-    assert "32 of 40 ended, 20 a minute; 5 wait for their order; 2 on their way back" in shown
+    assert "32 of 40 ended, 20 a minute; 5 wait for their order" in shown
+    assert "2 still to be taken back; inference errors" in shown
     assert "inference errors [1.0%] of 900" in shown
     assert "\x1b[2J" not in shown
     assert "1970-01-01 00:00:00 UTC  Started by ann." in shown
     assert "ended," not in drawn({**ROLLOUT, "status": "SUCCEEDED"}, pace)
+
+
+def test_a_rollout_that_goes_back_shows_who_is_back() -> None:
+    back = {**ROLLOUT, "status": "ROLLING_BACK", "restored": 1_012, "unrestored": 1}
+    assert whereabouts(back) == "1,012 taken back, 2 still to be taken back, 1 not taken back"
+    assert "ended" not in drawn(back, Pace())
+    assert drawn(back, Pace()).count(whereabouts(back)) == 2, "under the stages, and beside the bar"
+    assert (
+        whereabouts({**back, "status": "ROLLED_BACK", "open_restores": 0, "unrestored": 0})
+        == "1,012 taken back"
+    )
+    assert whereabouts(ROLLOUT) == "8 QUEUED, 30 SUCCEEDED; 2 still to be taken back"
+    assert whereabouts({**ROLLOUT, "open_restores": 0}) == "8 QUEUED, 30 SUCCEEDED"
 
 
 def test_the_pace_is_of_the_last_minute() -> None:

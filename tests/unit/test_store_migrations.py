@@ -16,12 +16,14 @@ from fleet.protocol.messages import ModelState, StateReport, encode
 from fleet.protocol.records import Incident, RecordBody, packed
 from fleet.rollout.claims import claims_of
 from fleet.rollout.engine import step
-from fleet.rollout.events import DeploymentReported, DeploymentsReported, Ticked
+from fleet.rollout.events import Abort, DeploymentReported, DeploymentsReported, Ticked
 from fleet.rollout.state.rollout import Status
 from hub.store.rows import VersionRow, VersionStatus
 from hub.store.sqlite import SqliteStore
 from hub.store.sqlite.migrations import migrations
 from hub.store.sqlite.packs import INSERT, rows_of
+from tests.support.rollout_rules import check_counters
+from tests.support.rollouts import Campaign, plan
 from tests.support.stores import (
     DIGEST,
     STREAM,
@@ -132,6 +134,7 @@ def test_rollouts_in_one_value_are_taken_apart_and_go_on(tmp_path: Path) -> None
         assert row.state.decisions == len(state["history"])
         ids = [part["device_id"] for part in state["deployments"]["pages"][0]]
         assert [part.device_id for part in row.state.deployments] == ids
+        check_counters(row.state)
         held = {claim.device_id for claim in claims_of(row.state)}
         assert store.claimed_by("digits", ids) == dict.fromkeys(held, 7)
         assert set() < held < set(ids), "the last one was never ordered"
@@ -150,3 +153,28 @@ def test_rollouts_in_one_value_are_taken_apart_and_go_on(tmp_path: Path) -> None
         store.apply_step(ended, previous=row.state, position=9, changes=[])
         assert store.rollout(7).state == ended
         assert store.claimed_by("digits", ids) == {}
+
+
+def test_ways_back_of_before_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "hub.db"
+    campaign = Campaign(plan("all"), devices={"cam-0": 1, "cam-1": 1, "cam-2": None, "cam-3": 1})
+    campaign.do(Abort("ann", "wrong", roll_back=True))
+    ends = {
+        "cam-0": DeploymentState.SUCCEEDED,
+        "cam-1": DeploymentState.FAILED,
+        "cam-2": DeploymentState.REMOVED,
+    }
+    for part in campaign.cohort(0):
+        if part.device_id in ends:
+            campaign.report(part, ends[part.device_id], back=True)
+    state = campaign.rollout
+    with closing(SqliteStore(path)) as store:
+        store.create_rollout(lambda _number: state, 1.0)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM _sqlite_migrations WHERE name = 'm019_ways_back_counted'")
+        removed = "UPDATE rollouts SET state = json_remove(state, '$.restored', '$.unrestored')"
+        connection.execute(removed)
+    with closing(SqliteStore(path)) as store:
+        kept = store.rollout(state.number).state
+    assert (kept.open_restores, kept.restored, kept.unrestored) == (1, 2, 1)
+    assert kept == state

@@ -220,6 +220,8 @@ class Summary(msgspec.Struct, frozen=True):
         verdict: The latest verdict on the current stage; None before the first.
         look: When that was, and what it is of.
         history: The latest decisions, oldest first, `HISTORY_KEPT` at most; the store keeps all.
+        restored: Restore attempts by which the device runs again what it ran before.
+        unrestored: Those that ended otherwise.
         decisions: How many there were in all.
         revision: Rises by one with every change, for optimistic locking.
         ended_s: Hub time; None before the end.
@@ -239,6 +241,7 @@ class Summary(msgspec.Struct, frozen=True):
     created_s: float
     cohort_ends: tuple[int, ...]
     tally: tuple[tuple[int, ...], ...]
+        warned: What was forecast when it was created of stages that are not likely to pass.
     strata: tuple[str, ...] = ("",)
     status: Status = Status.CREATED
     stages: tuple[StageProgress, ...] = ()
@@ -257,6 +260,8 @@ class Summary(msgspec.Struct, frozen=True):
     verdict: Verdict | None = None
     history: tuple[HistoryEntry, ...] = ()
     decisions: int = 0
+    restored: int = 0
+    unrestored: int = 0
     revision: int = 0
     ended_s: float | None = None
     movers: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ from hub.store.sqlite.migrations import (
     m016_revocation,
     m017_noised_sums,
     m018_cohort_values,
+    m019_ways_back_counted,
 )
 from hub.store.sqlite.migrations.registry import migrations, table
 
@@ -46,6 +47,7 @@ __all__ = [
     "m016_revocation",
     "m017_noised_sums",
     "m018_cohort_values",
+    "m019_ways_back_counted",
     "migrations",
     "table",
 ]
