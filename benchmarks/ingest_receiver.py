@@ -55,7 +55,7 @@ async def _muster(port: int, password: str, folder: Path, expected: int) -> None
         digest=lambda _, __: DIGEST,
         publish=mqtt.publish,
         send=mqtt.send,
-        demand=lambda _, __: None,
+        demand=lambda _, __, ___: None,
         answer=_nothing,
         on_behind=_ignore,
         take_sample=lambda _, __, ___: None,

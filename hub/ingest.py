@@ -40,7 +40,7 @@ FIRST_RETRY_S, GREATEST_RETRY_S = 0.1, 2.0
 Publish = Callable[[str, bytes], Awaitable[None]]
 Send = Callable[[Sequence[tuple[str, bytes]]], Awaitable[None]]
 Answer = Callable[[Sequence[FetchRequest]], Sequence[FileAnswer]]
-Demand = Callable[[str, Want], None]
+Demand = Callable[[str, Want, float], None]
 
 
 class IngestStore(DeviceStore, RecordStore, DeadLetterStore, Protocol):
@@ -56,7 +56,7 @@ class Ingest:
         digest: Returns the digest of a version's bundle; raises `NotFound`.
         publish: Publishes a payload on a topic.
         send: Publishes payloads on topics without waiting for the broker.
-        demand: Takes a device's demand for chunks.
+        demand: Takes a device's demand for chunks, and when that had reached the hub by `time.monotonic`.
         answer: Answers requests for files of the image repository, in their order.
         on_behind: Called with the devices that announced themselves and have not accepted their current
             assignment.
@@ -94,10 +94,6 @@ class Ingest:
         self._take_sample = take_sample
         self._dead_letters_kept = dead_letters_kept
         self._background = TaskSet()
-        self._requests: dict[Up, Callable[[Request], Awaitable[None]]] = {
-            Up.WANT: self._want,
-            Up.SAMPLE: self._sample,
-        }
         self.floods = floods
         self.messages_arrived = dict.fromkeys(Up, 0)
         self.messages_taken = 0
@@ -111,6 +107,7 @@ class Ingest:
 
     async def handle(self, published: Sequence[Published]) -> None:
         """Take in messages; returns when what has to be stored is."""
+        arrived_s = time.monotonic()
         batch = await asyncio.to_thread(self._reader.read, published, time.time())
         new = await self._stored(batch)
         self.batches += 1
@@ -126,7 +123,7 @@ class Ingest:
             if request.channel is Up.FETCH:
                 fetches.append(request)
             else:
-                await self._hand_on(request)
+                await self._hand_on(request, arrived_s)
         if fetches:
             await self._fetch(fetches)
         behind = await asyncio.to_thread(self._behind, batch)
@@ -161,9 +158,12 @@ class Ingest:
             log.warning("There is no device %r that announced itself.", device_id)
         return [device_id for device_id, sequence in current.items() if sequence > announced[device_id]]
 
-    async def _hand_on(self, request: Request) -> None:
+    async def _hand_on(self, request: Request, arrived_s: float) -> None:
         try:
-            await self._requests[request.channel](request)
+            if request.channel is Up.WANT:
+                self._demand(request.device_id, messages.decode(request.payload, Want), arrived_s)
+            else:
+                await self._sample(request)
         except (InvalidInput, NotFound) as error:
             await self._refuse(request, error)
 
@@ -173,9 +173,6 @@ class Ingest:
         payload = b"" if request.channel is Up.SAMPLE else request.payload
         letter = Batch(time.time()).letter(request.device_id, request.topic, payload, error)
         await asyncio.to_thread(self._store.add_dead_letters, [letter], kept=self._dead_letters_kept)
-
-    async def _want(self, request: Request) -> None:
-        self._demand(request.device_id, messages.decode(request.payload, Want))
 
     async def _fetch(self, requests: Sequence[Request]) -> None:
         """Answer requests for files, those of a batch together: a stage's devices ask for the same ones."""

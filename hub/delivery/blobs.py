@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -68,12 +69,13 @@ class BlobPublisher:
         self._wake = asyncio.Event()
         self.counters = DeliveryCounters()
 
-    def want(self, device_id: str, want: Want) -> None:
+    def want(self, device_id: str, want: Want, asked_s: float) -> None:
         """Take a device's request. Returns at once; a blob that does not exist is counted and ignored.
 
         Args:
             device_id: Who asks.
             want: What is missing.
+            asked_s: When it had reached the hub, by `time.monotonic`.
         """
         try:
             size_bytes = self._blobs.size_bytes(want.sha256)
@@ -81,7 +83,12 @@ class BlobPublisher:
             self._count_unknown(device_id, want.sha256)
             return
         admission = self._queue.add(
-            device_id, want.sha256, want.missing, chunks=chunk_count(size_bytes), now_s=_now_s()
+            device_id,
+            want.sha256,
+            want.missing,
+            chunks=chunk_count(size_bytes),
+            now_s=time.monotonic(),
+            asked_s=asked_s,
         )
         self.counters.limited_chunks += admission.limited
         self.counters.dropped_chunks += admission.dropped
@@ -102,13 +109,13 @@ class BlobPublisher:
 
     async def _send_chunks(self) -> None:
         while True:
-            due = self._queue.next(_now_s())
+            due = self._queue.next(time.monotonic())
             if due is not None:
                 await self._send(due)
                 continue
             self._wake.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._queue.due_in_s(_now_s())):
+                async with asyncio.timeout(self._queue.due_in_s(time.monotonic())):
                     await self._wake.wait()
 
     async def _send(self, due: Chunk) -> None:
@@ -123,7 +130,3 @@ class BlobPublisher:
         else:
             self.counters.chunks_sent += 1
             self.counters.bytes_sent += len(data)
-
-
-def _now_s() -> float:
-    return asyncio.get_running_loop().time()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,7 +50,7 @@ async def _story(
     async def handle(topic: str, payload: bytes) -> None:
         device_id, channel = parse_up(topic)
         assert channel is Up.WANT
-        publisher.want(device_id, decode(payload, Want))
+        publisher.want(device_id, decode(payload, Want), time.monotonic())
 
     hub = HubMqtt(HOST, broker.port, HUB_ACCOUNT, broker.passwords[HUB_ACCOUNT], one_by_one(handle))
     publisher = BlobPublisher(blobs, hub.publish, queue=ChunkQueue(gather_s=1.0))

@@ -47,7 +47,7 @@ class Intaking:
             digest=_digest,
             publish=self.mqtt.publish,
             send=self.mqtt.send,
-            demand=lambda _, __: None,
+            demand=lambda _, __, ___: None,
             answer=_answer,
             on_behind=_ignore,
             take_sample=lambda _, __, ___: None,

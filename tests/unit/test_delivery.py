@@ -58,7 +58,7 @@ def test_devices_that_want_the_same_blob_get_it_once(tmp_path: Path) -> None:
 
     async def story(publisher: BlobPublisher) -> None:
         for device in range(8):
-            publisher.want(f"cam-{device}", Want(sha256, ((0, 3),)))
+            publisher.want(f"cam-{device}", Want(sha256, ((0, 3),)), time.monotonic())
         await eventually_async(lambda: publisher.counters.chunks_sent == 3)
 
     counters = _run(blobs, wire, story).counters
@@ -74,8 +74,8 @@ def test_an_unknown_blob_is_counted_and_ignored(tmp_path: Path) -> None:
 
     async def story(publisher: BlobPublisher) -> None:
         for _ in range(3):
-            publisher.want("cam-1", Want("0" * 64, ((0, 3),)))
-        publisher.want("cam-1", Want(sha256, ((2, 1),)))
+            publisher.want("cam-1", Want("0" * 64, ((0, 3),)), time.monotonic())
+        publisher.want("cam-1", Want(sha256, ((2, 1),)), time.monotonic())
         await eventually_async(lambda: publisher.counters.chunks_sent == 1)
 
     assert _run(blobs, wire, story).counters.unknown_wants == 3
@@ -88,10 +88,10 @@ def test_without_a_broker_chunks_are_forgotten_until_they_are_asked_for_again(tm
     wire.cut = True
 
     async def story(publisher: BlobPublisher) -> None:
-        publisher.want("cam-1", Want(sha256, ((0, 3),)))
+        publisher.want("cam-1", Want(sha256, ((0, 3),)), time.monotonic())
         await eventually_async(lambda: publisher.counters.failed_chunks == 3)
         wire.cut = False
-        publisher.want("cam-1", Want(sha256, ((0, 3),)))
+        publisher.want("cam-1", Want(sha256, ((0, 3),)), time.monotonic())
         await eventually_async(lambda: publisher.counters.chunks_sent == 3)
 
     assert _run(blobs, wire, story).counters.bytes_sent == len(DATA)
@@ -105,8 +105,8 @@ def test_a_damaged_blob_is_not_sent_and_stops_no_other(tmp_path: Path) -> None:
     path.write_bytes(DATA[:-1] + b"!")
 
     async def story(publisher: BlobPublisher) -> None:
-        publisher.want("cam-1", Want(damaged, ((0, 3),)))
-        publisher.want("cam-1", Want(sound, ((0, 1),)))
+        publisher.want("cam-1", Want(damaged, ((0, 3),)), time.monotonic())
+        publisher.want("cam-1", Want(sound, ((0, 1),)), time.monotonic())
         counters = publisher.counters
         await eventually_async(lambda: (counters.chunks_sent, counters.failed_chunks) == (1, 3))
 

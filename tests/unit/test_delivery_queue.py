@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from hub.delivery.queue import MAX_REPEATS, MIN_TOKENS, QUIET_S, REFILL_S, Chunk, ChunkQueue
+from hub.delivery.queue import (
+    LONGEST_WAIT,
+    MAX_REPEATS,
+    MIN_TOKENS,
+    QUIET_S,
+    REFILL_S,
+    Chunk,
+    ChunkQueue,
+)
 
 A, B = "a" * 64, "b" * 64
 
@@ -24,14 +32,58 @@ def test_what_many_devices_miss_is_queued_once() -> None:
     assert len(queue) == 0
 
 
-def test_the_first_want_waits_for_others_and_later_ones_do_not_extend_it() -> None:
+def test_the_first_want_waits_until_no_other_device_asks() -> None:
     queue = ChunkQueue(gather_s=1.0)
     queue.add("cam-1", A, ((0, 1),), chunks=4, now_s=10.0)
     assert queue.next(10.9) is None
     assert queue.due_in_s(10.25) == pytest.approx(0.75)
     queue.add("cam-2", A, ((0, 2),), chunks=4, now_s=10.9)
-    assert _drained(queue, 11.0) == [Chunk(A, 0), Chunk(A, 1)]
-    assert queue.due_in_s(11.0) is None
+    assert queue.next(11.8) is None
+    assert _drained(queue, 12.0) == [Chunk(A, 0), Chunk(A, 1)]
+    assert queue.due_in_s(12.0) is None
+
+
+def test_a_device_that_asks_twice_delays_nothing() -> None:
+    queue = ChunkQueue(gather_s=1.0)
+    for tenth in range(10):
+        queue.add("cam-1", A, ((0, 1),), chunks=4, now_s=tenth / 10)
+    assert queue.next(1.0) == Chunk(A, 0)
+
+
+def test_devices_that_come_without_end_are_served_from_time_to_time() -> None:
+    queue, now_s, served_s = ChunkQueue(gather_s=1.0), 0.0, []
+    for device in range(60):
+        now_s = device * 0.9
+        queue.add(f"cam-{device}", A, ((0, 1),), chunks=1, now_s=now_s)
+        served_s += [now_s for _ in _drained(queue, now_s)]
+    assert len(served_s) == 2
+    assert served_s[0] == pytest.approx(LONGEST_WAIT, abs=0.9)
+
+
+def test_a_want_that_came_before_a_chunk_was_published_is_served_by_it() -> None:
+    queue = ChunkQueue(gather_s=1.0)
+    queue.add("cam-1", A, ((0, 2),), chunks=2, now_s=0.0)
+    assert len(_drained(queue, 1.0)) == 2
+    assert queue.add("cam-2", A, ((0, 2),), chunks=2, now_s=1.5, asked_s=0.9) == (0, 0, 0)
+    assert queue.add("cam-3", A, ((0, 2),), chunks=2, now_s=1.5, asked_s=1.0).queued == 2
+
+
+def test_what_is_going_is_not_queued_again_for_who_comes_meanwhile() -> None:
+    queue = ChunkQueue(gather_s=1.0)
+    queue.add("cam-1", A, ((0, 3),), chunks=3, now_s=0.0)
+    assert queue.next(1.0) == Chunk(A, 0)
+    assert queue.add("cam-2", A, ((0, 3),), chunks=3, now_s=1.0).queued == 1
+    assert _drained(queue, 1.5) == [Chunk(A, 1), Chunk(A, 2)]
+
+
+def test_a_repetition_waits_while_the_blob_is_published() -> None:
+    queue = ChunkQueue(gather_s=1.0)
+    queue.add("cam-1", A, ((0, 8),), chunks=8, now_s=0.0)
+    assert queue.next(1.0) == Chunk(A, 0)
+    queue.add("cam-2", A, ((0, 1),), chunks=8, now_s=1.0)
+    assert [queue.next(float(second)) for second in range(2, 9)] == [Chunk(A, n) for n in range(1, 8)]
+    assert queue.next(9.9) is None
+    assert queue.next(10.0) == Chunk(A, 0)
 
 
 def test_blobs_take_turns() -> None:
@@ -76,8 +128,9 @@ def test_what_was_not_published_yet_waits_no_longer_than_at_first() -> None:
     queue.add("cam-1", A, ((0, 2),), chunks=4, now_s=0.0)
     assert len(_drained(queue, 1.0)) == 2
     queue.add("cam-1", A, ((1, 3),), chunks=4, now_s=1.0)
+    queue.add("cam-2", A, ((2, 1),), chunks=4, now_s=1.9)
     assert _drained(queue, 2.0) == [Chunk(A, 2), Chunk(A, 3)]
-    assert _drained(queue, 3.0) == [Chunk(A, 1)]
+    assert _drained(queue, 4.0) == [Chunk(A, 1)]
 
 
 @pytest.mark.parametrize("ranges", [((5, 3),), ((0, 0),), ((2**53, 2**53),), ()])
