@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hub.api.services import HubServices
-from hub.query.devices import Search
+from hub.query.devices import Search, Searches
 
 
 def search_of(hub: HubServices, where: str | None) -> Search:
@@ -16,7 +16,4 @@ def search_of(hub: HubServices, where: str | None) -> Search:
     Raises:
         InvalidTarget: It cannot be understood, or asks for an attribute or model that nobody has.
     """
-    search = Search(hub.store, where)
-    if search.asks_state:
-        hub.states.before_answer()
-    return search
+    return Searches(hub.store, hub.states.before_answer)(where)

@@ -96,6 +96,26 @@ class Search:
         return self._store.drifting_features([row.device_id for row in rows]) if self._asks_drift else {}
 
 
+class Searches:
+    """Makes searches; what their targets ask of health and drift is brought up to date first.
+
+    Args:
+        store: Knows the devices.
+        refresh: Brings states up to date, as far as nobody waits long for it.
+    """
+
+    def __init__(self, store: SearchStore, refresh: Callable[[], object]) -> None:
+        self._store = store
+        self._refresh = refresh
+
+    def __call__(self, where: str | None) -> Search:
+        """Return the search for what a target means; raises `InvalidTarget` as `Search` does."""
+        search = Search(self._store, where)
+        if search.asks_state:
+            self._refresh()
+        return search
+
+
 def check_names(store: SearchStore, target: Target) -> None:
     """Refuse a target that asks for what nobody has: more often it is a slip of the pen than meant.
 

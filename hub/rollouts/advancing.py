@@ -16,6 +16,7 @@ from fleet.protocol.manifest import Manifest
 from fleet.rollout.events import DevicesJoined, Event, Ticked
 from fleet.rollout.plans.plan import Membership
 from fleet.rollout.state.rollout import Rollout
+from hub.query.devices import Searches
 from hub.rollouts.events import events_of, removals_of, revocation_of
 from hub.rollouts.members import JoinerStore, joiners
 from hub.rollouts.stepping import Stepping
@@ -40,6 +41,7 @@ class Advancing:
 
     Args:
         store: Keeps records and devices.
+        find: Searches devices.
         stepping: Steps through events and stores the outcome.
         released: Returns digest and manifest of a released version; raises `NotFound` or `Conflict`.
         group_by: The hub's setting.
@@ -49,12 +51,15 @@ class Advancing:
     def __init__(
         self,
         store: AdvancingStore,
+        find: Searches,
         stepping: Stepping,
         released: Callable[[str, int], tuple[str, Manifest]],
+        *,
         group_by: tuple[str, ...],
         clock: Callable[[], float],
     ) -> None:
         self._store = store
+        self._find = find
         self._stepping = stepping
         self._released = released
         self._group_by = group_by
@@ -96,7 +101,7 @@ class Advancing:
     def _joined(self, state: Rollout) -> list[Event]:
         """Return the devices that came to match a continuous rollout."""
         try:
-            found = joiners(self._store, state, self._group_by)
+            found = joiners(self._store, self._find, state, self._group_by)
         except InvalidPlan as error:
             log.info("Nobody joins rollout %d: %s", state.number, error)  # whoever is in it goes on
             return []

@@ -14,7 +14,7 @@ from fleet.rollout import engine
 from fleet.rollout.plans.fit import check_inputs, check_sizes, compared_inputs
 from fleet.rollout.plans.plan import Plan, default_plan
 from fleet.rollout.state.rollout import Kind, Rollout
-from hub.query.devices import SearchStore
+from hub.query.devices import Searches, SearchStore
 from hub.rollouts.members import check_attributes, members_of, stage_cohorts, strata_of
 from hub.store.protocols import RolloutStore
 from hub.store.rows import DeviceRow
@@ -29,6 +29,7 @@ class Drafting:
 
     Args:
         store: Knows devices and what they should run.
+        find: Searches devices.
         released: Returns digest and manifest of a released version; raises `NotFound` or `Conflict`.
         group_by: The hub's setting.
         clock: Returns the hub's time, Unix seconds.
@@ -37,11 +38,13 @@ class Drafting:
     def __init__(
         self,
         store: DraftingStore,
+        find: Searches,
         released: Callable[[str, int], tuple[str, Manifest]],
         group_by: tuple[str, ...],
         clock: Callable[[], float],
     ) -> None:
         self._store = store
+        self._find = find
         self._released = released
         self._group_by = group_by
         self._clock = clock
@@ -55,7 +58,7 @@ class Drafting:
             NotFound: There is no such device.
             InvalidPlan: The plan asks for what no device has, or means none.
         """
-        members = members_of(self._store, plan, devices)
+        members = members_of(self._store, self._find, plan, devices)
         plan = plan or default_plan(len(members))
         check_attributes(self._store, plan, self._group_by)
         if variant_policy is not None:
@@ -75,7 +78,7 @@ class Drafting:
             devices=[row.device_id for row in members],
             seed=seed,
             strata=strata_of(members, plan, self._group_by),
-            cohorts=stage_cohorts(self._store, plan),
+            cohorts=stage_cohorts(self._find, plan),
             by=by,
         )
 

@@ -12,7 +12,7 @@ from fleet.rollout.plans.fit import check_members
 from fleet.rollout.plans.plan import Membership, Plan
 from fleet.rollout.state.rollout import Rollout
 from fleet.targets.parser import parse_target
-from hub.query.devices import Search, SearchStore, check_names
+from hub.query.devices import Searches, SearchStore, check_names
 from hub.store.protocols import ClaimStore
 from hub.store.rows import DeviceRow
 
@@ -21,11 +21,14 @@ class JoinerStore(SearchStore, ClaimStore, Protocol):
     """What it takes to know who joins."""
 
 
-def members_of(store: SearchStore, plan: Plan | None, devices: Sequence[str] | None) -> list[DeviceRow]:
+def members_of(
+    store: SearchStore, find: Searches, plan: Plan | None, devices: Sequence[str] | None
+) -> list[DeviceRow]:
     """Return the devices that a rollout would reach, whatever they run.
 
     Args:
         store: Knows the devices.
+        find: Searches them.
         plan: Its target says which; None for the default plan, which has none.
         devices: Names them in place of a target; None for the target's, or all.
 
@@ -46,7 +49,7 @@ def members_of(store: SearchStore, plan: Plan | None, devices: Sequence[str] | N
         known = store.devices_named(devices)
         return [known.get(device_id) or store.device(device_id) for device_id in devices]
     try:
-        found = list(Search(store, target).devices())
+        found = list(find(target).devices())
     except InvalidTarget as error:
         raise _in_plan("target", error) from error
     if plan is not None:
@@ -75,10 +78,10 @@ def check_attributes(store: SearchStore, plan: Plan, group_by: Iterable[str]) ->
                 )
 
 
-def stage_cohorts(store: SearchStore, plan: Plan) -> dict[int, set[str]]:
+def stage_cohorts(find: Searches, plan: Plan) -> dict[int, set[str]]:
     """Return, by the place of each stage that names its cohort, the devices that match it."""
     return {
-        index: {row.device_id for row in Search(store, stage.cohort).devices()}
+        index: {row.device_id for row in find(stage.cohort).devices()}
         for index, stage in enumerate(plan.stages)
         if stage.cohort is not None
     }
@@ -96,11 +99,14 @@ def strata_of(members: Iterable[DeviceRow], plan: Plan, group_by: Iterable[str])
     return {row.device_id: _stratum(names, row) for row in members}
 
 
-def joiners(store: JoinerStore, rollout: Rollout, group_by: Iterable[str]) -> tuple[Joiner, ...]:
+def joiners(
+    store: JoinerStore, find: Searches, rollout: Rollout, group_by: Iterable[str]
+) -> tuple[Joiner, ...]:
     """Return the devices that have come to match a rollout's target, and that no other one has.
 
     Args:
         store: Knows the devices.
+        find: Searches them.
         rollout: Its membership is continuous.
         group_by: The hub's setting.
 
@@ -108,15 +114,14 @@ def joiners(store: JoinerStore, rollout: Rollout, group_by: Iterable[str]) -> tu
         InvalidPlan: Its target asks for what nobody has any more.
     """
     plan = rollout.plan
-    new = [
-        row for row in members_of(store, plan, None) if rollout.deployments.of_device(row.device_id) is None
-    ]
+    matching = members_of(store, find, plan, None)
+    new = [row for row in matching if rollout.deployments.of_device(row.device_id) is None]
     elsewhere = store.claimed_by(rollout.model, [row.device_id for row in new])
     new = [row for row in new if row.device_id not in elsewhere]
     if not new:
         return ()
     running, strata = store.desired_versions(rollout.model), strata_of(new, plan, group_by)
-    cohorts = stage_cohorts(store, plan)
+    cohorts = stage_cohorts(find, plan)
     found = (
         Joiner(
             device_id=row.device_id,

@@ -16,7 +16,7 @@ import msgspec
 from fleet.protocol.errors import Conflict, InvalidPlan, NotFound
 from fleet.protocol.manifest import Manifest
 from fleet.rollout.claims import claims_of
-from hub.query.devices import Search, SearchStore
+from hub.query.devices import Searches, SearchStore
 from hub.store.protocols import RolloutStore
 from hub.store.rows import RolloutRow
 
@@ -58,12 +58,19 @@ class Retreat(msgspec.Struct, frozen=True):
 
 
 def retreat(
-    store: RetreatStore, released: Released, model: str, to: int | None, target: str | None
+    store: RetreatStore,
+    find: Searches,
+    released: Released,
+    model: str,
+    *,
+    to: int | None,
+    target: str | None,
 ) -> Retreat:
     """Return the rollback that an operator means.
 
     Args:
         store: Knows devices, what they should run, and rollouts.
+        find: Searches devices.
         released: Returns digest and manifest of a released version; raises `NotFound` or `Conflict`.
         model: Name of the model.
         to: A released version; None for the newest below what the devices should run.
@@ -79,7 +86,7 @@ def retreat(
         released(model, to)
     desired = store.desired_versions(model)
     if target is not None:
-        meant = {row.device_id for row in Search(store, target).devices()}
+        meant = {row.device_id for row in find(target).devices()}
         desired = {device_id: version for device_id, version in desired.items() if device_id in meant}
     if to is None:
         to = _older(released, model, max(desired.values(), default=0))

@@ -23,6 +23,7 @@ from fleet.rollout.plans.plan import Plan, rollback_plan
 from fleet.rollout.preview import Preview
 from fleet.rollout.state.rollout import Kind, Rollout
 from hub.rollouts.advancing import Advancing, AdvancingStore
+from hub.query.devices import Searches
 from hub.rollouts.claims import check_claims, start
 from hub.rollouts.drafting import Drafting
 from hub.rollouts.events import revocation_of
@@ -49,6 +50,7 @@ class Rollouts:
         group_by: The hub's setting.
         clock: Returns the hub's time, Unix seconds.
     """
+        refresh: Brings up to date what targets ask of health and drift, see `hub.query.devices.Searches`.
 
     def __init__(
         self,
@@ -59,14 +61,18 @@ class Rollouts:
         group_by: tuple[str, ...] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
+        refresh: Callable[[], object] = lambda: None,
         self._store = store
         self._released = released
         self._on_orders = on_orders
         self._group_by = group_by
         self._clock = clock
-        self._drafting = Drafting(store, released, group_by, clock)
+        self._find = Searches(store, refresh)
+        self._drafting = Drafting(store, self._find, released, group_by, clock)
         self._stepping = Stepping(store, released, on_orders, clock)
-        self._advancing = Advancing(store, self._stepping, released, group_by, clock)
+        self._advancing = Advancing(
+            store, self._find, self._stepping, released, group_by=group_by, clock=clock
+        )
         # Operators and time take turns, so that neither finds the other's change.
         self._lock = threading.Lock()
 
@@ -147,7 +153,7 @@ class Rollouts:
 
     def retreat(self, model: str, to: int | None, *, target: str | None = None) -> Retreat:
         """Return what `roll_back` would do, before anything moves; args and errors are as there."""
-        return retreat(self._store, self._released, model, to, target)
+        return retreat(self._store, self._find, self._released, model, to=to, target=target)
 
     def roll_back(
         self,
@@ -178,7 +184,7 @@ class Rollouts:
             InvalidPlan: No device should run a newer one: this way, without a gate, leads back only.
         """
         with self._lock:
-            meant = retreat(self._store, self._released, model, to, target)
+            meant = retreat(self._store, self._find, self._released, model, to=to, target=target)
             why = f"rolled back to version {meant.to}" + (f": {reason}" if reason else "")
             superseded = [
                 Superseded(self._stepping.stepped(row.state, [Supersede(by=by, reason=why)])[0], row.state)
