@@ -134,8 +134,8 @@ def read_dataset(path: Path, *, sha256: str | None = None) -> Dataset:
         InvalidDataset: It is not a dataset.
     """
     with opened(path) as stream:
-        if sha256 is not None and (found := hashlib.file_digest(stream, "sha256").hexdigest()) != sha256:
-            raise DigestMismatch(f"The dataset file has SHA-256 {found}; {sha256} was registered.")
+        if sha256 is not None:
+            checked_digest(stream, sha256)
         arrays = read_arrays(stream, ARRAYS, optional=LAYOUT)
     names = arrays["classes"]
     if names.dtype.kind != "U" or names.ndim != 1:
@@ -243,6 +243,22 @@ def opened(path: Path) -> BufferedReader:
         raise NotFound(f"There is no dataset file {path}.") from error
     except OSError as error:
         raise InvalidDataset(f"The dataset file {path} cannot be opened: {error.strerror}.") from error
+
+
+def checked_digest(stream: BufferedReader, sha256: str | None) -> str:
+    """Return the SHA-256 of a dataset file, in hexadecimal, if it is the file that was registered.
+
+    Args:
+        stream: The file.
+        sha256: What it should be; None where none is known yet.
+
+    Raises:
+        DigestMismatch: It is another.
+    """
+    found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if sha256 not in (None, found):
+        raise DigestMismatch(f"The dataset file has SHA-256 {found}; {sha256} was registered.")
+    return found
 
 
 def _check_classes(classes: tuple[str, ...]) -> None:

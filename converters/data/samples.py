@@ -20,7 +20,6 @@ All random choices come from `numpy.random.RandomState`, whose streams never cha
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -30,9 +29,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.data.dataset import LAYOUT, Dataset, layout_in, opened
+from converters.data.dataset import LAYOUT, Dataset, checked_digest, layout_in, opened
 from converters.data.npz import read_arrays
-from fleet.protocol.errors import DigestMismatch, InvalidDataset
+from fleet.protocol.errors import InvalidDataset
 from fleet.protocol.manifest import Signature, Tensor
 
 Inputs = dict[str, NDArray[Any]]
@@ -98,9 +97,7 @@ def read_samples(path: Path, *, sha256: str | None = None) -> Samples:
         InvalidDataset: It does not hold samples.
     """
     with opened(path) as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-        if sha256 not in (None, found):
-            raise DigestMismatch(f"The dataset file has SHA-256 {found}; {sha256} was registered.")
+        found = checked_digest(stream, sha256)
         with _naming(path.name):
             return replace(checked_samples(read_arrays(stream), sha256=found), name=path.name)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,26 @@ class Database:
                 if self._writer.conn.in_transaction:
                     self._writer.conn.execute("ROLLBACK")
                 raise StorageError(f"The database could not be written: {error}.") from error
+
+    def delete_some(self, name: str, where: str, values: Sequence[Any], *, limit: int) -> int:
+        """Delete some of a table's rows in a transaction of its own, so few that nobody waits long to write.
+
+        Args:
+            name: Of the table.
+            where: Which rows, in SQL, and if it matters in what order.
+            values: For its marks.
+            limit: How many at most.
+
+        Returns:
+            How many that were.
+
+        Raises:
+            StorageError: SQLite failed.
+        """
+        which = f"SELECT rowid FROM {name} WHERE {where} LIMIT ?"  # noqa: S608 - our texts
+        with self.writing() as db:
+            done = db.execute(f"DELETE FROM {name} WHERE rowid IN ({which})", [*values, limit])  # noqa: S608 - likewise
+            return done.rowcount
 
     def rows(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
         """Return the rows of a query, on this thread's reading connection.

@@ -35,12 +35,8 @@ class SqliteNoised(Part):
 
     def forget_noised(self, *, before_s: float, limit: int) -> int:
         """Forget sums of days that ended before a time."""
-        with self._database.writing() as db:
-            return db.execute(
-                "DELETE FROM noised_sums WHERE rowid IN (SELECT rowid FROM noised_sums"
-                " WHERE start_s < ? ORDER BY start_s LIMIT ?)",
-                [before_s - DAY_S, limit],
-            ).rowcount
+        which = "start_s < ? ORDER BY start_s"
+        return self._database.delete_some("noised_sums", which, [before_s - DAY_S], limit=limit)
 
 
 def put_noised(db: sqlite_utils.Database, sums: Mapping[NoisedKey, bytes]) -> None:

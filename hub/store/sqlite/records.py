@@ -65,15 +65,13 @@ class SqliteRecords(Part):
     ) -> int:
         """Delete old records, see `hub.store.protocols.RecordStore.delete_records`."""
         marks = ", ".join("?" * len(kinds))
-        with self._database.writing() as db:
-            # The newest row stays, whatever its age: its position must never be given out again.
-            deleted = db.execute(
-                "DELETE FROM records WHERE position IN (SELECT position FROM records"  # noqa: S608 - marks
-                " WHERE position <= ? AND position < (SELECT max(position) FROM records)"
-                f" AND received_at_s < ? AND kind IN ({marks}) ORDER BY position LIMIT ?)",
-                [upto_position, older_than_s, *kinds, limit],
-            )
-            return deleted.rowcount
+        # The newest row stays, whatever its age: its position must never be given out again.
+        which = (
+            "position <= ? AND position < (SELECT max(position) FROM records)"  # noqa: S608 - marks
+            f" AND received_at_s < ? AND kind IN ({marks}) ORDER BY position"
+        )
+        values = (upto_position, older_than_s, *kinds)
+        return self._database.delete_some("records", which, values, limit=limit)
 
     def raw_records_after(
         self, position: int, *, model: str | None = None, limit: int = 1000

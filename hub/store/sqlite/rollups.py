@@ -79,12 +79,8 @@ class SqliteRollups(Part):
 
     def delete_rollups(self, *, duration_s: int, before_s: float, limit: int) -> int:
         """Forget sums of a resolution whose span ended before a time."""
-        with self._database.writing() as db:
-            return db.execute(
-                "DELETE FROM rollups WHERE rowid IN (SELECT rowid FROM rollups"
-                " WHERE duration_s = ? AND start_s < ? ORDER BY start_s LIMIT ?)",
-                [duration_s, before_s - duration_s, limit],
-            ).rowcount
+        which = "duration_s = ? AND start_s < ? ORDER BY start_s"
+        return self._database.delete_some("rollups", which, [duration_s, before_s - duration_s], limit=limit)
 
 
 def put_rollups(db: sqlite_utils.Database, rollups: Iterable[SealedRollup]) -> None:

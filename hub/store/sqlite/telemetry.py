@@ -120,12 +120,7 @@ class SqliteTelemetry(Part):
 
     def forget_cohort_values(self, *, before_s: float, limit: int) -> int:
         """Forget values that no device had since a day before a time."""
-        with self._database.writing() as db:
-            return db.execute(
-                "DELETE FROM cohort_values WHERE rowid IN"
-                " (SELECT rowid FROM cohort_values WHERE last_s < ? LIMIT ?)",
-                [before_s - DAY_S, limit],
-            ).rowcount
+        return self._database.delete_some("cohort_values", "last_s < ?", [before_s - DAY_S], limit=limit)
 
     def read_by_all(self) -> int:
         """Return up to which position records are read by all that read them."""
