@@ -22,7 +22,8 @@ from fleet.variants import Peers, offer
 from hub.store.protocols import DeviceStore, MeasurementStore, RolloutStore
 
 ROLLOUTS_LOOKED_AT = 100
-"""The latest of the model; a version that none of them brought is ordered in its first variant."""
+"""The latest of the model; a version that none of them brought is ordered in its first variant, and one that
+another of them brought to the device as the newest says."""
 
 
 class OfferStore(DeviceStore, MeasurementStore, RolloutStore, Protocol):
@@ -60,7 +61,8 @@ class Offers:
         self._store = store
         self._released = released
         self._rollout = rollout
-        self._policies: dict[int, VariantPolicy] = {}
+        self._policies: dict[int, dict[int, VariantPolicy]] = {}
+        self._bringers: dict[int, dict[str, int]] = {}
         self._measured: dict[str, Measured] = {}
         self._capabilities: dict[str, Capabilities] = {}
 
@@ -69,6 +71,7 @@ class Offers:
         named = list(device_ids)
         found = self._store.devices_named(named) if named else {}
         self._capabilities = {device_id: row.capabilities for device_id, row in found.items()}
+        self._bringers = {}
 
     def order(self, command: Assign, version: int) -> ModelOrder:
         """Return the order that carries out a command.
@@ -90,7 +93,7 @@ class Offers:
                 remedy="Update it first, or leave the device to a rollout without a shadow.",
             )
         maintenance, mode = self._swap(command, version, device)
-        policy = self._policy(version)
+        policy = self._policy(command.device_id, version)
         measured = _NOTHING if policy is VariantPolicy.FIRST else self._measurements(digest)
         own = measured.by_device.get(command.device_id)
         offered = offer(manifest, device, policy, own=own, others=measured.peers)
@@ -126,17 +129,27 @@ class Offers:
             )
         return None, Mode.SOFT
 
-    def _policy(self, version: int) -> VariantPolicy:
+    def _policy(self, device_id: str, version: int) -> VariantPolicy:
         rollout = self._rollout
         if rollout.kind is Kind.UPDATE and version == rollout.version:
             return rollout.plan.variant_policy
         if version not in self._policies:
             rows = self._store.rollouts(model=rollout.model, limit=ROLLOUTS_LOOKED_AT)
-            brought = (r.state for r in rows if r.state.kind is Kind.UPDATE and r.state.version == version)
-            self._policies[version] = next(
-                (state.plan.variant_policy for state in brought), VariantPolicy.FIRST
-            )
-        return self._policies[version]
+            brought = [r.state for r in rows if r.state.kind is Kind.UPDATE and r.state.version == version]
+            self._policies[version] = {state.number: state.plan.variant_policy for state in brought}
+        policies = self._policies[version]
+        if len(set(policies.values())) > 1:  # it matters which of them brought it
+            return policies[self._bringer(device_id, version)]
+        return next(iter(policies.values()), VariantPolicy.FIRST)
+
+    def _bringer(self, device_id: str, version: int) -> int:
+        """Return the rollout that brought a version to a device; the newest of all if none did."""
+        policies = self._policies[version]
+        if device_id not in self._capabilities:
+            return self._store.brought_by(policies, [device_id]).get(device_id, max(policies))
+        if version not in self._bringers:
+            self._bringers[version] = self._store.brought_by(policies, self._capabilities)
+        return self._bringers[version].get(device_id, max(policies))
 
     def _measurements(self, manifest_sha256: str) -> Measured:
         if manifest_sha256 not in self._measured:

@@ -23,9 +23,18 @@ class StartStore(DeviceStore, RecordStore, RolloutStore, Protocol):
     """What a start needs of the store."""
 
 
-def claims_on(store: RolloutStore, model: str) -> Iterator[Claim]:
-    """Yield the claims of all rollouts of a model that have not ended, started or not."""
-    for row in (*store.unstarted_rollouts(model), *_under_way(store, model)):
+def claims_on(store: RolloutStore, rollout: Rollout) -> Iterator[Claim]:
+    """Yield the claims of a model's other rollouts that have not ended, started or not.
+
+    Of those that were not started there are claims on the rollout's own devices only.
+
+    Args:
+        store: Knows them.
+        rollout: Not stored, or not started.
+    """
+    device_ids = {claim.device_id for claim in claims_of(rollout)}
+    yield from store.unstarted_claims(rollout.model, device_ids)
+    for row in _under_way(store, rollout.model):
         yield from claims_of(row.state)
 
 
@@ -35,7 +44,7 @@ def check_claims(store: RolloutStore, rollout: Rollout) -> None:
     Raises:
         InvalidPlan: It does, or others would keep all of its devices.
     """
-    _settled(rollout, claims_on(store, rollout.model))
+    _settled(rollout, claims_on(store, rollout))
 
 
 def start(store: StartStore, stepping: Stepping, row: RolloutRow, by: str) -> list[RolloutStep]:

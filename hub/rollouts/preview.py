@@ -57,7 +57,7 @@ def preview_of(
     quarantined, held = {row.device_id for row in store.quarantines()}, store.held_devices()
     kept = {
         claim.device_id: claim.rollout
-        for claim in claims_on(store, rollout.model)
+        for claim in claims_on(store, rollout)
         if keeps(claim, priority_of(rollout))
     }
     candidates = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fleet.protocol.errors import Conflict
+from fleet.rollout.claims import Claim
 from fleet.rollout.engine import create, step
 from fleet.rollout.events import DevicesTaken, Event, Start, Supersede
 from fleet.rollout.plans.plan import default_plan
@@ -102,5 +103,11 @@ def test_a_rollback_has_the_devices_of_what_it_puts_aside(store: Store) -> None:
 def test_those_that_were_not_started_are_told_apart(store: Store) -> None:
     first, second, _ = _created(store), _created(store), _created(store, "letters")
     _store(store, first, Start("ana"))
-    assert [row.state for row in store.unstarted_rollouts("digits")] == [second]
+    assert store.unstarted_claims("digits", {*CAMS, "cam-9"}) == [
+        Claim(part.device_id, second.number, second.plan.priority, is_ordered=False)
+        for part in second.deployments
+    ]
+    (one,) = store.unstarted_claims("digits", {"cam-2"})
+    assert one.device_id == "cam-2"
+    assert store.unstarted_claims("signs", set(CAMS)) == []
     assert store.rollout(first.number).state.status is Status.RUNNING

@@ -9,12 +9,13 @@ import msgspec
 import pytest
 
 from fleet.protocol.assignment import VariantPolicy as P
+from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import VariantUnsupported
 from fleet.protocol.maintenance import Day, Maintenance, Mode
 from fleet.protocol.manifest import Manifest
 from fleet.protocol.messages import Capabilities
-from fleet.rollout.engine import create
-from fleet.rollout.events import Assign
+from fleet.rollout.engine import create, step
+from fleet.rollout.events import Assign, DeploymentReported, DeploymentsReported, Promote, Start, Supersede
 from fleet.rollout.plans.plan import Plan, default_plan, rollback_plan
 from fleet.rollout.state.rollout import Kind, Rollout
 from hub.store.sqlite import SqliteStore
@@ -99,6 +100,40 @@ def test_a_device_goes_back_to_the_variant_that_it_ran(
         state = rollout(store, 2, policy(P.COOLEST))
     order = Offers(store, released, state).order(Assign("cam-0", "r2-0b", 1), 1)
     assert (order.version, order.variant, order.policy) == (1, variant, brought_by)
+
+
+def finish(store: SqliteStore, state: Rollout, *numbers: int) -> None:
+    """Let some devices run what a rollout brings, and end it there."""
+    parts = [state.deployments.of_device(f"cam-{number}") for number in numbers]
+    told = tuple(
+        DeploymentReported(part.device_id, part.attempt.deployment_id, DeploymentState.SUCCEEDED, 2.0)
+        for part in parts
+        if part is not None
+    )
+    after = state
+    for event in (Start("ann"), Promote("ann", ""), DeploymentsReported(told), Supersede("ann", "")):
+        after, _ = step(after, event, 2.0)
+    store.apply_step(after, previous=state, position=0, changes=[])
+
+
+@pytest.mark.parametrize("newer", [P.FIRST, P.FASTEST])
+@pytest.mark.parametrize("is_read", [True, False])
+def test_of_rollouts_side_by_side_the_one_that_brought_it_says_how(
+    store: SqliteStore, newer: P, is_read: bool
+) -> None:
+    older = P.FASTEST if newer is P.FIRST else P.FIRST
+    variants = {P.FIRST: VARIANT, P.FASTEST: TFLITE_VARIANT}
+    whole = msgspec.structs.replace(default_plan(4), stages=default_plan(4).stages[-1:])
+    for chosen, numbers in ((older, (0, 1)), (newer, (2,))):
+        plan = msgspec.structs.replace(whole, variant_policy=chosen)
+        finish(store, rollout(store, 1, plan), *numbers)
+    tell_measurement(store, 0, 2)
+    offers = Offers(store, released, rollout(store, 2, policy(P.COOLEST)))
+    if is_read:
+        offers.read(f"cam-{number}" for number in range(4))
+    for number, said in enumerate((older, older, newer, newer)):
+        order = offers.order(Assign(f"cam-{number}", f"r3-{number}b", 1), 1)
+        assert (number, order.variant) == (number, variants[said])
 
 
 WINDOW = Maintenance((Day.SAT,), "02:00", "05:00")

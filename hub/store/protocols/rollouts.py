@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from typing import Protocol
 
+from fleet.rollout.claims import Claim
 from fleet.rollout.state.rollout import HistoryEntry, Rollout, Status
 from hub.store.rows import OrderChange, RolloutHead, RolloutRow, RolloutStep, SummaryRow, Superseded
 
@@ -117,6 +118,20 @@ class RolloutStore(Protocol):
         """Return the rollouts that were started and have not ended."""
         ...
 
-    def unstarted_rollouts(self, model: str) -> list[RolloutRow]:
-        """Return the rollouts of a model that were created and neither started nor ended."""
+    def unstarted_claims(self, model: str, device_ids: Set[str]) -> list[Claim]:
+        """Return which devices rollouts would reach that were created and neither started nor ended.
+
+        Args:
+            model: Theirs.
+            device_ids: Of these devices.
+        """
+        ...
+
+    def brought_by(self, rollouts: Collection[int], device_ids: Iterable[str]) -> dict[str, int]:
+        """Return the newest of some rollouts in which each device succeeded; others are left out.
+
+        Args:
+            rollouts: Their numbers.
+            device_ids: Of these devices.
+        """
         ...

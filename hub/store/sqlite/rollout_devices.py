@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -61,6 +61,29 @@ def read_devices(connection: sqlite3.Connection, number: int) -> Deployments:
         StorageCorrupt: A row cannot be read, or one is missing.
     """
     return Deployments.of(number, _parts(number, connection.execute(_READ, [number])))
+
+
+def read_members(connection: sqlite3.Connection, number: int) -> Iterator[str]:
+    """Yield the ids of all devices in a rollout, and read nothing else of them."""
+    sql = "SELECT device_id FROM rollout_devices WHERE rollout = ?"
+    return (device_id for (device_id,) in connection.execute(sql, [number]))
+
+
+def read_bringers(
+    connection: sqlite3.Connection, rollouts: Collection[int], device_ids: Iterable[str]
+) -> dict[str, int]:
+    """Return the newest of some rollouts in which each device succeeded."""
+    found = connection.execute(
+        "SELECT device_id, max(rollout) FROM rollout_devices"
+        " WHERE rollout IN (SELECT value FROM json_each(?))"
+        " AND device_id IN (SELECT value FROM json_each(?)) AND state = ? GROUP BY device_id",
+        (_list(rollouts), _list(device_ids), DeploymentState.SUCCEEDED.value),
+    )
+    return dict(found.fetchall())
+
+
+def _list(values: Iterable[int] | Iterable[str]) -> str:
+    return msgspec.json.encode(list(values)).decode()
 
 
 def _parts(number: int, rows: sqlite3.Cursor) -> Iterator[Deployment]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from typing import Any, NamedTuple
 
 import msgspec
 import sqlite_utils
 
 from fleet.protocol.errors import Conflict, NotFound
+from fleet.rollout.claims import Claim, priority_of
 from fleet.rollout.state.deployments import Deployments
 from fleet.rollout.state.rollout import HistoryEntry, Rollout, Status, Summary
 from fleet.rollout.state.stored import decode_summary, encode_summary, whole
@@ -20,7 +21,7 @@ from hub.store.sqlite.claims import change_claims
 from hub.store.sqlite.database import Database, Part
 from hub.store.sqlite.migrations import table
 from hub.store.sqlite.orders import change_orders
-from hub.store.sqlite.rollout_devices import read_devices, write_devices
+from hub.store.sqlite.rollout_devices import read_bringers, read_devices, read_members, write_devices
 
 _SELECT = "SELECT state, position, created_at_s FROM rollouts"
 
@@ -160,13 +161,22 @@ class SqliteRollouts(Part):
         found = self._database.rows("SELECT number FROM rollouts WHERE is_open ORDER BY number")
         return [self.rollout(row["number"]) for row in found]
 
-    def unstarted_rollouts(self, model: str) -> list[RolloutRow]:
-        """Return the rollouts of a model that were created and neither started nor ended."""
-        found = self._database.rows(
-            "SELECT number FROM rollouts WHERE model = ? AND status = ? ORDER BY number",
-            (model, Status.CREATED.value),
-        )
-        return [self.rollout(row["number"]) for row in found]
+    def unstarted_claims(self, model: str, device_ids: Set[str]) -> list[Claim]:
+        """Return which devices would be reached, see `hub.store.protocols.RolloutStore.unstarted_claims`."""
+        found: list[Claim] = []
+        with self._database.snapshot() as connection:
+            sql = f"{_SELECT} WHERE model = ? AND status = ? ORDER BY number"
+            for row in connection.execute(sql, (model, Status.CREATED.value)).fetchall():
+                state = _summary(row).state
+                reached = read_members(connection, state.number)
+                priority = priority_of(state)
+                found += (Claim(one, state.number, priority, False) for one in reached if one in device_ids)
+        return found
+
+    def brought_by(self, rollouts: Collection[int], device_ids: Iterable[str]) -> dict[str, int]:
+        """Return the rollout that brought each device, see `hub.store.protocols.RolloutStore.brought_by`."""
+        with self._database.reading() as connection:
+            return read_bringers(connection, rollouts, device_ids)
 
     def _remember(self, state: Rollout) -> None:
         """Keep the devices of a rollout as the file has them."""
