@@ -25,6 +25,7 @@ from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.errors import VariantUnsupported
 from fleet.protocol.manifest import File, Manifest
 from fleet.protocol.messages import Capabilities
+from fleet.rollout.forecast.forecast import StageForecast, warnings
 from fleet.rollout.obstacles import Candidate, Obstacle, Refusal, obstacles
 from fleet.rollout.plans.plan import Plan
 from fleet.rollout.state.rollout import Rollout
@@ -89,6 +90,8 @@ class Preview(msgspec.Struct, frozen=True):
         typical_install_s: The median of past installs of the model; None if there was none.
         obstacles: How many devices meet each obstacle.
         refusals: These devices, `MAX_NAMED` of each obstacle unless all were asked for.
+        forecast: What is to be expected of each stage that the gate judges.
+        warnings: What of it an operator should know first.
     """
 
     model: str
@@ -104,6 +107,8 @@ class Preview(msgspec.Struct, frozen=True):
     typical_install_s: float | None
     obstacles: dict[Obstacle, int]
     refusals: tuple[Refusal, ...]
+    forecast: tuple[StageForecast, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class _Fetch(msgspec.Struct, frozen=True):
@@ -124,6 +129,7 @@ def preview(
     *,
     offer: Callable[[str, Capabilities], Offer],
     typical_install_s: float | None,
+    forecast: tuple[StageForecast, ...] = (),
     all_named: bool = False,
 ) -> Preview:
     """Return what a rollout would do.
@@ -134,6 +140,7 @@ def preview(
         manifest: Of the version.
         offer: Gives the variants that a device is offered; raises `VariantUnsupported`.
         typical_install_s: Of past installs of the model; None if there was none.
+        forecast: Of `fleet.rollout.forecast.forecast`.
         all_named: Whether to name every device.
     """
     fetches: dict[str, _Fetch] = {}
@@ -179,6 +186,8 @@ def preview(
         typical_install_s=typical_install_s,
         obstacles=dict(Counter(refusal.obstacle for refusal in refusals)),
         refusals=_bounded(refusals, bound),
+        forecast=forecast,
+        warnings=tuple(warned.text for warned in warnings(rollout.plan, forecast)),
     )
 
 

@@ -165,10 +165,12 @@ class MetricVerdictOut(Schema):
 class RolloutDetailOut(RolloutOut):
     """A rollout with its plan and the gate's latest verdict, metric by metric.
 
+    ``warnings`` tell, as of when it was created, which stages are not likely to pass, and why.
     ``movers`` created and started it and promoted stages: they cannot approve of one.
     """
 
     plan: dict[str, Any]
+    warnings: list[str]
     movers: list[str]
     approvals: list[ApprovalOut]
     metrics: list[MetricVerdictOut]
@@ -247,6 +249,7 @@ class ExplanationOut(Schema):
     since_s: float
     verdict: str
     goes_on: list[str]
+    warnings: list[str]
     held_up_by: list[GroupOut]
     not_following: list[GroupOut]
     looked_at: int

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import msgspec
 from fastapi import APIRouter, Depends, Response
 
 from fleet.rollout.events import Abort, Approve, Event, Pause, Promote, Resume, Start
@@ -68,7 +67,7 @@ def dry_run(body: DryRunIn, hub: Hub, _: Operator) -> PreviewOut:
             variant_policy=body.variant_policy,
             all_named=body.all_named,
         )
-    return PreviewOut.model_validate(msgspec.to_builtins(told))
+    return PreviewOut.of(told)
 
 
 @router.post("/rollbacks", status_code=201)

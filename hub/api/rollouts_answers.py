@@ -35,6 +35,7 @@ def detail(row: RolloutRow | SummaryRow, response: Response) -> RolloutDetailOut
     return RolloutDetailOut(
         **_fields(row),
         plan=msgspec.to_builtins(state.plan),
+        warnings=[warned.text for warned in state.warned],
         movers=list(state.movers),
         approvals=[
             ApprovalOut(stage=given.stage + 1, by=given.by, reason=given.reason, at_s=given.at_s)
@@ -85,8 +86,8 @@ def _fields(row: RolloutRow | SummaryRow) -> dict[str, Any]:
         "cause": CauseOut.of(state.cause),
         "verdict": state.verdict.sentence if state.verdict else None,
         "pause_reason": state.pause_reason,
-        "awaits_approval_since_s": state.awaits_since_s,
         "revoked": bool(state.revoked),
+        "awaits_approval_since_s": state.awaits_since_s,
         "revision": state.revision,
         "decisions": state.decisions,
         "devices": state.device_count,
@@ -94,9 +95,9 @@ def _fields(row: RolloutRow | SummaryRow) -> dict[str, Any]:
         "ended_at_s": state.ended_s,
         "counts": {name.value: number for name, number in sorted(state.counts.items())},
         "open_restores": state.open_restores,
-    }
         "restored": state.restored,
         "unrestored": state.unrestored,
+    }
 
 
 def _stage(state: Summary, number: int) -> StageOut:

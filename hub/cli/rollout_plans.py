@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.filesize import decimal
+from rich.markup import escape
 from rich.table import Table
 
 from fleet.protocol.assignment import VariantPolicy
@@ -95,6 +96,10 @@ def _print(told: dict[str, Any]) -> None:
         for refusal in told["refusals"]:
             if refusal["obstacle"] == obstacle:
                 console.print(f"    {refusal['device_id']}: {refusal['detail']}")
+    if told["forecast"]:
+        console.print(_forecast(told))
+    for warning in told["warnings"]:
+        console.print(escape(f"  {warning}"))
 
 
 def _stages(told: dict[str, Any]) -> Table:
@@ -120,3 +125,33 @@ def _stages(told: dict[str, Any]) -> Table:
             span(stage["expected_s"]),
         )
     return table
+
+
+def _forecast(told: dict[str, Any]) -> Table:
+    """Return what the gate can be expected to say of a version that does no harm."""
+    table = Table(title="What the gate can prove, as devices answer now", title_justify="left")
+    for heading in ("stage", "metric", "PASS", "after", "devices", "needed", "finds harm from"):
+        table.add_column(heading, overflow="fold")
+    for stage in told["forecast"]:
+        name = told["stages"][stage["stage"] - 1]["name"]
+        for place, metric in enumerate(stage["metrics"]):
+            is_first = place == 0
+            needed, after_s = metric["devices_needed"], metric["passes_after_s"]
+            table.add_row(
+                escape(f"{stage['stage']} {name}".rstrip()) if is_first else "",
+                escape(f"{metric['metric']} {metric['feature']}".rstrip()),
+                metric["expectation"],
+                "–" if after_s is None else span(after_s),
+                f"{stage['canaries']:,}" if is_first else "",
+                "–" if needed is None else f"{needed:,}",
+                _harm(metric),
+            )
+    return table
+
+
+def _harm(metric: dict[str, Any]) -> str:
+    """Return the least harm that is found, of a quantile as a ratio."""
+    if metric["least_harm"] is None:
+        return "–"
+    is_ratio = metric["metric"] in {"latency", "memory"}
+    return f"×{metric['least_harm']:.2g}" if is_ratio else f"{100 * metric['least_harm']:.1f} points"

@@ -20,7 +20,8 @@ from fleet.rollout.state.rollout import Kind, Rollout
 from fleet.variants import Offer, Peers, offer
 from hub.query.devices import SearchStore
 from hub.rollouts.claims import claims_on
-from hub.store.protocols import MeasurementStore, QuarantineStore, RolloutStore, WishStore
+from hub.rollouts.forecast import forecast_of
+from hub.store.protocols import MeasurementStore, QuarantineStore, RolloutStore, RollupStore, WishStore
 from hub.store.rows import DeviceRow
 from hub.variants import Measured, measured_of
 
@@ -30,7 +31,9 @@ PAST_INSTALLS = 1000
 """And so many of their installs at most."""
 
 
-class PreviewStore(SearchStore, MeasurementStore, RolloutStore, QuarantineStore, WishStore, Protocol):
+class PreviewStore(
+    SearchStore, MeasurementStore, RolloutStore, RollupStore, QuarantineStore, WishStore, Protocol
+):
     """What the dry run needs of the store."""
 
 
@@ -41,6 +44,7 @@ def preview_of(
     released: tuple[str, Manifest],
     *,
     group_by: Iterable[str],
+    now_s: float,
     all_named: bool,
 ) -> Preview:
     """Return what a rollout would do that was drawn up and is not stored.
@@ -51,6 +55,7 @@ def preview_of(
         members: Every device that the plan means.
         released: Digest and manifest of the version.
         group_by: The hub's setting.
+        now_s: Hub time, Unix seconds.
         all_named: Whether to name every device.
     """
     digest, manifest = released
@@ -81,6 +86,7 @@ def preview_of(
         manifest,
         offer=_offers(store, digest, manifest, rollout.plan.variant_policy),
         typical_install_s=typical_install_s(store, rollout.model),
+        forecast=forecast_of(store, rollout, now_s),
         all_named=all_named,
     )
 

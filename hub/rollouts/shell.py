@@ -19,14 +19,16 @@ from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.errors import Conflict, MusterError
 from fleet.protocol.manifest import Manifest
 from fleet.rollout.events import Event, Start, Supersede, WasAway
+from fleet.rollout.forecast.forecast import warnings
 from fleet.rollout.plans.plan import Plan, rollback_plan
 from fleet.rollout.preview import Preview
 from fleet.rollout.state.rollout import Kind, Rollout
-from hub.rollouts.advancing import Advancing, AdvancingStore
 from hub.query.devices import Searches
+from hub.rollouts.advancing import Advancing, AdvancingStore
 from hub.rollouts.claims import check_claims, start
 from hub.rollouts.drafting import Drafting
 from hub.rollouts.events import revocation_of
+from hub.rollouts.forecast import forecast_of
 from hub.rollouts.meanwhile import check_current
 from hub.rollouts.preview import PreviewStore, preview_of
 from hub.rollouts.retreat import Retreat, retreat
@@ -48,9 +50,9 @@ class Rollouts:
         released: Returns digest and manifest of a released version; raises `NotFound` or `Conflict`.
         on_orders: Called after orders were stored.
         group_by: The hub's setting.
+        refresh: Brings up to date what targets ask of health and drift, see `hub.query.devices.Searches`.
         clock: Returns the hub's time, Unix seconds.
     """
-        refresh: Brings up to date what targets ask of health and drift, see `hub.query.devices.Searches`.
 
     def __init__(
         self,
@@ -59,9 +61,9 @@ class Rollouts:
         released: Callable[[str, int], tuple[str, Manifest]],
         on_orders: Callable[[], None],
         group_by: tuple[str, ...] = (),
+        refresh: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        refresh: Callable[[], object] = lambda: None,
         self._store = store
         self._released = released
         self._on_orders = on_orders
@@ -105,13 +107,15 @@ class Rollouts:
         """
         members, plan = self._drafting.drawn_up(plan, devices, variant_policy)
         creation = self._drafting.update(model, version, plan, members, seed, by=by)
+        now_s = self._clock()
+        warned = warnings(plan, forecast_of(self._store, creation(0), now_s))
 
         def build(number: int) -> Rollout:
-            rollout = creation(number)
+            rollout = msgspec.structs.replace(creation(number), warned=warned)
             check_claims(self._store, rollout)
             return rollout
 
-        return self._store.create_rollout(build, self._clock())
+        return self._store.create_rollout(build, now_s)
 
     def preview(
         self,
@@ -148,6 +152,7 @@ class Rollouts:
             members,
             self._released(model, version),
             group_by=self._group_by,
+            now_s=self._clock(),
             all_named=all_named,
         )
 

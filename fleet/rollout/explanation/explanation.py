@@ -43,6 +43,7 @@ class Explanation(msgspec.Struct, frozen=True):
         since_s: Since when, hub time.
         verdict: The gate's latest sentence on the current stage; empty before the first.
         goes_on: What would make it go on, each a sentence; nothing at the end.
+        warnings: What was forecast of stages to come, and of this one, when the rollout was created.
         held_up_by: Devices that have not ended and are to.
         not_following: Devices that ended without running the version.
         looked_at: Of so many devices under way it was asked whether they are offline, held or in quarantine;
@@ -59,6 +60,7 @@ class Explanation(msgspec.Struct, frozen=True):
     since_s: float
     verdict: str
     goes_on: tuple[str, ...]
+    warnings: tuple[str, ...]
     held_up_by: tuple[Group, ...]
     not_following: tuple[Group, ...]
     looked_at: int
@@ -87,6 +89,7 @@ def explain(rollout: Rollout, facts: Mapping[str, Facts], now_s: float) -> Expla
         since_s=last.at_s if last is not None else rollout.created_s,
         verdict=rollout.verdict.sentence if rollout.verdict else "",
         goes_on=() if rollout.status.is_final else tuple(_goes_on(rollout, now_s)),
+        warnings=() if rollout.status.is_final else tuple(_warnings(rollout)),
         held_up_by=held_up_by(rollout, facts, now_s),
         not_following=not_following(rollout),
         looked_at=min(number, LOOKED_AT),
@@ -95,6 +98,12 @@ def explain(rollout: Rollout, facts: Mapping[str, Facts], now_s: float) -> Expla
         choices=tuple(_choices(rollout)),
         decisions=rollout.decisions,
     )
+
+
+def _warnings(rollout: Rollout) -> list[str]:
+    """Return what was forecast of the stages that have not ended."""
+    ended = sum(stage.ended_s is not None for stage in rollout.stages)
+    return [warned.text for warned in rollout.warned if warned.stage >= ended]
 
 
 def _why(rollout: Rollout, now_s: float) -> str:

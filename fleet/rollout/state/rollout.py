@@ -144,6 +144,18 @@ class Absence(msgspec.Struct, frozen=True):
     duration_s: float
 
 
+class Warned(msgspec.Struct, frozen=True):
+    """What was forecast when the rollout was created: that a stage is not likely to pass.
+
+    Attributes:
+        stage: Which, from 0.
+        text: Why, in a sentence, see `fleet.rollout.forecast`.
+    """
+
+    stage: int
+    text: str
+
+
 class StageProgress(msgspec.Struct, frozen=True):
     """A stage that has begun.
 
@@ -208,6 +220,8 @@ class Summary(msgspec.Struct, frozen=True):
         controls: Devices that have not been sent the version and run another: the control arm.
         open_restores: Restore attempts that have not ended.
         open_removals: How many of them remove the model.
+        restored: Restore attempts by which the device runs again what it ran before.
+        unrestored: Those that ended otherwise.
         next_due_s: Nothing of any device is due before this; None if nothing is at all.
         cursor: Before this place no device of a stage that has begun waits for its order forward.
         pace: Of the orders forward.
@@ -220,8 +234,6 @@ class Summary(msgspec.Struct, frozen=True):
         verdict: The latest verdict on the current stage; None before the first.
         look: When that was, and what it is of.
         history: The latest decisions, oldest first, `HISTORY_KEPT` at most; the store keeps all.
-        restored: Restore attempts by which the device runs again what it ran before.
-        unrestored: Those that ended otherwise.
         decisions: How many there were in all.
         revision: Rises by one with every change, for optimistic locking.
         ended_s: Hub time; None before the end.
@@ -229,6 +241,7 @@ class Summary(msgspec.Struct, frozen=True):
         awaits_since_s: Since when the next stage waits for approval, hub time; None while none does.
         approvals: Those given so far, by stage.
         absence: The last one of the hub that was forgiven; None if there was none.
+        warned: What was forecast when it was created of stages that are not likely to pass.
     """
 
     number: int
@@ -241,13 +254,14 @@ class Summary(msgspec.Struct, frozen=True):
     created_s: float
     cohort_ends: tuple[int, ...]
     tally: tuple[tuple[int, ...], ...]
-        warned: What was forecast when it was created of stages that are not likely to pass.
     strata: tuple[str, ...] = ("",)
     status: Status = Status.CREATED
     stages: tuple[StageProgress, ...] = ()
     controls: int = 0
     open_restores: int = 0
     open_removals: int = 0
+    restored: int = 0
+    unrestored: int = 0
     next_due_s: float | None = None
     cursor: int = 0
     pace: Pace = Pace()
@@ -260,8 +274,6 @@ class Summary(msgspec.Struct, frozen=True):
     verdict: Verdict | None = None
     history: tuple[HistoryEntry, ...] = ()
     decisions: int = 0
-    restored: int = 0
-    unrestored: int = 0
     revision: int = 0
     ended_s: float | None = None
     movers: tuple[str, ...] = ()
@@ -269,6 +281,7 @@ class Summary(msgspec.Struct, frozen=True):
     approvals: tuple[Approval, ...] = ()
     absence: Absence | None = None
     look: Look = Look()
+    warned: tuple[Warned, ...] = ()
 
     @property
     def stage_index(self) -> int:

@@ -1,0 +1,188 @@
+"""What devices do now: how much they answer, how much of it is bad, and how far they differ.
+
+Read from windows that were added up, of each device over spans of time such as an hour. What differs between
+spans counts for nothing, as it does for the gate, which compares within spans of a stage; so each class of
+devices has a share of its own in each span (`fleet.rollout.gates.dispersion`).
+
+The metrics and what they count are the gate's own (`fleet.rollout.gates.windows`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from statistics import fmean
+from typing import NamedTuple
+
+from fleet.protocol.records import TelemetryWindow
+from fleet.rollout.gates.dispersion import Part, correlation
+from fleet.rollout.gates.evidence import Tally
+from fleet.rollout.gates.windows import tally
+from fleet.rollout.plans.plan import MetricGate
+
+_SO_MANY = 10**9
+"""Devices enough for the estimate of their correlation to be taken as it is."""
+_LEAST_SPAN_S = 60.0
+_EDGE = 0.1
+
+
+class Asked(NamedTuple):
+    """A device of which it is asked what it does.
+
+    Attributes:
+        stratum: Its class; empty for none.
+        version: That it runs.
+    """
+
+    stratum: str
+    version: int
+
+
+class Heard(NamedTuple):
+    """What one device told of the version that it runs, over a span of time.
+
+    Attributes:
+        device_id: The device.
+        start_s: Where the span begins; the same for all devices.
+        window: The windows of it, added up.
+    """
+
+    device_id: str
+    start_s: float
+    window: TelemetryWindow
+
+
+class Habit(NamedTuple):
+    """What the devices of a class do, of one metric.
+
+    Attributes:
+        heard_share: Which part of the devices said anything, 0 to 1.
+        mean: Share of bad answers; of a histogram the mean of the numbers of its cells.
+        cells: Of a histogram the share of each cell; empty otherwise.
+        per_s: Answers of one device in a second, on average.
+        uneven: Mean of the squares of that by the square of the mean: 1 if all answer alike.
+    """
+
+    heard_share: float
+    mean: float
+    cells: Mapping[int, float]
+    per_s: float
+    uneven: float
+
+    @property
+    def variance(self) -> float:
+        """Of one answer."""
+        if not self.cells:
+            return self.mean * (1.0 - self.mean)
+        square = sum(cell * cell * share for cell, share in self.cells.items())
+        return max(0.0, square - self.mean * self.mean)
+
+
+class Habits(NamedTuple):
+    """What devices do, of one metric.
+
+    Attributes:
+        devices: How many said anything.
+        whole: All of them.
+        classes: Those of each class that was heard of.
+        correlation: Of the answers of one device, see `fleet.rollout.gates.dispersion`; None if no two
+            devices of a class were heard of.
+        low: A tenth of the devices have no higher share of bad answers; None for histograms.
+        high: Nine tenths have none.
+    """
+
+    devices: int
+    whole: Habit
+    classes: Mapping[str, Habit]
+    correlation: float | None
+    low: float | None
+    high: float | None
+
+
+class _Said(NamedTuple):
+    device_id: str
+    stratum: str
+    start_s: float
+    window: TelemetryWindow
+    tally: Tally
+
+
+class _Device(NamedTuple):
+    stratum: str
+    tally: Tally
+    per_s: float
+
+
+def habits_of(gate: MetricGate, asked: Mapping[str, Asked], heard: Iterable[Heard]) -> Habits | None:
+    """Return what devices do; None if none of them said anything of the metric.
+
+    Args:
+        gate: Of the metric.
+        asked: Every device that was asked about.
+        heard: What those of them said that said anything.
+    """
+    told = [
+        _Said(one.device_id, asked[one.device_id].stratum, one.start_s, one.window, said)
+        for one in heard
+        if (said := tally(one.window, gate)).total
+    ]
+    devices = _devices(told)
+    if not devices:
+        return None
+    by_class: dict[str, list[_Device]] = {}
+    for device in devices.values():
+        by_class.setdefault(device.stratum, []).append(device)
+    sizes = Counter(one.stratum for one in asked.values())
+    beyond_first = sum(len(members) - 1 for members in by_class.values())
+    shares = sorted(device.tally.bad / device.tally.total for device in devices.values())
+    is_histogram = any(device.tally.cells for device in devices.values())
+    return Habits(
+        devices=len(devices),
+        whole=_habit(list(devices.values()), len(asked)),
+        classes={name: _habit(members, sizes[name]) for name, members in by_class.items()},
+        correlation=correlation(_parts(told), _SO_MANY) if beyond_first else None,
+        low=None if is_histogram else _quantile(shares, _EDGE),
+        high=None if is_histogram else _quantile(shares, 1.0 - _EDGE),
+    )
+
+
+def _devices(told: Iterable[_Said]) -> dict[str, _Device]:
+    """Return what each device said in all, and how much in a second from its first to its last word."""
+    sums: dict[str, tuple[str, Tally, float, float]] = {}
+    for one in told:
+        begun_s, ended_s = one.window.started_at_s, one.window.ended_at_s
+        _, before, first_s, last_s = sums.get(one.device_id, ("", Tally(), begun_s, ended_s))
+        both = before.plus(one.tally)
+        sums[one.device_id] = one.stratum, both, min(first_s, begun_s), max(last_s, ended_s)
+    return {
+        device_id: _Device(stratum, said, said.total / max(_LEAST_SPAN_S, last_s - first_s))
+        for device_id, (stratum, said, first_s, last_s) in sums.items()
+    }
+
+
+def _habit(devices: list[_Device], asked: int) -> Habit:
+    said = Tally()
+    for device in devices:
+        said = said.plus(device.tally)
+    per_s = fmean(device.per_s for device in devices)
+    return Habit(
+        heard_share=len(devices) / asked,
+        mean=said.bad / said.total,
+        cells={cell: number / said.total for cell, number in said.cells.items()},
+        per_s=per_s,
+        uneven=fmean(device.per_s**2 for device in devices) / per_s**2,
+    )
+
+
+def _parts(told: Iterable[_Said]) -> list[Part]:
+    """Return what each class said in each span."""
+    parts: dict[tuple[str, float], Part] = {}
+    for one in told:
+        place = one.stratum, one.start_s
+        known = parts.get(place, Part(0, 0, Tally()))
+        parts[place] = Part(known.devices + 1, known.windows + 1, known.tally.plus(one.tally))
+    return list(parts.values())
+
+
+def _quantile(ascending: list[float], q: float) -> float:
+    return ascending[round(q * (len(ascending) - 1))]

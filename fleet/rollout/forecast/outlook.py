@@ -1,0 +1,158 @@
+"""One metric of one stage: what the gate would make of the evidence that is to be expected.
+
+The gate itself is asked (`fleet.rollout.gates.gate.judge`), with evidence as it would be on average
+(`fleet.rollout.forecast.expected`). So whatever the gate counts, splits and compares with is in the answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from fleet.rollout.forecast.chance import chance_of
+from fleet.rollout.forecast.expected import expected_arm
+from fleet.rollout.forecast.habits import Habits
+from fleet.rollout.forecast.harm import harmed, sizes, told
+from fleet.rollout.gates.comparison import Basis
+from fleet.rollout.gates.evidence import Evidence
+from fleet.rollout.gates.gate import MetricVerdict, judge, parts
+from fleet.rollout.plans.plan import Metric, MetricGate, Plan
+
+LIKELY = 0.8
+"""A chance from which on something is called likely; from one less this on downwards, unlikely."""
+SHORTEST_S = 60.0
+"""A device tells of itself about once a minute."""
+_TWO_SIDED = (Metric.OUTPUT_DRIFT, Metric.CONFIDENCE_DRIFT, Metric.INPUT_DRIFT)
+"""Neither more nor less may be found by chance, of the share that is the hardest to tell."""
+_HALVINGS = 7
+_STEP = 1.25
+
+
+class Outlook(NamedTuple):
+    """A metric of a stage, and the devices that it is judged on.
+
+    Attributes:
+        plan: The rollout's.
+        gate: Of the metric.
+        habits: What devices do now.
+        canaries: How many devices of each class have the version by then.
+        controls: How many of each wait for it and run another.
+        earlier: What each earlier stage observed, of this metric alone.
+    """
+
+    plan: Plan
+    gate: MetricGate
+    habits: Habits
+    canaries: Mapping[str, float]
+    controls: Mapping[str, float]
+    earlier: tuple[Evidence, ...] = ()
+
+    @property
+    def log_needed(self) -> float:
+        """The logarithm of the e-value that is needed."""
+        return math.log(parts(self.plan) / self.plan.gate.error_budget)
+
+    def evidence(self, duration_s: float, canaries: Habits | None = None) -> Evidence:
+        """Return what is to be expected; of other canaries, if these do otherwise."""
+        return Evidence(
+            expected_arm(self.canaries, canaries or self.habits, duration_s),
+            expected_arm(self.controls, self.habits, duration_s),
+        )
+
+    def judged(self, duration_s: float, canaries: Habits | None = None) -> MetricVerdict:
+        """Return what the gate makes of it."""
+        alone = msgspec.structs.replace(
+            self.plan, gate=msgspec.structs.replace(self.plan.gate, metrics=(self.gate,))
+        )
+        return judge(
+            alone,
+            (*self.earlier, self.evidence(duration_s, canaries)),
+            has_control=any(self.controls.values()),
+            heard=1,
+            expected=1,
+        ).metrics[0]
+
+    def chance(self, duration_s: float) -> float:
+        """Return how likely a harmless version has a PASS of this metric after a bake, 0 to 1."""
+        said = self.judged(duration_s)
+        if not self._is_enough(said):
+            return 0.0
+        chance = chance_of(math.log(said.safety), self.log_needed)
+        return max(0.0, 2.0 * chance - 1.0) if self.gate.metric in _TWO_SIDED else chance
+
+    def finds(self, size: float, duration_s: float) -> bool:
+        """Return whether harm of a size is likely found within a time, see `fleet.rollout.forecast.harm`."""
+        said = self.judged(duration_s, harmed(self.habits, self.gate.metric, size))
+        return self._is_enough(said) and chance_of(math.log(said.harm), self.log_needed) >= LIKELY
+
+    def _is_enough(self, said: MetricVerdict) -> bool:
+        arms = (said.canary,) if said.basis is Basis.LIMIT else (said.canary, said.control)
+        return min(arm.total for arm in arms) >= self.gate.minimum_samples
+
+
+def time_needed_s(outlook: Outlook, longest_s: float, chance: float = 0.5) -> float | None:
+    """Return after how long a bake a PASS is as likely as that; None if not within the longest."""
+    return _least(lambda duration_s: outlook.chance(duration_s) >= chance, SHORTEST_S, longest_s)
+
+
+def devices_needed(outlook: Outlook, duration_s: float) -> int | None:
+    """Return from how many canaries on, of the rollout's own mix, a PASS is likely; None if from none.
+
+    Args:
+        outlook: With controls of the same time.
+        duration_s: Of the bake.
+    """
+    names = outlook.canaries.keys() | outlook.controls.keys()
+    every = {name: outlook.canaries.get(name, 0.0) + outlook.controls.get(name, 0.0) for name in names}
+    total = sum(every.values())
+
+    def is_likely(devices: float) -> bool:
+        share = devices / total
+        canaries = {name: number * share for name, number in every.items()}
+        controls = {name: number * (1.0 - share) for name, number in every.items()}
+        return outlook._replace(canaries=canaries, controls=controls).chance(duration_s) >= LIKELY
+
+    fewer = devices = max(1.0, sum(outlook.canaries.values()))
+    while devices < total * 0.9:
+        fewer, devices = devices, devices * _STEP
+        if devices < total and is_likely(devices):
+            found = _least(is_likely, fewer, devices)
+            return _rounded(found or devices)
+    return None
+
+
+def least_harm(outlook: Outlook, duration_s: float) -> float | None:
+    """Return the least harm that is likely found within a time, as people are told of it; None if none is."""
+    tried = sizes(outlook.gate.metric)
+    low, high = -1, len(tried)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if outlook.finds(tried[middle], duration_s):
+            high = middle
+        else:
+            low = middle
+    return told(outlook.gate.metric, tried[high]) if high < len(tried) else None
+
+
+def _least(holds: Callable[[float], bool], low: float, high: float) -> float | None:
+    """Return about the least value from which on something holds; None if not even at the greatest."""
+    if low >= high:
+        return high if holds(high) else None
+    if not holds(high):
+        return None
+    for _ in range(_HALVINGS):
+        middle = math.sqrt(low * high)
+        if holds(middle):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _rounded(devices: float) -> int:
+    """Return a number rounded up to two digits."""
+    unit = 10.0 ** max(0, math.floor(math.log10(devices)) - 1)
+    return round(math.ceil(devices / unit) * unit)
