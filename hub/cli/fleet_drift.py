@@ -33,6 +33,7 @@ _MAX_COLUMNS = 24
 DEFAULT_METRIC = "psi"
 PAGE = 500
 """Devices of a page of the last looks."""
+_MATRIX_ONLY = ("by", "version", "feature", "resolution", "from", "to")
 
 
 def drift(
@@ -65,15 +66,19 @@ def drift(
 ) -> None:
     """Show the last look at drift of each device; or a matrix over time; or draw a picture."""
     client, wanted = client_of(context), form_of(form, out, as_json=as_json)
+    asked: dict[str, Any] = {
+        "model": model,
+        "metric": metric,
+        "by": by,
+        "where": where,
+        "version": version,
+        "feature": feature,
+        "resolution": resolution,
+        "from": start,
+        "to": to,
+    }
     if not matrix and plot is None:
-        if wanted in {Form.CSV, Form.PARQUET}:
-            raise InvalidInput("The last looks are given as a table or JSON.", remedy="Add --matrix.")
-        narrowed = (by, version, feature, resolution, start, to)
-        if metric != DEFAULT_METRIC or any(value is not None and value != [] for value in narrowed):
-            raise InvalidInput(
-                "The last looks are narrowed by --model and --where only.",
-                remedy="Add --matrix, or --plot FILE.",
-            )
+        _check_looks(asked, wanted)
         rows = client.pages("/drift", model=model, where=where, alarms=alarms, current=not former, limit=PAGE)
         if wanted is Form.TABLE:
             print_looks(rows, limit or SHOWN, every=every)
@@ -87,21 +92,26 @@ def drift(
         )
     if model is None:
         raise InvalidInput("It is not said which model is meant.", remedy="Add --model NAME.")
-    asked: dict[str, Any] = {
-        "model": model,
-        "metric": metric,
-        "by": by,
-        "where": where,
-        "version": version,
-        "feature": feature,
-        "resolution": resolution,
-        "from": start,
-        "to": to,
-    }
     if matrix:
         give(client, "/fleet/drift/matrix", asked, wanted, out, _print_matrix)
     if plot is not None:
         _plot(client, asked, plot)
+
+
+def _check_looks(asked: dict[str, Any], form: Form) -> None:
+    """Refuse what cannot be said of the last looks.
+
+    Raises:
+        InvalidInput: The form, or what they should be narrowed by, is of the matrix.
+    """
+    if form in {Form.CSV, Form.PARQUET}:
+        raise InvalidInput("The last looks are given as a table or JSON.", remedy="Add --matrix.")
+    narrowed = any(asked[name] not in (None, []) for name in _MATRIX_ONLY)
+    if narrowed or asked["metric"] != DEFAULT_METRIC:
+        raise InvalidInput(
+            "The last looks are narrowed by --model and --where only.",
+            remedy="Add --matrix, or --plot FILE.",
+        )
 
 
 def _plot(client: Client, asked: dict[str, Any], file: Path) -> None:
