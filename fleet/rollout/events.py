@@ -166,11 +166,14 @@ class EvidenceObserved(msgspec.Struct, frozen=True):
         windows: With the devices that they are from.
         shadows: Likewise reports of the version in the shadow of the active one.
         noised: Likewise windows whose counts have noise: they are no evidence, and it is said that they came.
+        incomparable: Bundles whose inputs are counted in other bins than those of the rollout's version, or
+            nobody knows in which: their windows are evidence of everything but inputs.
     """
 
     windows: tuple[tuple[str, SealedWindow], ...] = ()
     shadows: tuple[tuple[str, ShadowReport], ...] = ()
     noised: tuple[tuple[str, NoisedWindow], ...] = ()
+    incomparable: frozenset[str] = frozenset()
 
 
 class WasAway(msgspec.Struct, frozen=True):

@@ -21,11 +21,13 @@ from __future__ import annotations
 
 import math
 
+import msgspec
+
 from fleet.protocol.assignment import CLOCK_TOLERANCE_S
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.noised import NoisedWindow
-from fleet.protocol.records import SealedWindow, opened
+from fleet.protocol.records import SealedWindow, TelemetryWindow, opened
 from fleet.protocol.shadow import contradiction
 from fleet.rollout import approval
 from fleet.rollout.events import EvidenceObserved
@@ -113,11 +115,15 @@ class _Sums:
                 continue
             row = draft.editing.row(index)
             arms = self._arms_of(row, window)
-            if arms is not None and (why := self._count(index, row, window, arms)) is not None:
+            if arms is None:
+                continue
+            if (why := self._count(index, row, window, arms, event.incomparable)) is not None:
                 ignored.setdefault(device_id, []).append(why)
         return ignored
 
-    def _count(self, index: int, row: Row, window: SealedWindow, arms: dict[int, ArmSum]) -> str | None:
+    def _count(
+        self, index: int, row: Row, window: SealedWindow, arms: dict[int, ArmSum], incomparable: frozenset[str]
+    ) -> str | None:
         """Count a window for its class of devices; return why it counts for nothing, or None."""
         arm, number = self._arm(arms, row.stratum), self._draft.rollout.stage_index
         is_new = row.counted_in < number
@@ -126,11 +132,18 @@ class _Sums:
         except InvalidMessage:
             arm.add_unreadable()
             return "its counts cannot be read"
+        if window.manifest_sha256 in incomparable:
+            read = self._without_inputs(read)
         why = arm.add(read, is_new=is_new)
         if why is None and is_new:
             self._draft.editing.note_counted(index, number)
             self._heard += arms is self._canaries and row.stage == number
         return why
+
+    def _without_inputs(self, window: TelemetryWindow) -> TelemetryWindow:
+        compared = {gate.feature for gate in self._metrics if gate.metric is Metric.INPUT_DRIFT}
+        rest = {name: counts for name, counts in window.profile.items() if name not in compared}
+        return msgspec.structs.replace(window, profile=rest)
 
     def add_shadows(self, event: EvidenceObserved) -> None:
         """Count reports of shadows for the classes of their devices."""

@@ -18,6 +18,7 @@ from fleet.rollout.plans.plan import Membership
 from fleet.rollout.state.rollout import Rollout
 from hub.query.devices import Searches
 from hub.rollouts.events import events_of, removals_of, revocation_of
+from hub.rollouts.inputs import Known, told_apart
 from hub.rollouts.members import JoinerStore, joiners
 from hub.rollouts.stepping import Stepping
 from hub.store.protocols import RecordStore
@@ -44,6 +45,7 @@ class Advancing:
         find: Searches devices.
         stepping: Steps through events and stores the outcome.
         released: Returns digest and manifest of a released version; raises `NotFound` or `Conflict`.
+        known: Likewise of any version that has a bundle.
         group_by: The hub's setting.
         clock: Returns the hub's time, Unix seconds.
     """
@@ -55,6 +57,7 @@ class Advancing:
         stepping: Stepping,
         released: Callable[[str, int], tuple[str, Manifest]],
         *,
+        known: Known,
         group_by: tuple[str, ...],
         clock: Callable[[], float],
     ) -> None:
@@ -62,6 +65,7 @@ class Advancing:
         self._find = find
         self._stepping = stepping
         self._released = released
+        self._known = known
         self._group_by = group_by
         self._clock = clock
         self._looked_s: dict[int, float] = {}
@@ -78,7 +82,7 @@ class Advancing:
                 looks = self._is_to_look(row.state, looked_s)
                 events = [
                     *revocation_of(self._released, row.state),
-                    *events_of(records),
+                    *told_apart(self._known, row.state, events_of(records)),
                     *removals_of(self._store, row.state),
                     *(self._joined(row.state) if looks else ()),
                     Ticked(),

@@ -8,13 +8,13 @@ from typing import Protocol
 import msgspec
 
 from fleet.protocol.assignment import VariantPolicy
-from fleet.protocol.errors import Conflict, InvalidPlan, NotFound
 from fleet.protocol.manifest import Manifest
 from fleet.rollout import engine
-from fleet.rollout.plans.fit import check_inputs, check_sizes, compared_inputs
+from fleet.rollout.plans.fit import check_sizes
 from fleet.rollout.plans.plan import Plan, default_plan
 from fleet.rollout.state.rollout import Kind, Rollout
 from hub.query.devices import Searches, SearchStore
+from hub.rollouts.inputs import check_running
 from hub.rollouts.members import check_attributes, members_of, stage_cohorts, strata_of
 from hub.store.protocols import RolloutStore
 from hub.store.rows import DeviceRow
@@ -69,7 +69,9 @@ class Drafting:
         self, model: str, version: int, plan: Plan, members: Sequence[DeviceRow], seed: int, *, by: str = ""
     ) -> Callable[[int], Rollout]:
         """Return what makes the update of a number."""
-        self._check_inputs(model, version, plan, members)
+        desired = self._store.desired_versions(model)
+        running = {desired[row.device_id] for row in members if row.device_id in desired}
+        check_running(self._released, model, version, plan, running)
         creation = self.creation(
             model,
             version,
@@ -89,26 +91,6 @@ class Drafting:
             return rollout
 
         return build
-
-    def _check_inputs(self, model: str, version: int, plan: Plan, members: Sequence[DeviceRow]) -> None:
-        """Check that inputs which are to be compared are counted alike by all versions concerned.
-
-        Raises:
-            InvalidPlan: They are not, or a version that devices run is not released any more.
-        """
-        if not compared_inputs(plan):
-            return
-        previous = self._store.desired_versions(model)
-        others = {previous[row.device_id] for row in members if row.device_id in previous} - {version}
-        try:
-            references = {number: self._released(model, number)[1].reference for number in others}
-        except (NotFound, Conflict) as error:
-            raise InvalidPlan(
-                f"gate.metrics, input_drift: {error.message}",
-                remedy="Devices run it, and their inputs cannot be compared; leave the metric out.",
-                field="gate.metrics",
-            ) from error
-        check_inputs(plan, self._released(model, version)[1].reference, references)
 
     def creation(
         self,

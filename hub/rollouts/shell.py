@@ -29,6 +29,7 @@ from hub.rollouts.claims import check_claims, start
 from hub.rollouts.drafting import Drafting
 from hub.rollouts.events import revocation_of
 from hub.rollouts.forecast import forecast_of
+from hub.rollouts.inputs import Known, check_running
 from hub.rollouts.meanwhile import check_current
 from hub.rollouts.preview import PreviewStore, preview_of
 from hub.rollouts.retreat import Retreat, retreat
@@ -50,6 +51,7 @@ class Rollouts:
         released: Returns digest and manifest of a released version; raises `NotFound` or `Conflict`.
         on_orders: Called after orders were stored.
         group_by: The hub's setting.
+        known: Returns the same of any version that has a bundle, also of a revoked one; None for `released`.
         refresh: Brings up to date what targets ask of health and drift, see `hub.query.devices.Searches`.
         clock: Returns the hub's time, Unix seconds.
     """
@@ -61,6 +63,7 @@ class Rollouts:
         released: Callable[[str, int], tuple[str, Manifest]],
         on_orders: Callable[[], None],
         group_by: tuple[str, ...] = (),
+        known: Known | None = None,
         refresh: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -73,7 +76,13 @@ class Rollouts:
         self._drafting = Drafting(store, self._find, released, group_by, clock)
         self._stepping = Stepping(store, released, on_orders, clock)
         self._advancing = Advancing(
-            store, self._find, self._stepping, released, group_by=group_by, clock=clock
+            store,
+            self._find,
+            self._stepping,
+            released,
+            known=known or released,
+            group_by=group_by,
+            clock=clock,
         )
         # Operators and time take turns, so that neither finds the other's change.
         self._lock = threading.Lock()
@@ -222,7 +231,8 @@ class Rollouts:
             NotPermitted: Who moved the rollout approves of a stage.
             Conflict: The rollout's status does not allow it, or it would start and its version was revoked
                 or others of its priority have some of its devices.
-            InvalidPlan: It would start, and without the devices that others have its plan fits no more.
+            InvalidPlan: It would start, and without the devices that others have its plan fits no more, or
+                devices run another version by now of which it cannot compare inputs.
         """
         with self._lock:
             row = self._store.rollout(number)
@@ -234,6 +244,9 @@ class Rollouts:
     def _start(self, row: RolloutRow, by: str) -> RolloutRow:
         self._released(row.state.model, row.state.version)
         steps = start(self._store, self._stepping, row, by)
+        state = steps[-1].state
+        running = state.deployments.previous_versions()
+        check_running(self._released, state.model, state.version, state.plan, running)
         self._store.apply_steps(steps)
         if any(step.changes for step in steps):
             self._on_orders()
