@@ -32,7 +32,8 @@ from fleet.protocol.noised import NoisedWindow
 MEAN_SUPREMUM = math.sqrt(math.pi / 2.0) * math.log(2.0)
 """Of the absolute value of a Brownian bridge."""
 CLEAR = 3.0
-"""A number that is less than so many standard deviations of its noise is as good as nothing."""
+"""A number of values that is less than so many standard deviations of its noise is as good as nothing, and a
+distance that is not over so many times what noise gives on average tells no difference."""
 _MOST_SUMMED = float(2**61)
 
 
@@ -110,10 +111,11 @@ class RoughDrift(NamedTuple):
         """The comparison, for people."""
         if self.distance is None or self.noise is None:
             return f"{self.feature}: there is nothing but noise"
-        told = "more than" if self.distance > CLEAR * self.noise else "within"
-        return (
-            f"{self.feature}: distance {self.distance:.3f}, {told} what noise gives (about {self.noise:.3f})"
-        )
+        limit = f"over {CLEAR:g} times the {self.noise:.3f} that noise and chance alone give on average"
+        told = f"not {limit}: no difference can be told"
+        if self.distance > CLEAR * self.noise:
+            told = f"{limit}: it differs from the reference"
+        return f"{self.feature}: distance {self.distance:.3f}, {told}"
 
 
 def summed(

@@ -22,7 +22,7 @@ from fleet.drift.profile import (
     numeric_reference,
 )
 from fleet.privacy.noise import geometric_noise, variance
-from fleet.privacy.sums import NoisedSum, rough_drift, summed
+from fleet.privacy.sums import NoisedSum, RoughDrift, rough_drift, summed
 from fleet.privacy.windows import merge_noised, noised, noised_contradiction, numbers_of, sensitivity, whole
 from fleet.protocol.errors import InvalidMessage
 from fleet.protocol.messages import encode
@@ -195,6 +195,16 @@ def test_a_fleet_shows_drift_that_one_window_hides() -> None:
     alone = rough_drift(_total(1.0, 1, 0.01), REFERENCE)
     assert [rough.distance for rough in alone] == [None, None]
     assert "nothing but noise" in alone[0].sentence
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.001, 1.0))
+def test_a_distance_is_worded_by_the_limit_that_is_named(distance: float, noise: float) -> None:
+    said = RoughDrift("input.mean", 100, distance, noise).sentence
+    over = f"over 3 times the {noise:.3f} that noise and chance alone give on average"
+    if distance > 3 * noise:
+        assert said == f"input.mean: distance {distance:.3f}, {over}: it differs from the reference"
+    else:
+        assert said == f"input.mean: distance {distance:.3f}, not {over}: no difference can be told"
 
 
 def test_what_no_device_can_have_done_is_refused() -> None:
