@@ -23,6 +23,7 @@ from hub.api.server import serve_http
 from hub.broker.kept import KeptBroker
 from hub.durable import write_durably
 from hub.home import ADDRESS_FILE, Address, Home, only_here, open_home
+from hub.memory import share_heap
 from hub.parts import Parts
 from hub.retention import Retention
 from hub.rollouts.absence import excuse_absence
@@ -45,6 +46,7 @@ def serve(home: Path) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     read_settings(home)  # before anything is written to a folder that is no hub's
+    share_heap()
     with only_here(home):
         _serve_alone(home)
 
