@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from fleet.cohorts import OF_DEVICES, grouping
 from fleet.protocol.errors import InvalidPlan, InvalidTarget
+from fleet.rollout.claims import priority_of
 from fleet.rollout.events import Joiner
 from fleet.rollout.plans.fit import check_members
 from fleet.rollout.plans.plan import Membership, Plan
-from fleet.rollout.state.rollout import Rollout
+from fleet.rollout.state.rollout import Rollout, Status
 from fleet.targets.parser import parse_target
 from hub.query.devices import Searches, SearchStore, check_names
-from hub.store.protocols import ClaimStore
+from hub.store.protocols import ClaimStore, RolloutStore
 from hub.store.rows import DeviceRow
 
 
-class JoinerStore(SearchStore, ClaimStore, Protocol):
+class JoinerStore(SearchStore, ClaimStore, RolloutStore, Protocol):
     """What it takes to know who joins."""
 
 
@@ -102,10 +103,13 @@ def strata_of(members: Iterable[DeviceRow], plan: Plan, group_by: Iterable[str])
 def joiners(
     store: JoinerStore, find: Searches, rollout: Rollout, group_by: Iterable[str]
 ) -> tuple[Joiner, ...]:
-    """Return the devices that have come to match a rollout's target, and that no other one has.
+    """Return the devices that have come to match a rollout's target, and that no other one has or takes in.
+
+    Of two that a device comes to match, the one of the higher priority takes it in, and of equals the one of
+    the lower number, whichever looks first.
 
     Args:
-        store: Knows the devices.
+        store: Knows the devices and the other rollouts.
         find: Searches them.
         rollout: Its membership is continuous.
         group_by: The hub's setting.
@@ -120,7 +124,12 @@ def joiners(
     new = [row for row in new if row.device_id not in elsewhere]
     if not new:
         return ()
-    running, strata = store.desired_versions(rollout.model), strata_of(new, plan, group_by)
+    running = store.desired_versions(rollout.model)
+    for other in _before(store, rollout):
+        taken = _matching(store, find, other)
+        taken = {name for name in taken if running.get(name) != other.version}
+        new = [row for row in new if row.device_id not in taken]
+    strata = strata_of(new, plan, group_by)
     cohorts = stage_cohorts(find, plan)
     found = (
         Joiner(
@@ -132,6 +141,29 @@ def joiners(
         for row in new
     )
     return tuple(joiner for joiner in found if joiner.version != rollout.version)
+
+
+def _before(store: RolloutStore, rollout: Rollout) -> Iterator[Rollout]:
+    """Yield the rollouts of the model that take devices in, and come before this one."""
+
+    def rank(one: Rollout) -> tuple[float, int]:
+        return -priority_of(one), one.number
+
+    for other in (row.state for row in store.open_rollouts()):
+        if other.model != rollout.model or rank(other) >= rank(rollout):
+            continue
+        is_open = other.status in {Status.RUNNING, Status.PAUSED} and not other.revoked
+        if is_open and other.plan.membership is Membership.CONTINUOUS:
+            yield other
+
+
+def _matching(store: SearchStore, find: Searches, rollout: Rollout) -> set[str]:
+    """Return the devices that match a rollout and are not of it."""
+    try:
+        matching = members_of(store, find, rollout.plan, None)
+    except InvalidPlan:  # it is told when that one looks
+        return set()
+    return {row.device_id for row in matching if rollout.deployments.of_device(row.device_id) is None}
 
 
 def _stratum(names: Iterable[str], row: DeviceRow) -> str:

@@ -103,3 +103,23 @@ def test_who_is_named_cannot_come_to_match(store: SqliteStore) -> None:
     named = Plan(stages=plan(Membership.SNAPSHOT).stages[1:], gate=GATE, membership=Membership.CONTINUOUS)
     with pytest.raises(InvalidPlan, match="membership"):
         shell.create(MODEL, 1, plan=named, devices=["early-1"], seed=0)
+
+
+@pytest.mark.parametrize("priority", [0, 1])
+def test_who_comes_to_match_two_joins_the_one_of_the_higher_priority(
+    store: SqliteStore, priority: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of equals the one of the lower number has it, also when the other one looks first."""
+    monkeypatch.setattr(advancing, "JOIN_LOOK_S", 0.0)
+    shell = Rollouts(store, released=released, on_orders=lambda: None)
+    store.tag("early-1", add=["lab"], remove=[], action=Action(1.0, "ann", "Tagged."))
+    everybody = msgspec.structs.replace(plan(Membership.CONTINUOUS), stages=(EVERYBODY,))
+    for version, target, own in ((1, 'id like "late-*"', 0), (2, 'tag("lab")', priority)):
+        reaching = msgspec.structs.replace(everybody, target=target, priority=own)
+        row = shell.create(MODEL, version, plan=reaching, devices=None, seed=0)
+        shell.act(row.state.number, Start("ann"))
+    add_device(store, "late-2")
+    store.tag("late-2", add=["lab"], remove=[], action=Action(2.0, "ann", "Tagged."))
+    shell._advancing.advance(store.rollout(2 - priority))  # as when the other one cannot be
+    shell.advance()
+    assert store.claimed_by(MODEL, ["late-2"]) == {"late-2": 1 + priority}
