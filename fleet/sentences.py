@@ -1,8 +1,30 @@
-"""Whole sentences of what people say: a reason that somebody typed stands beside sentences of ours."""
+"""Pieces of sentences for people, whatever they are about.
+
+A reason that somebody typed stands beside sentences of ours: it is made a whole one.
+"""
 
 from __future__ import annotations
 
 _ENDS = (".", "!", "?", "…")
+_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
+
+
+def devices(number: int) -> str:
+    """Return how many devices these are."""
+    return f"{number:,} device{'s' * (number != 1)}"
+
+
+def duration(duration_s: float, digits: int = 1) -> str:
+    """Return a duration in the unit that suits it, such as ``2.5 h``."""
+    for unit_s, name in _UNITS:
+        if duration_s >= 2 * unit_s:
+            return f"{duration_s / unit_s:.{digits}f} {name}"
+    return f"{max(0.0, duration_s):.0f} s"
+
+
+def rough_duration(duration_s: float) -> str:
+    """Return a duration as people say it, such as ``3 h``."""
+    return duration(duration_s, digits=0)
 
 
 def whole(text: str) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from fleet.protocol.errors import Conflict, NotPermitted
 from fleet.rollout.events import Approve
+from fleet.rollout.plans.naming import stage_of_all
 from fleet.rollout.plans.plan import OnFail
 from fleet.rollout.state.draft import Draft
 from fleet.rollout.state.rollout import Approval, Happening, Rollout, Status
@@ -37,7 +38,7 @@ def begin_waiting(draft: Draft) -> None:
         return
     draft.change(awaits_since_s=draft.now_s)
     draft.decide(
-        Happening.APPROVAL_AWAITED, f"{_stage(draft)} waits for approval by a second person{_but(draft)}."
+        Happening.APPROVAL_AWAITED, f"{_stage(draft)} waits for approval by a second person{_who(draft)}."
     )
 
 
@@ -59,7 +60,7 @@ def approve(draft: Draft, event: Approve) -> None:
     if event.by in rollout.movers:
         raise NotPermitted(
             f"{event.by} moved rollout {rollout.number} this far and cannot be the second person.",
-            remedy=f"Somebody with another API token approves{_but(draft)}.",
+            remedy=f"Somebody with another API token approves{_who(draft)}.",
         )
     number = len(rollout.stages)
     approval = Approval(stage=number, by=event.by, reason=event.reason, at_s=draft.now_s)
@@ -93,14 +94,16 @@ def note_mover(draft: Draft, by: str) -> None:
         draft.change(movers=(*draft.rollout.movers, by))
 
 
+def second_person(rollout: Rollout) -> str:
+    """Return who may approve, to go on a sentence: `` who is not ada or bob``; empty if anybody may."""
+    return f" who is not {' or '.join(rollout.movers)}" if rollout.movers else ""
+
+
 def _stage(draft: Draft) -> str:
-    rollout = draft.rollout
-    number, stages = len(rollout.stages), rollout.plan.stages
-    name = f" ({stages[number].name})" if stages[number].name else ""
-    return f"Stage {number + 1} of {len(stages)}{name}"
+    return stage_of_all(draft.rollout.plan, len(draft.rollout.stages))
 
 
-def _but(draft: Draft) -> str:
-    """Return who cannot approve, as the end of a sentence."""
-    movers = draft.rollout.movers
-    return f", who is not {' or '.join(movers)}" if movers else ""
+def _who(draft: Draft) -> str:
+    """Return who may approve, as the end of a sentence."""
+    who = second_person(draft.rollout)
+    return f",{who}" if who else ""

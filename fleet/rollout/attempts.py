@@ -4,9 +4,8 @@ An attempt is ordered once (`fleet.rollout.orders`), moves forward only, and end
 lost on its way, TIMED_OUT or FAILED because a peer did not answer, is tried again as often as the plan says,
 each time after twice the time; a device that tried the version and did not keep it is never asked again. A
 way forward that does not end in SUCCEEDED is followed by an order back at once, so that what the hub desires
-is what the device runs. An operator's
-rollback is the exception: nobody is ordered back to the version that it leaves, and a device that could not
-follow keeps its order and follows when it can.
+is what the device runs. An operator's rollback is the exception: nobody is ordered back to the version that
+it leaves, and a device that could not follow keeps its order and follows when it can.
 """
 
 from __future__ import annotations
@@ -20,11 +19,7 @@ from fleet.protocol.deployment import PROGRESS, DeploymentState
 from fleet.protocol.errors import BrokerUnavailable, Cause, DeliveryTimedOut, HubUnavailable, Unavailable
 from fleet.rollout import orders, progress
 from fleet.rollout.events import DeploymentReported
-from fleet.rollout.state.columns import (
-    Attempt,
-    Deployment,
-    forward_id,
-)
+from fleet.rollout.state.columns import Attempt, Deployment, forward_id
 from fleet.rollout.state.draft import Draft
 from fleet.rollout.state.rollout import CauseCode, Happening, Kind
 

@@ -22,9 +22,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fleet import sentences
 from fleet.protocol.errors import InvalidPlan
 from fleet.rollout.state.columns import CANCELED, PAGE_SIZE, Mask, Places, Rows
 from fleet.rollout.state.deployments import Deployments, scan, split
+from fleet.rollout.state.masks import was_sent
 from fleet.rollout.state.rollout import Kind, Rollout, Status, Summary
 
 _NAMED = 5
@@ -75,7 +77,7 @@ def claims_of(rollout: Rollout) -> Iterator[Claim]:
     if rollout.status.is_final:
         return
     pages = [page.rows for page in rollout.deployments.pages]
-    ordered = np.concatenate([_was_ordered(rows)[_is_held(rows)] for rows in pages])
+    ordered = np.concatenate([was_sent(rows)[_is_held(rows)] for rows in pages])
     device_ids = rollout.deployments.members.device_ids(scan(pages, _is_held))
     priority = priority_of(rollout)
     for device_id, is_ordered in zip(device_ids, ordered.tolist(), strict=True):
@@ -153,12 +155,12 @@ def named(devices: Mapping[str, int]) -> str:
     """Return how many devices these are, the first few by name, such as ``2 devices (cam-1, cam-2)``."""
     names = ", ".join(sorted(devices)[:_NAMED])
     more = f" and {len(devices) - _NAMED:,} more" if len(devices) > _NAMED else ""
-    return f"{len(devices):,} device{'' if len(devices) == 1 else 's'} ({names}{more})"
+    return f"{sentences.devices(len(devices))} ({names}{more})"
 
 
 def never_ordered(rows: Rows) -> Mask:
     """Tell which devices wait for their first order."""
-    return np.asarray(~_was_ordered(rows) & _is_held(rows))
+    return np.asarray(~was_sent(rows) & _is_held(rows))
 
 
 def _rollouts(devices: Mapping[str, int]) -> str:
@@ -173,12 +175,8 @@ def _canceled(rollout: Summary) -> int:
     return sum(counts[1 + CANCELED] for counts in rollout.tally)
 
 
-def _was_ordered(rows: Rows) -> Mask:
-    return np.asarray(~np.isnan(rows["ordered_s"]) | (rows["tries"] > 0))
-
-
 def _is_held(rows: Rows) -> Mask:
-    return np.asarray((rows["state"] != CANCELED) | _was_ordered(rows))
+    return np.asarray((rows["state"] != CANCELED) | was_sent(rows))
 
 
 def _held(deployments: Deployments, places: Places | None = None) -> set[str]:

@@ -10,12 +10,9 @@ from collections.abc import Callable
 from fleet.protocol.errors import Cause
 from fleet.rollout import orders
 from fleet.rollout.installs import stage_fails
-from fleet.rollout.state.columns import (
-    Attempt,
-    Deployment,
-)
-from fleet.rollout.state.deployments import Test, has_failed, is_not_back
+from fleet.rollout.state.columns import Attempt, Deployment
 from fleet.rollout.state.draft import Draft
+from fleet.rollout.state.masks import Test, has_failed, is_not_back
 from fleet.rollout.state.rollout import CauseCode, Happening, Status
 
 _NAMED_DEVICES = 5

@@ -21,8 +21,9 @@ from fleet.rollout.gates import sentences
 from fleet.rollout.gates.eprocess import Counts, against_limit
 from fleet.rollout.gates.gate import parts
 from fleet.rollout.plans.plan import Plan
-from fleet.rollout.state.columns import QUEUED, WAITING, Mask, Rows
+from fleet.rollout.state.columns import WAITING, Mask, Rows
 from fleet.rollout.state.draft import Draft
+from fleet.rollout.state.masks import waits
 
 
 def installs_fail(plan: Plan, failed: int, ordered: int, size: int) -> str | None:
@@ -61,8 +62,7 @@ def stage_fails(draft: Draft, number: int) -> str | None:
         return why
 
     def is_tried_again(rows: Rows) -> Mask:
-        waits = (rows["state"] == QUEUED) & np.isnan(rows["ordered_s"])
-        return np.asarray(waits & (rows["tries"] > 0) & (rows["stage"] == number))
+        return np.asarray(waits(rows) & (rows["tries"] > 0) & (rows["stage"] == number))
 
     again = len(draft.editing.where(is_tried_again))  # they were sent it, and may yet succeed
     return installs_fail(plan, stage.failed, stage.size - waiting + again, stage.size)

@@ -22,7 +22,7 @@ from fleet.rollout.events import (
 )
 from fleet.rollout.state.draft import Draft
 from fleet.rollout.state.rollout import PAUSED_BY, CauseCode, Happening, Kind, Status
-from fleet.sentences import by_whom, whole
+from fleet.sentences import by_whom, devices, whole
 
 
 def obey(draft: Draft, event: Start | Pause | Resume | Promote | Approve | Abort | Supersede) -> None:
@@ -115,8 +115,7 @@ def revoke(draft: Draft, event: Revoke) -> None:
     count = 0
     if rollout.kind is not Kind.ROLLBACK:
         count = orders.take_back(draft, Cause(CauseCode.CANCELED.value, event.why))
-    devices = f"{count:,} device{'' if count == 1 else 's'}"
-    taken_back = f" It is taken back from {devices} on the way to it." if count else ""
+    taken_back = f" It is taken back from {devices(count)} on the way to it." if count else ""
     rules.pause(draft, f"{event.why}{taken_back}")
 
 

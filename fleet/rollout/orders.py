@@ -17,7 +17,6 @@ from fleet.rollout.state.columns import (
     IS_TERMINAL,
     KINDS,
     NO_VERSION,
-    NOT_BACK,
     QUEUED,
     STATES,
     SUCCEEDED,
@@ -30,6 +29,7 @@ from fleet.rollout.state.columns import (
     forward_id,
 )
 from fleet.rollout.state.draft import Draft
+from fleet.rollout.state.masks import goes_back, waits, waits_back, was_sent
 
 _CANCELED = CODES[DeploymentState.CANCELED]
 _OPEN_KINDS = [kind for kind in range(1, KINDS) if not STATES[kind - 1].is_terminal]
@@ -56,11 +56,11 @@ def release_forward(draft: Draft) -> None:
             draft.change(pace=pace)
         return
 
-    def waits(rows: Rows) -> Mask:
-        unsent = (rows["state"] == QUEUED) & np.isnan(rows["ordered_s"]) & np.isnan(rows["due_s"])
-        return np.asarray(unsent & (rows["stage"] <= stage))
+    def is_next(rows: Rows) -> Mask:
+        at_once = np.isnan(rows["due_s"])  # else it is another try, which has a time
+        return np.asarray(waits(rows) & at_once & (rows["stage"] <= stage))
 
-    places = draft.editing.where(waits, start=rollout.cursor, limit=limit)
+    places = draft.editing.where(is_next, start=rollout.cursor, limit=limit)
     draft.change(cursor=int(places[-1]) + 1 if len(places) == limit else count)
     if rate is not None:
         draft.change(pace=pace.less(len(places), rate, draft.now_s))
@@ -104,11 +104,7 @@ def release_back(draft: Draft) -> None:
         if pace is not rollout.back_pace:
             draft.change(back_pace=pace)
         return
-    places = draft.editing.where(
-        lambda rows: np.asarray((rows["back_state"] == QUEUED) & np.isnan(rows["back_ordered_s"])),
-        start=rollout.back_cursor,
-        limit=limit,
-    )
+    places = draft.editing.where(waits_back, start=rollout.back_cursor, limit=limit)
     draft.change(back_cursor=int(places[-1]) + 1 if len(places) == limit else count)
     if rate is not None:
         draft.change(back_pace=pace.less(len(places), rate, draft.now_s))
@@ -165,7 +161,7 @@ def cancel_back(draft: Draft, cause: Cause) -> None:
     """End every way back that is open, or waits."""
     if draft.rollout.open_restores == 0:
         return
-    places = draft.editing.where(lambda rows: ~IS_TERMINAL[rows["back_state"]] & _has_restore(rows))
+    places = draft.editing.where(goes_back)
     draft.editing.assign(
         places, back_state=_CANCELED, back_since_s=draft.now_s, back_cause=cause, due_s=np.nan
     )
@@ -181,8 +177,7 @@ def to_go_back(draft: Draft, *, keep: bool) -> Places:
     """
 
     def concerned(rows: Rows) -> Mask:
-        was_sent = ~np.isnan(rows["ordered_s"]) | (rows["tries"] > 0)
-        found = was_sent & _is_open_forward(rows)
+        found = was_sent(rows) & _is_open_forward(rows)
         return np.asarray(found if keep else found | (rows["state"] == SUCCEEDED))
 
     return draft.editing.where(concerned)
@@ -196,7 +191,3 @@ def count_back(draft: Draft, change: int, *, removals: int) -> None:
 
 def _is_open_forward(rows: Rows) -> Mask:
     return np.asarray(~IS_TERMINAL[rows["state"]])
-
-
-def _has_restore(rows: Rows) -> Mask:
-    return np.asarray(rows["back_state"] != NOT_BACK)

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from fleet.protocol.messages import StateReport
-from fleet.rollout.state.columns import IS_TERMINAL, NO_VERSION, NOT_BACK, Attempt, Deployment, Mask, Rows
+from fleet.rollout.state.columns import NO_VERSION, Attempt, Deployment, Mask, Rows
+from fleet.rollout.state.masks import is_under_way_back
 from fleet.rollout.state.rollout import Rollout
 
 
@@ -25,9 +26,7 @@ def open_removals(rollout: Rollout) -> Iterator[tuple[Deployment, Attempt]]:
 
 
 def _is_open_removal(rows: Rows) -> Mask:
-    goes_back = (rows["back_state"] != NOT_BACK) & ~IS_TERMINAL[rows["back_state"]]
-    was_ordered = ~np.isnan(rows["back_ordered_s"])
-    return np.asarray(goes_back & was_ordered & (rows["previous_version"] == NO_VERSION))
+    return np.asarray(is_under_way_back(rows) & (rows["previous_version"] == NO_VERSION))
 
 
 def is_removed(model: str, *, sequence: int, report: StateReport | None) -> bool:

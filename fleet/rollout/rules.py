@@ -42,9 +42,7 @@ from fleet.rollout.gates.gate import Outcome, Verdict
 from fleet.rollout.installs import stage_fails
 from fleet.rollout.looks import verdict_of
 from fleet.rollout.plans.plan import OnFail, OnInconclusive
-from fleet.rollout.state.columns import (
-    SUCCEEDED,
-)
+from fleet.rollout.state.columns import SUCCEEDED
 from fleet.rollout.state.draft import Draft
 from fleet.rollout.state.rollout import CauseCode, Happening, Kind, Status
 

@@ -8,9 +8,10 @@ import typer
 from rich.markup import escape
 
 from fleet.protocol.deployment import DeploymentState
+from fleet.sentences import devices
 from hub.cli.client import client_of
 from hub.cli.output import JsonFlag, console, print_table, show, utc
-from hub.cli.rollout_pictures import Number, devices
+from hub.cli.rollout_pictures import Number
 
 States = Annotated[
     list[DeploymentState] | None, typer.Option("--state", help="Only these on the way forward; repeat.")

@@ -55,14 +55,6 @@ def stages_table(rollout: dict[str, Any]) -> Table:
     return table
 
 
-def span(duration_s: float) -> str:
-    """Return a duration in the unit that suits it."""
-    for unit_s, name in ((86400, "d"), (3600, "h"), (60, "min")):
-        if duration_s >= 2 * unit_s:
-            return f"{duration_s / unit_s:.1f} {name}"
-    return f"{duration_s:.0f} s"
-
-
 def whereabouts(rollout: dict[str, Any]) -> str:
     """Return how many devices are where on the way forward, and on the way back if any are to go it."""
     forward = ", ".join(f"{number:,} {state}" for state, number in rollout["counts"].items())
@@ -80,11 +72,6 @@ def way_back(rollout: dict[str, Any]) -> str:
         "not taken back": rollout["unrestored"],
     }
     return ", ".join(f"{number:,} {what}" for what, number in told.items() if number)
-
-
-def devices(number: int) -> str:
-    """Return how many devices these are."""
-    return f"{number:,} device{'s' * (number != 1)}"
 
 
 def _verdict(rollout: dict[str, Any], number: int, stage: dict[str, Any]) -> str:

@@ -15,9 +15,9 @@ from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.errors import InvalidPlan
 from fleet.rollout.plans.plan import MAX_PLAN_SIZE_BYTES
 from fleet.rollout.plans.schema import plan_schema
+from fleet.sentences import devices, duration
 from hub.cli.client import client_of
 from hub.cli.output import JsonFlag, console, show
-from hub.cli.rollout_pictures import devices, span
 
 
 def plan(
@@ -85,9 +85,10 @@ def _print(told: dict[str, Any]) -> None:
         f"  sent: {decimal(told['broadcast_bytes'])} by broadcast, {decimal(told['most_bytes'])} at most"
     )
     install_s = told["typical_install_s"]
-    basis = "no install of the model is known" if install_s is None else f"an install takes {span(install_s)}"
+    known = install_s is not None
+    basis = f"an install takes {duration(install_s)}" if known else "no install of the model is known"
     console.print(
-        f"  takes: {span(told['expected_s'])} expected ({basis}), {span(told['longest_s'])} at most"
+        f"  takes: {duration(told['expected_s'])} expected ({basis}), {duration(told['longest_s'])} at most"
     )
     if told["left_out"]:
         console.print(f"  {devices(told['left_out'])} run the version already")
@@ -122,7 +123,7 @@ def _stages(told: dict[str, Any]) -> Table:
             strata,
             names,
             decimal(stage["most_bytes"]),
-            span(stage["expected_s"]),
+            duration(stage["expected_s"]),
         )
     return table
 
@@ -141,7 +142,7 @@ def _forecast(told: dict[str, Any]) -> Table:
                 escape(f"{stage['stage']} {name}".rstrip()) if is_first else "",
                 escape(f"{metric['metric']} {metric['feature']}".rstrip()),
                 metric["expectation"],
-                "–" if after_s is None else span(after_s),
+                "–" if after_s is None else duration(after_s),
                 f"{stage['canaries']:,}" if is_first else "",
                 "–" if needed is None else f"{needed:,}",
                 _harm(metric),

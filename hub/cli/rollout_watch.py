@@ -17,9 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from fleet.protocol.errors import HubUnavailable
+from fleet.sentences import devices, duration
 from hub.cli.client import Client, client_of
 from hub.cli.output import JsonFlag, console, harmless, utc
-from hub.cli.rollout_pictures import ENDED, Number, devices, span, stages_table, way_back, whereabouts
+from hub.cli.rollout_pictures import ENDED, Number, stages_table, way_back, whereabouts
 
 POLL_S = 0.5
 PATIENCE_S = 120.0
@@ -172,7 +173,7 @@ def _progress(rollout: dict[str, Any], pace: Pace) -> RenderableType:
         text += f"; {stage['waiting']:,} wait for their order"
     if stage["bake_started_at_s"] is not None and stage["ended_at_s"] is None:
         baked_s = max(0.0, time.time() - stage["bake_started_at_s"])
-        text += f"; has baked for {span(baked_s)} of {span(stage['minimum_bake_s'])} at least"
+        text += f"; has baked for {duration(baked_s)} of {duration(stage['minimum_bake_s'])} at least"
     row.add_row(ProgressBar(total=max(1, stage["devices"]), completed=done, width=_BAR_WIDTH), text)
     return row
 

@@ -15,13 +15,14 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 
 from fleet.protocol.errors import InvalidPlan
 from fleet.rollout.plans.plan import Plan
+from fleet.sentences import duration
 from hub.cli.output import JsonFlag, console, progress, show
 from hub.cli.rollout_plans import read_text
 from hub.plan_file import Marks, placing, read_plan
 from hub.simulation.keeping import InStore
 from hub.simulation.outcome import Outcome, Report
 from hub.simulation.ready import READY
-from hub.simulation.report import drawn, duration
+from hub.simulation.report import drawn
 from hub.simulation.rollout import SimulatedRollout
 from hub.simulation.scenario import MAX_DEVICES, Scenario
 from hub.simulation.scenario_file import find_scenario

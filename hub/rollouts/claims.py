@@ -78,7 +78,7 @@ def start(store: StartStore, stepping: Stepping, row: RolloutRow, by: str) -> li
     position = store.last_position()
     running: dict[str, int | None] = {**store.desired_versions(state.model)}
     started = stepping.step_of(row, [Start(by, running, left)], position)
-    check_sizes(state.plan, [sum(counts) for counts in started.state.tally])
+    check_sizes(state.plan, started.state.stage_sizes)
     steps: list[RolloutStep] = []
     for other in others:
         if other.state.number in taken:

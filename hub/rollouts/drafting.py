@@ -86,8 +86,7 @@ class Drafting:
 
         def build(number: int) -> Rollout:
             rollout = creation(number)
-            ends = rollout.cohort_ends
-            check_sizes(plan, [end - start for start, end in zip((0, *ends), ends, strict=False)])
+            check_sizes(plan, rollout.stage_sizes)
             return rollout
 
         return build

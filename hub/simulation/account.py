@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from fleet.rollout.plans.plan import Plan
 from fleet.rollout.preview import stage_times_s
 from fleet.rollout.state.columns import SUCCEEDED
-from fleet.rollout.state.deployments import is_not_back, scan
+from fleet.rollout.state.deployments import scan
+from fleet.rollout.state.masks import is_not_back
 from fleet.rollout.state.rollout import PAUSED_BY, CauseCode, Happening, HistoryEntry, Rollout, Status
 from hub.simulation.devices import Bools
 from hub.simulation.installs import Installs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -68,8 +67,7 @@ class InStore:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with closing(self._store):
-            pass
+        self._store.close()
 
     def create(self, build: Callable[[int], Rollout]) -> Rollout:
         """Store the rollout, and return it."""

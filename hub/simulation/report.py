@@ -8,11 +8,11 @@ from rich.console import Group, RenderableType
 from rich.filesize import decimal
 from rich.table import Table
 
+from fleet.sentences import duration
 from hub.simulation.outcome import Judgement, Outcome, Report
 
 _MOST_LINES = 40
 """Most decisions that are shown; JSON has all."""
-_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
 def drawn(report: Report) -> RenderableType:
@@ -110,11 +110,3 @@ def _rates(report: Report) -> Iterator[str]:
         number = report.judgements.get(judgement.value, 0)
         if number:
             yield f"  {judgement.value}: {number:,} of {count:,} ({number / count:.1%})"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in the unit that suits it."""
-    for unit_s, name in _UNITS:
-        if seconds >= 2 * unit_s:
-            return f"{seconds / unit_s:.1f} {name}"
-    return f"{seconds:.0f} s"

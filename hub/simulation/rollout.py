@@ -158,8 +158,7 @@ class SimulatedRollout:
             strata={device_id: self._strata[kind[number_of(device_id)]] for device_id, _ in members},
             cohorts=cohorts,
         )
-        ends = rollout.cohort_ends
-        check_sizes(self._plan, [end - start for start, end in zip((0, *ends), ends, strict=False)])
+        check_sizes(self._plan, rollout.stage_sizes)
         return rollout
 
     def _operate(self, now_s: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from fleet.alerts import commands
 from fleet.alerts.alert import Finding, Severity, finding
 from fleet.alerts.thresholds import Thresholds
-from fleet.rollout.state.deployments import has_failed
+from fleet.rollout.state.masks import has_failed
 from fleet.rollout.state.rollout import PAUSED_BY, CauseCode, Kind, Rollout, Status
 
 

@@ -1,4 +1,4 @@
-"""Why a rollout is where it is: in a sentence, who holds it up, what makes it go on, what operators can do.
+"""Why a rollout is where it is, in a sentence or two, and what makes it go on.
 
 Pure: the shell reads the rollout and what is known of few devices (`fleet.rollout.explanation.groups`).
 """
@@ -10,27 +10,18 @@ from collections.abc import Mapping
 import msgspec
 
 from fleet.protocol.deployment import DeploymentState
-from fleet.rollout.approval import is_judged_on
+from fleet.rollout.approval import second_person
+from fleet.rollout.explanation.choices import Choice, choices
 from fleet.rollout.explanation.groups import LOOKED_AT, Group, held_up_by, not_following, under_way
-from fleet.rollout.explanation.reasons import Facts, span
-from fleet.rollout.gates.gate import Outcome
+from fleet.rollout.explanation.reasons import Facts
+from fleet.rollout.plans.naming import stage_of_all
 from fleet.rollout.plans.plan import OnInconclusive
 from fleet.rollout.state.columns import WAITING
 from fleet.rollout.state.rollout import Happening, HistoryEntry, Kind, Rollout, Status
+from fleet.sentences import devices, rough_duration
 
 OVERRIDES_TOLD = 5
-
-
-class Choice(msgspec.Struct, frozen=True):
-    """What an operator can do.
-
-    Attributes:
-        command: As a line for a shell.
-        effect: What it does.
-    """
-
-    command: str
-    effect: str
+_FORWARD = (Status.CREATED, Status.RUNNING, Status.PAUSED)
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -89,19 +80,21 @@ def explain(rollout: Rollout, facts: Mapping[str, Facts], now_s: float) -> Expla
         since_s=last.at_s if last is not None else rollout.created_s,
         verdict=rollout.verdict.sentence if rollout.verdict else "",
         goes_on=() if rollout.status.is_final else tuple(_goes_on(rollout, now_s)),
-        warnings=() if rollout.status.is_final else tuple(_warnings(rollout)),
+        warnings=tuple(_warnings(rollout)),
         held_up_by=held_up_by(rollout, facts, now_s),
         not_following=not_following(rollout),
         looked_at=min(number, LOOKED_AT),
         under_way=number,
         overrides=tuple(overrides[-OVERRIDES_TOLD:]),
-        choices=tuple(_choices(rollout)),
+        choices=tuple(choices(rollout)),
         decisions=rollout.decisions,
     )
 
 
 def _warnings(rollout: Rollout) -> list[str]:
-    """Return what was forecast of the stages that have not ended."""
+    """Return what was forecast of the stages that have not ended, of a rollout that goes forward."""
+    if rollout.status not in _FORWARD:
+        return []
     ended = sum(stage.ended_s is not None for stage in rollout.stages)
     return [warned.text for warned in rollout.warned if warned.stage >= ended]
 
@@ -117,7 +110,7 @@ def _why(rollout: Rollout, now_s: float) -> str:
         case Status.RUNNING:
             return _where(rollout, now_s)
         case Status.ROLLING_BACK:
-            left = _devices(rollout.open_restores)
+            left = devices(rollout.open_restores)
             return f"It is taken back: {cause} Not yet back: {left}."
         case Status.SUCCEEDED:
             return f"Every stage has ended. {cause}".rstrip()
@@ -129,19 +122,20 @@ def _where(rollout: Rollout, now_s: float) -> str:
     """Return where a rollout that is RUNNING is."""
     if rollout.awaits_since_s is not None:
         return _waits(rollout, now_s)
-    stage, name = rollout.stages[-1], _stage(rollout, rollout.stage_index)
+    stage, name = rollout.stages[-1], stage_of_all(rollout.plan, rollout.stage_index)
     open_now = sum(part.open for part in rollout.stages)
     if stage.open or (stage.ended_s is not None and open_now):
-        return f"{name} waits for {open_now:,} of {_devices(stage.size)} to end their deployment."
+        return f"{name} waits for {open_now:,} of {devices(stage.size)} to end their deployment."
     if stage.bake_started_s is None:
         return f"{name} begins."
-    baked = span(now_s - stage.bake_started_s)
+    baked = rough_duration(now_s - stage.bake_started_s)
     return f"{name} has baked for {baked}. Deployments that ended: {stage.size:,} of {stage.size:,}."
 
 
 def _waits(rollout: Rollout, now_s: float) -> str:
     assert rollout.awaits_since_s is not None
-    name, since = _stage(rollout, len(rollout.stages)), span(now_s - rollout.awaits_since_s)
+    name = stage_of_all(rollout.plan, len(rollout.stages))
+    since = rough_duration(now_s - rollout.awaits_since_s)
     return f"{name} has waited for approval by a second person for {since}."
 
 
@@ -154,7 +148,7 @@ def _goes_on(rollout: Rollout, now_s: float) -> list[str]:
         if not rollout.open_restores:
             return [never]
         pace = _pace(rollout.plan.rollback_devices_per_minute)
-        back = f"{_devices(rollout.open_restores)} on the way to it go back{pace}, or run out of time."
+        back = f"{devices(rollout.open_restores)} on the way to it go back{pace}, or run out of time."
         return [never, back, *_next(rollout, now_s)]
     if rollout.status is Status.ROLLING_BACK:
         pace = _pace(rollout.plan.rollback_devices_per_minute)
@@ -164,10 +158,11 @@ def _goes_on(rollout: Rollout, now_s: float) -> list[str]:
         ]
     found = ["Somebody resumes it."] if rollout.status is Status.PAUSED else []
     if rollout.awaits_since_s is not None:
-        return [*found, f"Somebody approves{_but(rollout)}. Harm ends the waiting, time does not."]
+        somebody = f"Somebody approves{second_person(rollout)}."
+        return [*found, f"{somebody} Harm ends the waiting, time does not."]
     waiting = sum(counts[WAITING] for counts in rollout.tally[: rollout.stage_index + 1])
     if waiting:
-        found.append(f"{_devices(waiting)} get their order{_limits(rollout)}.")
+        found.append(f"{devices(waiting)} get their order{_limits(rollout)}.")
     if any(stage.open for stage in rollout.stages):
         found += ["Every device that has its order ends, or runs out of time.", *_next(rollout, now_s)]
     if rollout.stages[-1].ended_s is None:
@@ -186,67 +181,19 @@ def _verdict_needed(rollout: Rollout, now_s: float) -> list[str]:
         running = rollout.in_state(number, DeploymentState.SUCCEEDED)
         if running < bounds.minimum_devices:
             found.append(
-                f"{running:,} of at least {_devices(bounds.minimum_devices)} of the stage run the version."
+                f"{running:,} of at least {devices(bounds.minimum_devices)} of the stage run the version."
             )
     if started_s is not None and rollout.status is Status.RUNNING and rollout.kind is Kind.UPDATE:
         rolls_back = rollout.plan.on_inconclusive is OnInconclusive.ROLL_BACK
         what = "is taken back" if rolls_back else "is paused"
-        found.append(f"Without that it {what} in {span(bounds.maximum_bake_s - baked_s)}.")
+        found.append(f"Without that it {what} in {rough_duration(bounds.maximum_bake_s - baked_s)}.")
     return found
-
-
-def _choices(rollout: Rollout) -> list[Choice]:
-    """Return what an operator can do, as `fleet.rollout.engine` allows."""
-    number, status = rollout.number, rollout.status
-    if rollout.revoked:
-        return _ends(rollout)
-    found: list[Choice] = []
-    if status is Status.CREATED:
-        found.append(Choice(f"muster rollout start {number}", "begins it"))
-    if rollout.awaits_since_s is not None:
-        found.append(
-            Choice(f"muster rollout approve {number}", f"begins the stage; by somebody{_but(rollout)}")
-        )
-    if status is Status.PAUSED:
-        found.append(Choice(f"muster rollout resume {number}", "lets it go on; the stage's bake starts anew"))
-    if status is Status.RUNNING:
-        found.append(Choice(f"muster rollout pause {number}", "holds it; harm is taken back all the same"))
-    if _is_promotable(rollout):
-        command = f"muster rollout promote {number} --reason TEXT"
-        found.append(Choice(command, "ends the stage without the gate's word, as an override"))
-    return [*found, *_ends(rollout)]
-
-
-def _ends(rollout: Rollout) -> list[Choice]:
-    """Return how it can be ended, and where its devices are listed."""
-    number, status = rollout.number, rollout.status
-    found: list[Choice] = []
-    if status in {Status.CREATED, Status.RUNNING, Status.PAUSED}:
-        found.append(
-            Choice(f"muster rollout abort {number}", "ends it; devices that have the version keep it")
-        )
-    if status in {Status.RUNNING, Status.PAUSED} and rollout.stages:
-        got = _devices(rollout.device_count - sum(counts[WAITING] for counts in rollout.tally))
-        found.append(
-            Choice(f"muster rollout abort {number} --rollback", f"ends it and takes it back from {got}")
-        )
-    if rollout.stages:
-        found.append(Choice(f"muster rollout devices {number}", "lists every device's part"))
-    return found
-
-
-def _is_promotable(rollout: Rollout) -> bool:
-    if rollout.status not in {Status.RUNNING, Status.PAUSED} or not rollout.stages:
-        return False
-    in_harm = rollout.verdict is not None and rollout.verdict.outcome is Outcome.FAIL
-    waits_in_harm = rollout.status is Status.PAUSED and is_judged_on(rollout) and in_harm
-    return rollout.stages[-1].ended_s is None or waits_in_harm
 
 
 def _next(rollout: Rollout, now_s: float) -> list[str]:
     if rollout.next_due_s is None:
         return []
-    left = span(rollout.next_due_s - now_s)
+    left = rough_duration(rollout.next_due_s - now_s)
     return [f"The next of them runs out of time, or is tried again, in {left} or later."]
 
 
@@ -260,18 +207,4 @@ def _pace(per_minute: float | None) -> str:
 
 
 def _not_before(duration_s: float) -> str:
-    return f", in {span(duration_s)} at the earliest" if duration_s > 0 else ""
-
-
-def _but(rollout: Rollout) -> str:
-    return f" who is not {' or '.join(rollout.movers)}" if rollout.movers else ""
-
-
-def _stage(rollout: Rollout, number: int) -> str:
-    stages = rollout.plan.stages
-    name = f" ({stages[number].name})" if stages[number].name else ""
-    return f"Stage {number + 1} of {len(stages)}{name}"
-
-
-def _devices(number: int) -> str:
-    return f"{number:,} device{'s' * (number != 1)}"
+    return f", in {rough_duration(duration_s)} at the earliest" if duration_s > 0 else ""

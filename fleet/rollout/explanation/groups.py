@@ -14,25 +14,23 @@ import msgspec
 import numpy as np
 
 from fleet.protocol.deployment import DeploymentState
-from fleet.rollout.explanation.reasons import BY_STATE, SAID, Facts, Reason, detail_of, reason_of, span
-from fleet.rollout.state.columns import (
-    CODES,
-    IS_TERMINAL,
-    NOT_BACK,
-    QUEUED,
-    WAITING,
-    Deployment,
-    Mask,
-    Places,
-    Rows,
+from fleet.rollout.explanation.reasons import BY_STATE, SAID, Facts, Reason, detail_of, reason_of
+from fleet.rollout.state.columns import CODES, WAITING, Deployment, Mask, Places, Rows
+from fleet.rollout.state.deployments import scan
+from fleet.rollout.state.masks import (
+    Test,
+    goes_back,
+    has_failed,
+    is_under_way,
+    is_under_way_back,
+    waits,
+    waits_back,
 )
-from fleet.rollout.state.deployments import Test, has_failed, scan
 from fleet.rollout.state.rollout import Rollout, Status
+from fleet.sentences import rough_duration
 
 LOOKED_AT = 500
 NAMED = 5
-
-
 _FAILURES = tuple(state for state in DeploymentState if state.is_failure)
 
 
@@ -69,7 +67,7 @@ def concerned(rollout: Rollout) -> list[str]:
 def under_way(rollout: Rollout) -> int:
     """Return how many devices have their order, in the direction in which the rollout goes, and not ended."""
     if rollout.status is Status.ROLLING_BACK:
-        return len(_places(rollout, _back_under_way))
+        return len(_places(rollout, is_under_way_back))
     return sum(_ordered(rollout).values())
 
 
@@ -83,19 +81,20 @@ def held_up_by(rollout: Rollout, facts: Mapping[str, Facts], now_s: float) -> tu
     """
     if rollout.status.is_final or not rollout.stages:
         return ()
-    found, goes_back = _Found(), rollout.status is Status.ROLLING_BACK
-    rest = {DeploymentState.QUEUED: under_way(rollout)} if goes_back else _ordered(rollout)
+    found, is_back = _Found(), rollout.status is Status.ROLLING_BACK
+    rest = {DeploymentState.QUEUED: under_way(rollout)} if is_back else _ordered(rollout)
     for part in _looked_at(rollout):
         known = facts.get(part.device_id, Facts(is_online=True))
         reason = reason_of(rollout, part, known)
         found.add(reason, part, detail_of(rollout, part, known, reason, now_s))
-        rest[DeploymentState.QUEUED if goes_back else part.attempt.state] -= 1
+        rest[DeploymentState.QUEUED if is_back else part.attempt.state] -= 1
     for state, count in rest.items():
         found.add_more(BY_STATE[state], count)
     for reason, test in _unordered(rollout).items():
         places = _places(rollout, test)
         for part in rollout.deployments.at(places[:NAMED]):
-            found.add(reason, part, "" if part.due_s is None else f"due in {span(part.due_s - now_s)}")
+            due = "" if part.due_s is None else f"due in {rough_duration(part.due_s - now_s)}"
+            found.add(reason, part, due)
         found.add_more(reason, len(places) - NAMED)
     return found.groups()
 
@@ -146,8 +145,7 @@ class _Found:
 
 
 def _looked_at(rollout: Rollout) -> list[Deployment]:
-    goes_back = rollout.status is Status.ROLLING_BACK
-    test = _back_under_way if goes_back else _forward_under_way
+    test = is_under_way_back if rollout.status is Status.ROLLING_BACK else is_under_way
     return list(rollout.deployments.where(test, limit=LOOKED_AT)) if rollout.stages else []
 
 
@@ -160,18 +158,14 @@ def _ordered(rollout: Rollout) -> dict[DeploymentState, int]:
 def _unordered(rollout: Rollout) -> dict[Reason, Test]:
     """Return who waits for an order, and how to find them."""
     if rollout.status is Status.ROLLING_BACK:
-        return {Reason.PACE: _back_waiting}
+        return {Reason.PACE: waits_back}
     current = rollout.stage_index
     found: dict[Reason, Test] = {}
     if any(counts[WAITING] for counts in rollout.tally[: current + 1]):
-        found[Reason.PACE] = lambda rows: np.asarray(
-            _forward_waiting(rows, current) & np.isnan(rows["due_s"])
-        )
-        found[Reason.RETRY] = lambda rows: np.asarray(
-            _forward_waiting(rows, current) & ~np.isnan(rows["due_s"])
-        )
+        found[Reason.PACE] = lambda rows: _waits_in(rows, current) & np.isnan(rows["due_s"])
+        found[Reason.RETRY] = lambda rows: _waits_in(rows, current) & ~np.isnan(rows["due_s"])
     if rollout.open_restores:
-        found[Reason.GOING_BACK] = _goes_back
+        found[Reason.GOING_BACK] = goes_back
     return found
 
 
@@ -179,22 +173,6 @@ def _places(rollout: Rollout, test: Test) -> Places:
     return scan([page.rows for page in rollout.deployments.pages], test)
 
 
-def _forward_under_way(rows: Rows) -> Mask:
-    return np.asarray(~IS_TERMINAL[rows["state"]] & ~np.isnan(rows["ordered_s"]))
-
-
-def _forward_waiting(rows: Rows, current: int) -> Mask:
-    unsent = (rows["state"] == QUEUED) & np.isnan(rows["ordered_s"])
-    return np.asarray(unsent & (rows["stage"] <= current))
-
-
-def _goes_back(rows: Rows) -> Mask:
-    return np.asarray((rows["back_state"] != NOT_BACK) & ~IS_TERMINAL[rows["back_state"]])
-
-
-def _back_under_way(rows: Rows) -> Mask:
-    return np.asarray(_goes_back(rows) & ~np.isnan(rows["back_ordered_s"]))
-
-
-def _back_waiting(rows: Rows) -> Mask:
-    return np.asarray(_goes_back(rows) & np.isnan(rows["back_ordered_s"]))
+def _waits_in(rows: Rows, current: int) -> Mask:
+    """Tell which devices wait for their order in a stage that has begun."""
+    return np.asarray(waits(rows) & (rows["stage"] <= current))

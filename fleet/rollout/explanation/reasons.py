@@ -7,10 +7,9 @@ from enum import StrEnum
 import msgspec
 
 from fleet.protocol.deployment import DeploymentState
-from fleet.rollout.state.columns import (
-    Deployment,
-)
+from fleet.rollout.state.columns import Deployment
 from fleet.rollout.state.rollout import Rollout, Status
+from fleet.sentences import rough_duration
 
 
 class Reason(StrEnum):
@@ -80,14 +79,6 @@ class Facts(msgspec.Struct, frozen=True):
     is_quarantined: bool = False
 
 
-def span(duration_s: float) -> str:
-    """Return a duration as people say it."""
-    for unit_s, name in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
-        if duration_s >= 2 * unit_s:
-            return f"{duration_s / unit_s:.0f} {name}"
-    return f"{max(0.0, duration_s):.0f} s"
-
-
 def reason_of(rollout: Rollout, part: Deployment, known: Facts) -> Reason:
     """Return why a device that has its order has not ended."""
     if known.is_quarantined:
@@ -108,10 +99,10 @@ def detail_of(rollout: Rollout, part: Deployment, known: Facts, reason: Reason, 
     """Return since when, and how long the device has yet."""
     if reason is Reason.OFFLINE:
         seen_s = known.last_seen_s
-        said = "never heard of" if seen_s is None else f"last heard of {span(now_s - seen_s)} ago"
+        said = "never heard of" if seen_s is None else f"last heard of {rough_duration(now_s - seen_s)} ago"
     else:
         attempt = part.restore if rollout.status is Status.ROLLING_BACK else part.attempt
         assert attempt is not None
-        said = f"{attempt.state.value} for {span(now_s - attempt.since_s)}"
-    left = f", runs out of time in {span(part.due_s - now_s)}" if part.due_s is not None else ""
+        said = f"{attempt.state.value} for {rough_duration(now_s - attempt.since_s)}"
+    left = f", runs out of time in {rough_duration(part.due_s - now_s)}" if part.due_s is not None else ""
     return said + left

@@ -23,6 +23,7 @@ from fleet.rollout.forecast.outlook import LIKELY, Outlook, devices_needed, leas
 from fleet.rollout.gates.comparison import Basis
 from fleet.rollout.gates.evidence import Evidence
 from fleet.rollout.gates.gate import HEARD_SHARE
+from fleet.rollout.plans.naming import stage_called
 from fleet.rollout.plans.plan import JudgedBy, Metric, MetricGate, Plan
 from fleet.rollout.state.columns import NO_VERSION
 from fleet.rollout.state.rollout import Rollout, Warned
@@ -153,7 +154,7 @@ def warnings(plan: Plan, stages: Iterable[StageForecast]) -> tuple[Warned, ...]:
     """Return what an operator should know before the start: which stages are not likely to pass, and why."""
     told: list[Warned] = []
     for stage in stages:
-        name = sentences.stage(plan, stage.stage)
+        name = stage_called(plan, stage.stage)
         found = [stage.warning] if stage.warning else []
         found += [
             metric.sentence

@@ -6,20 +6,14 @@ differ (0.1% to 3.0%, correlation 0.025): about 200 are needed."
 
 from __future__ import annotations
 
-from fleet.rollout.explanation.reasons import span
 from fleet.rollout.forecast.habits import Habits
 from fleet.rollout.gates.comparison import Basis
 from fleet.rollout.gates.dispersion import LEAST_CORRELATION
 from fleet.rollout.gates.sentences import MIB
-from fleet.rollout.plans.plan import Metric, MetricGate, Plan
+from fleet.rollout.plans.plan import Metric, MetricGate
+from fleet.sentences import devices, rough_duration
 
 _QUANTILES = (Metric.LATENCY, Metric.MEMORY)
-
-
-def stage(plan: Plan, index: int) -> str:
-    """Return what a stage is called."""
-    name = plan.stages[index].name
-    return f"Stage {index + 1}" + (f" ({name})" if name else "")
 
 
 def title(gate: MetricGate) -> str:
@@ -54,7 +48,7 @@ def likely(gate: MetricGate, passes_after_s: float | None, harm: float | None, b
         harm: The least that would be found; None if none would.
         bake_s: The longest bake.
     """
-    when = "" if passes_after_s is None else f" after about {span(passes_after_s)}"
+    when = "" if passes_after_s is None else f" after about {rough_duration(passes_after_s)}"
     return f"a harmless version passes {title(gate)}{when}; {_found(gate, harm, bake_s)}."
 
 
@@ -81,13 +75,13 @@ def short_of(
         devices_needed: How many canaries would be enough; None if unknown or if no number is.
         later_s: After how long a bake it passes; None if it does not.
     """
-    who = f"{canaries:,} device" + ("s" if canaries != 1 else "")
-    text = f"{who} {'may not' if is_open else 'cannot'} prove {_bound(gate, basis)} within {span(bake_s)}"
+    can, bake = "may not" if is_open else "cannot", rough_duration(bake_s)
+    text = f"{devices(canaries)} {can} prove {_bound(gate, basis)} within {bake}"
     ways = []
     if devices_needed is not None:
         ways.append(f"about {devices_needed:,} are needed")
     if later_s is not None:
-        ways.append(f"{'or ' if ways else ''}about {span(later_s)}")
+        ways.append(f"{'or ' if ways else ''}about {rough_duration(later_s)}")
     if not ways and basis is Basis.CONCURRENT:
         ways.append("no stage of this fleet could, a wider margin might")
     return f"{text}, because {cause}" + (f": {', '.join(ways)}." if ways else ".")
@@ -120,9 +114,9 @@ def beyond(gate: MetricGate, habits: Habits) -> str:
 
 def _found(gate: MetricGate, harm: float | None, bake_s: float) -> str:
     if harm is None:
-        return f"no harm would be found within {span(bake_s)}"
+        return f"no harm would be found within {rough_duration(bake_s)}"
     size = f"×{harm:.2g}" if gate.metric in _QUANTILES else f"{100 * harm:.1f} points"
-    return f"harm of {size} or more would be found within {span(bake_s)}"
+    return f"harm of {size} or more would be found within {rough_duration(bake_s)}"
 
 
 def _bound(gate: MetricGate, basis: Basis) -> str:

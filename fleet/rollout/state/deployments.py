@@ -16,7 +16,7 @@ asked of the columns, with `where`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -28,12 +28,8 @@ from fleet.rollout.state.columns import (
     NO_VERSION,
     NOT_BACK,
     PAGE_SIZE,
-    REMOVED,
     ROW,
-    STATES,
-    SUCCEEDED,
     Deployment,
-    Mask,
     Page,
     Places,
     Row,
@@ -42,10 +38,8 @@ from fleet.rollout.state.columns import (
     pack,
     unpack,
 )
+from fleet.rollout.state.masks import Test
 from fleet.rollout.state.members import Members
-
-Test = Callable[[Rows], Mask]
-_IS_FAILURE = np.array([state.is_failure for state in STATES])
 
 
 class Deployments:
@@ -258,17 +252,6 @@ def scan(pages: Sequence[Rows], test: Test, *, start: int = 0, limit: int | None
         if limit is not None and count >= limit:
             break
     return np.concatenate(found)[:limit] if found else np.arange(0)
-
-
-def has_failed(rows: Rows) -> Mask:
-    """Tell which devices ended the way forward without running what was ordered."""
-    return np.asarray(_IS_FAILURE[rows["state"]])
-
-
-def is_not_back(rows: Rows) -> Mask:
-    """Tell which devices are to go back and do not run again what they ran before."""
-    arrived = np.where(rows["previous_version"] == NO_VERSION, REMOVED, SUCCEEDED)
-    return np.asarray((rows["back_state"] != NOT_BACK) & (rows["back_state"] != arrived))
 
 
 def _bytes(rows: Rows) -> NDArray[np.uint8]:

@@ -26,7 +26,8 @@ from fleet.rollout.state.columns import (
     pack,
     unpack,
 )
-from fleet.rollout.state.deployments import Deployments, Test, frozen, scan, split
+from fleet.rollout.state.deployments import Deployments, frozen, scan, split
+from fleet.rollout.state.masks import Test
 
 
 class Editing:

@@ -185,7 +185,7 @@ class StageProgress(msgspec.Struct, frozen=True):
 
 
 class Look(msgspec.Struct, frozen=True):
-    """The last time that the current stage was judged, see `fleet.rollout.rules`.
+    """The last time that the current stage was judged, see `fleet.rollout.looks`.
 
     Attributes:
         at_s: Hub time.
@@ -289,9 +289,14 @@ class Summary(msgspec.Struct, frozen=True):
         return len(self.stages) - 1
 
     @property
+    def stage_sizes(self) -> list[int]:
+        """How many devices each stage of the plan adds."""
+        return [sum(counts) for counts in self.tally]
+
+    @property
     def device_count(self) -> int:
         """How many devices the rollout has."""
-        return sum(map(sum, self.tally))
+        return sum(self.stage_sizes)
 
     @property
     def counts(self) -> dict[DeploymentState, int]:

@@ -1,0 +1,70 @@
+"""What an operator can do with a rollout where it is, as `fleet.rollout.engine` allows."""
+
+from __future__ import annotations
+
+import msgspec
+
+from fleet.rollout.approval import is_judged_on, second_person
+from fleet.rollout.gates.gate import Outcome
+from fleet.rollout.state.columns import WAITING
+from fleet.rollout.state.rollout import Rollout, Status
+from fleet.sentences import devices
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """What an operator can do.
+
+    Attributes:
+        command: As a line for a shell.
+        effect: What it does.
+    """
+
+    command: str
+    effect: str
+
+
+def choices(rollout: Rollout) -> list[Choice]:
+    """Return what an operator can do, as `fleet.rollout.engine` allows."""
+    number, status = rollout.number, rollout.status
+    if rollout.revoked:
+        return _ends(rollout)
+    found: list[Choice] = []
+    if status is Status.CREATED:
+        found.append(Choice(f"muster rollout start {number}", "begins it"))
+    if rollout.awaits_since_s is not None:
+        effect = f"begins the stage; by somebody{second_person(rollout)}"
+        found.append(Choice(f"muster rollout approve {number}", effect))
+    if status is Status.PAUSED:
+        found.append(Choice(f"muster rollout resume {number}", "lets it go on; the stage's bake starts anew"))
+    if status is Status.RUNNING:
+        found.append(Choice(f"muster rollout pause {number}", "holds it; harm is taken back all the same"))
+    if _is_promotable(rollout):
+        command = f"muster rollout promote {number} --reason TEXT"
+        found.append(Choice(command, "ends the stage without the gate's word, as an override"))
+    return [*found, *_ends(rollout)]
+
+
+def _ends(rollout: Rollout) -> list[Choice]:
+    """Return how it can be ended, and where its devices are listed."""
+    number, status = rollout.number, rollout.status
+    found: list[Choice] = []
+    if status in {Status.CREATED, Status.RUNNING, Status.PAUSED}:
+        found.append(
+            Choice(f"muster rollout abort {number}", "ends it; devices that have the version keep it")
+        )
+    if status in {Status.RUNNING, Status.PAUSED} and rollout.stages:
+        got = devices(rollout.device_count - sum(counts[WAITING] for counts in rollout.tally))
+        found.append(
+            Choice(f"muster rollout abort {number} --rollback", f"ends it and takes it back from {got}")
+        )
+    if rollout.stages:
+        found.append(Choice(f"muster rollout devices {number}", "lists every device's part"))
+    return found
+
+
+def _is_promotable(rollout: Rollout) -> bool:
+    if rollout.status not in {Status.RUNNING, Status.PAUSED} or not rollout.stages:
+        return False
+    in_harm = rollout.verdict is not None and rollout.verdict.outcome is Outcome.FAIL
+    waits_in_harm = rollout.status is Status.PAUSED and is_judged_on(rollout) and in_harm
+    return rollout.stages[-1].ended_s is None or waits_in_harm
