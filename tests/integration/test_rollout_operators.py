@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet.protocol.errors import Conflict, InvalidInput, NotPermitted, Outdated
+from fleet.protocol.errors import Conflict, InvalidInput, InvalidPlan, NotPermitted, Outdated
 from hub.cli.app import run
 from hub.cli.client import Client
 from hub.home import add_api_token
@@ -193,7 +193,7 @@ def race(*words: Callable[[], Any]) -> list[Any]:
         barrier.wait()
         try:
             found[place] = words[place]()
-        except (Conflict, NotPermitted) as error:
+        except (Conflict, InvalidPlan, NotPermitted) as error:
             found[place] = error
 
     threads = [threading.Thread(target=say, args=(place,)) for place in range(len(words))]
@@ -239,6 +239,57 @@ def test_of_words_that_contradict_one_is_carried_out(people: dict[str, Client], 
     assert all(isinstance(one, Outdated) for one in found if isinstance(one, Conflict))
     kinds = [line["kind"] for line in ann.pages(f"{path}/history")]
     assert len({"overridden", "paused", "rolling_back"} & set(kinds)) == 1
+
+
+def drawn_up(client: Client, device_ids: list[str], priority: int = 0) -> dict[str, Any]:
+    """Create a rollout to some devices."""
+    plan = {
+        "target": f"id in {json.dumps(device_ids)}",
+        "priority": priority,
+        "stages": [{"devices": "all", "minimum_bake_s": 60, "maximum_bake_s": 3600}],
+        "gate": {"metrics": [{"metric": "inference_errors", "margin": 0.02, "limit": 0.02}]},
+    }
+    made: dict[str, Any] = client.post("/rollouts", {"model": MODEL, "version": 1, "plan": plan})
+    return made
+
+
+def test_of_plans_that_overlap_and_are_written_at_once_exactly_one_is_taken(
+    people: dict[str, Client], device_ids: list[str]
+) -> None:
+    who = [people[name] for name in ("ann", "ben", "cem")]
+    reach = [device_ids[:6], device_ids[4:10], [*device_ids[:1], *device_ids[9:]]]  # each two share a device
+    for _ in range(5):
+        found = race(*(partial(drawn_up, one, mine) for one, mine in zip(who, reach, strict=True)))
+        (won,) = [one for one in found if isinstance(one, dict)]
+        lost = [one for one in found if isinstance(one, InvalidPlan)]
+        assert len(lost) == 2
+        assert all(
+            f"rollout {won['number']} of the same priority, 0, reaches 1" in one.message
+            or f"rollout {won['number']} of the same priority, 0, reaches 2" in one.message
+            for one in lost
+        )
+        who[0].post(f"/rollouts/{won['number']}/abort", {"reason": "the next turn"})
+
+
+def test_of_rollouts_that_start_at_once_each_device_belongs_to_one(
+    people: dict[str, Client], device_ids: list[str]
+) -> None:
+    ann, ben = people["ann"], people["ben"]
+    low = drawn_up(ann, device_ids[:8])["number"]
+    high = drawn_up(ben, device_ids[4:], priority=5)["number"]
+    found = race(
+        *(partial(one.post, f"/rollouts/{number}/start") for one, number in ((ann, low), (ben, high)))
+    )
+    assert [one["status"] for one in found] == ["RUNNING", "RUNNING"]
+    ordered = [
+        part["device_id"]
+        for number in (low, high)
+        for part in ann.pages(f"/rollouts/{number}/devices")
+        if part["ordered_at_s"] is not None
+    ]
+    for number in (low, high):
+        ann.post(f"/rollouts/{number}/abort", {"reason": "the test is over"})
+    assert sorted(ordered) == device_ids
 
 
 def test_the_entity_tag_is_that_of_the_decisions_and_reports_do_not_change_it(
