@@ -19,13 +19,10 @@ from fleet.sentences import duration
 from hub.cli.output import JsonFlag, console, progress, show
 from hub.cli.rollout_plans import read_text
 from hub.plan_file import Marks, placing, read_plan
-from hub.simulation.keeping import InStore
 from hub.simulation.outcome import Outcome, Report
 from hub.simulation.ready import READY
 from hub.simulation.report import drawn
-from hub.simulation.rollout import SimulatedRollout
 from hub.simulation.scenario import MAX_DEVICES, Scenario
-from hub.simulation.scenario_file import find_scenario
 
 _LOOK_S = 0.1
 _READY_NAMES = ", ".join(READY)
@@ -47,6 +44,8 @@ def simulate(
     as_json: JsonFlag = False,
 ) -> None:
     """Let a plan run on a simulated fleet and say what came of it. No hub is asked."""
+    from hub.simulation.scenario_file import find_scenario
+
     read, marks = read_plan(read_text(plan))
     chosen = find_scenario(scenario)
     if store is not None and runs > 1:
@@ -87,6 +86,10 @@ def _run(
     task: TaskID,
     told: str,
 ) -> Outcome:
+    # With them come engine and store: a third of what every other command would take to start.
+    from hub.simulation.keeping import InStore
+    from hub.simulation.rollout import SimulatedRollout
+
     with placing(marks):
         simulated = SimulatedRollout(plan, scenario, seed=seed, devices=devices)
     looked_s = 0.0
