@@ -16,17 +16,20 @@ engine, which judges the current stage at every event and cancels what waits whe
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.gates_worlds import CLASSES, DEVICES, JUDGED, MINIMUM_BAKE, Floats, Ints, World, reaches, sent
 from fleet.protocol.latency import LAST_BUCKET
 from fleet.rollout.gates.evidence import Arm, Evidence, Tally
 from fleet.rollout.gates.gate import Outcome, judge
+from fleet.rollout.gates.groups import GROUPS, LEAST_DEVICES, group_of
 from fleet.rollout.gates.spans import span_of
 from fleet.rollout.plans.plan import Plan
 
+KINDS = GROUPS * len(CLASSES)
 DEVICE_FAILED = 0.05
 LATE = 0.9
 
@@ -90,7 +93,7 @@ def run_gate(world: World, plan: Plan, *, maximum_bake: int, by_class: bool = Tr
     tick = 0
     for number, reach in enumerate(reaches()):
         spans: dict[int, _Sums] = {}
-        heard = np.zeros((2, len(CLASSES)), np.int64)
+        heard = np.zeros((2, KINDS), np.int64)
         baked = 0
         judged = number < JUDGED
         for have in sent(number, maximum_bake if judged else 0):
@@ -99,7 +102,7 @@ def run_gate(world: World, plan: Plan, *, maximum_bake: int, by_class: bool = Tr
                 spans[span] = _Sums(world, heard, by_class=by_class)
             spans[span].add(tick, have)
             tick += 1
-            evidence = _added(spans)
+            evidence = _added(spans, DEVICES - reach)
             verdict = judge(
                 plan,
                 (*stages, evidence),
@@ -118,79 +121,89 @@ def run_gate(world: World, plan: Plan, *, maximum_bake: int, by_class: bool = Tr
     return End(Outcome.PASS, DEVICES, tick)
 
 
-def _added(spans: dict[int, _Sums]) -> Evidence:
-    """Return the evidence of a stage; a device is counted in the first span that it is heard of in."""
+def _added(spans: dict[int, _Sums], later: int) -> Evidence:
+    """Return the evidence of a stage; a device is counted in the first span that it is heard of in.
+
+    Args:
+        spans: What was heard in each.
+        later: How many controls there will be when the stage's orders are out.
+    """
     whole = Evidence.empty(1)
     for span, sums in sorted(spans.items(), reverse=True):
-        whole = whole.plus(sums.evidence().during(span))
+        whole = whole.plus(sums.evidence(has_groups=later >= LEAST_DEVICES).during(span))
     return whole
 
 
 class _Sums:
-    """Evidence of one span of a stage, added up by class.
+    """Evidence of one span of a stage, added up by group and class, in the columns of `KINDS`.
 
     Args:
         world: What is reported.
-        heard: How many devices of each class each arm has been heard of in the stage; changed here.
+        heard: How many devices of each kind each arm has been heard of in the stage; changed here.
         by_class: Whether classes of devices are told apart.
     """
 
     def __init__(self, world: World, heard: Ints, *, by_class: bool) -> None:
         self._world, self._heard, self._by_class = world, heard, by_class
-        self._moments = np.zeros((2, len(CLASSES), 5))
-        self._cells = np.zeros((2, len(CLASSES), LAST_BUCKET + 1), np.int64)
-        self._windows = np.zeros((2, len(CLASSES)), np.int64)
-        self._devices = np.zeros((2, len(CLASSES)), np.int64)
+        groups = np.array([group_of(place) for place in range(DEVICES)])
+        self._kinds = groups * len(CLASSES) + world.classes
+        self._moments = np.zeros((2, KINDS, 5))
+        self._cells = np.zeros((2, KINDS, LAST_BUCKET + 1), np.int64)
+        self._windows = np.zeros((2, KINDS), np.int64)
+        self._devices = np.zeros((2, KINDS), np.int64)
 
     def add(self, tick: int, have: int) -> None:
         """Add a window of every device, of which so many have the version."""
         for version, part in enumerate((slice(have, None), slice(0, have))):
-            classes = self._world.classes[part]
-            numbers = np.bincount(classes, minlength=len(CLASSES))
+            kinds = self._kinds[part]
+            numbers = np.bincount(kinds, minlength=KINDS)
             self._windows[version] += numbers
             new = np.maximum(0, numbers - self._heard[version])
             self._devices[version] += new
             self._heard[version] += new
             if self._world.durations.size:
                 drawn = self._world.durations[version, tick, part]
-                flat = (classes[:, None] * (LAST_BUCKET + 1) + drawn).ravel()
+                flat = (kinds[:, None] * (LAST_BUCKET + 1) + drawn).ravel()
                 self._cells[version] += np.bincount(flat, minlength=self._cells[version].size).reshape(
                     self._cells[version].shape
                 )
-                bad, total = drawn.sum(axis=1, dtype=np.float64), np.full(len(classes), drawn.shape[1])
+                bad, total = drawn.sum(axis=1, dtype=np.float64), np.full(len(kinds), drawn.shape[1])
             else:
                 bad, total = self._world.errors[version, tick, part], self._world.requests[tick, part]
             for column, values in enumerate((bad, total, bad * bad, bad * total, total * total)):
-                self._moments[version, :, column] += np.bincount(classes, values, len(CLASSES))
+                self._moments[version, :, column] += np.bincount(kinds, values, KINDS)
 
-    def evidence(self) -> Evidence:
-        """Return the evidence so far."""
-        return Evidence(canary=self._arm(1), control=self._arm(0))
+    def evidence(self, *, has_groups: bool) -> Evidence:
+        """Return the evidence so far, with its groups if they are to be told apart."""
+        groups = {
+            group: Evidence(self._arm(1, [group]), self._arm(0, [group]))
+            for group in range(GROUPS * has_groups)
+        }
+        every = list(range(GROUPS))
+        return Evidence(canary=self._arm(1, every), control=self._arm(0, every), groups=groups)
 
-    def _arm(self, version: int) -> Arm:
+    def _arm(self, version: int, groups: list[int]) -> Arm:
+        def of_groups(numbers: NDArray[Any]) -> NDArray[Any]:
+            by_group = numbers[version].reshape(GROUPS, len(CLASSES), -1)
+            return np.asarray(by_group[groups[0]] if len(groups) == 1 else by_group.sum(axis=0))
+
+        columns = map(of_groups, (self._devices, self._windows, self._moments, self._cells))
         strata = {
-            f"hardware={name}": self._part(version, number)
-            for number, name in enumerate(CLASSES)
-            if self._windows[version, number]
+            f"hardware={CLASSES[number]}": _part(int(devices[0]), int(windows[0]), moments.tolist(), cells)
+            for number, (devices, windows, moments, cells) in enumerate(zip(*columns, strict=True))
+            if windows[0]
         }
         whole = Arm.empty(1)
         for arm in strata.values():
             whole = whole.plus(arm)
         return Arm(whole.devices, whole.windows, 0, whole.tallies, strata if self._by_class else {})
 
-    def _part(self, version: int, number: int) -> Arm:
-        bad, total, bad_squared, cross, total_squared = map(float, self._moments[version, number])
-        cells = self._cells[version, number]
-        tally = Tally(
-            bad=int(bad),
-            total=int(total),
-            bad_squared=bad_squared,
-            cross=cross,
-            total_squared=total_squared,
-            cells={int(cell): int(cells[cell]) for cell in cells.nonzero()[0]},
-        )
-        devices = int(self._devices[version, number])
-        return Arm(devices, int(self._windows[version, number]), 0, (tally,))
+
+def _part(devices: int, windows: int, moments: list[float], cells: Ints) -> Arm:
+    bad, total, bad_squared, cross, total_squared = moments
+    places = cells.nonzero()[0]
+    inside = dict(zip(places.tolist(), cells[places].tolist(), strict=True))
+    return Arm(devices, windows, 0, (Tally(int(bad), int(total), bad_squared, cross, total_squared, inside),))
 
 
 def series(world: World, rule: Fixed) -> Series:

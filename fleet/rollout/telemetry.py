@@ -13,8 +13,8 @@ shadow   (reports, if disagreement is judged) of the rollout's bundle and of the
          they are the canaries', though the device is none yet
 =======  ===========================================================================================
 
-A batch of windows is added up by arm and by class of devices first, and then to the stage's evidence once:
-what a window costs depends neither on the number of devices nor on that of classes.
+A batch of windows is added up by arm, class and group of devices first, and then to the stage's evidence
+once: what a window costs depends neither on the number of devices nor on that of classes.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from fleet.protocol.shadow import contradiction
 from fleet.rollout import approval
 from fleet.rollout.events import EvidenceObserved
 from fleet.rollout.gates.evidence import Arm, Evidence, gathered
+from fleet.rollout.gates.groups import LEAST_DEVICES, group_of
 from fleet.rollout.gates.spans import span_of
 from fleet.rollout.gates.sums import ArmSum
 from fleet.rollout.plans.plan import Metric
@@ -63,10 +64,15 @@ def take_windows(draft: Draft, event: EvidenceObserved) -> None:
         )
 
 
+def _reached(draft: Draft) -> int:
+    """Count the devices that the stages that have begun reach."""
+    return sum(map(sum, draft.editing.tally[: draft.rollout.stage_index + 1]))
+
+
 def _span(draft: Draft) -> int:
     """Return the span of the stage that it is now."""
     tally, begun = draft.editing.tally, draft.rollout.stage_index + 1
-    total, reached = sum(map(sum, tally)), sum(map(sum, tally[:begun]))
+    total, reached = sum(map(sum, tally)), _reached(draft)
     running = sum(counts[kind] for counts in tally[:begun] for kind in _RUNNING)
     waiting = sum(counts[WAITING] for counts in tally)
     return span_of(running, waiting, canaries_at_end=reached, controls_at_end=total - reached)
@@ -91,8 +97,12 @@ def _is_control(draft: Draft, row: Row, window: SealedWindow | NoisedWindow) -> 
     )
 
 
+_Arms = dict[tuple[int, int], ArmSum]
+"""By group and class of devices."""
+
+
 class _Sums:
-    """What a batch adds to the evidence, by arm and by class of devices.
+    """What a batch adds to the evidence, by arm, and by class and group of devices.
 
     Args:
         draft: Of this step.
@@ -100,8 +110,8 @@ class _Sums:
 
     def __init__(self, draft: Draft) -> None:
         self._draft, self._metrics = draft, draft.rollout.plan.gate.metrics
-        self._canaries: dict[int, ArmSum] = {}
-        self._controls: dict[int, ArmSum] = {}
+        self._canaries: _Arms = {}
+        self._controls: _Arms = {}
         self._heard = 0
 
     def add_windows(self, event: EvidenceObserved) -> dict[str, list[str]]:
@@ -122,10 +132,10 @@ class _Sums:
         return ignored
 
     def _count(
-        self, index: int, row: Row, window: SealedWindow, arms: dict[int, ArmSum], incomparable: frozenset[str]
+        self, index: int, row: Row, window: SealedWindow, arms: _Arms, incomparable: frozenset[str]
     ) -> str | None:
         """Count a window for its class of devices; return why it counts for nothing, or None."""
-        arm, number = self._arm(arms, row.stratum), self._draft.rollout.stage_index
+        arm, number = self._arm(arms, row.stratum, index), self._draft.rollout.stage_index
         is_new = row.counted_in < number
         try:
             read = opened(window)
@@ -156,7 +166,7 @@ class _Sums:
                 continue
             deployment = draft.deployment(index)
             if report.deployment_id == deployment.attempt.deployment_id and contradiction(report) is None:
-                self._arm(self._canaries, deployment.stratum).add_shadow(report)
+                self._arm(self._canaries, deployment.stratum, index).add_shadow(report)
 
     def add_noised(self, event: EvidenceObserved) -> None:
         """Count windows with noise on their counts, which are no evidence, so that a verdict can say so."""
@@ -168,30 +178,48 @@ class _Sums:
             row = editing.row(index)
             arms = self._arms_of(row, window)
             if arms is not None:
-                self._arm(arms, row.stratum).add_noised()
+                self._arm(arms, row.stratum, index).add_noised()
 
     def settle(self) -> None:
         """Add all of it to the evidence of the stage."""
         draft, stage = self._draft, self._draft.stage
         if not self._canaries and not self._controls:
             return
-        new = Evidence(self._gathered(self._canaries), self._gathered(self._controls)).during(_span(draft))
+        new = self._evidence().during(_span(draft))
         draft.change_stage(
             draft.rollout.stage_index, evidence=stage.evidence.plus(new), heard=stage.heard + self._heard
         )
         draft.outdate_verdict()
 
-    def _arms_of(self, row: Row, window: SealedWindow | NoisedWindow) -> dict[int, ArmSum] | None:
+    def _arms_of(self, row: Row, window: SealedWindow | NoisedWindow) -> _Arms | None:
         """Return the arm that a window counts for, by class of devices; None if for neither."""
         if _is_canary(self._draft, row, window):
             return self._canaries
         return self._controls if _is_control(self._draft, row, window) else None
 
-    def _arm(self, arms: dict[int, ArmSum], stratum: int) -> ArmSum:
-        if (arm := arms.get(stratum)) is None:
-            arm = arms[stratum] = ArmSum(self._metrics)
+    def _arm(self, arms: _Arms, stratum: int, index: int) -> ArmSum:
+        key = (group_of(index), stratum)
+        if (arm := arms.get(key)) is None:
+            arm = arms[key] = ArmSum(self._metrics)
         return arm
 
-    def _gathered(self, arms: dict[int, ArmSum]) -> Arm:
+    def _evidence(self) -> Evidence:
+        """Return all of it, and the part of each group on a side that is to have enough devices."""
+        nothing, evidence = Arm.empty(len(self._metrics)), Evidence.empty(len(self._metrics))
+        canaries, controls = self._gathered(self._canaries), self._gathered(self._controls)
+        many_canaries = _reached(self._draft) >= LEAST_DEVICES
+        many_controls = self._draft.rollout.controls >= LEAST_DEVICES
+        for group in sorted(canaries.keys() | controls.keys()):
+            canary, control = canaries.get(group, nothing), controls.get(group, nothing)
+            part = Evidence(canary if many_canaries else nothing, control if many_controls else nothing)
+            groups = {group: part} if many_canaries or many_controls else {}
+            evidence = evidence.plus(Evidence(canary, control, groups=groups))
+        return evidence
+
+    def _gathered(self, arms: _Arms) -> dict[int, Arm]:
+        """Return the arm of each group."""
         names = self._draft.rollout.strata
-        return gathered({names[stratum]: arm.arm() for stratum, arm in arms.items()}, len(self._metrics))
+        by_group: dict[int, dict[str, Arm]] = {}
+        for (group, stratum), arm in arms.items():
+            by_group.setdefault(group, {})[names[stratum]] = arm.arm()
+        return {group: gathered(of_group, len(self._metrics)) for group, of_group in by_group.items()}

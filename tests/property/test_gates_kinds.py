@@ -39,7 +39,7 @@ def splits(shares: tuple[float, ...]) -> Iterator[tuple[dict[int, int], float]]:
 
 def evidences(gate: MetricGate, canary: dict[int, int], control: dict[int, int]) -> Evidences:
     one, other = (Arm(1, 1, 0, (Tally.of_cells(cells),)) for cells in (canary, control))
-    return compare(gate, 0, Basis.CONCURRENT, Evidence(one, other))[0].evidences
+    return compare(gate, 0, Basis.CONCURRENT, Evidence(one, other))[0][0].evidences
 
 
 @pytest.mark.parametrize("gate", [CONFIDENCE, INPUT], ids=["confidence", "input"])

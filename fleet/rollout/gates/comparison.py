@@ -35,7 +35,7 @@ least of two: that the canaries are worse than those, and that they are beyond t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from itertools import accumulate
 from typing import NamedTuple
@@ -57,6 +57,8 @@ from fleet.rollout.plans.plan import Metric, MetricGate
 
 WHOLE = ""
 """The name of all classes together."""
+NO_PART = Part(0, 0, Tally())
+NO_EVIDENCE = Evidence.empty(0)
 
 
 class Basis(StrEnum):
@@ -105,7 +107,7 @@ _Pair = tuple[Part, Part]
 
 
 class _Class(NamedTuple):
-    """Devices of one class, or of none.
+    """Devices of one class, of none, or all.
 
     Attributes:
         whole: What canaries and controls said during the stage.
@@ -115,6 +117,12 @@ class _Class(NamedTuple):
     whole: _Pair
     spans: list[_Pair]
 
+    def minus(self, other: _Class) -> _Class:
+        return _Class(
+            _less(self.whole, other.whole),
+            [_less(*pairs) for pairs in zip(self.spans, other.spans, strict=True)],
+        )
+
     def sides(self, rho: float) -> list[tuple[_Side, _Side]]:
         """Return effective counts by span; what an answer is worth follows from all that a device gave."""
         worth = [weight(part, rho) for part in self.whole]
@@ -122,38 +130,66 @@ class _Class(NamedTuple):
         return list(zip(canaries, controls, strict=True))
 
 
+_Classes = dict[str, _Class]
+"""By name; under `WHOLE`, all devices."""
+
+
+def _less(pair: _Pair, other: _Pair) -> _Pair:
+    return pair[0].minus(other[0]), pair[1].minus(other[1])
+
+
 def _side(part: Part, worth: float) -> _Side:
     return _Side(part.tally.bad, part.tally.total, part.tally.cells).times(worth)
 
 
-def compare(gate: MetricGate, place: int, basis: Basis, evidence: Evidence) -> list[Compared]:
-    """Return the whole, and after it the classes if there is more than one.
+def compare(
+    gate: MetricGate, place: int, basis: Basis, evidence: Evidence, left_out: Sequence[Evidence] = ()
+) -> list[list[Compared]]:
+    """Return the whole, and after it the classes if there is more than one; a list for each part left out.
 
     Args:
         gate: Of the metric.
         place: Of the metric in the arms' tallies.
         basis: What to compare with.
         evidence: The canaries, and the controls to compare with; none where the basis is LIMIT.
+        left_out: Parts of the evidence. If there are any, it is compared without each of them in its turn,
+            and not whole.
     """
-    canary, control = evidence.canary, evidence.control
-    names = _classes(gate, place, basis, canary, control)
-    classes = {name: _within(evidence, place, name) for name in names}
-    mixed = [*classes.values()]
-    rest = _outside(evidence, place, names)
-    if not names or basis is Basis.LIMIT or rest.whole[1].tally.total >= gate.minimum_samples:
-        mixed.append(rest)
-    rho = 1.0 if gate.metric is Metric.MEMORY else _correlation(mixed)
-    sides = {WHOLE: _standardized([pair for one in mixed for pair in one.sides(rho)])}
-    sides |= {name: _standardized(one.sides(rho)) for name, one in classes.items()}
-    evidences = _evidences(gate, basis, list(sides.values()))
+    every = _by_class(evidence, evidence, place)
+    parts = [_by_class(part, evidence, place) for part in left_out]
+    views = [{name: one.minus(part[name]) for name, one in every.items()} for part in parts] or [every]
+    shown: list[_Classes] = []
+    sides: list[tuple[_Side, _Side]] = []
+    for view in views:
+        named, found = _mixed(gate, basis, view)
+        shown.append(named)
+        sides += found
+    evidences = _evidences(gate, basis, sides)
     if basis is Basis.EARLIER:
-        beyond = _evidences(gate, Basis.LIMIT, list(sides.values()))
+        beyond = _evidences(gate, Basis.LIMIT, sides)
         evidences = [
             Evidences(min(one.harm, two.harm), one.safety) for one, two in zip(evidences, beyond, strict=True)
         ]
-    shown = {WHOLE: (_part(canary, place), _part(control, place))}
-    shown |= {name: one.whole for name, one in classes.items()}
-    return [Compared(name, *shown[name], one) for name, one in zip(sides, evidences, strict=True)]
+    following = iter(evidences)
+    return [
+        [Compared(name, *one.whole, next(following)) for name, one in classes.items()] for classes in shown
+    ]
+
+
+def _mixed(gate: MetricGate, basis: Basis, view: _Classes) -> tuple[_Classes, list[tuple[_Side, _Side]]]:
+    """Return the whole and the classes that are compared, and both sides of each in effective counts."""
+    names = _names(gate, basis, view)
+    classes = {name: view[name] for name in names}
+    mixed, rest = [*classes.values()], view[WHOLE]
+    for one in mixed:
+        rest = rest.minus(one)
+    if not names or basis is Basis.LIMIT or rest.whole[1].tally.total >= gate.minimum_samples:
+        mixed.append(rest)
+    rho = 1.0 if gate.metric is Metric.MEMORY else _correlation(mixed)
+    by_class = [one.sides(rho) for one in mixed]
+    sides = [_standardized([pair for pairs in by_class for pair in pairs])]
+    sides += [_standardized(pairs) for pairs in by_class[: len(names)]]
+    return {WHOLE: view[WHOLE]} | classes, sides
 
 
 def bucket_of_budget(gate: MetricGate) -> int:
@@ -165,46 +201,38 @@ def bucket_of_budget(gate: MetricGate) -> int:
     return bucket(gate.budget_us)
 
 
-def _classes(gate: MetricGate, place: int, basis: Basis, canary: Arm, control: Arm) -> list[str]:
-    def is_heard(arm: Arm | None) -> bool:
-        return arm is not None and arm.tallies[place].total >= gate.minimum_samples
+def _by_class(of: Evidence, whole: Evidence, place: int) -> _Classes:
+    """Return what the devices of each class said, of the classes and in the spans that the whole has."""
+    numbers = sorted(whole.spans, reverse=True) if len(whole.spans) > 1 else []
+    spans = [of.spans.get(number, NO_EVIDENCE) for number in numbers] or [of]
 
-    names = [
-        name
-        for name, arm in sorted(canary.strata.items())
-        if is_heard(arm) and (basis is Basis.LIMIT or is_heard(control.strata.get(name)))
-    ]
-    return names if len(canary.strata) > 1 or len(control.strata) > 1 else []
+    def part(arm: Arm | None) -> Part:
+        return (
+            NO_PART if arm is None or not arm.tallies else Part(arm.devices, arm.windows, arm.tallies[place])
+        )
 
+    def within(name: str) -> _Class:
+        pairs = [(part(_in(one.canary, name)), part(_in(one.control, name))) for one in (of, *spans)]
+        return _Class(pairs[0], pairs[1:])
 
-def _part(arm: Arm | None, place: int) -> Part:
-    return Part(0, 0, Tally()) if arm is None else Part(arm.devices, arm.windows, arm.tallies[place])
-
-
-def _within(evidence: Evidence, place: int, name: str) -> _Class:
-    """Return the devices of a class."""
-
-    def pair(of: Evidence) -> _Pair:
-        return _part(of.canary.strata.get(name), place), _part(of.control.strata.get(name), place)
-
-    return _Class(pair(evidence), [pair(span) for span in evidence.in_spans])
+    return {
+        name: within(name)
+        for name in (WHOLE, *sorted(whole.canary.strata.keys() | whole.control.strata.keys()))
+    }
 
 
-def _outside(evidence: Evidence, place: int, names: list[str]) -> _Class:
-    """Return the devices that are in none of the classes."""
+def _in(arm: Arm, name: str) -> Arm | None:
+    return arm.strata.get(name) if name else arm
 
-    def left(arm: Arm) -> Part:
-        inside = [_part(arm.strata.get(name), place) for name in names]
-        tally = arm.tallies[place]
-        for part in inside:
-            tally = tally.minus(part.tally)
-        devices = arm.devices - sum(part.devices for part in inside)
-        return Part(devices, arm.windows - sum(part.windows for part in inside), tally)
 
-    def pair(of: Evidence) -> _Pair:
-        return left(of.canary), left(of.control)
+def _names(gate: MetricGate, basis: Basis, view: _Classes) -> list[str]:
+    """Return the classes that enough was heard of, if there are several."""
 
-    return _Class(pair(evidence), [pair(span) for span in evidence.in_spans])
+    def is_heard(one: _Class) -> bool:
+        needs = one.whole[:1] if basis is Basis.LIMIT else one.whole
+        return all(part.tally.total >= gate.minimum_samples for part in needs)
+
+    return [name for name, one in view.items() if name and is_heard(one)] if len(view) > 2 else []
 
 
 def _correlation(classes: list[_Class]) -> float:

@@ -11,8 +11,8 @@ independent ones: Kish's design effect (1965, "Survey Sampling"). Counts are div
 made.
 
 Where some devices answer much more than others, the arm is worth less: for n stands the sum of n² over the
-sum of n of windows, times the windows of a device. So no device, whatever it claims, weighs more than
-1 / rho answers.
+sum of n of windows, times the windows of a device. Where devices send equally many windows, none weighs more
+than 1 / rho answers; for one that claims what it likes see `groups`.
 
 rho is estimated from windows, by moments. With x bad of n in a window, p the arm's share and v the variance
 of one answer (p (1 - p); of a histogram that of its cells' numbers),
@@ -57,6 +57,13 @@ class Part(NamedTuple):
     devices: int
     windows: int
     tally: Tally
+
+    def minus(self, other: Part) -> Part:
+        """Return this one without another that is part of it."""
+        if not other.windows and not other.tally.total:
+            return self
+        devices, windows = self.devices - other.devices, self.windows - other.windows
+        return Part(max(0, devices), max(0, windows), self.tally.minus(other.tally))
 
 
 def correlation(parts: Iterable[Part], devices: int) -> float:

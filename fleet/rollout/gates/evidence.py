@@ -3,7 +3,8 @@
 Evidence is a value, and merging is addition: over windows, devices, batches and stages, in any order. What
 one window adds says `windows`: a few numbers, to its arm and to its stratum in it: O(1), and nothing is kept
 of the window itself. Beside the counts there are sums of squares over windows, from which `dispersion` finds
-out how much alike the answers of one device are.
+out how much alike the answers of one device are. The same is kept of each group of devices (`groups`), so
+that any of them can be left out.
 
 A window that contradicts itself counts for nothing; how many did is kept, because a canary that mostly
 talks nonsense is a reason to stop and look (verdict ERROR).
@@ -61,14 +62,19 @@ class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
     def minus(self, other: Tally) -> Tally:
-        """Return this one without another that is part of it."""
+        """Return this one without another that is part of it; of one that cannot be, nothing is left."""
+        cells = {}
+        if self.cells:
+            cells = {cell: max(0, number - other.cells.get(cell, 0)) for cell, number in self.cells.items()}
+        total = sum(cells.values()) if cells else max(0, self.total - other.total)
+        bad = max(0, self.bad - other.bad)
         return Tally(
-            self.bad - other.bad,
-            self.total - other.total,
+            bad if cells else min(bad, total),
+            total,
             max(0.0, self.bad_squared - other.bad_squared),
             max(0.0, self.cross - other.cross),
             max(0.0, self.total_squared - other.total_squared),
-            {cell: number - other.cells.get(cell, 0) for cell, number in self.cells.items()},
+            cells,
         )
 
     @property
@@ -134,11 +140,13 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
         control: Devices of the rollout that were not yet sent it and run another.
         spans: The same by span of time, see `spans`; empty if all of it is of one. A device is counted in the
             first that it was heard of in.
+        groups: Part of the same by group of devices, see `groups`; empty if there are too few.
     """
 
     canary: Arm
     control: Arm
     spans: dict[int, Evidence] = {}
+    groups: dict[int, Evidence] = {}
 
     @classmethod
     def empty(cls, metrics: int) -> Evidence:
@@ -147,14 +155,23 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def plus(self, other: Evidence) -> Evidence:
         """Return both together."""
-        spans = dict(self.spans)
-        for span, evidence in other.spans.items():
-            spans[span] = spans[span].plus(evidence) if span in spans else evidence
-        return Evidence(self.canary.plus(other.canary), self.control.plus(other.control), spans)
+        return Evidence(
+            self.canary.plus(other.canary),
+            self.control.plus(other.control),
+            _together(self.spans, other.spans),
+            _together(self.groups, other.groups),
+        )
 
     def during(self, span: int) -> Evidence:
         """Return the same as evidence of a span."""
-        return Evidence(self.canary, self.control, {span: Evidence(self.canary, self.control)})
+        groups = {group: evidence.during(span) for group, evidence in self.groups.items()}
+        return Evidence(self.canary, self.control, {span: Evidence(self.canary, self.control)}, groups)
+
+    @property
+    def sums(self) -> Evidence:
+        """The same without spans, as it is kept of a stage that has ended."""
+        groups = {group: evidence.sums for group, evidence in self.groups.items()}
+        return Evidence(self.canary, self.control, groups=groups)
 
     @property
     def in_spans(self) -> tuple[Evidence, ...]:
@@ -175,6 +192,13 @@ def gathered(by_stratum: dict[str, Arm], metrics: int) -> Arm:
     for name, arm in by_stratum.items():
         whole = whole.plus(msgspec.structs.replace(arm, strata={name: arm}) if name else arm)
     return whole
+
+
+def _together(left: dict[int, Evidence], right: dict[int, Evidence]) -> dict[int, Evidence]:
+    both = dict(left)
+    for number, evidence in right.items():
+        both[number] = both[number].plus(evidence) if number in both else evidence
+    return both
 
 
 def _added(left: dict[int, int], right: dict[int, int]) -> dict[int, int]:

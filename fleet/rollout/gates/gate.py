@@ -38,6 +38,10 @@ with the largest e-values, for the largest k at which each of them is at least K
 to harm if its e-value of harm exceeds 1 and its e-value of safety; that holds a PASS back and spends no
 budget.
 
+**A device that lies.** FAIL and PASS must stand whichever group of devices is left out (`groups`): where the
+e-values are enough, the least of all of it and of it without each group has to be. A class that leans to harm
+in any of them holds a PASS back.
+
 Evidence of earlier stages' canaries goes on counting, but no stage passes on it alone: `HEARD_SHARE` of the
 devices that the stage added must have been heard of.
 
@@ -45,14 +49,7 @@ The gate fails if any metric fails, else is in error, else inconclusive if any m
 difference within the margin, however certain, never rolls back; one above it, however small a sample shows
 it, never passes.
 
-What the canaries are compared with:
-
-===========  ======================================================================================
-CONCURRENT   the controls' samples of the same stage, while there are controls
-EARLIER      the controls' samples of the rollout's earlier stages, once everybody is a canary; because those
-             are of another hour, harm must also be shown against the absolute limit
-LIMIT        the metric's absolute ``limit``, where there is neither: a first version, or all at once
-===========  ======================================================================================
+What the canaries are compared with says `fleet.rollout.gates.weighing`.
 """
 
 from __future__ import annotations
@@ -63,9 +60,10 @@ from enum import StrEnum
 import msgspec
 
 from fleet.rollout.gates import sentences
-from fleet.rollout.gates.comparison import WHOLE, Basis, Compared, compare
-from fleet.rollout.gates.eprocess import NOTHING, e_value, mean
+from fleet.rollout.gates.comparison import WHOLE, Basis, Compared
+from fleet.rollout.gates.eprocess import e_value
 from fleet.rollout.gates.evidence import Arm, Evidence, Tally
+from fleet.rollout.gates.weighing import basis_of, groups_of, is_enough, least, weigh
 from fleet.rollout.plans.plan import JudgedBy, Metric, MetricGate, Plan
 
 HEARD_SHARE = 0.5
@@ -94,8 +92,8 @@ class MetricVerdict(msgspec.Struct, frozen=True):
         canary: What the canaries reported; of the class that decided, if one did.
         control: What the controls reported, likewise; nothing where the basis is LIMIT.
         sentence: For people.
-        harm: The e-value of harm.
-        safety: The e-value of safety.
+        harm: The e-value of harm; the least, if a group of devices may be left out.
+        safety: The e-value of safety, likewise.
         needed: How large one of them must be.
         classes: The classes of devices that decided; empty if it was the whole.
     """
@@ -194,33 +192,28 @@ def _judge_metric(
     alpha: float,
     most_classes: int,
 ) -> MetricVerdict:
-    basis, control = _control(gate, place, stages, has_control=has_control)
-    evidence = stages[-1] if basis is Basis.CONCURRENT else Evidence(_canary(gate, stages), control)
-    whole, *classes = compare(gate, place, basis, evidence)
-    harm, safety = whole.evidences
-    if classes:
-        known = len(evidence.canary.strata.keys() | evidence.control.strata.keys())
-        unheard = [NOTHING.harm] * (max(known, most_classes) - len(classes))
-        harm = mean([harm, mean([*(one.evidences.harm for one in classes), *unheard])])
-    enough = whole.canary.tally.total >= gate.minimum_samples and (
-        basis is Basis.LIMIT or whole.control.tally.total >= gate.minimum_samples
-    )
-    leaning = [one for one in classes if one.evidences.harm > max(0.0, one.evidences.safety)]
-    needed, deciding, outcome = 1.0 / alpha, [whole], Outcome.INCONCLUSIVE
+    basis = basis_of(gate, place, stages, has_control=has_control)
+    (found,) = weigh(gate, place, stages, basis, most_classes=most_classes)
+    needed, deciding, outcome = 1.0 / alpha, [found.whole], Outcome.INCONCLUSIVE
+    enough = is_enough(gate, basis, found.whole)
+    if enough and max(found.harm, found.safety) >= math.log(needed) and (groups := groups_of(stages)):
+        others = weigh(gate, place, stages, basis, most_classes=most_classes, groups=groups)
+        found = least(gate, basis, found, others)
     if not enough:
         reading = sentences.shortage(gate)
-    elif harm >= math.log(needed):
+    elif found.harm >= math.log(needed):
         is_input = gate.metric is Metric.INPUT_DRIFT
-        outcome, deciding = Outcome.ERROR if is_input else Outcome.FAIL, _harmed(classes, alpha) or [whole]
-        reading = sentences.harm(gate, basis, harm, needed)
-    elif safety >= math.log(needed) and leaning:
-        deciding = sorted(leaning, key=lambda one: -one.evidences.harm)[:1]
+        deciding = _harmed(found.classes, alpha) or deciding
+        outcome = Outcome.ERROR if is_input else Outcome.FAIL
+        reading = sentences.harm(gate, basis, found.harm, needed)
+    elif found.safety >= math.log(needed) and found.leaning:
+        deciding = sorted(found.leaning, key=lambda one: -one.evidences.harm)[:1]
         reading = sentences.leaning(deciding[0])
-    elif safety >= math.log(needed):
+    elif found.safety >= math.log(needed):
         outcome = Outcome.PASS
-        reading = sentences.safety(gate, basis, safety, needed)
+        reading = sentences.safety(gate, basis, found.safety, needed)
     else:
-        reading = sentences.undecided(gate, basis, harm, safety, needed)
+        reading = sentences.undecided(gate, basis, found.harm, found.safety, needed)
     shown = deciding[0]
     return MetricVerdict(
         metric=gate.metric,
@@ -228,8 +221,8 @@ def _judge_metric(
         basis=basis,
         canary=shown.canary.tally,
         control=shown.control.tally,
-        harm=e_value(harm),
-        safety=e_value(safety),
+        harm=e_value(found.harm),
+        safety=e_value(found.safety),
         needed=needed,
         classes=tuple(one.name for one in deciding if one.name != WHOLE),
         sentence=f"{sentences.comparison(gate, basis, shown, len(deciding))}; {reading}",
@@ -248,39 +241,6 @@ def _harmed(classes: list[Compared], alpha: float) -> list[Compared]:
         default=0,
     )
     return ranked[:count] if count < len(ranked) else []
-
-
-def _canary(gate: MetricGate, stages: tuple[Evidence, ...]) -> Arm:
-    """Return the canaries' arm; a device has one shadow, so of those every stage's count."""
-    canary = stages[-1].canary
-    if gate.metric is not Metric.SHADOW_DISAGREEMENT:
-        return canary
-    for evidence in stages[:-1]:
-        of_shadows = _without_devices(evidence.canary)
-        canary = canary.plus(of_shadows)
-    return canary
-
-
-def _without_devices(arm: Arm) -> Arm:
-    """Return an arm whose devices are counted elsewhere."""
-    strata = {name: _without_devices(stratum) for name, stratum in arm.strata.items()}
-    return msgspec.structs.replace(arm, devices=0, windows=0, unusable=0, strata=strata)
-
-
-def _control(
-    gate: MetricGate, place: int, stages: tuple[Evidence, ...], *, has_control: bool
-) -> tuple[Basis, Arm]:
-    if gate.metric is Metric.SHADOW_DISAGREEMENT:
-        return Basis.LIMIT, Arm.empty(len(stages[-1].control.tallies))
-    if has_control:
-        return Basis.CONCURRENT, stages[-1].control
-    earlier = Arm.empty(len(stages[-1].control.tallies))
-    for evidence in stages[:-1]:
-        earlier = earlier.plus(evidence.control)
-    if earlier.tallies[place].total >= gate.minimum_samples:
-        most = max(evidence.control.devices for evidence in stages[:-1])  # the same ones, stage after stage
-        return Basis.EARLIER, msgspec.structs.replace(earlier, devices=most)
-    return Basis.LIMIT, Arm.empty(len(earlier.tallies))
 
 
 def _worst(metrics: tuple[MetricVerdict, ...]) -> Outcome:
