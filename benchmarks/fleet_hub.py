@@ -5,7 +5,6 @@ The model is a file of random bytes: devices check its digest and never run it.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import random
 import signal
@@ -20,23 +19,12 @@ from typing import Any
 
 import msgspec
 
+from benchmarks.bundles import Build, Golden, packed
 from benchmarks.fleet_windows import CLASSES, MODEL, PIXELS, VARIANT, reference
 from fleet.protocol.assignment import ModelOrder
 from fleet.protocol.enrolment import ENROL_PATH, EnrolmentAnswer, EnrolmentRequest, parse_token
-from fleet.protocol.manifest import (
-    MANIFEST_FORMAT,
-    Evaluation,
-    File,
-    Manifest,
-    Provenance,
-    Signature,
-    Tensor,
-    Variant,
-    encode_manifest,
-    manifest_sha256,
-)
+from fleet.protocol.manifest import Manifest, Signature, Tensor, encode_manifest, manifest_sha256
 from fleet.protocol.messages import Capabilities
-from fleet.protocol.requirement import RuntimeRequirement, RuntimeVersion
 from fleet.rollout.engine import create, step
 from fleet.rollout.events import Abort
 from fleet.rollout.plans.plan import rollback_plan
@@ -51,6 +39,7 @@ from hub.store.rows import NewDevice, OrderChange, VersionRow, VersionStatus
 OLD, NEW = 1, 2
 BOARDS = ("Board Model 3 Rev 1.2", "Board Model 4 Rev 1.1", "Board Model 5 Rev 1.0")
 SITES = 20
+GOLDEN = 8
 START_TIMEOUT_S = 120.0
 ENROLLED_AT_ONCE = 16
 
@@ -73,36 +62,21 @@ def make_home(folder: Path, model_bytes: int) -> tuple[str, dict[int, Manifest]]
 def _release(home: Home, version: int, model_bytes: int) -> Manifest:
     """Register and release a version as the hub does with one that it trained."""
     drawn = random.Random(version)  # noqa: S311 - stands for a model
-
-    def file(name: str, data: bytes) -> File:
-        home.blobs.put(data)
-        return File(name, hashlib.sha256(data).hexdigest(), len(data))
-
-    requirement = RuntimeRequirement((RuntimeVersion("onnxruntime", "1.16"),), model_bytes, 10 * model_bytes)
-    variant = Variant(
-        name=VARIANT,
-        precision="int8",
-        requirement=requirement,
-        model_file=file("model.onnx", drawn.randbytes(model_bytes)),
-        golden_outputs=file("golden_outputs.f32", drawn.randbytes(8 * 4 * CLASSES)),
-        golden_tolerance=1e-4,
-        evaluation=Evaluation("accuracy", 0.95, 1000),
-    )
-    manifest = Manifest(
-        format=MANIFEST_FORMAT,
-        model=MODEL,
-        version=version,
-        signature=Signature(
+    model = drawn.randbytes(model_bytes)
+    manifest, blobs = packed(
+        MODEL,
+        version,
+        Signature(
             inputs=(Tensor("pixels", "float32", (-1, PIXELS)),),
             outputs=(Tensor("probabilities", "float32", (-1, CLASSES)),),
             classes=tuple(str(number) for number in range(CLASSES)),
         ),
-        golden_inputs=(file("golden_inputs.f32", random.Random(0).randbytes(8 * 4 * PIXELS)),),  # noqa: S311 - likewise
-        golden_count=8,
-        variants=(variant,),
-        reference=reference(),
-        provenance=Provenance("none", "0" * 64, "none", {}, version, {}),
+        Golden([bytes(GOLDEN * 4 * PIXELS)], drawn.randbytes(GOLDEN * 4 * CLASSES), GOLDEN),
+        reference(),
+        Build(VARIANT, "model.onnx", model, memory_bytes=10 * model_bytes, precision="int8"),
     )
+    for blob in blobs.values():
+        home.blobs.put(blob)
     row = VersionRow(MODEL, version, VersionStatus.REGISTERED, "none", "none", {}, version, time.time())
     digest = home.blobs.put(encode_manifest(manifest))
     home.store.add_version(msgspec.structs.replace(row, manifest_sha256=digest))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -18,21 +17,19 @@ from agent.hosting.hosted import Hosted
 from agent.hosting.loading import load
 from agent.life.slots import Slot
 from agent.life.terms import Release
+from benchmarks.bundles import Build, Golden, packed
 from fleet.drift.features import build_reference
 from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.manifest import (
-    MANIFEST_FORMAT,
-    Evaluation,
     File,
     Manifest,
-    Provenance,
     Signature,
     Tensor,
     Variant,
     encode_manifest,
     manifest_sha256,
 )
-from fleet.protocol.requirement import RuntimeRequirement, RuntimeVersion
+from fleet.protocol.requirement import RuntimeVersion
 from fleet.protocol.text import encode_text
 from tests.support import agent_models as models
 from tests.support.agent_models import CLASSES, PIXELS
@@ -45,7 +42,6 @@ WRONG = "onnx-wrong"
 SLOW = "onnx-slow"
 GOLDEN = 8
 
-ONNX_RUNTIMES = (RuntimeVersion("onnxruntime", "1.16"),)
 TFLITE_RUNTIMES = (RuntimeVersion("litert", "2.0"), RuntimeVersion("tflite-runtime", "2.14"))
 
 Arrays = dict[str, NDArray[Any]]
@@ -109,22 +105,6 @@ class Bundle(NamedTuple):
         return self._replace(manifest=msgspec.structs.replace(self.manifest, variants=variants))
 
 
-class Built(NamedTuple):
-    """One build of a model.
-
-    Attributes:
-        name: Of the variant.
-        file_name: Of the model.
-        data: Its bytes.
-        runtimes: What runs it.
-    """
-
-    name: str
-    file_name: str
-    data: bytes
-    runtimes: tuple[RuntimeVersion, ...] = ONNX_RUNTIMES
-
-
 @cache  # many tests build the same, and none changes it
 def build(
     version: int,
@@ -166,9 +146,9 @@ def build(
         signature,
         {"pixels": inputs},
         logits / logits.sum(axis=1, keepdims=True),
-        Built(VARIANT, "model.onnx", made),
-        Built(TFLITE_VARIANT, "model.tflite", dense_softmax(weights), TFLITE_RUNTIMES),
-        *(Built(name, f"{name}.onnx", _OTHERS[name](weights)) for name in others),
+        Build(VARIANT, "model.onnx", made),
+        Build(TFLITE_VARIANT, "model.tflite", dense_softmax(weights), TFLITE_RUNTIMES),
+        *(Build(name, f"{name}.onnx", _OTHERS[name](weights)) for name in others),
         golden_error=golden_error,
     )
 
@@ -202,7 +182,7 @@ def _build_like(
     inputs = np.random.default_rng(7).random((GOLDEN, PIXELS)).astype(np.float32)
     logits = np.exp(inputs @ _weights(version) + shift)
     outputs = logits / logits.sum(axis=1, keepdims=True)
-    return pack(MODEL, version, signature, {"pixels": inputs}, outputs, Built(VARIANT, file_name, made))
+    return pack(MODEL, version, signature, {"pixels": inputs}, outputs, Build(VARIANT, file_name, made))
 
 
 _OTHERS: dict[str, Callable[[NDArray[np.float32]], bytes]] = {
@@ -275,7 +255,7 @@ def pack(
     signature: Signature,
     golden: Arrays,
     outputs: NDArray[np.float32],
-    *builds: Built,
+    *builds: Build,
     golden_error: float = 0.0,
 ) -> Bundle:
     """Pack builds of a model into a bundle.
@@ -289,42 +269,20 @@ def pack(
         builds: The variants.
         golden_error: Added to the golden outputs.
     """
-    blobs: dict[str, bytes] = {}
-
-    def file(name: str, data: bytes) -> File:
-        sha256 = hashlib.sha256(data).hexdigest()
-        blobs[sha256] = data
-        return File(name, sha256, len(data))
-
-    golden_outputs = file("golden_outputs.f32", (outputs + np.float32(golden_error)).astype("<f4").tobytes())
-    variants = tuple(
-        Variant(
-            name=built.name,
-            precision="fp32",
-            requirement=RuntimeRequirement(built.runtimes, len(built.data), 100_000),
-            model_file=file(built.file_name, built.data),
-            golden_outputs=golden_outputs,
-            golden_tolerance=1e-4,
-            evaluation=Evaluation("accuracy", 1.0, 100),
-        )
-        for built in builds
-    )
     # For a model of text alone the reference has features of numbers too: the device finds them missing.
     columns = [golden[tensor.name] for tensor in signature.inputs if tensor.dtype != "str"]
     numbers = columns[0] if columns else np.zeros((len(outputs), 1))
-    manifest = Manifest(
-        format=MANIFEST_FORMAT,
-        model=model,
-        version=version,
-        signature=signature,
-        golden_inputs=tuple(
-            file(f"golden_inputs.{number}", _encoded(golden[tensor.name]))
-            for number, tensor in enumerate(signature.inputs)
+    manifest, blobs = packed(
+        model,
+        version,
+        signature,
+        Golden(
+            [_encoded(golden[tensor.name]) for tensor in signature.inputs],
+            (outputs + np.float32(golden_error)).astype("<f4").tobytes(),
+            len(outputs),
         ),
-        golden_count=len(outputs),
-        variants=variants,
-        reference=build_reference(signature.task, numbers, outputs),
-        provenance=Provenance("none", "0" * 64, "none", {}, version, {}),
+        build_reference(signature.task, numbers, outputs),
+        *builds,
     )
     return Bundle(manifest, blobs, builds[0].name)
 
@@ -332,7 +290,7 @@ def pack(
 def _build_onnx(model: str, version: int, signature: Signature, golden: Arrays, made: bytes) -> Bundle:
     session = onnxruntime.InferenceSession(made, providers=["CPUExecutionProvider"])
     outputs: NDArray[np.float32] = session.run([signature.outputs[0].name], golden)[0]
-    return pack(model, version, signature, golden, outputs, Built(VARIANT, "model.onnx", made))
+    return pack(model, version, signature, golden, outputs, Build(VARIANT, "model.onnx", made))
 
 
 def _encoded(values: NDArray[Any]) -> bytes:

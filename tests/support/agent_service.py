@@ -16,8 +16,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.bundles import Build
 from fleet.protocol.manifest import Signature, Tensor
-from tests.support.agent_bundles import GOLDEN, MODEL, VARIANT, Built, Bundle, pack
+from tests.support.agent_bundles import GOLDEN, MODEL, VARIANT, Bundle, pack
 from tests.support.agent_device import Device
 from tests.support.waiting import eventually
 
@@ -123,7 +124,7 @@ def build_working(version: int, *, positive_rounds: int = 0) -> Bundle:
     shifted = np.exp(numbers - numbers.max(axis=1, keepdims=True))
     outputs = shifted / shifted.sum(axis=1, keepdims=True)
     data = _loop(ROUNDS_FOR_EVER, positive_rounds)
-    return pack(MODEL, version, signature, {"pixels": numbers}, outputs, Built(VARIANT, "model.onnx", data))
+    return pack(MODEL, version, signature, {"pixels": numbers}, outputs, Build(VARIANT, "model.onnx", data))
 
 
 def _loop(negative_rounds: int, positive_rounds: int) -> bytes:

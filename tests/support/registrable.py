@@ -13,12 +13,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from benchmarks.bundles import Build
 from converters.bundles.archive import write_archive
 from converters.bundles.bundle import Bundle
 from fleet.protocol.manifest import File, Manifest, Signature, Tensor, Variant, encode_manifest
 from fleet.protocol.requirement import RuntimeVersion
 from tests.support import agent_bundles
-from tests.support.agent_bundles import VARIANT, Built, pack
+from tests.support.agent_bundles import VARIANT, pack
 from tests.support.onnx_models import model, value
 
 ONNXRUNTIME = RuntimeVersion("onnxruntime", "1.20")
@@ -95,7 +96,7 @@ def _of_a_number(nodes: list[onnx.NodeProto]) -> Bundle:
         task="anomaly",
     )
     sizes = np.full((8, 1), 2.0**34, dtype=np.float32)
-    built = Built(VARIANT, "model.onnx", graph.SerializeToString())
+    built = Build(VARIANT, "model.onnx", graph.SerializeToString())
     return onnx_alone(pack("digits", 1, signature, {"size": sizes}, sizes, built))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from benchmarks.bundles import Build
 from converters.bundles.bundle import Bundle
 from converters.bundles.verify import verify
 from converters.judging.golden import MAX_TOLERANCE
@@ -21,7 +22,6 @@ from fleet.protocol.manifest import Evaluation, Tensor, Variant
 from fleet.protocol.requirement import RuntimeVersion
 from tests.support.agent_bundles import (
     TFLITE_VARIANT,
-    Built,
     build_halving,
     build_tabular,
     build_word_score,
@@ -232,7 +232,7 @@ def _convolution(model: bytes, file_name: str) -> Bundle:
     """Return a bundle of the network of `convolutional` in some form."""
     work = convolutional()
     golden = {name: values[:4] for name, values in work.samples().items()}
-    built = Built("plain", file_name, model)
+    built = Build("plain", file_name, model)
     bundle = onnx_alone(pack("images", 1, work.signature, golden, answers(work.onnx, work, golden), built))
 
     def ample(variant: Variant) -> Variant:
