@@ -46,9 +46,8 @@ def release_forward(draft: Draft) -> None:
     stage, count = rollout.stage_index, len(rollout.deployments)
     if rollout.cursor >= count or not any(t[WAITING] for t in draft.editing.tally[: stage + 1]):
         return
-    rate, limit, pace = plan.devices_per_minute, count, rollout.pace.since(draft.now_s)
-    if rate is not None:
-        limit = min(limit, int(pace.available(rate, draft.now_s)))
+    rate, pace = plan.devices_per_minute, rollout.pace.since(draft.now_s)
+    limit = pace.allows(count, rate, draft.now_s)
     if plan.concurrency is not None:
         limit = min(limit, plan.concurrency - open_orders(draft))
     if limit < 1:
@@ -61,9 +60,8 @@ def release_forward(draft: Draft) -> None:
         return np.asarray(waits(rows) & at_once & (rows["stage"] <= stage))
 
     places = draft.editing.where(is_next, start=rollout.cursor, limit=limit)
-    draft.change(cursor=int(places[-1]) + 1 if len(places) == limit else count)
-    if rate is not None:
-        draft.change(pace=pace.less(len(places), rate, draft.now_s))
+    cursor = int(places[-1]) + 1 if len(places) == limit else count
+    draft.change(cursor=cursor, pace=pace.less(len(places), rate, draft.now_s))
     _order_forward(draft, places)
 
 
@@ -97,17 +95,15 @@ def release_back(draft: Draft) -> None:
     rollout, count = draft.rollout, len(draft.rollout.deployments)
     if rollout.open_restores == 0 or rollout.back_cursor >= count:
         return
-    rate, limit, pace = rollout.plan.rollback_devices_per_minute, count, rollout.back_pace.since(draft.now_s)
-    if rate is not None:
-        limit = int(pace.available(rate, draft.now_s))
+    rate, pace = rollout.plan.rollback_devices_per_minute, rollout.back_pace.since(draft.now_s)
+    limit = pace.allows(count, rate, draft.now_s)
     if limit < 1:
         if pace is not rollout.back_pace:
             draft.change(back_pace=pace)
         return
     places = draft.editing.where(waits_back, start=rollout.back_cursor, limit=limit)
-    draft.change(back_cursor=int(places[-1]) + 1 if len(places) == limit else count)
-    if rate is not None:
-        draft.change(back_pace=pace.less(len(places), rate, draft.now_s))
+    cursor = int(places[-1]) + 1 if len(places) == limit else count
+    draft.change(back_cursor=cursor, back_pace=pace.less(len(places), rate, draft.now_s))
     order_back(draft, places)
 
 

@@ -30,6 +30,10 @@ class Pace(msgspec.Struct, frozen=True):
             return burst
         return min(burst, self.credit + max(0.0, now_s - self.at_s) * per_minute / 60.0)
 
+    def allows(self, most: int, per_minute: float | None, now_s: float) -> int:
+        """Return how many of so many orders can be given now; all of them without a rate."""
+        return most if per_minute is None else min(most, int(self.available(per_minute, now_s)))
+
     def since(self, now_s: float) -> Pace:
         """Return the bucket as it fills from now on, if the clock was set back behind its time.
 
@@ -37,6 +41,8 @@ class Pace(msgspec.Struct, frozen=True):
         """
         return self if self.at_s is None or self.at_s <= now_s else Pace(self.credit, now_s)
 
-    def less(self, count: int, per_minute: float, now_s: float) -> Pace:
-        """Return the bucket after so many orders were given."""
+    def less(self, count: int, per_minute: float | None, now_s: float) -> Pace:
+        """Return the bucket after so many orders were given; without a rate nothing is counted."""
+        if per_minute is None:
+            return self
         return Pace(self.available(per_minute, now_s) - count, now_s)
