@@ -129,7 +129,7 @@ class _Running:
             await self._woken(self._parts.to_send)
 
     async def _judge_fleet(self) -> None:
-        """Judge the fleet; time in which the hub did not is excused first, see `Rollouts.excuse`."""
+        """Judge the fleet; time in which the hub did not is excused first, see `hub.rollouts.absence`."""
         parts = self._parts
         await parts.mqtt.wait_connected(BROKER_START_TIMEOUT_S)
         while True:
