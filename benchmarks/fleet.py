@@ -19,12 +19,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.fleet_crowd import Crowd, Told
+from benchmarks.fleet_crowd import Crowd
 from benchmarks.fleet_habits import Habits
 from benchmarks.fleet_hub import NEW, OLD, HubProcess, enrolled_in_store, make_home, order_old_version
-from benchmarks.fleet_report import Outcome, checked, shown
+from benchmarks.fleet_report import Lived, Outcome, Wanted, checked, shown
 from benchmarks.fleet_usage import BROKER, UsageMeter
-from benchmarks.fleet_watch import Stage, Watch, progress
+from benchmarks.fleet_watch import Watch, progress
 from fleet.protocol.errors import InvalidConfiguration
 from fleet.protocol.manifest import Manifest
 from hub.home import open_home
@@ -33,28 +33,6 @@ PLAN = Path(__file__).with_name("fleet_plan.yaml")
 FILES_BESIDE = 256
 """Open files of a process beside its connections."""
 SETTLE_LIMIT_S = 120.0
-
-
-class Wanted(NamedTuple):
-    """What the command line asks for.
-
-    Attributes:
-        devices: How many.
-        model_bytes: Size of the model's file.
-        plan: Text of the plan.
-        habits: How devices behave.
-        enrol: ``api`` or ``store``.
-        kill_hub: Whether the hub is killed in mid-rollout.
-        seed: Fixes what befalls whom.
-    """
-
-    devices: int
-    model_bytes: int
-    plan: str
-    habits: Habits
-    enrol: str = "api"
-    kill_hub: bool = False
-    seed: int = 5
 
 
 def main() -> None:
@@ -80,8 +58,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-fleet-") as folder:
         outcome = run(wanted, Path(folder))
     sys.stdout.write(shown(outcome) + "\n")
-    if outcome.faults:
-        sys.exit(f"{len(outcome.faults)} faults in devices; the first: {outcome.faults[0]}")
+    if faults := outcome.lived.crowd.faults:
+        sys.exit(f"{len(faults)} faults in devices; the first: {faults[0]}")
 
 
 def run(wanted: Wanted, folder: Path) -> Outcome:
@@ -111,38 +89,21 @@ def run(wanted: Wanted, folder: Path) -> Outcome:
         progress(f"{wanted.devices:,} devices are enrolled")
         order_old_version(home, list(passwords), manifests[OLD])
         hub.start()
-        rolled = asyncio.run(
+        lived = asyncio.run(
             _rolled_out(wanted, home, hub, token, _Members(passwords, manifests), meter=meter)
         )
     finally:
         hub.stop()
-    found = checked(home, rolled.told)
     files = manifests[NEW].files(manifests[NEW].variants[0])
     known = {file.sha256 for file in manifests[OLD].files(manifests[OLD].variants[0])}
-    crowd = rolled.crowd
     return Outcome(
-        devices=wanted.devices,
-        enrolled_by=wanted.enrol,
-        killed=wanted.kill_hub,
+        wanted=wanted,
         enrolled_s=enrolled_s,
-        connected_s=rolled.connected_s,
-        held=rolled.held,
-        status=rolled.status,
-        said=rolled.said,
-        stages=rolled.stages,
-        took_s=rolled.took_s,
-        counts=rolled.counts,
-        sent=crowd.fleet.traffic.sent,
-        received=crowd.fleet.traffic.received,
-        received_bytes=crowd.fleet.traffic.received_bytes,
-        published_bytes=rolled.published_bytes,
+        lived=lived,
         bundle_bytes=sum(file.size_bytes for file in files if file.sha256 not in known),
-        verifying_s=crowd.fleet.verifying_s,
-        verified=crowd.fleet.verified,
         hub=meter.total("hub"),
         broker=meter.total(BROKER),
-        checked=found,
-        faults=crowd.faults,
+        checked=checked(home, lived.told),
     )
 
 
@@ -169,24 +130,9 @@ class _Members(NamedTuple):
     manifests: Mapping[int, Manifest]
 
 
-class _Rolled(NamedTuple):
-    """What was seen of a rollout while devices were connected."""
-
-    crowd: Crowd
-    told: Told
-    connected_s: float
-    held: int
-    status: str
-    said: str
-    stages: list[Stage]
-    took_s: float
-    counts: Mapping[str, int]
-    published_bytes: int
-
-
 async def _rolled_out(
     wanted: Wanted, home: Path, hub: HubProcess, token: str, members: _Members, *, meter: UsageMeter
-) -> _Rolled:
+) -> Lived:
     opened = open_home(home)
     opened.store.close()
     crowd = Crowd(
@@ -212,18 +158,7 @@ async def _rolled_out(
     finally:
         living.cancel()
         await crowd.close()
-    return _Rolled(
-        crowd=crowd,
-        told=told,
-        connected_s=connected_s,
-        held=held,
-        status=watch.status,
-        said=watch.said,
-        stages=watch.stages(),
-        took_s=watch.took_s,
-        counts=watch.counts,
-        published_bytes=watch.published_bytes,
-    )
+    return Lived(crowd, told, connected_s, held, watch.course())
 
 
 if __name__ == "__main__":

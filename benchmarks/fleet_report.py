@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.aims import Aim
-from benchmarks.fleet_crowd import Told
+from benchmarks.fleet_crowd import Crowd, Told
+from benchmarks.fleet_habits import Habits
 from benchmarks.fleet_usage import Usage
-from benchmarks.fleet_watch import Stage
+from benchmarks.fleet_watch import Course
 from benchmarks.fleet_windows import MODEL
 from benchmarks.table import table
 from fleet.protocol.heads import read_head
@@ -38,56 +38,66 @@ class Checked(NamedTuple):
     miscounted: int
 
 
+class Wanted(NamedTuple):
+    """What a run is to be.
+
+    Attributes:
+        devices: How many.
+        model_bytes: Size of the model's file.
+        plan: Text of the plan.
+        habits: How devices behave.
+        enrol: How they become members: ``api`` or ``store``.
+        kill_hub: Whether the hub is killed in mid-rollout.
+        seed: Fixes what befalls whom.
+    """
+
+    devices: int
+    model_bytes: int
+    plan: str
+    habits: Habits
+    enrol: str = "api"
+    kill_hub: bool = False
+    seed: int = 5
+
+
+class Lived(NamedTuple):
+    """What was seen while devices were connected.
+
+    Attributes:
+        crowd: The devices.
+        told: What they told.
+        connected_s: How long connecting took.
+        held: Connections when the rollout ended.
+        course: How it went.
+    """
+
+    crowd: Crowd
+    told: Told
+    connected_s: float
+    held: int
+    course: Course
+
+
 class Outcome(NamedTuple):
     """What a run found.
 
     Attributes:
-        devices: How many there were.
-        enrolled_by: How they became members, ``api`` or ``store``.
-        killed: Whether the hub was killed in mid-rollout.
+        wanted: What it was to be.
         enrolled_s: How long enrolling took.
-        connected_s: How long connecting took.
-        held: Connections when the rollout ended.
-        status: How it ended.
-        said: What was said of it at last.
-        stages: Those that began.
-        took_s: From the start to the end.
-        counts: Devices by outcome.
-        sent: Messages from devices.
-        received: Messages to devices,
-        received_bytes: and their bytes.
-        published_bytes: Bytes of blobs that the hub published.
+        lived: What was seen while devices were connected.
         bundle_bytes: Bytes of blobs that a device lacks.
-        verifying_s: Time in which devices checked signatures.
-        verified: How many.
         hub: What hub processes used.
         broker: What brokers used.
         checked: Records and answers.
-        faults: What devices raised.
     """
 
-    devices: int
-    enrolled_by: str
-    killed: bool
+    wanted: Wanted
     enrolled_s: float
-    connected_s: float
-    held: int
-    status: str
-    said: str
-    stages: list[Stage]
-    took_s: float
-    counts: Mapping[str, int]
-    sent: int
-    received: int
-    received_bytes: int
-    published_bytes: int
+    lived: Lived
     bundle_bytes: int
-    verifying_s: float
-    verified: int
     hub: Usage
     broker: Usage
     checked: Checked
-    faults: list[str]
 
 
 def checked(home: Path, told: Told) -> Checked:
@@ -115,32 +125,33 @@ def checked(home: Path, told: Told) -> Checked:
 
 def shown(found: Outcome) -> str:
     """Return the tables and the aims."""
-    devices, checked = found.devices, found.checked
-    final = sum(found.counts.get(state, 0) for state in ("SUCCEEDED", "ROLLED_BACK"))
+    devices, checked, lived, course = found.wanted.devices, found.checked, found.lived, found.lived.course
+    fleet = lived.crowd.fleet
+    final = sum(course.counts.get(state, 0) for state in ("SUCCEEDED", "ROLLED_BACK"))
     hub_ms = 1000 * found.hub.cpu_s / devices
-    copies = found.published_bytes / found.bundle_bytes
+    copies = course.published_bytes / found.bundle_bytes
     mib = 2.0**20
     rows = [
-        ["connections held at the end", f"{found.held:,}"],
-        [f"enrolled a second ({found.enrolled_by})", f"{devices / found.enrolled_s:,.0f}"],
-        ["connected a second", f"{devices / found.connected_s:,.0f}"],
-        [f"seconds of the rollout, which ended {found.status}", f"{found.took_s:.1f}"],
-        ["messages from devices", f"{found.sent:,}"],
-        ["messages to devices", f"{found.received:,}"],
+        ["connections held at the end", f"{lived.held:,}"],
+        [f"enrolled a second ({found.wanted.enrol})", f"{devices / found.enrolled_s:,.0f}"],
+        ["connected a second", f"{devices / lived.connected_s:,.0f}"],
+        [f"seconds of the rollout, which ended {course.status}", f"{course.took_s:.1f}"],
+        ["messages from devices", f"{fleet.traffic.sent:,}"],
+        ["messages to devices", f"{fleet.traffic.received:,}"],
         ["CPU seconds of the hub", f"{found.hub.cpu_s:.1f}"],
         ["CPU seconds of the broker", f"{found.broker.cpu_s:.1f}"],
         ["peak MiB of the hub", f"{found.hub.peak_bytes / mib:.0f}"],
         ["peak MiB of the broker", f"{found.broker.peak_bytes / mib:.0f}"],
-        ["MiB of blobs published by the hub", f"{found.published_bytes / mib:.1f}"],
+        ["MiB of blobs published by the hub", f"{course.published_bytes / mib:.1f}"],
         ["MiB that a copy for each device would be", f"{devices * found.bundle_bytes / mib:.1f}"],
-        ["MiB that devices received, all in", f"{found.received_bytes / mib:.1f}"],
-        ["µs of a signature's check by a device", _each_us(found.verifying_s, found.verified)],
+        ["MiB that devices received, all in", f"{fleet.traffic.received_bytes / mib:.1f}"],
+        ["µs of a signature's check by a device", _each_us(fleet.verifying_s, fleet.verified)],
         ["records told", f"{checked.records:,}"],
         ["records lost", f"{checked.lost:,}"],
         ["records doubled", f"{checked.doubled:,}"],
         ["predictions told", f"{checked.predictions:,}"],
         ["predictions miscounted", f"{checked.miscounted:,}"],
-        *([f"devices {state}", f"{number:,}"] for state, number in sorted(found.counts.items())),
+        *([f"devices {state}", f"{number:,}"] for state, number in sorted(course.counts.items())),
     ]
     stages = [
         [
@@ -150,18 +161,18 @@ def shown(found: Outcome) -> str:
             f"{stage.devices / stage.ordered_s:,.0f}" if stage.ordered_s else "-",
             f"{stage.took_s:.1f}",
         ]
-        for number, stage in enumerate(found.stages, start=1)
+        for number, stage in enumerate(course.stages, start=1)
     ]
     aims = [
-        Aim("fleet-connections-held", found.held, ">=", devices),
+        Aim("fleet-connections-held", lived.held, ">=", devices),
         Aim("fleet-devices-final", final, ">=", devices),
         Aim("fleet-records-lost", checked.lost, "<=", 0),
         Aim("fleet-records-doubled", checked.doubled, "<=", 0),
         Aim("fleet-predictions-miscounted", checked.miscounted, "<=", 0),
         Aim("fleet-hub-cpu-ms-per-device", hub_ms, "<=", HUB_MS),
-        Aim("fleet-copies-of-the-bundle-a-stage", copies / max(1, len(found.stages)), "<=", COPIES),
+        Aim("fleet-copies-of-the-bundle-a-stage", copies / max(1, len(course.stages)), "<=", COPIES),
     ]
-    killed = ", the hub killed in mid-rollout" if found.killed else ""
+    killed = ", the hub killed in mid-rollout" if found.wanted.kill_hub else ""
     return "\n\n".join(
         [
             table(f"A rollout to {devices:,} connected devices{killed}", ["what", "measured"], rows),

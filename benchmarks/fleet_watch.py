@@ -43,6 +43,26 @@ class Stage(NamedTuple):
     ordered_s: float
 
 
+class Course(NamedTuple):
+    """How a rollout went.
+
+    Attributes:
+        status: How it ended.
+        said: What was said of it at last.
+        counts: Devices by outcome.
+        stages: Those that began.
+        took_s: From the start to the end.
+        published_bytes: Bytes of blobs that every hub process published.
+    """
+
+    status: str
+    said: str
+    counts: Mapping[str, int]
+    stages: list[Stage]
+    took_s: float
+    published_bytes: int
+
+
 class Watch:
     """Starts the rollout and looks at it until it has ended; called in a thread."""
 
@@ -55,14 +75,9 @@ class Watch:
         self._begun_s = 0.0
         self._published: list[int] = [0]
         self._looks = 0
-        self.took_s = 0.0
-        self.status = self.said = ""
-        self.counts: Mapping[str, int] = {}
-
-    @property
-    def published_bytes(self) -> int:
-        """Bytes of blobs that every hub process published."""
-        return sum(self._published)
+        self._took_s = 0.0
+        self._status = self._said = ""
+        self._counts: Mapping[str, int] = {}
 
     def wait_heard(self, devices: int) -> None:
         """Wait until the hub has heard of every device."""
@@ -95,8 +110,8 @@ class Watch:
                 client = self._client()
             time.sleep(LOOK_S)
         client.close()
-        self.took_s = time.perf_counter() - self._begun_s
-        progress(f"the rollout is {self.status}. {self.said}")
+        self._took_s = time.perf_counter() - self._begun_s
+        progress(f"the rollout is {self._status}. {self._said}")
 
     def wait_counted(self) -> None:
         """Wait until the telemetry pass has counted what came."""
@@ -106,9 +121,14 @@ class Watch:
         self._look_at_blobs()
         self._meter.look(self._hub.pid)
 
-    def stages(self) -> list[Stage]:
-        """Return the stages that began."""
-        ends_s = [*self._begins_s[1:], self.took_s]
+    def course(self) -> Course:
+        """Return how the rollout went."""
+        return Course(
+            self._status, self._said, self._counts, self._stages(), self._took_s, sum(self._published)
+        )
+
+    def _stages(self) -> list[Stage]:
+        ends_s = [*self._begins_s[1:], self._took_s]
         ordered_s = self._crowd.fleet.ordered_s
         places = pairwise([0, *accumulate(self._sizes)])
         return [
@@ -125,14 +145,14 @@ class Watch:
         except HubUnavailable:
             return False
         self._sizes = [stage["devices"] for stage in row["stages"]]
-        self.status, self.counts = row["status"], row["counts"]
-        self.said = row["pause_reason"] or row["verdict"] or ""
+        self._status, self._counts = row["status"], row["counts"]
+        self._said = row["pause_reason"] or row["verdict"] or ""
         while len(self._begins_s) < row["stage"]:
             self._begins_s.append(now_s)
         self._looks += 1
         if self._looks % LOOKS_BETWEEN_METRICS == 0:
             self._look_at_blobs()
-        return self.status in ENDS
+        return self._status in ENDS
 
     def _look_at_blobs(self) -> None:
         self._published[-1] = int(self._metric("muster_blob_published_bytes_total"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from benchmarks.fleet import Wanted, run
+from benchmarks.fleet import run
 from benchmarks.fleet_habits import Habits
-from benchmarks.fleet_report import shown
+from benchmarks.fleet_report import Wanted, shown
 from benchmarks.table import WIDTH
 from tests.support.brokers import require_mosquitto
 
@@ -28,14 +28,15 @@ def test_a_small_fleet_goes_through_a_rollout_and_nothing_is_lost_or_counted_twi
     require_mosquitto()
     habits = Habits(heartbeat_s=5.0, window_s=2.0, trial_s=0.3, away_s=0.5)
     found = run(Wanted(DEVICES, 70_000, PLAN, habits, enrol="store", seed=3), tmp_path)
-    assert found.status == "SUCCEEDED", found.said
-    assert found.faults == []
-    assert found.held == DEVICES
-    assert found.counts["SUCCEEDED"] + found.counts.get("ROLLED_BACK", 0) == DEVICES
+    lived, course = found.lived, found.lived.course
+    assert course.status == "SUCCEEDED", course.said
+    assert lived.crowd.faults == []
+    assert lived.held == DEVICES
+    assert course.counts["SUCCEEDED"] + course.counts.get("ROLLED_BACK", 0) == DEVICES
     assert found.checked.records >= 5 * DEVICES
     assert (found.checked.lost, found.checked.doubled, found.checked.miscounted) == (0, 0, 0)
-    assert found.verified >= DEVICES
-    assert 0 < found.bundle_bytes <= found.published_bytes
+    assert lived.crowd.fleet.verified >= DEVICES
+    assert 0 < found.bundle_bytes <= course.published_bytes
     assert found.hub.cpu_s > 0
     text = shown(found)
     assert all(len(line) <= WIDTH for line in text.splitlines())
