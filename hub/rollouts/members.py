@@ -11,6 +11,7 @@ from fleet.rollout.claims import priority_of
 from fleet.rollout.events import Joiner
 from fleet.rollout.plans.fit import check_members
 from fleet.rollout.plans.plan import Membership, Plan
+from fleet.rollout.plans.refusals import refused_target
 from fleet.rollout.state.rollout import Rollout, Status
 from fleet.targets.parser import parse_target
 from hub.query.devices import Searches, SearchStore, check_names
@@ -52,7 +53,7 @@ def members_of(
     try:
         found = list(find(target).devices())
     except InvalidTarget as error:
-        raise _in_plan("target", error) from error
+        raise refused_target("target", error) from error
     if plan is not None:
         check_members(plan, len(found))
     return found
@@ -69,7 +70,7 @@ def check_attributes(store: SearchStore, plan: Plan, group_by: Iterable[str]) ->
             try:
                 check_names(store, parse_target(stage.cohort))
             except InvalidTarget as error:
-                raise _in_plan(f"stages[{index}].cohort", error) from error
+                raise refused_target(f"stages[{index}].cohort", error) from error
     if plan.stratify_by:
         known = {*store.attribute_names(), *OF_DEVICES, *group_by}
         for index, name in enumerate(plan.stratify_by):
@@ -173,7 +174,3 @@ def _stratum(names: Iterable[str], row: DeviceRow) -> str:
         **row.attributes,
     }
     return ", ".join(f"{name}={said[name]}" for name in names if said.get(name))
-
-
-def _in_plan(field: str, error: InvalidTarget) -> InvalidPlan:
-    return InvalidPlan(f"{field}: {error.message}", remedy=error.remedy, field=field)

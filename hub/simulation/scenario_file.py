@@ -10,6 +10,7 @@ import msgspec
 from fleet.protocol.errors import InvalidConfiguration, InvalidPlan, InvalidTarget
 from fleet.rollout.plans.plan import MAX_PLAN_SIZE_BYTES
 from fleet.rollout.plans.reading import refused_by_type
+from fleet.rollout.plans.refusals import refused_target
 from fleet.targets.evaluation import compile_target
 from fleet.targets.parser import parse_target
 from hub.plan_file import placing, read_values
@@ -63,7 +64,7 @@ def _checked(values: Any) -> Scenario:
         try:
             compile_target(parse_target(where))
         except InvalidTarget as error:
-            raise InvalidPlan(f"{field}: {error.message}", remedy=error.remedy, field=field) from error
+            raise refused_target(field, error) from error
     times = [deed.at_s for deed in scenario.operators]
     if times != sorted(times):
         raise InvalidPlan("operators: they do not stand in the order of their times.", field="operators")

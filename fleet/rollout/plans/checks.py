@@ -24,7 +24,7 @@ from fleet.rollout.plans.plan import (
     Stage,
     share_of,
 )
-from fleet.rollout.plans.refusals import check_number
+from fleet.rollout.plans.refusals import check_number, refused_target
 from fleet.targets.parser import parse_target
 
 
@@ -69,7 +69,7 @@ def check_target(field: str, target: str | None) -> None:
     try:
         parse_target(target)
     except InvalidTarget as error:
-        raise InvalidPlan(f"{field}: {error.message}", remedy=error.remedy, field=field) from error
+        raise refused_target(field, error) from error
 
 
 def _check_stage(index: int, stage: Stage) -> None:

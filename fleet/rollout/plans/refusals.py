@@ -1,10 +1,10 @@
-"""How checks of a plan refuse a number: with the field, so that whoever read the plan can say the line."""
+"""How checks of a plan refuse: with the field, so that whoever read the plan can say the line."""
 
 from __future__ import annotations
 
 import math
 
-from fleet.protocol.errors import InvalidPlan
+from fleet.protocol.errors import InvalidPlan, InvalidTarget
 
 
 def check_number(
@@ -38,6 +38,16 @@ def check_number(
         raise InvalidPlan(
             f"{where or field}: {_told(value)} is not a number {left} {low:g} {right} {high:g}.", field=field
         )
+
+
+def refused_target(field: str, error: InvalidTarget) -> InvalidPlan:
+    """Return that a target in a plan is refused; the message has the position inside the target.
+
+    Args:
+        field: Its place in the plan, such as ``stages[1].cohort``.
+        error: Why.
+    """
+    return InvalidPlan(f"{field}: {error.message}", remedy=error.remedy, field=field)
 
 
 def _told(value: float) -> str:
