@@ -14,6 +14,7 @@ hub, and no word of the engine's about what it took.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from fleet.protocol.deployment import DeploymentState
@@ -35,6 +36,7 @@ class _Window(NamedTuple):
     model: str
     manifest_sha256: str
     started_at_s: float
+    ended_at_s: float
     mark: int
     is_sound: bool
 
@@ -44,7 +46,8 @@ class _Seen(NamedTuple):
 
     position: int
     rollout: Rollout
-    canary_marks: Counter[int]
+    canary: Counter[int]
+    control: Counter[int]
 
 
 def marked(number: int, durations: int) -> LatencyCounts:
@@ -85,6 +88,7 @@ class Counted:
                             body.model,
                             body.manifest_sha256,
                             body.started_at_s,
+                            body.ended_at_s,
                             mark,
                             contradiction(body) is None,
                         )
@@ -101,39 +105,39 @@ class Counted:
         if rollout.status is Status.CREATED or not rollout.plan.gate.metrics:
             return
         began = self._began.setdefault(rollout.number, self._read_before)
-        marks = _marks(rollout, canary=True), _marks(rollout, canary=False)
-        for counted, of_canaries in zip(marks, (True, False), strict=True):
+        now = _Seen(position, rollout, _marks(rollout, canary=True), _marks(rollout, canary=False))
+        for counted, of_canaries in ((now.canary, True), (now.control, False)):
             there = Counter(
                 window.mark
-                for window in self._windows
-                if began < window.position <= position
-                and window.is_sound
-                and window.model == rollout.model
-                and (window.manifest_sha256 == rollout.manifest_sha256) is of_canaries
+                for window in self._between(began, now)
+                if (window.manifest_sha256 == rollout.manifest_sha256) is of_canaries
                 and rollout.deployments.of_device(window.device_id) is not None
             )
             assert counted <= there, "a window is counted twice, or for what it is not"
-        self._check_none_left_out(rollout, position, marks[0])
-        self._seen[rollout.number] = _Seen(position, rollout, marks[0])
+        self._check_none_left_out(self._seen.get(rollout.number), now)
+        self._seen[rollout.number] = now
 
-    def _check_none_left_out(self, rollout: Rollout, position: int, marks: Counter[int]) -> None:
-        """Check that what devices said which ran the version all the while is counted."""
-        before = self._seen.get(rollout.number)
-        if before is None or not (_judges_on(before.rollout) and _judges_on(rollout)):
+    def _between(self, position: int, now: _Seen) -> Iterator[_Window]:
+        """Yield the sound windows of a rollout's model that it has read since a position."""
+        for window in self._windows:
+            is_of_model = window.is_sound and window.model == now.rollout.model
+            if is_of_model and position < window.position <= now.position:
+                yield window
+
+    def _check_none_left_out(self, before: _Seen | None, now: _Seen) -> None:
+        """Check that what devices said which were canaries or controls all the while is counted."""
+        if before is None or not (_judges_on(before.rollout) and _judges_on(now.rollout)):
             return
-        if before.rollout.stage_index != rollout.stage_index or before.rollout.decisions != rollout.decisions:
+        if before.rollout.decisions != now.rollout.decisions:
             return  # what came before a decision is for another stage than what came after it
-        said = Counter(
-            window.mark
-            for window in self._windows
-            if before.position < window.position <= position
-            and window.is_sound
-            and window.model == rollout.model
-            and window.manifest_sha256 == rollout.manifest_sha256
-            and _answers(before.rollout, window)
-            and _answers(rollout, window)
-        )
-        assert said <= marks - before.canary_marks, "a window is left out"
+        canary, control = Counter[int](), Counter[int]()
+        for window in self._between(before.position, now):
+            if _is_canarys(before.rollout, window) and _is_canarys(now.rollout, window):
+                canary[window.mark] += 1
+            elif _is_controls(before.rollout, window) and _is_controls(now.rollout, window):
+                control[window.mark] += 1
+        assert canary <= now.canary - before.canary, "a window of a canary is left out"
+        assert control <= now.control - before.control, "a window of a control is left out"
 
 
 def _judges_on(rollout: Rollout) -> bool:
@@ -142,12 +146,24 @@ def _judges_on(rollout: Rollout) -> bool:
     return rollout.stages[-1].ended_s is None
 
 
-def _answers(rollout: Rollout, window: _Window) -> bool:
-    """Whether the device of a window runs the version and did so when the window began."""
+def _is_canarys(rollout: Rollout, window: _Window) -> bool:
+    """Whether a window is of the version, from a device that runs it and did so when the window began."""
     found = rollout.deployments.of_device(window.device_id)
     if found is None or found.attempt.state is not DeploymentState.SUCCEEDED:
         return False
-    return found.answers_since_s is not None and window.started_at_s >= found.answers_since_s
+    since_s = found.answers_since_s
+    is_of_version = window.manifest_sha256 == rollout.manifest_sha256
+    return is_of_version and since_s is not None and window.started_at_s >= since_s
+
+
+def _is_controls(rollout: Rollout, window: _Window) -> bool:
+    """Whether a window of this stage is of another version, from a device that was not sent this one."""
+    found = rollout.deployments.of_device(window.device_id)
+    if found is None or found.previous_version is None or found.attempt.ordered_s is not None:
+        return False
+    is_of_stage = window.ended_at_s >= rollout.stages[-1].started_s
+    is_queued = found.attempt.state is DeploymentState.QUEUED
+    return is_of_stage and is_queued and window.manifest_sha256 != rollout.manifest_sha256
 
 
 def _marks(rollout: Rollout, *, canary: bool) -> Counter[int]:

@@ -32,10 +32,10 @@ FIRST_PLAN = Plan(
 """By which devices come to the version that they have before anything else happens."""
 
 
-def _stages(sizes: tuple[int | str, ...], asks: int | None) -> tuple[Stage, ...]:
+def _stages(sizes: tuple[int | str, ...], asks: int | None, bake_s: float) -> tuple[Stage, ...]:
     """Return stages of which one asks for approval."""
     return tuple(
-        Stage(devices=size, minimum_bake_s=5.0, maximum_bake_s=60.0, approval=number == asks)
+        Stage(devices=size, minimum_bake_s=bake_s, maximum_bake_s=60.0, approval=number == asks)
         for number, size in enumerate(sizes)
     )
 
@@ -45,6 +45,7 @@ PLANS = st.fixed_dictionaries(
         "stages": st.tuples(
             st.sampled_from([(1, "50%", "all"), (1, "all"), ("all",), (2, "all")]),
             st.sampled_from([None, None, 0, 1]),
+            st.sampled_from([20.0, 5.0]),
         ).map(lambda drawn: _stages(*drawn)),
         "gate": st.sampled_from([0.4, 0.0, 0.9]).map(
             lambda share: Gate(maximum_failed_share=share, metrics=METRICS)
