@@ -199,15 +199,16 @@ def _metric(gate: MetricGate, outlook: Outlook | None, bake_s: float) -> MetricF
     else:
         expectation = Expectation.OPEN if chance > 1.0 - LIKELY else Expectation.UNLIKELY
         needed = devices_needed(outlook, bake_s) if basis is Basis.CONCURRENT else None
+        later_s = time_needed_s(outlook, _LATER * bake_s, LIKELY)
         sentence = sentences.short_of(
             gate,
             basis,
-            _cause(outlook, basis, bake_s),
+            _cause(outlook, basis, bake_s, later_s),
             canaries=round(sum(outlook.canaries.values())),
             bake_s=bake_s,
             is_open=expectation is Expectation.OPEN,
             devices_needed=needed,
-            later_s=time_needed_s(outlook, _LATER * bake_s, LIKELY),
+            later_s=later_s,
         )
     return MetricForecast(
         metric=gate.metric,
@@ -225,16 +226,15 @@ def _metric(gate: MetricGate, outlook: Outlook | None, bake_s: float) -> MetricF
     )
 
 
-def _cause(outlook: Outlook, basis: Basis, bake_s: float) -> str:
+def _cause(outlook: Outlook, basis: Basis, bake_s: float, later_s: float | None) -> str:
     """Return why a harmless version is not likely to pass."""
     verdict, habits = outlook.judged(bake_s), outlook.habits
     if basis is Basis.LIMIT and verdict.harm >= verdict.safety:
         return sentences.beyond(outlook.gate, habits)
-    if outlook.gate.metric is Metric.MEMORY:
-        return sentences.few_readings()
-    alike = outlook._replace(habits=habits._replace(correlation=0.0))
+    if later_s is not None:
+        return sentences.few_answers(habits)
     return (
-        sentences.few_answers(habits) if alike.chance(bake_s) < LIKELY else sentences.devices_differ(habits)
+        sentences.few_readings() if outlook.gate.metric is Metric.MEMORY else sentences.devices_differ(habits)
     )
 
 

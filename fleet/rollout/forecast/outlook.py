@@ -19,6 +19,7 @@ from fleet.rollout.forecast.harm import harmed, sizes, told
 from fleet.rollout.gates.comparison import Basis
 from fleet.rollout.gates.evidence import Evidence
 from fleet.rollout.gates.gate import MetricVerdict, judge, parts
+from fleet.rollout.gates.groups import LEAST_DEVICES
 from fleet.rollout.plans.plan import Metric, MetricGate, Plan
 
 LIKELY = 0.8
@@ -80,13 +81,18 @@ class Outlook(NamedTuple):
         said = self.judged(duration_s)
         if not self._is_enough(said):
             return 0.0
-        chance = chance_of(math.log(said.safety), self.log_needed)
+        chance = self._chance(said.safety)
         return max(0.0, 2.0 * chance - 1.0) if self.gate.metric in _TWO_SIDED else chance
 
     def finds(self, size: float, duration_s: float) -> bool:
         """Return whether harm of a size is likely found within a time, see `fleet.rollout.forecast.harm`."""
         said = self.judged(duration_s, harmed(self.habits, self.gate.metric, size))
-        return self._is_enough(said) and chance_of(math.log(said.harm), self.log_needed) >= LIKELY
+        return self._is_enough(said) and self._chance(said.harm) >= LIKELY
+
+    def _chance(self, e_value: float) -> float:
+        sides = (self.canaries, self.controls)
+        in_groups = any(sum(side.values()) >= LEAST_DEVICES for side in sides)
+        return chance_of(math.log(e_value), self.log_needed, in_groups=in_groups)
 
     def _is_enough(self, said: MetricVerdict) -> bool:
         arms = (said.canary,) if said.basis is Basis.LIMIT else (said.canary, said.control)

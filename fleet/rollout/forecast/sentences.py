@@ -103,7 +103,8 @@ def few_readings() -> str:
 
 def few_answers(habits: Habits) -> str:
     """Return that devices say little, as a cause."""
-    return f"a device tells of {60.0 * habits.whole.per_s:,.2g} answers a minute"
+    per_minute = 60.0 * habits.whole.per_s
+    return f"a device tells of {per_minute:,.{0 if per_minute >= 10.0 else 1}f} answers a minute"
 
 
 def beyond(gate: MetricGate, habits: Habits) -> str:
