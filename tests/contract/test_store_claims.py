@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Conflict
 from fleet.rollout.claims import Claim
 from fleet.rollout.engine import create, step
-from fleet.rollout.events import DevicesTaken, Event, Start, Supersede
+from fleet.rollout.events import (
+    DeploymentReported,
+    DeploymentsReported,
+    DevicesTaken,
+    Event,
+    Start,
+    Supersede,
+)
 from fleet.rollout.plans.plan import default_plan
 from fleet.rollout.state.rollout import Kind, Rollout, Status
 from hub.store.protocols import Store
@@ -111,3 +119,21 @@ def test_those_that_were_not_started_are_told_apart(store: Store) -> None:
     assert one.device_id == "cam-2"
     assert store.unstarted_claims("signs", set(CAMS)) == []
     assert store.rollout(first.number).state.status is Status.RUNNING
+
+
+def test_the_newest_of_some_rollouts_that_brought_a_version_is_told_for_each_device(store: Store) -> None:
+    for succeeded in (CAMS, CAMS[:1], ()):
+        state = store.create_rollout(_in_one_stage, 1.0).state
+        after = step(state, Start("ana"), 2.0)[0]
+        told = tuple(
+            DeploymentReported(part.device_id, part.attempt.deployment_id, DeploymentState.SUCCEEDED, 2.0)
+            for part in after.deployments
+            if part.device_id in succeeded
+        )
+        for event in (DeploymentsReported(told), Supersede("ana", "the next")):
+            after = step(after, event, 2.0)[0]
+        store.apply_step(after, previous=state, position=0, changes=[])
+    assert store.brought_by([1, 2, 3], CAMS) == {"cam-1": 2, "cam-2": 1}
+    assert store.brought_by({1}, ["cam-1", "cam-9"]) == {"cam-1": 1}
+    assert store.brought_by([3], CAMS) == {}
+    assert store.brought_by([], CAMS) == {}
