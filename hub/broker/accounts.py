@@ -29,6 +29,7 @@ ITERATIONS = 101
 _SALT_SIZE_BYTES = 12
 _HASH_SIZE_BYTES = 64
 _MAX_ITERATIONS = 1_000_000
+_HASH = re.compile(r"\$7\$[0-9]{1,7}\$[A-Za-z0-9+/=]{4,}\$[A-Za-z0-9+/=]{88}\Z")
 _USERNAME = re.compile(r"[a-z0-9_][a-z0-9._-]{0,63}\Z")
 """The naming rule of devices, and a leading ``_`` for accounts that no device can have."""
 
@@ -80,7 +81,7 @@ def write_accounts(path: Path, accounts: Mapping[str, str]) -> None:
     for username, password_hash in accounts.items():
         if not _USERNAME.match(username):
             raise InvalidName(f"{username!r:.80} is not a usable account name.")
-        if not re.fullmatch(r"\$7\$[0-9]{1,7}\$[A-Za-z0-9+/=]{4,}\$[A-Za-z0-9+/=]{88}", password_hash):
+        if not _HASH.match(password_hash):
             raise InvalidConfiguration(f"The password hash of {username} is malformed.")
     lines = "".join(f"{username}:{accounts[username]}\n" for username in sorted(accounts))
     write_durably(path, lines.encode("ascii"), mode=0o600)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from typing import Self
 
 from fleet.protocol.enrolment import BrokerAccess
@@ -20,6 +21,7 @@ from hub.home import Home
 log = logging.getLogger(__name__)
 
 _RESTART_S = 2.0
+LONGEST_REST_S = 0.5
 
 
 class KeptBroker:
@@ -40,6 +42,7 @@ class KeptBroker:
         self._home = home
         self._lock = asyncio.Lock()
         self._updates_asked = self._updates_done = 0
+        self._next_turn_s = 0.0
         self._broker: Broker
 
     @classmethod
@@ -75,16 +78,21 @@ class KeptBroker:
         """Let the devices in that the store knows now; raises like `Broker.update_accounts`.
 
         The file is written as a whole, and the broker checks all connections anew when it reads it: of those
-        that ask meanwhile, the next one does it for all.
+        that ask meanwhile, the next one does it for all. Between two turns there is as much time as the
+        first took: most of a crowd shares one, and the larger the fleet, the more share it.
         """
         self._updates_asked += 1
         mine = self._updates_asked
         async with self._lock:  # or an older list of accounts could be written over a newer one
             if self._updates_done >= mine:
                 return
+            await asyncio.sleep(self._next_turn_s - time.monotonic())
             asked = self._updates_asked  # whoever asked so far has its device in the store
+            begun_s = time.monotonic()
             await self._broker.update_accounts(await asyncio.to_thread(self._accounts))
             self._updates_done = asked
+            ended_s = time.monotonic()
+            self._next_turn_s = ended_s + min(ended_s - begun_s, LONGEST_REST_S)
 
     def access(self, username: str, password: str, reached_host: str) -> BrokerAccess:
         """Return what a device connects with.

@@ -83,8 +83,8 @@ class SqliteDevices(Part):
 
     def password_hashes(self) -> dict[str, str]:
         """Return every device's broker password hash."""
-        rows = self._database.rows("SELECT device_id, password_hash FROM devices")
-        return {row["device_id"]: row["password_hash"] for row in rows}
+        with self._database.reading() as connection:
+            return dict(connection.execute("SELECT device_id, password_hash FROM devices"))
 
     def count_throttled(self) -> int:
         """Return how many connected devices were throttled in the window that their boards told of last."""
