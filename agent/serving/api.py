@@ -26,34 +26,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple
+from collections.abc import Callable
 from urllib.parse import unquote
-from weakref import WeakKeyDictionary
 
 import msgspec
-from numpy.typing import NDArray
 
-from agent.hosting.answers import Answer
 from agent.hosting.host import Host
 from agent.hosting.hosted import Hosted
 from agent.log import unexpected_failure
 from agent.serving import describe
-from agent.serving.binary import LENGTH_HEADER
 from agent.serving.body import decode, unpack
-from agent.serving.feedback import ID_DIGITS, Feedback, FeedbackRequest
+from agent.serving.feedback import Feedback, FeedbackRequest
 from agent.serving.http_messages import Request, Response
-from agent.serving.inference import (
-    PREDICTION_ID,
-    InferResponse,
-    keep_answer,
-    read_request,
-    write_known,
-    write_response,
-)
+from agent.serving.predictions import Later, Predictions
 from agent.serving.shared_memory import CallersMemory, SharedMemory
-from agent.serving.statistics import Statistics
-from agent.serving.understood import KnownRequests, Understood
 from fleet.protocol.errors import (
     AccessDenied,
     Conflict,
@@ -82,27 +68,6 @@ _STATUS: tuple[tuple[type[MusterError], int], ...] = (
 
 MAX_PATHS = 64
 """How many paths of inference requests are kept as they were read."""
-
-Later = Coroutine[Any, Any, Response]
-"""A response that has to be waited for."""
-
-
-class _Question(NamedTuple):
-    """A request for predictions that was understood.
-
-    Attributes:
-        hosted: The version that answers.
-        understood: What it asks for.
-        inputs: What the model is given.
-        started_ns: When it came, and
-        read_ns: when it was understood, by `time.perf_counter_ns`.
-    """
-
-    hosted: Hosted
-    understood: Understood
-    inputs: dict[str, NDArray[Any]]
-    started_ns: int
-    read_ns: int
 
 
 class IndexRequest(msgspec.Struct):
@@ -137,8 +102,7 @@ class InferenceApi:
         self._shared_memory = shared_memory
         self.feedback = Feedback(host)
         """The predictions that can be labelled; the fast path has the same."""
-        self._statistics: WeakKeyDictionary[Hosted, Statistics] = WeakKeyDictionary()
-        self._requests: WeakKeyDictionary[Hosted, KnownRequests] = WeakKeyDictionary()
+        self._predictions = Predictions(self.feedback, limit_bytes)
         self._asked_by: dict[str, tuple[str, str | None]] = {}
 
     async def respond(self, request: Request) -> Response:
@@ -271,7 +235,8 @@ class InferenceApi:
 
     def _tell_statistics(self, models: dict[str, Hosted]) -> Response:
         found = [
-            self._counted(hosted).document(model, hosted.release.version) for model, hosted in models.items()
+            self._predictions.statistics(hosted).document(model, hosted.release.version)
+            for model, hosted in models.items()
         ]
         return _json({"model_stats": found})
 
@@ -283,72 +248,10 @@ class InferenceApi:
     def _infer(self, request: Request, model: str, version: str | None) -> Response | Later:
         started_ns = time.perf_counter_ns()
         hosted = self.answering(model, version)
-        try:
-            body, length = self._body(request), request.headers.get(LENGTH_HEADER)
-            signature, shared = hosted.manifest.signature, self._shared_by(request)
-            understood, inputs = read_request(body, length, signature, shared, self._known(hosted))
-            question = _Question(hosted, understood, inputs, started_ns, time.perf_counter_ns())
-            answer = hosted.infer_at_once(inputs)
-            return self._infer_later(question) if answer is None else self._predict(question, answer)
-        except BaseException:
-            self._count_failure(hosted, started_ns)
-            raise
-
-    async def _infer_later(self, question: _Question) -> Response:
-        try:
-            return self._predict(question, await question.hosted.infer(question.inputs))
-        except BaseException:
-            self._count_failure(question.hosted, question.started_ns)
-            raise
-
-    def _predict(self, question: _Question, answer: Answer) -> Response:
-        """Return the HTTP response with predictions, and count it."""
-        hosted, answered_ns = question.hosted, time.perf_counter_ns()
-        signature, outputs = hosted.manifest.signature, answer.outputs
-        prediction_id = self.feedback.remember(hosted.manifest.model, answer, signature.classes)
-        written = write_known(prediction_id, outputs, question.understood)
-        if written is None:
-            response = InferResponse(
-                hosted.manifest.model, str(answer.version), id=question.understood.request_id
-            )
-            if prediction_id is not None:
-                response.parameters[PREDICTION_ID] = f"{prediction_id:0{ID_DIGITS}x}"
-            written = write_response(response, outputs, question.understood)
-            if prediction_id is not None:
-                keep_answer(response, written, outputs, question.understood)
-        ended_ns = time.perf_counter_ns()
-        counted, samples = self._counted(hosted), len(next(iter(question.inputs.values())))
-        read_ns, written_ns = question.read_ns - question.started_ns, ended_ns - answered_ns
-        counted.succeeded(
-            time.time(),
-            samples=samples,
-            success=ended_ns - question.started_ns,
-            queue=answer.queue_ns,
-            compute_input=read_ns,
-            compute_infer=answer.compute_ns,
-            compute_output=written_ns,
-        )
-        if not answer.is_guest:
-            counted.ran(answer.joined or samples, read_ns, answer.compute_ns, written_ns)
-        return written
-
-    def _count_failure(self, hosted: Hosted, started_ns: int) -> None:
-        self._counted(hosted).failed(time.time(), time.perf_counter_ns() - started_ns)
+        return self._predictions.answer(hosted, request, self._shared_by(request), started_ns)
 
     def _body(self, request: Request) -> bytes:
         return unpack(request.body, request.headers.get("content-encoding", ""), self._limit_bytes)
-
-    def _known(self, hosted: Hosted) -> KnownRequests:
-        found = self._requests.get(hosted)
-        if found is None:
-            found = self._requests[hosted] = KnownRequests()
-        return found
-
-    def _counted(self, hosted: Hosted) -> Statistics:
-        found = self._statistics.get(hosted)
-        if found is None:
-            found = self._statistics[hosted] = Statistics()
-        return found
 
 
 def _no_such(request: Request) -> NotFound:
