@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import joblib
@@ -18,6 +19,7 @@ import pytest
 from converters.bundles.folder import read_bundle
 from converters.report import Report
 from fleet.protocol.manifest import manifest_sha256
+from hub.cli.app import run
 from tests.support.digits import digits_source, fitted_model, training_and_held_out
 
 TARGETS = ("--target", "onnx-fp32", "--target", "onnx-int8")
@@ -55,6 +57,22 @@ def _convert(*arguments: str | Path, **environment: str) -> subprocess.Completed
     with _start(*arguments, **environment) as process:
         out, err = process.communicate(timeout=100)
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run the command in this process, which must refuse and print one line alone; return that line."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(*arguments: str | Path) -> str:
+        monkeypatch.setattr("sys.argv", ["muster", "model", "convert", *map(str, arguments)])
+        code = run()
+        out, err = capsys.readouterr()
+        assert (code, out) == (1, "")
+        assert len(err.splitlines()) == 1, err
+        return err
+
+    return call
 
 
 def _samples(files: Path) -> tuple[str | Path, ...]:
@@ -139,16 +157,14 @@ def test_libraries_do_not_write_for_information_into_the_terminal(files: Path, t
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_images_of_a_model_that_takes_rows(files: Path, tmp_path: Path) -> None:
+def test_images_of_a_model_that_takes_rows(files: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     source = (files / "digits.joblib", "--trust-pickle", "--target", "onnx-fp32", *_samples(files))
     done = _convert(*source, "--out", tmp_path / "out", "--sample-shape", f"{SIDE},{SIDE}")
     assert done.returncode == 0, done.stderr
     assert read_bundle(tmp_path / "out" / "bundle").manifest.signature.inputs[0].shape == (-1, SIDE, SIDE)
     for shape in ("8x8", "8,", "0,64", "-1,64", "9" * 5000):
-        done = _convert(*source, "--out", tmp_path / "other", "--sample-shape", shape)
-        assert done.returncode == 1
-        assert len(done.stderr.splitlines()) == 1
-        assert done.stderr.endswith("[invalid_input]\n")
+        said = refused(*source, "--out", tmp_path / "other", "--sample-shape", shape)
+        assert said.endswith("[invalid_input]\n")
 
 
 def test_an_option_without_effect_is_told(files: Path, tmp_path: Path) -> None:
@@ -193,7 +209,9 @@ def test_a_narrow_terminal_gets_whole_numbers(files: Path, tmp_path: Path) -> No
     assert "…" not in done.stdout
 
 
-def test_what_cannot_be_done_is_one_clear_line(files: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_done_is_one_clear_line(
+    files: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "model").write_text("mine")
     (tmp_path / "not-a-model.onnx").write_text("hello")
@@ -207,11 +225,7 @@ def test_what_cannot_be_done_is_one_clear_line(files: Path, tmp_path: Path) -> N
         "invalid_dataset": (model, *out, "--minimum", "0.5"),
         "accuracy_too_low": (model, *out, *_samples(files), "--minimum", "0.999"),
     }.items():
-        done = _convert(*arguments)
-        assert done.returncode == 1
-        assert done.stdout == ""
-        assert len(done.stderr.splitlines()) == 1, done.stderr
-        assert done.stderr.endswith(f"[{code}]\n")
+        assert refused(*arguments).endswith(f"[{code}]\n")
     assert {path.name for path in tmp_path.iterdir()} == {"full", "not-a-model.onnx"}
 
 

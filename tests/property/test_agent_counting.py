@@ -20,6 +20,8 @@ from tests.support.agent_bundles import VARIANT, build
 
 MANIFEST = build(1).manifest
 PROFILE = MANIFEST.reference
+MANY = st.sampled_from([[], [MAX_SAMPLES], [2 * MAX_SAMPLES + 1], [MAX_SAMPLES, MAX_SAMPLES]])
+"""Sizes of requests that fill blocks. Each of their rows is counted alone beside, which takes long."""
 
 
 def counter() -> Counter:
@@ -42,7 +44,9 @@ def samples(count: int, numbers: int, seed: int) -> tuple[NDArray[np.float32], N
 
 @settings(max_examples=25, derandomize=True, deadline=None)
 @given(
-    sizes=st.lists(st.integers(1, 9) | st.sampled_from([MAX_SAMPLES, 2 * MAX_SAMPLES + 1]), max_size=12),
+    sizes=st.tuples(st.lists(st.integers(1, 9), max_size=10), MANY).flatmap(
+        lambda few_and_many: st.permutations([*few_and_many[0], *few_and_many[1]])
+    ),
     widths=st.lists(st.sampled_from([4, 4, 7, 900]), min_size=12, max_size=12),
     seed=st.integers(0, 2**32),
 )

@@ -398,7 +398,7 @@ class RolloutMachine(RuleBasedStateMachine):
 
 
 RolloutMachine.TestCase.settings = settings(
-    max_examples=300 if ALL else 100,
+    max_examples=300 if ALL else 60,
     stateful_step_count=50,
     deadline=None,
     derandomize=True,

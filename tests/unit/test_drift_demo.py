@@ -14,6 +14,9 @@ from fleet.drift.profile import ReferenceProfile
 from hub.demo.images import Images, load_digits, through_dirty_lens
 from hub.demo.story import LOOKS_AFTER_DIRT
 from hub.training.estimators import check_hyperparameters, fitted_pipeline
+from tests.support.thoroughness import ALL
+
+pytestmark = pytest.mark.thorough
 
 CAMERAS, CLEAN_LOOKS, IMAGES = 8, 4, 304
 
@@ -37,7 +40,7 @@ class Camera:
         self.state, _ = advance_alarm(self.state, judged)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(20) if ALL else range(5))
 def test_only_the_cameras_with_dirty_lenses_alarm(seed: int) -> None:
     digits = load_digits(seed)
     held_out, rest = split_stratified(digits.registered, share=0.25, seed=seed)
