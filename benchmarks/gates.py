@@ -5,6 +5,7 @@
     draw harmless worlds ─► gate: false rollbacks      ─► thresholds of every rule, for the same rate of them
     draw harmful worlds  ─► gate, rules so calibrated, as their makers show them ─► exposed, time ─► aims
     harmless worlds of other kinds ─► the best of the calibrated rules: what their thresholds are worth there
+    worlds of the other metrics, and with a device that lies (`gates_other`) ─► gate
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks import gates_other
 from benchmarks.aims import Aim
 from benchmarks.gates_rules import End, Fixed, Series, peak, run_fixed, run_gate, series
 from benchmarks.gates_worlds import (
@@ -87,12 +89,12 @@ class Found(NamedTuple):
 def main() -> None:
     """Run the benchmark as the command line says."""
     parser = argparse.ArgumentParser(prog="benchmarks.gates", description="Measure how well gates decide.")
-    parser.add_argument("--harmless", type=int, default=1000, help="harmless rollouts, by default 1,000")
-    parser.add_argument("--harmful", type=int, default=200, help="rollouts of each harm, by default 200")
-    parser.add_argument("--quick", action="store_true", help="60 and 20 of them")
+    parser.add_argument("--harmless", type=int, default=300, help="harmless rollouts, by default 300")
+    parser.add_argument("--harmful", type=int, default=100, help="rollouts of each harm, by default 100")
+    parser.add_argument("--quick", action="store_true", help="20 and 8 of them")
     parser.add_argument("--seed", type=int, default=SEED, help=f"of the worlds, by default {SEED}")
     arguments = parser.parse_args()
-    harmless, harmful = (60, 20) if arguments.quick else (arguments.harmless, arguments.harmful)
+    harmless, harmful = (20, 8) if arguments.quick else (arguments.harmless, arguments.harmful)
     errors = _family(
         ERRORS, HARMLESS, HARMFUL, (harmless, harmful), seed=arguments.seed, maximum_bake=MAXIMUM_BAKE
     )
@@ -104,8 +106,11 @@ def main() -> None:
         seed=arguments.seed,
         maximum_bake=LATENCY_BAKE,
     )
-    texts = [_harmless_table([*errors[0], *latency[0]]), _harmful_table([*errors[1], *latency[1]])]
-    aims = _aims([*errors[0], *latency[0]], [*errors[1], *latency[1]])
+    other, other_aims = gates_other.measure(
+        (max(1, harmless // 6), max(1, harmful // 5)), arguments.seed, sys.stderr
+    )
+    texts = [_harmless_table([*errors[0], *latency[0]]), _harmful_table([*errors[1], *latency[1]]), other]
+    aims = [*_aims([*errors[0], *latency[0]], [*errors[1], *latency[1]]), *other_aims]
     sys.stdout.write("\n\n".join([*texts, "\n".join(str(aim) for aim in aims)]) + "\n")
 
 
