@@ -66,7 +66,16 @@ def quantile_us(counts: LatencyCounts, q: float) -> float | None:
     return upper_bound_us(max(counts))
 
 
-def count_above(counts: LatencyCounts, budget_us: float) -> int:
-    """Return how many durations lie in buckets wholly above a budget in microseconds."""
-    limit = bucket(budget_us)
-    return sum(number for index, number in counts.items() if index > limit)
+def count_above(counts: LatencyCounts, last: int) -> tuple[int, int]:
+    """Return how many durations lie in buckets above one, and how many there are.
+
+    Args:
+        counts: The histogram.
+        last: The bucket, that of a budget for all that are wholly above the budget.
+    """
+    above = total = 0
+    for index, number in counts.items():
+        total += number
+        if index > last:
+            above += number
+    return above, total

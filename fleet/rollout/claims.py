@@ -25,7 +25,7 @@ import numpy as np
 from fleet import sentences
 from fleet.protocol.errors import InvalidPlan
 from fleet.rollout.state.columns import CANCELED, PAGE_SIZE, Mask, Places, Rows
-from fleet.rollout.state.deployments import Deployments, scan, split
+from fleet.rollout.state.deployments import Deployments, blocks, scan, split
 from fleet.rollout.state.masks import was_sent
 from fleet.rollout.state.rollout import Kind, Rollout, Status, Summary
 
@@ -76,8 +76,8 @@ def claims_of(rollout: Rollout) -> Iterator[Claim]:
     """Yield the claim of a rollout on each device that it has or, not yet started, would have."""
     if rollout.status.is_final:
         return
-    pages = [page.rows for page in rollout.deployments.pages]
-    ordered = np.concatenate([was_sent(rows)[_is_held(rows)] for rows in pages])
+    pages = rollout.deployments.pages
+    ordered = np.concatenate([was_sent(rows)[_is_held(rows)] for _, rows in blocks(pages)])
     device_ids = rollout.deployments.members.device_ids(scan(pages, _is_held))
     priority = priority_of(rollout)
     for device_id, is_ordered in zip(device_ids, ordered.tolist(), strict=True):
@@ -182,7 +182,7 @@ def _is_held(rows: Rows) -> Mask:
 def _held(deployments: Deployments, places: Places | None = None) -> set[str]:
     """Return the devices that are claimed, of those at some places or of all."""
     if places is None:
-        places = scan([page.rows for page in deployments.pages], _is_held)
+        places = scan(deployments.pages, _is_held)
     else:
         found = [
             number * PAGE_SIZE + inside[_is_held(deployments.pages[number].rows[inside])]

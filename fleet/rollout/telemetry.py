@@ -19,9 +19,11 @@ once: what a window costs depends neither on the number of devices nor on that o
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
+from typing import TypeVar
 
 import msgspec
+import numpy as np
 
 from fleet.protocol.assignment import CLOCK_TOLERANCE_S
 from fleet.protocol.deployment import DeploymentState
@@ -36,12 +38,15 @@ from fleet.rollout.gates.groups import LEAST_DEVICES, group_of
 from fleet.rollout.gates.spans import span_of
 from fleet.rollout.gates.sums import ArmSum
 from fleet.rollout.plans.plan import Metric
-from fleet.rollout.state.columns import CODES, NO_VERSION, QUEUED, WAITING, Row
+from fleet.rollout.state.columns import CODES, NO_VERSION, QUEUED, WAITING, Mask, Places, Rows
 from fleet.rollout.state.draft import Draft
 from fleet.rollout.state.rollout import Happening, Status
 
 _ANSWERING = [CODES[state] for state in (DeploymentState.TRIAL, DeploymentState.SUCCEEDED)]
+_IS_ANSWERING = np.isin(np.arange(256), _ANSWERING)
 _RUNNING = [1 + code for code in _ANSWERING]
+_ASKED = ("stratum", "stage", "counted_in")
+_Window = TypeVar("_Window", SealedWindow, NoisedWindow)
 
 
 def take_windows(draft: Draft, event: EvidenceObserved) -> None:
@@ -78,23 +83,26 @@ def _span(draft: Draft) -> int:
     return span_of(running, waiting, canaries_at_end=reached, controls_at_end=total - reached)
 
 
-def _is_canary(draft: Draft, row: Row, window: SealedWindow | NoisedWindow) -> bool:
-    return (
-        window.manifest_sha256 == draft.rollout.manifest_sha256
-        and not math.isnan(row.ordered_s)
-        and row.state in _ANSWERING
-        and window.started_at_s >= row.answers_since_s  # never, if that is not known
-    )
+def _arms_of(draft: Draft, rows: Rows, windows: Sequence[SealedWindow | NoisedWindow]) -> tuple[Mask, Mask]:
+    """Tell which windows count for the canaries, and which for the controls.
 
-
-def _is_control(draft: Draft, row: Row, window: SealedWindow | NoisedWindow) -> bool:
-    return (
-        window.manifest_sha256 != draft.rollout.manifest_sha256
-        and math.isnan(row.ordered_s)
-        and row.state == QUEUED  # or another rollout took it
-        and row.previous_version != NO_VERSION
-        and draft.stage.started_s - CLOCK_TOLERANCE_S <= window.ended_at_s <= draft.now_s + CLOCK_TOLERANCE_S
-    )
+    Args:
+        draft: Of this step.
+        rows: Of the devices that the windows are from, as many.
+        windows: Of the rollout's model.
+    """
+    digest = draft.rollout.manifest_sha256
+    is_new = np.array([window.manifest_sha256 == digest for window in windows], dtype=bool)
+    started_s = np.array([window.started_at_s for window in windows])
+    ended_s = np.array([window.ended_at_s for window in windows])
+    was_sent = ~np.isnan(rows["ordered_s"])
+    canaries = is_new & was_sent & _IS_ANSWERING[rows["state"]]
+    canaries &= started_s >= rows["answers_since_s"]  # never, if that is not known
+    controls = ~is_new & ~was_sent & (rows["state"] == QUEUED)  # or another rollout took it
+    controls &= rows["previous_version"] != NO_VERSION
+    controls &= ended_s >= draft.stage.started_s - CLOCK_TOLERANCE_S
+    controls &= ended_s <= draft.now_s + CLOCK_TOLERANCE_S
+    return canaries, controls
 
 
 _Arms = dict[tuple[int, int], ArmSum]
@@ -116,39 +124,53 @@ class _Sums:
 
     def add_windows(self, event: EvidenceObserved) -> dict[str, list[str]]:
         """Count windows; return by device why some count for nothing."""
-        draft, model = self._draft, self._draft.rollout.model
+        if not event.windows:
+            return {}
+        draft, number = self._draft, self._draft.rollout.stage_index
         ignored: dict[str, list[str]] = {}
-        places = draft.editing.members.places([device_id for device_id, _ in event.windows])
-        for (device_id, window), index in zip(event.windows, places, strict=True):
-            # sealed: what is of no interest is not looked into
-            if index is None or window.model != model:
-                continue
-            row = draft.editing.row(index)
-            arms = self._arms_of(row, window)
-            if arms is None:
-                continue
-            if (why := self._count(index, row, window, arms, event.incomparable)) is not None:
+        counted: set[int] = set()  # devices that were not before
+        windows, places, rows = self._known(event.windows)
+        are_canaries, are_controls = _arms_of(draft, rows, [window for _, window in windows])
+        some = np.flatnonzero(are_canaries | are_controls)
+        columns = (are_canaries[some], places[some], *(rows[name][some] for name in _ASKED))
+        for at, is_canary, place, stratum, stage, counted_in in zip(
+            some.tolist(), *(column.tolist() for column in columns), strict=True
+        ):
+            device_id, window = windows[at]
+            arm = self._arm(self._canaries if is_canary else self._controls, stratum, place)
+            is_new = counted_in < number and place not in counted
+            why = self._added(arm, window, event.incomparable, is_new=is_new)
+            if why is not None:
                 ignored.setdefault(device_id, []).append(why)
+            elif is_new:
+                counted.add(place)
+                self._heard += is_canary and stage == number
+        draft.editing.note_counted(np.array(sorted(counted), dtype=np.intp), number)
         return ignored
 
-    def _count(
-        self, index: int, row: Row, window: SealedWindow, arms: _Arms, incomparable: frozenset[str]
+    def _added(
+        self, arm: ArmSum, window: SealedWindow, incomparable: frozenset[str], *, is_new: bool
     ) -> str | None:
-        """Count a window for its class of devices; return why it counts for nothing, or None."""
-        arm, number = self._arm(arms, row.stratum, index), self._draft.rollout.stage_index
-        is_new = row.counted_in < number
+        """Add a window to an arm; return why it counts for nothing, None if it counts."""
         try:
-            read = opened(window)
+            read = opened(window)  # sealed: what is of no interest is not looked into
         except InvalidMessage:
             arm.add_unreadable()
             return "its counts cannot be read"
         if window.manifest_sha256 in incomparable:
             read = self._without_inputs(read)
-        why = arm.add(read, is_new=is_new)
-        if why is None and is_new:
-            self._draft.editing.note_counted(index, number)
-            self._heard += arms is self._canaries and row.stage == number
-        return why
+        return arm.add(read, is_new=is_new)
+
+    def _known(
+        self, windows: Sequence[tuple[str, _Window]]
+    ) -> tuple[list[tuple[str, _Window]], Places, Rows]:
+        """Return the windows of the model from devices that are known, and the places and rows of these."""
+        editing, model = self._draft.editing, self._draft.rollout.model
+        places = editing.members.places([device_id for device_id, _ in windows])
+        pairs = zip(windows, places, strict=True)
+        known = [(one, place) for one, place in pairs if place is not None and one[1].model == model]
+        found = np.array([place for _, place in known], dtype=np.intp)
+        return [one for one, _ in known], found, editing.rows(found)
 
     def _without_inputs(self, window: TelemetryWindow) -> TelemetryWindow:
         compared = {gate.feature for gate in self._metrics if gate.metric is Metric.INPUT_DRIFT}
@@ -170,15 +192,15 @@ class _Sums:
 
     def add_noised(self, event: EvidenceObserved) -> None:
         """Count windows with noise on their counts, which are no evidence, so that a verdict can say so."""
-        editing = self._draft.editing
-        for device_id, window in event.noised:
-            index = editing.members.place(device_id)
-            if index is None or window.model != self._draft.rollout.model:
-                continue
-            row = editing.row(index)
-            arms = self._arms_of(row, window)
-            if arms is not None:
-                self._arm(arms, row.stratum, index).add_noised()
+        if not event.noised:
+            return
+        windows, places, rows = self._known(event.noised)
+        sides = _arms_of(self._draft, rows, [window for _, window in windows])
+        for arms, are_of_it in zip((self._canaries, self._controls), sides, strict=True):
+            for stratum, place in zip(
+                rows["stratum"][are_of_it].tolist(), places[are_of_it].tolist(), strict=True
+            ):
+                self._arm(arms, stratum, place).add_noised()
 
     def settle(self) -> None:
         """Add all of it to the evidence of the stage."""
@@ -190,12 +212,6 @@ class _Sums:
             draft.rollout.stage_index, evidence=stage.evidence.plus(new), heard=stage.heard + self._heard
         )
         draft.outdate_verdict()
-
-    def _arms_of(self, row: Row, window: SealedWindow | NoisedWindow) -> _Arms | None:
-        """Return the arm that a window counts for, by class of devices; None if for neither."""
-        if _is_canary(self._draft, row, window):
-            return self._canaries
-        return self._controls if _is_control(self._draft, row, window) else None
 
     def _arm(self, arms: _Arms, stratum: int, index: int) -> ArmSum:
         key = (group_of(index), stratum)

@@ -104,7 +104,7 @@ def devices(
         return found
 
     start = number_in(after) or 0
-    pages = [page.rows for page in rollout.deployments.pages]
+    pages = rollout.deployments.pages
     places = scan(pages, meant, start=start, limit=limit)
     following = str(int(places[-1]) + 1) if len(places) == limit else None
     return Page(items=[deployment(part) for part in rollout.deployments.at(places)], next=following)

@@ -105,7 +105,7 @@ class Account:
             duration_s=ended_s,
             devices=len(rollout.deployments),
             counts=counts,
-            not_back=len(scan([page.rows for page in rollout.deployments.pages], is_not_back)),
+            not_back=len(scan(rollout.deployments.pages, is_not_back)),
             unaccounted=unaccounted if rollout.status.is_final else 0,
             stages=tuple(self._stage(rollout, place, ended_s) for place in range(len(rollout.stages))),
             got_it=got_it,

@@ -8,6 +8,7 @@ both rise and fall with whatever a device is like; classes of devices differ by 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -160,10 +161,11 @@ class Telemetry:
         classes = self._classes(rows)
         ids = self._devices.ids
         found = []
+        is_unsure_counted = Metric.UNSURE in self._metrics
         for place, row in enumerate(rows.tolist()):
             _, _, _, device, is_new, predictions, errors, unsure, labelled, wrong = row
             profile = {}
-            if Metric.UNSURE in self._metrics:
+            if is_unsure_counted:
                 cells = [0] * (len(CONFIDENCE_EDGES) + 1)
                 cells[_UNSURE_CELL], cells[_SURE_CELL] = unsure, predictions - unsure
                 profile[OUTPUT_CONFIDENCE] = FeatureCounts(cells)
@@ -196,14 +198,17 @@ class Telemetry:
         middle = np.log2(self._scenario.telemetry.latency_us * self._factor[devices] * slower)
         drawn = middle[:, None] + _SPREAD * self._rng.standard_normal((len(rows), _DURATIONS))
         buckets = np.clip(drawn * BUCKETS_PER_OCTAVE, 0, LAST_BUCKET).astype(np.intp)
-        timed = np.minimum(rows["predictions"], _DURATIONS).tolist()
-        found = []
-        for row, number in zip(buckets.tolist(), timed, strict=True):
-            counts: dict[int, int] = {}
-            for bucket in row[:number]:
-                counts[bucket] = counts.get(bucket, 0) + 1
-            found.append(counts)
-        return found
+        timed = np.minimum(rows["predictions"], _DURATIONS)
+        low, width = int(buckets.min()), int(np.ptp(buckets)) + 1
+        cells = buckets - low + np.arange(len(rows))[:, None] * width
+        is_timed = np.arange(_DURATIONS) < timed[:, None]
+        counts = np.bincount(cells[is_timed], minlength=len(rows) * width).reshape(len(rows), width)
+        some = counts.nonzero()
+        numbers, filled = counts[some].tolist(), (some[1] + low).tolist()
+        cuts = np.searchsorted(some[0], np.arange(len(rows) + 1)).tolist()
+        return [
+            dict(zip(filled[begin:end], numbers[begin:end], strict=True)) for begin, end in pairwise(cuts)
+        ]
 
     def _classes(self, rows: Rows) -> list[list[int]] | None:
         """Return how many answers of each window were of each class; None if the gate does not look at it."""

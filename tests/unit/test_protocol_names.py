@@ -155,8 +155,8 @@ def test_quantiles_and_counts_are_read_from_buckets() -> None:
     assert 100.0 <= median <= 119.0
     assert 5000.0 <= last <= 5950.0
     assert quantile_us({}, 0.5) is None
-    assert count_above(counts, 1000.0) == 5
-    assert count_above(counts, 5000.0) == 0  # its bucket is not wholly above
+    assert count_above(counts, bucket(1000.0)) == (5, sum(counts.values()))
+    assert count_above(counts, bucket(5000.0))[0] == 0  # its bucket is not wholly above
 
 
 TOKEN = EnrolmentToken("s" * 32, hashlib.sha256(b"root").hexdigest())

@@ -170,7 +170,7 @@ def _unordered(rollout: Rollout) -> dict[Reason, Test]:
 
 
 def _places(rollout: Rollout, test: Test) -> Places:
-    return scan([page.rows for page in rollout.deployments.pages], test)
+    return scan(rollout.deployments.pages, test)
 
 
 def _waits_in(rows: Rows, current: int) -> Mask:

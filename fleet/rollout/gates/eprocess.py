@@ -166,21 +166,23 @@ def _log_bets(
     bad: Floats | float, total: Floats | float, angle: Floats | float, up: NDArray[np.bool_]
 ) -> Floats:
     """Return the log of one arm's e-process against the share of an angle; all shapes are broadcast."""
-    start = np.clip(np.asarray(angle), _LEAST_ANGLE, math.pi / 2.0 - _LEAST_ANGLE)[..., None]
-    sign = np.where(np.asarray(up), 1.0, -1.0)[..., None]
-    room = np.where(sign > 0.0, math.pi / 2.0 - start, start)
-    step, tangent = sign * _SINES, np.tan(start)
+    start = np.minimum(np.maximum(angle, _LEAST_ANGLE), math.pi / 2.0 - _LEAST_ANGLE)[..., None]
+    is_up = np.asarray(up)[..., None]
+    room = np.where(is_up, math.pi / 2.0 - start, start)
+    step, tangent = np.where(is_up, _SINES, -_SINES), np.tan(start)
     # sin(t + o) / sin(t) and cos(t + o) / cos(t), with o at most half of the room that there is
-    near, far = 0.5 / np.cos(room / 2.0), np.cos(room / 2.0) / np.cos(room)
-    more, fewer = np.where(sign > 0.0, far, near), np.where(sign > 0.0, near, far)
-    has_room = room / 2.0 > _EFFECTS
+    half = room / 2.0
+    cosine = np.cos(half)
+    near, far = 0.5 / cosine, cosine / np.cos(room)
+    more, fewer = np.where(is_up, far, near), np.where(is_up, near, far)
+    has_room = half > _EFFECTS
     more = np.where(has_room, _COSINES + step / tangent, more)
     fewer = np.where(has_room, _COSINES - step * tangent, fewer)
     bad = np.asarray(bad, dtype=np.float64)[..., None]
     good = np.asarray(total, dtype=np.float64)[..., None] - bad
     ratios = 2.0 * (bad * np.log(more) + good * np.log(fewer))
-    most = np.maximum(0.0, ratios.max(axis=-1))
-    won = np.exp(ratios - most[..., None]).mean(axis=-1)
+    most = np.maximum(0.0, np.maximum.reduce(ratios, axis=-1))
+    won = np.add.reduce(np.exp(ratios - most[..., None]), axis=-1) / len(EFFECTS)
     log_e: Floats = most + np.log(KEPT * np.exp(-most) + (1.0 - KEPT) * won)
     return log_e
 

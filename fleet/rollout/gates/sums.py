@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fleet.protocol.records import ShadowReport, TelemetryWindow
 from fleet.rollout.gates.evidence import Arm, Tally
-from fleet.rollout.gates.windows import MOST_ANSWERS, bounded, said, unusable
+from fleet.rollout.gates.windows import MOST_ANSWERS, bounded, reader, unusable
 from fleet.rollout.plans.plan import Metric, MetricGate
 
 
@@ -21,7 +21,7 @@ class ArmSum:
 
     def __init__(self, metrics: tuple[MetricGate, ...]) -> None:
         self._devices = self._windows = self._unusable = self._noised = 0
-        self._sums = [(gate, _Sum()) for gate in metrics]
+        self._sums = [(gate.metric, reader(gate), _Sum()) for gate in metrics]
 
     def add(self, window: TelemetryWindow, *, is_new: bool) -> str | None:
         """Add a window; return why it counts for nothing, None if it counts.
@@ -35,8 +35,8 @@ class ArmSum:
             return why
         self._devices += is_new
         self._windows += 1
-        for gate, so_far in self._sums:
-            so_far.add(*said(window, gate))
+        for _, read, so_far in self._sums:
+            so_far.add(*read(window))
         return None
 
     def add_unreadable(self) -> None:
@@ -49,13 +49,13 @@ class ArmSum:
 
     def add_shadow(self, report: ShadowReport) -> None:
         """Add a report of a shadow that does not contradict itself; its device is no canary yet."""
-        for gate, so_far in self._sums:
-            if gate.metric is Metric.SHADOW_DISAGREEMENT:
+        for metric, _, so_far in self._sums:
+            if metric is Metric.SHADOW_DISAGREEMENT:
                 so_far.add(report.disagreed, report.compared, {})
 
     def arm(self) -> Arm:
         """Return what all of it comes to."""
-        tallies = tuple(so_far.tally() for _, so_far in self._sums)
+        tallies = tuple(so_far.tally() for _, _, so_far in self._sums)
         return Arm(self._devices, self._windows, self._unusable, tallies, noised=self._noised)
 
 
@@ -77,8 +77,9 @@ class _Sum:
         self._bad_squared += float(bad) * bad
         self._cross += float(bad) * total
         self._total_squared += float(total) * total
-        for cell, number in cells.items():
-            self._cells[cell] = self._cells.get(cell, 0) + number
+        if cells:
+            for cell, number in cells.items():
+                self._cells[cell] = self._cells.get(cell, 0) + number
 
     def tally(self) -> Tally:
         squares = (self._bad_squared, self._cross, self._total_squared)

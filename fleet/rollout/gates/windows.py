@@ -25,12 +25,13 @@ what all others do would be nearly the whole of its arm, in which no difference 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 
 import msgspec
 
 from fleet.drift.features import CONFIDENCE_EDGES, OUTPUT_CLASS, OUTPUT_CONFIDENCE
-from fleet.protocol.latency import count_above
+from fleet.protocol.latency import bucket, count_above
 from fleet.protocol.records import TelemetryWindow
 from fleet.protocol.windows import contradiction
 from fleet.rollout.gates.evidence import Tally
@@ -66,29 +67,34 @@ def tally(window: TelemetryWindow, gate: MetricGate) -> Tally:
 
 def said(window: TelemetryWindow, gate: MetricGate) -> Said:
     """Return the same as numbers: how many were bad, of how many, and into which cells they fell."""
+    return reader(gate)(window)
+
+
+@lru_cache(maxsize=256)
+def reader(gate: MetricGate) -> Callable[[TelemetryWindow], Said]:
+    """Return what reads the same numbers of one metric out of any window."""
     match gate.metric:
         case Metric.INFERENCE_ERRORS:
-            return window.errors, window.predictions + window.errors, _NO_CELLS
+            return _errors
         case Metric.SLOW:
             assert gate.budget_us is not None
-            durations = window.latency
-            return count_above(durations, gate.budget_us), sum(durations.values()), _NO_CELLS
+            return partial(_slow, last=bucket(gate.budget_us))
         case Metric.LABEL_ERRORS:
-            return window.labelled - window.correct, window.labelled, _NO_CELLS
+            return lambda window: (window.labelled - window.correct, window.labelled, _NO_CELLS)
         case Metric.UNSURE:
-            return _unsure(window, gate)
+            return partial(_unsure, gate=gate)
         case Metric.LATENCY:
-            return _histogram(window.latency)
+            return lambda window: _histogram(window.latency)
         case Metric.OUTPUT_DRIFT:
-            return _classes(window)
+            return _classes
         case Metric.CONFIDENCE_DRIFT:
-            return _bins(window, OUTPUT_CONFIDENCE)
+            return partial(_bins, feature=OUTPUT_CONFIDENCE)
         case Metric.INPUT_DRIFT:
-            return _bins(window, gate.feature)
+            return partial(_bins, feature=gate.feature)
         case Metric.MEMORY:
-            return _histogram(window.memory_counts)
+            return lambda window: _histogram(window.memory_counts)
         case Metric.SHADOW_DISAGREEMENT:
-            return _NOTHING  # shadows say it, in reports of their own
+            return lambda _: _NOTHING  # shadows say it, in reports of their own
 
 
 def bounded(bad: int, total: int, cells: dict[int, int]) -> Said:
@@ -98,6 +104,14 @@ def bounded(bad: int, total: int, cells: dict[int, int]) -> Said:
         return round(bad * share), MOST_ANSWERS, cells
     scaled = {cell: round(number * share) for cell, number in cells.items()}
     return _histogram({cell: number for cell, number in scaled.items() if number})
+
+
+def _errors(window: TelemetryWindow) -> Said:
+    return window.errors, window.predictions + window.errors, _NO_CELLS
+
+
+def _slow(window: TelemetryWindow, last: int) -> Said:
+    return *count_above(window.latency, last), _NO_CELLS
 
 
 def _histogram(cells: dict[int, int]) -> Said:

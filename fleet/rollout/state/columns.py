@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
 
-PAGE_SIZE = 256
-"""Rows of a page: a report in a page of its own copies 18 kB."""
+PAGE_SIZE = 64
+"""Rows of a page: a report in a page of its own copies 4 kB."""
 
 STATES = tuple(DeploymentState)
 CODES = {state: code for code, state in enumerate(STATES)}
@@ -60,6 +60,7 @@ ROW = np.dtype(
 )
 OPAQUE = np.dtype((np.void, ROW.itemsize))
 """A row as bytes: rows are copied and chosen as these, 20 times as fast as field by field."""
+ROW_SIZE = ROW.itemsize
 Rows = NDArray[np.void]
 Places = NDArray[np.intp]
 Mask = NDArray[np.bool_]
@@ -168,12 +169,18 @@ class Page(NamedTuple):
     """Some deployments.
 
     Attributes:
-        rows: Shape (up to `PAGE_SIZE`,) of `ROW`; not writable.
+        data: Their rows, up to `PAGE_SIZE`, one after the other: of single ones in many pages bytes are
+            taken ten times as fast as with an array for every page.
         causes: What the rows' numbers of causes stand for, from 1.
     """
 
-    rows: Rows
+    data: bytes
     causes: tuple[Cause, ...]
+
+    @property
+    def rows(self) -> Rows:
+        """The rows; not writable."""
+        return np.frombuffer(self.data, ROW)
 
 
 def forward_id(number: int, index: int, tries: int = 0) -> str:

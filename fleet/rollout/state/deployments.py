@@ -2,12 +2,12 @@
 
 ::
 
-    pages:    ( rows 0 … 255, rows 256 … 511, … )      a deployment's index is its place
+    pages:    ( rows 0 … 63, rows 64 … 127, … )        a deployment's index is its place
     members:  place → device id, device id → place     fixed, or extended at the end
 
 All of it is immutable by contract: a step of the engine copies the pages in which something changes, once,
 and shares the rest (`editing`), so that the old value stays what it was. Of a million devices one page
-and the tuple of pages are 18 kB and 31 kB.
+and the tuple of pages are 4 kB and 125 kB.
 
 `Deployment` and `Attempt` are values made on demand for whoever looks at few devices; what concerns many is
 asked of the columns, with `where`.
@@ -29,6 +29,7 @@ from fleet.rollout.state.columns import (
     NOT_BACK,
     PAGE_SIZE,
     ROW,
+    ROW_SIZE,
     Deployment,
     Page,
     Places,
@@ -40,6 +41,9 @@ from fleet.rollout.state.columns import (
 )
 from fleet.rollout.state.masks import Test
 from fleet.rollout.state.members import Members
+
+_BLOCK = 32
+"""Pages that are looked through at a time."""
 
 
 class Deployments:
@@ -72,10 +76,10 @@ class Deployments:
             device_ids.append(deployment.device_id)
             rows.append(pack(deployment, causes))
             if len(rows) == PAGE_SIZE:
-                pages.append(frozen(np.array(rows, dtype=ROW), causes))
+                pages.append(Page(np.array(rows, dtype=ROW).tobytes(), tuple(causes)))
                 rows, causes = [], []
         if rows:
-            pages.append(frozen(np.array(rows, dtype=ROW), causes))
+            pages.append(Page(np.array(rows, dtype=ROW).tobytes(), tuple(causes)))
         return cls(number, Members.of(device_ids), tuple(pages))
 
     @classmethod
@@ -109,7 +113,7 @@ class Deployments:
         if not 0 <= index < len(self):
             raise IndexError(index)
         page = self.pages[index // PAGE_SIZE]
-        row = Row._make(page.rows[index % PAGE_SIZE].item())
+        row = Row._make(page.rows.item(index % PAGE_SIZE))
         return unpack(self.number, index, self.members.device_id(index), row, page.causes)
 
     def __eq__(self, other: object) -> bool:
@@ -139,31 +143,30 @@ class Deployments:
 
     def where(self, test: Test, *, limit: int | None = None) -> Iterator[Deployment]:
         """Yield the deployments whose rows pass a test, the first ones if there is a limit."""
-        return self.at(scan([page.rows for page in self.pages], test, limit=limit))
+        return self.at(scan(self.pages, test, limit=limit))
 
     def plus(self, device_ids: Sequence[str], rows: Rows) -> Deployments:
         """Return these deployments and others after them; the rows have no causes."""
         full, rest = divmod(len(self), PAGE_SIZE)
         pages = self.pages[:full]
         if rest:
-            last = self.pages[full]
-            head = np.concatenate((last.rows, rows[: PAGE_SIZE - rest]))
-            pages, rows = (*pages, frozen(head, last.causes)), rows[PAGE_SIZE - rest :]
+            last, more = self.pages[full], PAGE_SIZE - rest
+            pages, rows = (*pages, Page(last.data + rows[:more].tobytes(), last.causes)), rows[more:]
         return Deployments(self.number, self.members.plus(device_ids), (*pages, *pages_of(rows)))
 
     def tally(self, stages: int) -> NDArray[np.int64]:
         """Count the devices by stage and `fleet.rollout.state.columns.kinds`; shape (stages, KINDS)."""
         counts = np.zeros(stages * KINDS, dtype=np.int64)
-        for page in self.pages:
-            cells = page.rows["stage"].astype(np.intp) * KINDS + kinds(page.rows)
+        for _, rows in blocks(self.pages):
+            cells = rows["stage"].astype(np.intp) * KINDS + kinds(rows)
             counts += np.bincount(cells, minlength=len(counts))
         return counts.reshape(stages, KINDS)
 
     def previous_versions(self) -> dict[int, int]:
         """Count the devices by the version that they ran before, without those that ran none."""
         found: Counter[int] = Counter()
-        for page in self.pages:
-            versions, counts = np.unique(page.rows["previous_version"], return_counts=True)
+        for _, rows in blocks(self.pages):
+            versions, counts = np.unique(rows["previous_version"], return_counts=True)
             found.update(dict(zip(versions.tolist(), counts.tolist(), strict=True)))
         found.pop(NO_VERSION, None)
         return dict(found)
@@ -178,17 +181,17 @@ class Deployments:
             return np.arange(len(self))
         found = []
         for number, page in enumerate(self.pages):
-            old = before.pages[number].rows if number < len(before.pages) else page.rows[:0]
-            if old is not page.rows:
-                differs = np.ones(len(page.rows), dtype=bool)
-                differs[: len(old)] = (_bytes(page.rows[: len(old)]) != _bytes(old)).any(axis=1)
+            old = before.pages[number].data if number < len(before.pages) else b""
+            if old is not page.data:
+                differs = np.ones(len(page.data) // ROW_SIZE, dtype=bool)
+                differs[: len(old) // ROW_SIZE] = (_bytes(page.data[: len(old)]) != _bytes(old)).any(axis=1)
                 found.append(number * PAGE_SIZE + np.flatnonzero(differs))
         return np.concatenate(found) if found else np.arange(0)
 
     @property
     def size_bytes(self) -> int:
         """How much memory the rows and the members take, without causes."""
-        return self.members.size_bytes + sum(page.rows.nbytes for page in self.pages)
+        return self.members.size_bytes + sum(len(page.data) for page in self.pages)
 
 
 def waiting_rows(
@@ -211,13 +214,7 @@ def waiting_rows(
 
 def pages_of(rows: Rows) -> tuple[Page, ...]:
     """Return rows without causes in pages."""
-    return tuple(frozen(rows[i : i + PAGE_SIZE].copy(), []) for i in range(0, len(rows), PAGE_SIZE))
-
-
-def frozen(rows: Rows, causes: Sequence[Cause]) -> Page:
-    """Return a page that nobody can write to any more."""
-    rows.flags.writeable = False
-    return Page(rows, tuple(causes))
+    return tuple(Page(rows[i : i + PAGE_SIZE].tobytes(), ()) for i in range(0, len(rows), PAGE_SIZE))
 
 
 def split(places: Places) -> Iterator[tuple[int, Places]]:
@@ -231,20 +228,32 @@ def split(places: Places) -> Iterator[tuple[int, Places]]:
         yield number, inside[start:end]
 
 
-def scan(pages: Sequence[Rows], test: Test, *, start: int = 0, limit: int | None = None) -> Places:
+def blocks(pages: Sequence[Page], start: int = 0) -> Iterator[tuple[int, Rows]]:
+    """Yield the rows of some pages at a time, and the place of the first: many are asked as fast as few.
+
+    Args:
+        pages: All pages.
+        start: The first page of them.
+    """
+    for number in range(start, len(pages), _BLOCK):
+        data = b"".join([page.data for page in pages[number : number + _BLOCK]])
+        yield number * PAGE_SIZE, np.frombuffer(data, ROW)
+
+
+def scan(pages: Sequence[Page], test: Test, *, start: int = 0, limit: int | None = None) -> Places:
     """Return the places of the rows that pass a test, ascending.
 
     Args:
-        pages: The rows.
+        pages: All pages.
         test: Tells it for many rows at once.
         start: The first place that is looked at.
         limit: Most places; None for all.
     """
     found: list[Places] = []
     count = 0
-    for number in range(start // PAGE_SIZE, len(pages)):
-        places = number * PAGE_SIZE + np.flatnonzero(test(pages[number]))
-        if number == start // PAGE_SIZE:
+    for first, rows in blocks(pages, start // PAGE_SIZE):
+        places = first + np.flatnonzero(test(rows))
+        if first < start:
             places = places[places >= start]
         if len(places):
             found.append(places)
@@ -254,5 +263,5 @@ def scan(pages: Sequence[Rows], test: Test, *, start: int = 0, limit: int | None
     return np.concatenate(found)[:limit] if found else np.arange(0)
 
 
-def _bytes(rows: Rows) -> NDArray[np.uint8]:
-    return rows.view(np.uint8).reshape(len(rows), ROW.itemsize)
+def _bytes(data: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(data, np.uint8).reshape(-1, ROW_SIZE)

@@ -90,13 +90,15 @@ class Members:
         start = int(self._ends[place - 1]) if place else 0
         return self._ids[start : int(self._ends[place])] == device_id.encode()
 
-    def are_at(self, places: Sequence[int], device_ids: Sequence[str]) -> list[bool]:
+    def are_at(self, places: NDArray[np.intp], device_ids: list[str]) -> NDArray[np.bool_]:
         """Whether it is these devices that are at these places; none are at places that there are not."""
-        inside = np.minimum(np.array(places, dtype=np.intp), max(0, len(self) - 1))
         if len(self) == 0:
-            return [False] * len(device_ids)
-        named = zip(self.device_ids(inside), device_ids, places, strict=True)
-        return [name == device_id and place < len(self) for name, device_id, place in named]
+            return np.zeros(len(places), dtype=bool)
+        there = self.device_ids(np.minimum(places, len(self) - 1))
+        found = places < len(self)
+        if there != device_ids:
+            found &= [name == device_id for name, device_id in zip(there, device_ids, strict=True)]
+        return found
 
     def place(self, device_id: str) -> int | None:
         """Return the place of a device; None if it is not among these."""
