@@ -5,26 +5,28 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
-from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from fleet.protocol.errors import InvalidPlan
 from fleet.rollout.plans.plan import Plan
-from fleet.sentences import duration
+from fleet.rollout.state.rollout import Rollout
 from hub.cli.output import JsonFlag, console, progress, show
 from hub.cli.rollout_plans import read_text
+from hub.cli.simulate_progress import Watched
 from hub.plan_file import Marks, placing, read_plan
 from hub.simulation.outcome import Outcome, Report
 from hub.simulation.ready import READY
 from hub.simulation.report import drawn
 from hub.simulation.scenario import MAX_DEVICES, Scenario
 
-_LOOK_S = 0.1
 _READY_NAMES = ", ".join(READY)
 
 
@@ -55,10 +57,10 @@ def simulate(
     with progress(
         SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), show=not as_json
     ) as bar:
-        task = bar.add_task("draws the fleet")
+        watched = Watched(bar, runs)
         for number in range(runs):
-            told = f"run {number + 1} of {runs}: " if runs > 1 else ""
-            outcome = _run(read, marks, chosen, seed + number, devices, store, bar, task, told)
+            look = partial(watched.look, number + 1)
+            outcome = _run(read, marks, chosen, seed + number, devices, store, look)
             records += outcome.reports + outcome.windows
             outcomes.append(outcome)
     took_s = time.monotonic() - began_s
@@ -82,9 +84,7 @@ def _run(
     seed: int,
     devices: int | None,
     store: Path | None,
-    bar: Progress,
-    task: TaskID,
-    told: str,
+    look: Callable[[Rollout, float], None],
 ) -> Outcome:
     # With them come engine and store: a third of what every other command would take to start.
     from hub.simulation.keeping import InStore
@@ -92,19 +92,9 @@ def _run(
 
     with placing(marks):
         simulated = SimulatedRollout(plan, scenario, seed=seed, devices=devices)
-    looked_s = 0.0
-
-    def look(now_s: float) -> None:
-        nonlocal looked_s
-        if time.monotonic() - looked_s >= _LOOK_S:
-            looked_s = time.monotonic()
-            state = simulated.state
-            stage = f"stage {len(state.stages)} of {len(state.plan.stages)}"
-            bar.update(task, description=f"{told}{state.status.value}, {stage}, after {duration(now_s)}")
-
     with ExitStack() as stack:
         keeping = None if store is None else stack.enter_context(InStore(store, simulated.devices))
-        return simulated.run(keeping=keeping, look=look)
+        return simulated.run(keeping=keeping, look=lambda now_s: look(simulated.state, now_s))
 
 
 def _memory_mb() -> float:
