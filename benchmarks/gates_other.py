@@ -99,8 +99,8 @@ def run(kind: Kind, rng: np.random.Generator, *, is_harmful: bool, lie: Lie | No
             verdict = judge(
                 plan, (*stages, evidence), has_control=have < DEVICES, heard=reach, expected=reach
             )
-            if verdict.outcome is Outcome.FAIL:
-                return End(Outcome.FAIL, have, tick)
+            if verdict.outcome in {Outcome.FAIL, Outcome.ERROR}:  # both end it at once
+                return End(verdict.outcome, have, tick)
             if verdict.outcome is Outcome.PASS and baked > MINIMUM_BAKE:
                 break
         if is_judged and verdict.outcome is not Outcome.PASS:
