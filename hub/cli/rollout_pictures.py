@@ -18,8 +18,14 @@ Number = Annotated[int, typer.Argument(min=1, help="The rollout's number.")]
 
 
 def print_rollout(rollout: dict[str, Any], *, as_json: bool) -> None:
-    """Show a rollout."""
-    show(rollout, as_json=as_json, draw=lambda shown: console.print(stages_table(shown)))
+    """Show a rollout; one that was just created with what was forecast of it."""
+    show(rollout, as_json=as_json, draw=_print_rollout)
+
+
+def _print_rollout(rollout: dict[str, Any]) -> None:
+    console.print(stages_table(rollout))
+    for warning in rollout["warnings"] if rollout["status"] == "CREATED" else ():
+        console.print(escape(f"  {warning}"))
 
 
 def print_status(rollout: dict[str, Any]) -> None:

@@ -4,13 +4,16 @@ Read from windows that were added up, of each device over spans of time such as 
 spans counts for nothing, as it does for the gate, which compares within spans of a stage; so each class of
 devices has a share of its own in each span (`fleet.rollout.gates.dispersion`).
 
-The metrics and what they count are the gate's own (`fleet.rollout.gates.windows`).
+The metrics and what they count are the gate's own (`fleet.rollout.gates.windows`). Of drift, which is as hard
+to tell as its hardest share, no more than `MOST_CELLS` are kept: neighbouring bins are put together at about
+the same share each, and so are all classes but the most frequent.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from statistics import fmean
 from typing import NamedTuple
 
@@ -18,12 +21,14 @@ from fleet.protocol.records import TelemetryWindow
 from fleet.rollout.gates.dispersion import Part, correlation
 from fleet.rollout.gates.evidence import Tally
 from fleet.rollout.gates.windows import tally
-from fleet.rollout.plans.plan import MetricGate
+from fleet.rollout.plans.plan import Metric, MetricGate
 
+MOST_CELLS = 8
 _SO_MANY = 10**9
 """Devices enough for the estimate of their correlation to be taken as it is."""
 _LEAST_SPAN_S = 60.0
 _EDGE = 0.1
+_DRIFTS = (Metric.OUTPUT_DRIFT, Metric.CONFIDENCE_DRIFT, Metric.INPUT_DRIFT)
 
 
 class Asked(NamedTuple):
@@ -135,11 +140,15 @@ def habits_of(gate: MetricGate, asked: Mapping[str, Asked], heard: Iterable[Hear
     sizes = Counter(one.stratum for one in asked.values())
     beyond_first = sum(len(members) - 1 for members in by_class.values())
     shares = sorted(device.tally.bad / device.tally.total for device in devices.values())
-    is_histogram = any(device.tally.cells for device in devices.values())
+    whole = _habit(list(devices.values()), len(asked))
+    kept = _kept_cells(gate.metric, whole.cells)
+    is_histogram = bool(whole.cells)
     return Habits(
         devices=len(devices),
-        whole=_habit(list(devices.values()), len(asked)),
-        classes={name: _habit(members, sizes[name]) for name, members in by_class.items()},
+        whole=_put_together(whole, kept),
+        classes={
+            name: _put_together(_habit(members, sizes[name]), kept) for name, members in by_class.items()
+        },
         correlation=correlation(_parts(told), _SO_MANY) if beyond_first else None,
         low=None if is_histogram else _quantile(shares, _EDGE),
         high=None if is_histogram else _quantile(shares, 1.0 - _EDGE),
@@ -172,6 +181,30 @@ def _habit(devices: list[_Device], asked: int) -> Habit:
         per_s=per_s,
         uneven=fmean(device.per_s**2 for device in devices) / per_s**2,
     )
+
+
+def _kept_cells(metric: Metric, cells: Mapping[int, float]) -> dict[int, int]:
+    """Return into which cell each cell goes; nothing where all are kept."""
+    if metric not in _DRIFTS or len(cells) <= MOST_CELLS:
+        return {}
+    if metric is Metric.OUTPUT_DRIFT:
+        ranked = sorted(cells, key=lambda cell: -cells[cell])
+        return {cell: cell if place < MOST_CELLS - 1 else ranked[-1] for place, cell in enumerate(ranked)}
+    ascending = sorted(cells)
+    ends = accumulate(cells[cell] for cell in ascending)
+    return {
+        cell: min(MOST_CELLS - 1, int(MOST_CELLS * (end - cells[cell] / 2.0)))
+        for cell, end in zip(ascending, ends, strict=True)
+    }
+
+
+def _put_together(habit: Habit, kept: Mapping[int, int]) -> Habit:
+    if not kept:
+        return habit
+    cells: dict[int, float] = {}
+    for cell, share in habit.cells.items():
+        cells[kept[cell]] = cells.get(kept[cell], 0.0) + share
+    return habit._replace(cells=cells, mean=sum(cell * share for cell, share in cells.items()))
 
 
 def _parts(told: Iterable[_Said]) -> list[Part]:

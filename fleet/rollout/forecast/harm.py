@@ -29,7 +29,7 @@ def sizes(metric: Metric) -> tuple[float, ...]:
     """Return the sizes of harm to try, ascending."""
     if metric in _QUANTILES:
         return tuple(float(buckets) for buckets in range(1, 4 * BUCKETS_PER_OCTAVE + 1))
-    return tuple(0.001 * 1.1**step for step in range(73))  # a thousandth to nearly one
+    return tuple(0.001 * 1.2**step for step in range(38))  # a thousandth to nearly one
 
 
 def told(metric: Metric, size: float) -> float:

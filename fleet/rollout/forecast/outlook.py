@@ -28,8 +28,10 @@ SHORTEST_S = 60.0
 """A device tells of itself about once a minute."""
 _TWO_SIDED = (Metric.OUTPUT_DRIFT, Metric.CONFIDENCE_DRIFT, Metric.INPUT_DRIFT)
 """Neither more nor less may be found by chance, of the share that is the hardest to tell."""
-_HALVINGS = 7
-_STEP = 1.25
+_HALVINGS = 5
+_STEP = 2.0
+_MOST_CANARIES = 0.8
+"""Of the devices: the others are the controls that they are compared with."""
 
 
 class Outlook(NamedTuple):
@@ -122,9 +124,9 @@ def devices_needed(outlook: Outlook, duration_s: float) -> int | None:
         return outlook._replace(canaries=canaries, controls=controls).chance(duration_s) >= LIKELY
 
     fewer = devices = max(1.0, sum(outlook.canaries.values()))
-    while devices < total * 0.9:
-        fewer, devices = devices, devices * _STEP
-        if devices < total and is_likely(devices):
+    while devices < _MOST_CANARIES * total:
+        fewer, devices = devices, min(_MOST_CANARIES * total, devices * _STEP)
+        if is_likely(devices):
             found = _least(is_likely, fewer, devices)
             return _rounded(found or devices)
     return None
