@@ -24,11 +24,13 @@ class Start(msgspec.Struct, frozen=True):
         running: For each device of the rollout the version that it should run now, None for none: what it
             goes back to. None to leave what was true when the rollout was created.
         left: Devices that stay with another rollout, and its number: this one starts without them.
+        note: What else stands in the history of it, a sentence.
     """
 
     by: str
     running: dict[str, int | None] | None = None
     left: dict[str, int] = {}
+    note: str = ""
 
 
 class Pause(msgspec.Struct, frozen=True):

@@ -52,7 +52,8 @@ def _start(draft: Draft, event: Start) -> None:
     approval.note_mover(draft, event.by)
     others = ", ".join(str(number) for number in sorted(set(event.left.values())))
     without = f" Without {named(event.left)}: rollout {others} has them." if event.left else ""
-    draft.decide(Happening.STARTED, f"Started by {event.by}.{without}")
+    note = f" {event.note}" if event.note else ""
+    draft.decide(Happening.STARTED, f"Started by {event.by}.{without}{note}")
 
 
 def _pause(draft: Draft, event: Pause) -> None:

@@ -31,6 +31,7 @@ from fleet.health import FleetHealth, HealthStatus
 from fleet.protocol.errors import NotFound
 from fleet.rollout.state.rollout import Rollout, Status
 from hub.health import alarms_of
+from hub.rollouts.proven import Proven
 from hub.store.concept_rows import EVERY_DEVICE, ConceptRow
 from hub.store.protocols import (
     DeviceStore,
@@ -93,6 +94,7 @@ class FleetLook:
         self._counts = counts
         self._rollouts: dict[int, Rollout] = {}
         self._drift: dict[str, _Drift] = {}
+        self._ways_back: dict[tuple[str, int], tuple[object, int | None]] = {}
         self._counted: deque[tuple[float, HubCounts]] = deque()
 
     def findings(self, now_s: float) -> list[Finding]:
@@ -171,14 +173,29 @@ class FleetLook:
             return None
 
     def _previous(self, model: str, version: int) -> int | None:
-        """Return the newest released version of a model before one."""
-        newest, after = None, ("", 0)
+        """Return the proven version that devices which are to run one go back to; None if there is none.
+
+        It is asked anew when a rollout of the model began or ended, or a version was released or revoked.
+        """
+        released = self._released(model)
+        heads = (head for head in self._store.newest_rollouts() if head.model == model)
+        state = (released, tuple((head.number, head.status) for head in heads))
+        known = self._ways_back.get((model, version))
+        if known is None or known[0] != state:
+            desired = self._store.desired_versions(model)
+            running = {device_id: runs for device_id, runs in desired.items() if runs == version}
+            known = (state, Proven(self._store, released.__contains__, model).way_back(running))
+            self._ways_back[model, version] = known
+        return known[1]
+
+    def _released(self, model: str) -> frozenset[int]:
+        """Return the released versions of a model."""
+        found: set[int] = set()
+        after = ("", 0)
         while page := self._store.versions(model, after=after):
-            for row in page:
-                if row.status is VersionStatus.RELEASED and row.version < version:
-                    newest = max(newest or 0, row.version)
+            found.update(row.version for row in page if row.status is VersionStatus.RELEASED)
             after = (page[-1].model, page[-1].version)
-        return newest
+        return frozenset(found)
 
     def _of_rollouts(self, now_s: float) -> Iterable[Finding]:
         newest = self._store.newest_rollouts()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from fastapi import APIRouter, Request, Response, status
@@ -103,22 +103,25 @@ def revoke(model: str, version: Number, body: RevokeIn, hub: Hub, caller: Admin)
         device_count=len(devices),
         devices=devices[:MOST_NAMED],
         rollouts_held=held,
-        commands=_ways_out(hub, row, held, desired.values()),
+        commands=_ways_out(hub, row, held, desired),
     )
 
 
-def _ways_out(hub: HubServices, row: VersionRow, held: Sequence[int], desired: Collection[int]) -> list[str]:
+def _ways_out(
+    hub: HubServices, row: VersionRow, held: Sequence[int], desired: Mapping[str, int]
+) -> list[str]:
     """Return the commands that bring devices from a version that was revoked to another one.
 
     Args:
         hub: Knows what is released.
         row: The version.
         held: Rollouts of it.
-        desired: What the model's devices are to run.
+        desired: What each of the model's devices is to run.
     """
-    older = hub.models.released_below(row.model, row.version)
-    reason, is_newest = f"version {row.version} was revoked", row.version >= max(desired, default=0)
-    if older is None or row.version not in desired:
+    running = {device_id: runs for device_id, runs in desired.items() if runs == row.version}
+    older = hub.rollouts.way_back(row.model, running)
+    reason, is_newest = f"version {row.version} was revoked", row.version >= max(desired.values(), default=0)
+    if older is None:
         return [commands.rollout_abort(number, reason) for number in held]
     target = None if is_newest else f"version({json.dumps(row.model)}) == {row.version}"
     return [commands.rollback(row.model, older, reason, target)]

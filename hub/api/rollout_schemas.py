@@ -29,7 +29,7 @@ class RetreatIn(Schema):
 
     model: Name
     to: Annotated[int, Field(ge=1, le=2**53)] | None = Field(
-        default=None, description="Null for the newest released one below what they should run."
+        default=None, description="Null for the newest proven one below what they should run."
     )
     target: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(
         default=None, description="Only devices that this target means."
@@ -46,7 +46,10 @@ class RollbackIn(RetreatIn):
 
 
 class RetreatOut(Schema):
-    """What a rollback would do. ``leaves`` says how many of the devices should run each version now."""
+    """What a rollback would do. ``leaves`` says how many of the devices should run each version now.
+
+    ``warnings`` says why the version would not be found if it was not named.
+    """
 
     model: str
     to: int
@@ -54,6 +57,7 @@ class RetreatOut(Schema):
     leaves: dict[str, int]
     puts_aside: list[int]
     sentence: str
+    warnings: list[str]
 
 
 class PromoteIn(Schema):

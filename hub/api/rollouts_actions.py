@@ -95,6 +95,7 @@ def dry_run_of_a_rollback(body: RetreatIn, hub: Hub, _: Operator) -> RetreatOut:
         leaves={str(version): count for version, count in sorted(told.leaves.items())},
         puts_aside=[row.state.number for row in told.in_the_way],
         sentence=told.sentence,
+        warnings=[told.doubt] if told.doubt else [],
     )
 
 

@@ -216,7 +216,7 @@ def _print_revoked(told: dict[str, Any]) -> None:
         for command in told["commands"]:
             console.print(escape(f"  {command}"), soft_wrap=True)
     elif told["device_count"]:
-        console.print("No older version is released: release another one and roll it out.")
+        console.print("No older version is proven: name one by `muster rollback --to`, or roll out another.")
 
 
 def _print_version(version: dict[str, Any]) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
+from collections import deque
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from fleet.protocol.errors import InvalidInput
-from hub.cli.client import client_of
+from fleet.protocol.errors import HubUnavailable, InvalidInput
+from hub.cli.client import Client, client_of
 from hub.cli.output import JsonFlag, console
-from hub.cli.rollout_pictures import ENDED, print_rollout
-from hub.cli.rollout_watch import POLL_S
+from hub.cli.rollout_pictures import print_rollout
+from hub.cli.rollout_watch import states
 from hub.cli.rollout_words import Reason, Yes, asks, refuse
 
 
@@ -22,7 +22,7 @@ def rollback(
     named: Annotated[str | None, typer.Option("--model", help="Likewise.")] = None,
     to: Annotated[
         int | None,
-        typer.Option(min=1, help="A released version; the newest below what devices run if left out."),
+        typer.Option(min=1, help="A released version; the newest proven one below if left out."),
     ] = None,
     target: Annotated[str | None, typer.Option(help="Only devices that this target means.")] = None,
     reason: Reason = "",
@@ -45,19 +45,43 @@ def rollback(
         if as_json:
             print_rollout(told, as_json=True)
         else:
-            console.print(escape(told["sentence"]))
+            _print_meant(told)
         return
     if not as_json:
-        console.print(escape(told["sentence"]))
+        _print_meant(told)
         if not yes and asks() and not typer.confirm("Roll back?"):
             refuse()
     body |= {"to": told["to"], "reason": reason, "devices_per_minute": devices_per_minute}
     rollout = client.post("/rollbacks", body)
     if wait:
+        if not as_json:
+            console.print(f"Rollout {rollout['number']} brings them back.")
         with console.status(f"rolling {body['model']} back to version {told['to']}"):
-            while rollout["status"] not in ENDED:
-                time.sleep(POLL_S)
-                rollout = client.get(f"/rollouts/{rollout['number']}")
+            rollout = _ended(client, rollout["number"])
     print_rollout(rollout, as_json=as_json)
     if wait and rollout["status"] != "SUCCEEDED":
         raise typer.Exit(1)
+
+
+def _print_meant(told: dict[str, Any]) -> None:
+    """Say what a rollback would do, and what speaks against it."""
+    console.print(escape(told["sentence"]))
+    for warning in told["warnings"]:
+        console.print(escape(warning))
+
+
+def _ended(client: Client, number: int) -> dict[str, Any]:
+    """Return a rollout when it has ended; a hub that is restarted meanwhile is waited for.
+
+    Raises:
+        HubUnavailable: It stayed away. The rollout goes on with it.
+    """
+    try:
+        return deque(states(client, number), maxlen=1).pop()
+    except HubUnavailable as error:
+        kept = f"Rollout {number} is kept and goes on with the hub: `muster rollout watch {number}`."
+        error.remedy = f"{error.remedy} {kept}".lstrip()
+        raise
+    except KeyboardInterrupt:
+        typer.echo(f"Rollout {number} goes on; nobody waits for it here any more.", err=True)
+        raise typer.Exit(130) from None

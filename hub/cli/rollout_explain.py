@@ -33,7 +33,7 @@ def print_explanation(told: dict[str, Any]) -> None:
     if told["verdict"]:
         console.print(escape(f"The gate says: {told['verdict']}."))
     _print_list("It goes on when", told["goes_on"])
-    _print_list("Forecast when it was created", told["warnings"])
+    _print_list("Warned of when it was created", told["warnings"])
     _print_groups("Holding it up", told["held_up_by"])
     if told["looked_at"] < told["under_way"]:
         number = devices(told["under_way"])

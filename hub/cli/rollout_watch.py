@@ -52,7 +52,7 @@ def _follow(client: Client, number: int, *, as_json: bool) -> dict[str, Any]:
     lines, told = _Lines(client), -1
     is_live = console.is_terminal and not as_json
     with Live(console=console, auto_refresh=False) if is_live else nullcontext() as live:
-        for rollout in _states(client, number, live):
+        for rollout in states(client, number, live):
             pace.note(rollout, time.monotonic())
             if live is not None:
                 latest = _decisions(client, rollout, max(0, rollout["decisions"] - _DECISIONS_SHOWN))
@@ -66,7 +66,7 @@ def _follow(client: Client, number: int, *, as_json: bool) -> dict[str, Any]:
     return rollout
 
 
-def _states(client: Client, number: int, live: Live | None) -> Iterator[dict[str, Any]]:
+def states(client: Client, number: int, live: Live | None = None) -> Iterator[dict[str, Any]]:
     """Yield the rollout as the hub tells it until it has ended; a hub that is away is waited for."""
     heard_s = time.monotonic()
     while True:

@@ -221,13 +221,6 @@ class Models:
             self._repository.withdraw(target_path(model, version), now_s)
             return self._store.version(model, version)
 
-    def released_below(self, model: str, version: int) -> int | None:
-        """Return the newest released version before one; None if there is none."""
-        for older in range(version - 1, 0, -1):
-            if self._store.version(model, older).status is VersionStatus.RELEASED:
-                return older
-        return None
-
     def manifest(self, model: str, version: int) -> tuple[str, Manifest]:
         """Return the digest and contents of a version's manifest.
 

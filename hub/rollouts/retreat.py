@@ -1,6 +1,8 @@
 """Rollbacks by command: which version devices go back to, which devices, and whom that puts aside.
 
-Without a version, it is the newest released one below the newest that any of the devices meant should run.
+Without a version, it is the newest proven one below the newest that any of the devices meant should run, as
+`fleet.rollout.proven` finds it. A version that people name need only be released; what speaks against it is
+said before anything moves, and kept.
 With a target, only devices that match it go back; a rollout under way that also has devices outside the
 target is in the way then: to put it aside would leave those without anybody who watches them.
 """
@@ -8,19 +10,21 @@ target is in the way then: to put it aside would leave those without anybody who
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol
 
 import msgspec
 
-from fleet.protocol.errors import Conflict, InvalidPlan, NotFound
-from fleet.protocol.manifest import Manifest
+from fleet.protocol.errors import Conflict, InvalidPlan
 from fleet.rollout.claims import claims_of
+from fleet.rollout.state.rollout import Rollout, Warned
 from hub.query.devices import Searches, SearchStore
+from hub.rollouts.proven import Proven, Released, proven_of
 from hub.store.protocols import RolloutStore
 from hub.store.rows import RolloutRow
 
-Released = Callable[[str, int], tuple[str, Manifest]]
+_NAMED = 3
+"""Most versions that a refusal names one by one."""
 
 
 class RetreatStore(SearchStore, RolloutStore, Protocol):
@@ -36,6 +40,7 @@ class Retreat(msgspec.Struct, frozen=True):
         devices: Which devices.
         leaves: How many of them should run each version now.
         in_the_way: Rollouts under way that are put aside.
+        doubt: Why the version would not be found without its name, a sentence; empty if it would.
     """
 
     model: str
@@ -43,6 +48,7 @@ class Retreat(msgspec.Struct, frozen=True):
     devices: tuple[str, ...]
     leaves: dict[int, int]
     in_the_way: tuple[RolloutRow, ...]
+    doubt: str = ""
 
     @property
     def sentence(self) -> str:
@@ -55,6 +61,11 @@ class Retreat(msgspec.Struct, frozen=True):
         text = f"{devices} back to version {self.to} of {self.model}: {versions}."
         aside = ", ".join(str(row.state.number) for row in self.in_the_way)
         return f"{text} Put aside: rollout {aside}." if aside else text
+
+    def noted(self, rollout: Rollout) -> Rollout:
+        """Return the rollback with what speaks against it."""
+        warned = (Warned(0, self.doubt),) if self.doubt else ()
+        return msgspec.structs.replace(rollout, warned=warned)
 
 
 def retreat(
@@ -73,14 +84,14 @@ def retreat(
         find: Searches devices.
         released: Returns digest and manifest of a released version; raises `NotFound` or `Conflict`.
         model: Name of the model.
-        to: A released version; None for the newest below what the devices should run.
+        to: A released version; None for the newest proven one below what the devices should run.
         target: An expression of `fleet.targets`; None for every device.
 
     Raises:
         NotFound: There is no such version.
         Conflict: It was not released, or a rollout under way also has devices outside the target.
         InvalidTarget: The target cannot be understood, or asks for what nobody has.
-        InvalidPlan: No device should run a newer one, or there is no older one.
+        InvalidPlan: No device should run a newer one, or no older one is proven.
     """
     if to is not None:
         released(model, to)
@@ -88,8 +99,11 @@ def retreat(
     if target is not None:
         meant = {row.device_id for row in find(target).devices()}
         desired = {device_id: version for device_id, version in desired.items() if device_id in meant}
+    proven = proven_of(store, released, model)
     if to is None:
-        to = _older(released, model, max(desired.values(), default=0))
+        to = proven.way_back(desired)
+        if to is None:
+            raise _nowhere(proven, model, max(desired.values(), default=0))
     devices = tuple(device_id for device_id, version in desired.items() if version > to)
     if not devices:
         where = " that the target means" if target is not None else ""
@@ -101,20 +115,22 @@ def retreat(
     if target is not None:
         in_the_way = list(_within(in_the_way, meant))
     leaves = Counter(desired[device_id] for device_id in devices)
-    return Retreat(model, to, devices, dict(leaves), tuple(in_the_way))
+    return Retreat(model, to, devices, dict(leaves), tuple(in_the_way), proven.doubt(to, devices))
 
 
-def _older(released: Released, model: str, newest: int) -> int:
-    """Return the newest released version below one."""
-    for version in range(newest - 1, 0, -1):
-        try:
-            released(model, version)
-        except (NotFound, Conflict):
-            continue
-        return version
-    raise InvalidPlan(
-        f"There is no released version of {model} to go back to" + (f" from {newest}." if newest else "."),
-        remedy="`muster model list` shows those there are.",
+def _nowhere(proven: Proven, model: str, newest: int) -> InvalidPlan:
+    """Return that no older version is proven, and which could be named all the same."""
+    older = list(proven.released_below(newest))
+    if not older:
+        return InvalidPlan(
+            f"There is no released version of {model} to go back to{f' from {newest}' * (newest > 0)}.",
+            remedy="`muster model list` shows those there are.",
+        )
+    known = ((version, proven.standing(version).rejected) for version in older[:_NAMED])
+    told = ", ".join(f"{v} ({why or 'no rollout of it succeeded'})" for v, why in known)
+    return InvalidPlan(
+        f"No released version of {model} below {newest} is proven: {told}.",
+        remedy="Name with `--to` the one that you choose; `muster rollout list` shows what became of each.",
     )
 
 

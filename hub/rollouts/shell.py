@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -32,6 +32,7 @@ from hub.rollouts.forecast import forecast_of
 from hub.rollouts.inputs import Known, check_running
 from hub.rollouts.meanwhile import check_current
 from hub.rollouts.preview import PreviewStore, preview_of
+from hub.rollouts.proven import proven_of
 from hub.rollouts.retreat import Retreat, retreat
 from hub.rollouts.stepping import Stepping
 from hub.store.rows import RolloutRow, Superseded
@@ -169,6 +170,10 @@ class Rollouts:
         """Return what `roll_back` would do, before anything moves; args and errors are as there."""
         return retreat(self._store, self._find, self._released, model, to=to, target=target)
 
+    def way_back(self, model: str, running: Mapping[str, int]) -> int | None:
+        """Return the proven version that devices go back to from what they are to run; None if none is."""
+        return proven_of(self._store, self._released, model).way_back(running)
+
     def roll_back(
         self,
         model: str,
@@ -185,7 +190,7 @@ class Rollouts:
 
         Args:
             model: Name of the model.
-            to: A released version; None for what `hub.rollouts.retreat` finds.
+            to: A released version; None for the proven one that `hub.rollouts.retreat` finds.
             by: Who.
             reason: Why; may be empty.
             target: Only devices that match; None for all.
@@ -195,7 +200,8 @@ class Rollouts:
             NotFound: There is no such version.
             Conflict: It was not released, or a rollout under way also has devices outside the target.
             InvalidTarget: The target is refused.
-            InvalidPlan: No device should run a newer one: this way, without a gate, leads back only.
+            InvalidPlan: No device should run a newer one: this way, without a gate, leads back only. Or no
+                older one is proven, and none is named.
         """
         with self._lock:
             meant = retreat(self._store, self._find, self._released, model, to=to, target=target)
@@ -208,8 +214,9 @@ class Rollouts:
             creation = self._drafting.creation(
                 model, meant.to, kind=Kind.ROLLBACK, plan=plan, devices=meant.devices, seed=0, by=by
             )
+            word = Start(by=by, note=meant.doubt)
             row = self._store.begin_rollback(
-                lambda number: self._stepping.stepped(creation(number), [Start(by=by)]),
+                lambda number: self._stepping.stepped(meant.noted(creation(number)), [word]),
                 superseded=superseded,
                 position=self._store.last_position(),
                 now_s=self._clock(),

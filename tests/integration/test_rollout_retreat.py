@@ -20,6 +20,7 @@ from hub.store.sqlite import SqliteStore
 from tests.support.agent_bundles import MODEL, build
 from tests.support.stores import add_device
 
+BACK, GONE = DeploymentState.SUCCEEDED, DeploymentState.REMOVED
 RELEASED = {1: build(1), 3: build(3), 4: build(4)}
 NORTH, SOUTH = ("north-1", "north-2", "north-3"), ("south-1", "south-2")
 PLAN = Plan(
@@ -61,15 +62,19 @@ def bring(rollouts: Rollouts, version: int, where: str) -> int:
     return number
 
 
-def finish(store: SqliteStore, rollouts: Rollouts, number: int) -> None:
-    """Have every device of a rollout report that it runs the version, and end the rollout there."""
-    parts = list(store.rollout(number).state.deployments)
+def succeed(store: SqliteStore, rollouts: Rollouts, number: int) -> None:
+    """Have every device of a rollout report that it runs the version."""
     at_s = time.time()
     reports = [
         DeploymentReported(part.device_id, part.attempt.deployment_id, DeploymentState.SUCCEEDED, at_s)
-        for part in parts
+        for part in store.rollout(number).state.deployments
     ]
     rollouts.act(number, DeploymentsReported(tuple(reports)))
+
+
+def finish(store: SqliteStore, rollouts: Rollouts, number: int) -> None:
+    """Have every device of a rollout report that it runs the version, and end the rollout there."""
+    succeed(store, rollouts, number)
     rollouts.act(number, Abort("ann", "that is all", roll_back=False))
     assert store.rollout(number).state.status is Status.ABORTED
 
@@ -92,6 +97,64 @@ def test_without_a_version_it_is_the_newest_released_one_below(
     assert (row.state.kind, row.state.version, row.state.device_count) == (Kind.ROLLBACK, 1, 5)
     assert row.state.movers == ("ben",)
     assert sum(version == 1 for version in store.desired_versions(MODEL).values()) == 1, "in waves"
+
+
+def taken_back(store: SqliteStore, rollouts: Rollouts, version: int, where: str) -> int:
+    """Bring a version to some devices, have all of them commit it, and take it back from them."""
+    number = bring(rollouts, version, where)
+    succeed(store, rollouts, number)
+    rollouts.act(number, Abort("ann", "worse", roll_back=True))
+    ways = [(part.device_id, part.restore) for part in store.rollout(number).state.deployments]
+    desired, at_s = store.desired_versions(MODEL), time.time()
+    reports = [
+        DeploymentReported(who, way.deployment_id, BACK if who in desired else GONE, at_s)
+        for who, way in ways
+        if way is not None
+    ]
+    rollouts.act(number, DeploymentsReported(tuple(reports)))
+    assert store.rollout(number).state.status is Status.ROLLED_BACK
+    return number
+
+
+def test_a_version_that_was_taken_back_is_never_found_and_named_only_with_a_word(
+    store: SqliteStore, rollouts: Rollouts
+) -> None:
+    everywhere(store, rollouts, 1)
+    rejected = taken_back(store, rollouts, 3, 'id like "*"')
+    everywhere(store, rollouts, 4)
+    assert rollouts.retreat(MODEL, None).to == 1, "3 was committed by all, and taken back from all"
+    assert rollouts.retreat(MODEL, None).doubt == ""
+    told = rollouts.retreat(MODEL, 3)
+    assert told.doubt == f"Version 3 is rejected: its last rollout, {rejected}, was ROLLED_BACK."
+    state = rollouts.roll_back(MODEL, 3, by="ben", reason="I know").state
+    assert [warned.text for warned in state.warned] == [told.doubt]
+    assert state.history[0].text == f"Started by ben. {told.doubt}"
+
+
+def test_where_none_is_proven_it_says_what_can_be_named(store: SqliteStore, rollouts: Rollouts) -> None:
+    finish(store, rollouts, bring(rollouts, 1, 'id == "north-1"'))
+    rejected = taken_back(store, rollouts, 3, 'id like "south-*"')
+    everywhere(store, rollouts, 4)
+    with pytest.raises(InvalidPlan, match="below 4 is proven") as refused:
+        rollouts.retreat(MODEL, None)
+    assert f"3 (its last rollout, {rejected}, was ROLLED_BACK), 1 (no rollout of it succeeded)" in str(
+        refused.value
+    )
+    assert "--to" in refused.value.remedy
+    assert rollouts.retreat(MODEL, None, target='id == "north-1"').to == 1, "this one ran it before"
+    assert rollouts.retreat(MODEL, 1).doubt.startswith("Version 1 is not proven")
+
+
+def test_what_a_rollback_led_away_from_is_not_found_again(store: SqliteStore, rollouts: Rollouts) -> None:
+    for version in (1, 3):
+        everywhere(store, rollouts, version)
+    back = rollouts.roll_back(MODEL, 1, by="ben", reason="3 is harmful").state.number
+    succeed(store, rollouts, back)
+    everywhere(store, rollouts, 4)
+    assert rollouts.retreat(MODEL, None).to == 1
+    assert rollouts.retreat(MODEL, 3).doubt == (
+        f"Version 3 is rejected: rollback {back} led back to version 1 since."
+    )
 
 
 def test_those_that_are_back_already_stay_as_they_are(store: SqliteStore, rollouts: Rollouts) -> None:

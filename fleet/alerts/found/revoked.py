@@ -21,7 +21,7 @@ class RevokedVersion(NamedTuple):
         version: Its version.
         why: By whom and why it was revoked, a sentence.
         devices: How many devices run it.
-        previous: The newest released version before it; None if there is none.
+        previous: The proven version that they go back to; None if there is none.
         is_newest: Whether no device runs a newer one.
     """
 
