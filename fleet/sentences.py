@@ -1,11 +1,13 @@
 """Pieces of sentences for people, whatever they are about.
 
-A reason that somebody typed stands beside sentences of ours: it is made a whole one.
+A reason that somebody typed stands beside sentences of ours: it is made a whole one, on one line.
 """
 
 from __future__ import annotations
 
 _ENDS = (".", "!", "?", "…")
+_JOINERS = "\u200c\u200d"
+"""Not printable by themselves; they shape letters of several scripts, and emoji."""
 _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
@@ -32,6 +34,18 @@ def whole(text: str) -> str:
     return text if text.endswith(_ENDS) else f"{text}."
 
 
+def one_line(text: str) -> str:
+    """Return a text as one line of what can be seen; empty if nothing of it can.
+
+    Line breaks, control codes and whatever else is not printable become spaces, and spaces that follow one
+    another a single one.
+    """
+    shown = "".join(letter if letter.isprintable() or letter in _JOINERS else " " for letter in text)
+    line = " ".join(shown.split())
+    return line if line.strip(f"{_JOINERS} ") else ""
+
+
 def by_whom(by: str, reason: str) -> str:
     """Return the end of a sentence that tells who did something, and why if they said so."""
-    return whole(f"{by}: {reason}" if reason else by)
+    why = one_line(reason)
+    return whole(f"{by}: {why}" if why else by)

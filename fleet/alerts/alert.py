@@ -19,6 +19,8 @@ from typing import Any
 
 import msgspec
 
+from fleet import sentences
+
 MOST_DEVICES = 50
 """So many devices are named; all are counted."""
 MOST_EVIDENCE = 10
@@ -232,8 +234,7 @@ def alert_key(*parts: str) -> str:
 
 def one_line(text: str, limit: int = MAX_TEXT) -> str:
     """Return text as one printable line of at most ``limit`` characters."""
-    line = "".join(letter if letter.isprintable() else " " for letter in text[: 2 * limit])
-    line = " ".join(line.split())
+    line = sentences.one_line(text[: 2 * limit])
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 

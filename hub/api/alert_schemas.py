@@ -9,13 +9,13 @@ from pydantic import Field
 from fleet.alerts.alert import Alert, Severity
 from fleet.alerts.matching import Silence
 from fleet.protocol.names import NAME_PATTERN
+from hub.api.reasons import NeededReason, Reason
 from hub.api.schemas import Schema
 from hub.store.alert_rows import AlertMessage
 
 LONGEST_SILENCE_S = 90 * 86400.0
 Names = Annotated[list[Annotated[str, Field(pattern=NAME_PATTERN)]], Field(max_length=100)]
 Texts = Annotated[list[Annotated[str, Field(max_length=300)]], Field(max_length=100)]
-Note = Annotated[str, Field(max_length=500)]
 
 
 class AlertOut(Schema):
@@ -91,7 +91,7 @@ class AlertDetailOut(AlertOut):
 class AcknowledgeIn(Schema):
     """That the caller takes care of it."""
 
-    note: Note = ""
+    note: Reason = ""
 
 
 class SilenceIn(Schema):
@@ -103,7 +103,7 @@ class SilenceIn(Schema):
     keys: Texts = Field(default_factory=list)
     device: Annotated[str, Field(pattern=NAME_PATTERN)] | None = None
     for_s: Annotated[float, Field(ge=1.0, le=LONGEST_SILENCE_S)]
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    reason: NeededReason
 
 
 class SilenceOut(Schema):

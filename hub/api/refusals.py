@@ -52,6 +52,8 @@ def sentence_of(error: Mapping[str, Any]) -> str:
             return f"{name} is given {given} times; at most {most} are taken."
         case "too_short":
             return f"{name} needs at least {context['min_length']}, not {context['actual_length']}."
+        case "string_too_short" if context["min_length"] == 1:
+            return f"{name} is empty."
         case "json_invalid":
             return "The body of the request is not JSON."
     if kind in _WANTED:

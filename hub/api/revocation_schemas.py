@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
-
+from hub.api.reasons import NeededReason
 from hub.api.schemas import Schema, VersionOut
 
 
 class RevokeIn(Schema):
     """Why a version is revoked."""
 
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    reason: NeededReason
 
 
 class RevokedOut(Schema):

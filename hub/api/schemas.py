@@ -13,6 +13,7 @@ from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.errors import Cause
 from fleet.protocol.names import NAME_PATTERN
 from fleet.protocol.wishes import LogLevel
+from hub.api.reasons import Reason
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Item = TypeVar("Item")
@@ -257,7 +258,7 @@ class TotalsOut(Schema):
 class ActionIn(Schema):
     """Why an operator does something."""
 
-    reason: Annotated[str, Field(max_length=500)] = ""
+    reason: Reason = ""
 
 
 class FeatureDriftOut(Schema):
