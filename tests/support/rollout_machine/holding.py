@@ -157,7 +157,8 @@ def _helping_words(rollout: Rollout) -> Iterator[Event]:
 
 
 def _waits_to_try_again(deployment: Deployment) -> bool:
-    return deployment.tries > 0 and deployment.attempt.ordered_s is None and not deployment.has_ended
+    attempt = deployment.attempt
+    return deployment.tries > 0 and attempt.ordered_s is None and not attempt.state.is_terminal
 
 
 def _was_taken(cause: Cause | None) -> bool:
