@@ -14,6 +14,7 @@ from fleet.rollout.state.columns import Attempt, Deployment
 from fleet.rollout.state.draft import Draft
 from fleet.rollout.state.masks import Test, has_failed, is_not_back
 from fleet.rollout.state.rollout import CauseCode, Happening, Status
+from fleet.sentences import whole
 
 _NAMED_DEVICES = 5
 """Most devices that a sentence names one by one."""
@@ -76,7 +77,7 @@ def end_rollback(draft: Draft) -> None:
     assert rollout.ending is not None and rollout.cause is not None
     names = _named(draft, is_not_back, lambda d: d.restore)
     if names:
-        text = f"{rollout.cause.detail} Not back on what they ran before: {names}."
+        text = f"{rollout.cause.detail} Not back on what they ran before: {names}.{_why_not_back(draft)}"
         _end(draft, Status.FAILED, Cause(CauseCode.RESTORE_FAILED.value, text))
     else:
         _end(draft, rollout.ending, rollout.cause)
@@ -85,6 +86,13 @@ def end_rollback(draft: Draft) -> None:
 def _end(draft: Draft, status: Status, cause: Cause | None) -> None:
     draft.change(status=status, cause=cause, ending=None, ended_s=draft.now_s)
     draft.decide(Happening.ENDED, f"{status.value}{': ' + cause.detail if cause else '.'}")
+
+
+def _why_not_back(draft: Draft) -> str:
+    """Return why the first of the devices that are not back is not, where a cause is known."""
+    (place,) = draft.editing.where(is_not_back, limit=1).tolist()
+    restore = draft.deployment(place).restore
+    return f" {whole(restore.cause.detail)}" if restore is not None and restore.cause is not None else ""
 
 
 def _named(draft: Draft, unwell: Test, attempt_of: Callable[[Deployment], Attempt | None]) -> str:

@@ -17,6 +17,7 @@ DeploymentReport.  -          taken      taken        taken           -
 Deployments…       -          taken      taken        taken           -
 DevicesJoined      taken      taken      taken        -               -
 DevicesTaken       -          taken      taken        -               -
+DevicesDetoured    -          taken      taken        taken           -
 Revoke             -          withdraws  withdraws    -               -
 EvidenceObserved   -          taken      taken        -               -
 WasAway            -          forgives   forgives     forgives        -
@@ -35,11 +36,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from fleet.protocol.errors import InvalidPlan
-from fleet.rollout import absence, attempts, casting, joining, operators, rules, telemetry, yielding
+from fleet.rollout import absence, attempts, casting, detours, joining, operators, rules, telemetry, yielding
 from fleet.rollout.events import (
     Command,
     DeploymentReported,
     DeploymentsReported,
+    DevicesDetoured,
     DevicesJoined,
     DevicesTaken,
     Event,
@@ -141,6 +143,8 @@ def step(rollout: Rollout, event: Event, now_s: float) -> tuple[Rollout, tuple[C
             joining.take_in(draft, event)
         case DevicesTaken():
             yielding.give_up(draft, event)
+        case DevicesDetoured():
+            detours.take(draft, event)
         case EvidenceObserved():
             telemetry.take_windows(draft, event)
         case Revoke():

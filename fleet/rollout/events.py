@@ -161,6 +161,18 @@ class DevicesTaken(msgspec.Struct, frozen=True):
     priority: int
 
 
+class DevicesDetoured(msgspec.Struct, frozen=True):
+    """Devices were ordered back to an older version than they ran before, see `fleet.rollout.detours`.
+
+    Attributes:
+        versions: For each device the version that it was ordered.
+        why: That they cannot have what they ran before, a sentence.
+    """
+
+    versions: dict[str, int]
+    why: str
+
+
 class EvidenceObserved(msgspec.Struct, frozen=True):
     """Telemetry arrived; each window and each report is given exactly once.
 
@@ -207,6 +219,7 @@ Event = (
     | DeploymentsReported
     | DevicesJoined
     | DevicesTaken
+    | DevicesDetoured
     | EvidenceObserved
     | Revoke
     | WasAway

@@ -26,6 +26,7 @@ from fleet.rollout.state.rollout import Kind, Rollout
 from hub.query.devices import Searches
 from hub.rollouts.advancing import Advancing, AdvancingStore
 from hub.rollouts.claims import check_claims, start
+from hub.rollouts.detours import foreseen
 from hub.rollouts.drafting import Drafting
 from hub.rollouts.events import revocation_of
 from hub.rollouts.forecast import forecast_of
@@ -118,7 +119,9 @@ class Rollouts:
         members, plan = self._drafting.drawn_up(plan, devices, variant_policy)
         creation = self._drafting.update(model, version, plan, members, seed, by=by)
         now_s = self._clock()
-        warned = warnings(plan, forecast_of(self._store, creation(0), now_s))
+        drawn = creation(0)
+        warned = warnings(plan, forecast_of(self._store, drawn, now_s))
+        warned += foreseen(self._store, self._released, drawn)
 
         def build(number: int) -> Rollout:
             rollout = msgspec.structs.replace(creation(number), warned=warned)
@@ -155,16 +158,18 @@ class Rollouts:
             InvalidPlan: Likewise.
         """
         members, plan = self._drafting.drawn_up(plan, devices, variant_policy)
-        creation = self._drafting.update(model, version, plan, members, seed)
-        return preview_of(
+        drawn = self._drafting.update(model, version, plan, members, seed)(0)
+        told = preview_of(
             self._store,
-            creation(0),
+            drawn,
             members,
             self._released(model, version),
             group_by=self._group_by,
             now_s=self._clock(),
             all_named=all_named,
         )
+        ways_back = tuple(warned.text for warned in foreseen(self._store, self._released, drawn))
+        return msgspec.structs.replace(told, warnings=(*told.warnings, *ways_back))
 
     def retreat(self, model: str, to: int | None, *, target: str | None = None) -> Retreat:
         """Return what `roll_back` would do, before anything moves; args and errors are as there."""

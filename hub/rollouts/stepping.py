@@ -12,6 +12,7 @@ from fleet.protocol.manifest import Manifest
 from fleet.rollout import engine
 from fleet.rollout.events import Assign, DeploymentReported, DeploymentsReported, Event
 from fleet.rollout.state.rollout import Rollout
+from hub.rollouts.detours import Refused, detours
 from hub.store.rows import OrderChange, RolloutRow, RolloutStep
 from hub.variants import Offers, OfferStore
 
@@ -62,15 +63,22 @@ class Stepping:
         while waiting:
             state, commands = engine.step(state, waiting.popleft(), self._clock())
             refused: list[DeploymentReported] = []
+            revoked: list[Refused] = []
             offers.read(command.device_id for command in commands if isinstance(command, Assign))
             for command in commands:
                 if isinstance(command, Assign):
                     try:
                         changes.append(self._order(offers, state.model, command))
-                    except (VariantUnsupported, VersionRevoked) as error:
+                    except VersionRevoked as error:
+                        revoked.append(Refused(command, error))
+                    except VariantUnsupported as error:
                         refused.append(_refusal(command, error, self._clock()))
                 else:
                     log.info("Rollout %d: %s", state.number, command.text)
+            elsewhere = detours(self._store, self._released, offers, state, revoked)
+            changes += elsewhere.changes
+            refused += [_refusal(each.command, each.error, self._clock()) for each in elsewhere.refused]
+            waiting.extendleft(reversed(elsewhere.events))
             if refused:
                 waiting.appendleft(DeploymentsReported(tuple(refused)))
         return state, changes

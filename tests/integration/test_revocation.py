@@ -20,8 +20,9 @@ from fleet.protocol.manifest import encode_manifest, target_path
 from fleet.protocol.messages import ModelState, StateReport
 from fleet.protocol.records import DeploymentReport
 from fleet.rollout.events import Abort, Promote, Resume, Start
+from fleet.rollout.explanation.choices import choices
 from fleet.rollout.plans.plan import Gate, Metric, MetricGate, Plan, Stage
-from fleet.rollout.state.rollout import Status
+from fleet.rollout.state.rollout import Happening, Status
 from hub.alerts.facts import FleetLook, HubCounts
 from hub.registry.models import Models
 from hub.rollouts.shell import Rollouts
@@ -171,6 +172,32 @@ def test_what_is_on_its_way_is_withdrawn_and_what_runs_it_goes_on(parts: Hub) ->
     assert parts.status(number) is Status.PAUSED
 
 
+def test_who_would_go_back_to_a_revoked_version_goes_to_the_proven_one_before_it(parts: Hub) -> None:
+    parts.bring(1)
+    parts.bring(2)
+    number = parts.start(3)
+    parts.report(number, DeploymentState.SUCCEEDED)
+    going = {part.device_id for part in parts.store.rollout(number).state.deployments if part.stage == 0}
+    parts.models.revoke(MODEL, 2, by="ann", reason="It leaks.")
+    parts.rollouts.act(number, Abort("ann", "worse", roll_back=True))
+    desired = parts.store.desired_versions(MODEL)
+    assert {desired[device_id] for device_id in going} == {1}
+    state = parts.store.rollout(number).state
+    assert {part.previous_version for part in state.deployments if part.restore} == {1}
+    assert state.status is Status.ROLLING_BACK
+    why = f"{MODEL} version 2 was revoked by ann: It leaks."
+    told = f"Devices go back to version 1 in place of version 2: {why}"
+    assert [entry.text for entry in state.history if entry.kind is Happening.DETOURED] == [told]
+    for part in state.deployments:
+        if part.restore is not None:
+            back = DeploymentReport(
+                time.time(), part.restore.deployment_id, MODEL, 1, DeploymentState.SUCCEEDED
+            )
+            parts.store.add_records([incoming(part.device_id, next(parts._numbers), back)])
+    parts.rollouts.advance()
+    assert parts.status(number) is Status.ROLLED_BACK
+
+
 def test_nobody_is_led_back_to_a_revoked_version(parts: Hub) -> None:
     first = parts.start(1)
     parts.report(first, DeploymentState.SUCCEEDED)
@@ -193,6 +220,31 @@ def test_nobody_is_led_back_to_a_revoked_version(parts: Hub) -> None:
         assert part.restore.state is DeploymentState.REJECTED
         assert part.restore.cause is not None
         assert part.restore.cause.code == "version_revoked"
+        assert "No older version is proven that the device can run." in part.restore.cause.detail
+    state = parts.store.rollout(second).state
+    assert state.status is Status.FAILED
+    assert state.cause is not None
+    assert "was revoked by ann: It leaks." in state.cause.detail
+    assert "`muster rollback digits --to VERSION --target …`" in state.cause.detail
+    (helps,) = (one.command for one in choices(state) if "--to VERSION" in one.command)
+    assert helps.startswith(f"muster rollback {MODEL} --to VERSION --target 'id in [")
+    assert all(device_id in helps for device_id in brought & ran.keys())
+
+
+def test_what_would_become_of_devices_whose_version_is_revoked_is_said_before(parts: Hub) -> None:
+    parts.bring(1)
+    parts.bring(2)
+    parts.models.revoke(MODEL, 2, by="ann", reason="It leaks.")
+    told = "3 devices run version 2, which was revoked: if this is taken back, they go to version 1."
+    assert told in parts.rollouts.preview(MODEL, 3, plan=PLAN, devices=None, seed=0).warnings
+    state = parts.rollouts.create(MODEL, 3, plan=PLAN, devices=None, seed=0).state
+    assert told in [warned.text for warned in state.warned]
+    parts.models.revoke(MODEL, 1, by="ann", reason="It leaks too.")
+    told = parts.rollouts.preview(MODEL, 3, plan=PLAN, devices=None, seed=0).warnings[-1]
+    assert told == (
+        "3 devices run version 2, which was revoked: they cannot be taken back, because no older version is"
+        " proven that would run there."
+    )
 
 
 def test_a_device_finds_the_version_among_the_targets_no_more(parts: Hub, tmp_path: Path) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+
 import msgspec
 
 from fleet.rollout.approval import is_judged_on, second_person
 from fleet.rollout.gates.gate import Outcome
 from fleet.rollout.state.columns import WAITING
+from fleet.rollout.state.masks import is_not_back
 from fleet.rollout.state.rollout import Rollout, Status
 from fleet.sentences import devices
+
+_NAMED_DEVICES = 5
+"""Most devices that a command names one by one."""
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -33,15 +40,26 @@ def choices(rollout: Rollout) -> list[Choice]:
         found.append(Choice(f"muster rollout start {number}", "begins it"))
     if rollout.awaits_since_s is not None:
         effect = f"begins the stage; by somebody{second_person(rollout)}"
-        found.append(Choice(f"muster rollout approve {number}", effect))
+        command = f"muster rollout approve {number} --stage {len(rollout.stages) + 1}"
+        found.append(Choice(command, effect))
     if status is Status.PAUSED:
         found.append(Choice(f"muster rollout resume {number}", "lets it go on; the stage's bake starts anew"))
     if status is Status.RUNNING:
         found.append(Choice(f"muster rollout pause {number}", "holds it; harm is taken back all the same"))
     if _is_promotable(rollout):
-        command = f"muster rollout promote {number} --reason TEXT"
+        command = f"muster rollout promote {number} --stage {len(rollout.stages)} --reason TEXT"
         found.append(Choice(command, "ends the stage without the gate's word, as an override"))
     return [*found, *_ends(rollout)]
+
+
+def _leads_back(rollout: Rollout) -> Choice:
+    """Return how people bring devices back that did not get there by themselves."""
+    parts = rollout.deployments.where(is_not_back, limit=_NAMED_DEVICES)
+    named = [part.device_id for part in parts]
+    target = shlex.quote(f"id in {json.dumps(named)}")
+    command = f"muster rollback {rollout.model} --to VERSION --target {target}"
+    more = f", {len(named)} of {rollout.unrestored:,}" if rollout.unrestored > len(named) else ""
+    return Choice(command, f"brings devices that are not back to an older version of your choice{more}")
 
 
 def _ends(rollout: Rollout) -> list[Choice]:
@@ -57,6 +75,8 @@ def _ends(rollout: Rollout) -> list[Choice]:
         found.append(
             Choice(f"muster rollout abort {number} --rollback", f"ends it and takes it back from {got}")
         )
+    if status is Status.FAILED and rollout.unrestored:
+        found.append(_leads_back(rollout))
     if rollout.stages:
         found.append(Choice(f"muster rollout devices {number}", "lists every device's part"))
     return found

@@ -98,6 +98,7 @@ class Happening(StrEnum):
     DEPLOYMENT_FAILED = "deployment_failed"
     TELEMETRY_IGNORED = "telemetry_ignored"
     DEVICES_TAKEN = "devices_taken"
+    DETOURED = "detoured"
     ROLLING_BACK = "rolling_back"
     ENDED = "ended"
 
@@ -154,6 +155,18 @@ class Warned(msgspec.Struct, frozen=True):
 
     stage: int
     text: str
+
+
+class Detour(msgspec.Struct, frozen=True):
+    """That devices go back to an older version than they ran before, see `fleet.rollout.detours`.
+
+    Attributes:
+        previous: What they ran, and cannot have any more.
+        to: Where they go back to.
+    """
+
+    previous: int
+    to: int
 
 
 class StageProgress(msgspec.Struct, frozen=True):
@@ -241,7 +254,9 @@ class Summary(msgspec.Struct, frozen=True):
         awaits_since_s: Since when the next stage waits for approval, hub time; None while none does.
         approvals: Those given so far, by stage.
         absence: The last one of the hub that was forgiven; None if there was none.
-        warned: What was forecast when it was created of stages that are not likely to pass.
+        warned: What was forecast when it was created of stages that are not likely to pass, and what else
+            speaks against it.
+        detours: Which other ways back devices were led.
     """
 
     number: int
@@ -282,6 +297,7 @@ class Summary(msgspec.Struct, frozen=True):
     absence: Absence | None = None
     look: Look = Look()
     warned: tuple[Warned, ...] = ()
+    detours: tuple[Detour, ...] = ()
 
     @property
     def stage_index(self) -> int:
