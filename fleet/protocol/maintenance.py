@@ -11,12 +11,18 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from itertools import pairwise
 from typing import Annotated, Any
 
 import msgspec
 
 DAY_S = 86400
 MINUTES_OF_DAY = 24 * 60
+LARGEST_SHIFT_MINUTES = 120
+"""More than this no change to or from summer time moves the clock on the wall; mostly it is an hour."""
+LEFT_OUT = ((22 * 60, 28 * 60, 60), (25 * 60, 27 * 60, 120))
+"""Which minutes such changes leave out in the zones that there are (tz database), and how many at most: an
+hour between ten in the evening and four, and in Antarctica/Troll two hours."""
 _TIME = re.compile(r"([01]\d|2[0-3]):([0-5]\d)\Z|24:00\Z", re.ASCII)
 
 Time = Annotated[
@@ -87,16 +93,33 @@ def minute_of(time: str) -> int:
 
 
 def longest_closed_s(window: Maintenance) -> float:
-    """Return the longest time that the window stays closed; infinite if it never opens.
+    """Return the longest time that the window stays closed in any zone; infinite if it never opens.
 
-    Changes to and from summer time are left out: they move it by an hour at most.
+    Clocks are moved once in that time at most. Moved back while it is closed, they leave it closed for
+    longer. Moved forward, they may leave out all of the window, and it does not open on that day; the hours
+    that are left out are none of those for which it is closed then.
     """
     if not window.days or window.length_minutes == 0:
         return float("inf")
     starts = sorted({DAYS.index(day) for day in window.days})
     following = [*starts[1:], starts[0] + len(DAYS)]
-    days = max(after - start for start, after in zip(starts, following, strict=True))
-    return max(0, days * MINUTES_OF_DAY - window.length_minutes) * 60.0
+    closed = [
+        max(0, (after - start) * MINUTES_OF_DAY - window.length_minutes)
+        for start, after in zip(starts, following, strict=True)
+    ]
+    longest = max(closed) + min(max(closed), LARGEST_SHIFT_MINUTES)
+    if _may_be_left_out(window):
+        longest = max(longest, *(one + next_one for one, next_one in pairwise([*closed, closed[0]])))
+    return longest * 60.0
+
+
+def _may_be_left_out(window: Maintenance) -> bool:
+    """Tell whether there are zones in which a change to summer time may leave out all of a window."""
+    return any(
+        (minute_of(window.from_) - begin) % MINUTES_OF_DAY + window.length_minutes <= end - begin
+        and window.length_minutes <= longest
+        for begin, end, longest in LEFT_OUT
+    )
 
 
 def maintenance_fields(window: Maintenance) -> list[int]:

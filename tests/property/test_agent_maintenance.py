@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import partial
-from zoneinfo import ZoneInfo
+from functools import cache, partial
+from zoneinfo import ZoneInfo, available_timezones
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.life.maintenance import is_open, next_open_s, parse_windows
+from agent.life.maintenance import is_open, next_open_s, parse_windows, windows_of
 from fleet.protocol.errors import InvalidConfiguration
-from fleet.protocol.maintenance import DAYS
+from fleet.protocol.maintenance import (
+    DAYS,
+    LARGEST_SHIFT_MINUTES,
+    LEFT_OUT,
+    Day,
+    Maintenance,
+    longest_closed_s,
+)
 
 MANY = settings(max_examples=200, derandomize=True, deadline=None)
 ZONES = st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu"])
@@ -144,3 +152,109 @@ def test_days_may_go_over_the_weekend_and_be_all() -> None:
     assert len(parse_windows(["daily 01:00-02:00"])) == 7
     whole = parse_windows(["daily 00:00-24:00"])
     assert all(is_open(whole, datetime.fromtimestamp(s, UTC)) for s in range(0, 7 * 86400, 1799))
+
+
+DAY_S, WEEK_S = 86400, 7 * 86400
+YEAR_S = 1_767_225_600  # 2026
+CHANGING = [
+    "UTC",
+    "Europe/Paris",
+    "America/New_York",
+    "America/Nuuk",
+    "Australia/Lord_Howe",
+    "Africa/Cairo",
+    "Antarctica/Troll",
+]
+
+
+def offset_s(zone: ZoneInfo, unix_s: int) -> int:
+    offset = datetime.fromtimestamp(unix_s, zone).utcoffset()
+    assert offset is not None
+    return int(offset.total_seconds())
+
+
+def changes(zone: ZoneInfo, weeks: int = 52) -> list[int]:
+    """Return the Unix times at which the clock is moved, to the minute."""
+    found = []
+    for begin_s in range(YEAR_S, YEAR_S + weeks * WEEK_S, WEEK_S):
+        before_s, after_s = begin_s, begin_s + WEEK_S
+        if offset_s(zone, before_s) == offset_s(zone, after_s):
+            continue
+        while after_s - before_s > 60:
+            middle_s = (before_s + after_s) // 120 * 60
+            if offset_s(zone, middle_s) == offset_s(zone, begin_s):
+                before_s = middle_s
+            else:
+                after_s = middle_s
+        found.append(after_s)
+    return found
+
+
+@cache
+def walls(name: str) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    """Return the minute of the week on the wall for each minute of the three weeks around every change."""
+    zone, found = ZoneInfo(name), []
+    for change_s in changes(zone) or [YEAR_S]:
+        begin_s = change_s // DAY_S * DAY_S - 3 * WEEK_S
+        quarters = np.arange(begin_s, begin_s + 6 * WEEK_S, 900)
+        offsets = np.repeat([offset_s(zone, at_s) for at_s in quarters.tolist()], 15)
+        wall_s = np.arange(begin_s, begin_s + 6 * WEEK_S, 60) + offsets
+        found.append((wall_s // 60 + 3 * 1440) % (7 * 1440))  # 1970 began on a Thursday
+    return found
+
+
+def closed_for_s(window: Maintenance, zone: str) -> int:
+    """Return the longest time that devices keep a window closed around the changes of a year."""
+    longest = 0
+    for wall in walls(zone):
+        opened = np.zeros(7 * 1440, dtype=bool)
+        for begin, end in windows_of(window):
+            opened[np.arange(begin, end) % (7 * 1440)] = True
+        longest = max(longest, int(np.diff(np.flatnonzero(opened[wall])).max()) - 1)
+    return longest * 60
+
+
+@given(
+    days=st.sets(st.sampled_from(list(Day)), min_size=1),
+    begins=MINUTES | st.integers(0, 5 * 60),
+    length=st.integers(1, 1440) | st.integers(1, 130) | st.sampled_from([30, 60, 120]),
+    zone=st.sampled_from(CHANGING),
+)
+@settings(max_examples=150, derandomize=True, deadline=None)
+def test_no_window_stays_closed_for_longer_than_plans_are_held_to(
+    days: set[Day], begins: int, length: int, zone: str
+) -> None:
+    to = (begins + length) % 1440
+    window = Maintenance(tuple(sorted(days)), clock(begins), "24:00" if begins == to == 0 else clock(to))
+    if window.length_minutes == 0:
+        return
+    assert closed_for_s(window, zone) <= longest_closed_s(window)
+
+
+@pytest.mark.parametrize(
+    ("days", "times", "hours"),
+    [
+        (list(Day), ("02:00", "03:00"), 2 * 23),
+        ([Day.SUN], ("02:00", "03:00"), 2 * (7 * 24 - 1)),
+        ([Day.SUN], ("02:15", "02:45"), 2 * (7 * 24 - 0.5) - 0.5),  # an hour is left out, with it
+        (list(Day), ("12:00", "13:00"), 23 + 1),
+        (list(Day), ("02:00", "03:30"), 22.5),
+    ],
+)
+def test_how_long_windows_of_paris_are_closed(days: list[Day], times: tuple[str, str], hours: float) -> None:
+    window = Maintenance(tuple(days), *times)
+    assert closed_for_s(window, "Europe/Paris") == hours * 3600
+    assert closed_for_s(window, "Europe/Paris") <= longest_closed_s(window) <= (hours + 2) * 3600
+
+
+def test_no_zone_moves_its_clocks_otherwise_than_plans_are_checked_for() -> None:
+    for name in sorted(available_timezones())[::7] + CHANGING:  # a part of them: most are alike
+        zone = ZoneInfo(name)
+        for change_s in changes(zone):
+            moved = (offset_s(zone, change_s) - offset_s(zone, change_s - 60)) // 60
+            assert abs(moved) <= LARGEST_SHIFT_MINUTES, name
+            begin = ((change_s + offset_s(zone, change_s)) // 60 - moved) % 1440
+            assert moved < 0 or any(
+                (begin - first) % 1440 + moved <= last - first and moved <= most
+                for first, last, most in LEFT_OUT
+            ), name

@@ -32,7 +32,7 @@ def test_the_plan_of_the_guide_is_a_plan() -> None:
     plan, _ = read_plan(text)
     assert (plan.membership, len(plan.stages)) == (Membership.CONTINUOUS, 3)
     assert plan.maintenance is not None
-    assert longest_closed_s(plan.maintenance) == (2 * 24 + 21.5) * 3600
+    assert longest_closed_s(plan.maintenance) == (2 * 24 + 21.5 + 2) * 3600  # clocks may be moved back
 
 
 def test_the_refusal_that_the_guide_shows_is_what_is_said() -> None:

@@ -209,7 +209,7 @@ def _check_maintenance(plan: Plan) -> None:
     if plan.deployment_timeout_s <= closed_s:
         raise InvalidPlan(
             f"deployment_timeout_s: {plan.deployment_timeout_s:g} s are over before the maintenance window "
-            f"opens, which stays closed for up to {closed_s:g} s.",
+            f"opens, which stays closed for up to {closed_s:g} s, changes to and from summer time included.",
             remedy="Give deployments more time, or open the window more often.",
             field="deployment_timeout_s",
         )
