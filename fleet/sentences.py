@@ -5,15 +5,32 @@ A reason that somebody typed stands beside sentences of ours: it is made a whole
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal
+
 _ENDS = (".", "!", "?", "…")
 _JOINERS = "\u200c\u200d"
 """Not printable by themselves; they shape letters of several scripts, and emoji."""
+_HUGE = 10**15
 _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
 def devices(number: int) -> str:
     """Return how many devices these are."""
     return f"{number:,} device{'s' * (number != 1)}"
+
+
+def number(value: float) -> str:
+    """Return a number as people write it, such as ``31,622,400`` or ``0.05``; a huge one has an exponent."""
+    if isinstance(value, int) and abs(value) < _HUGE:
+        return f"{value:,}"
+    try:
+        told = float(value)
+    except OverflowError:
+        return f"{'-' if value < 0 else ''}10^308 and more"
+    if not math.isfinite(told) or abs(told) >= _HUGE:
+        return f"{told:g}"
+    return f"{int(told):,}" if told.is_integer() else f"{Decimal(f'{told:.6g}'):,f}"
 
 
 def duration(duration_s: float, digits: int = 1) -> str:

@@ -22,7 +22,7 @@ from fleet.rollout.plans.plan import MAX_PLAN_SIZE_BYTES, Plan
 from fleet.rollout.plans.reading import plan_of
 
 MAX_DEPTH = 16
-_INTEGER = re.compile(r"[-+]?[0-9]{1,18}\Z", re.ASCII)
+_INTEGER = re.compile(r"[-+]?[0-9]{1,4000}\Z", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?\Z", re.ASCII)
 _WORDS: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),

@@ -205,13 +205,12 @@ def stage_times_s(
     stage, install_s = plan.stages[index], typical_install_s or 0.0
     tries = 1 + plan.retries.attempts
     timeout_s = plan.deployment_timeout_s + plan.shadow_s
-    waits_s = plan.retries.backoff_s * (2.0**plan.retries.attempts - 1.0)
     release_s = 0.0
     if plan.devices_per_minute is not None:
         release_s = max(0, device_count - 1) * 60.0 / plan.devices_per_minute
     waves = 0 if plan.concurrency is None else max(0, math.ceil(device_count / plan.concurrency) - 1)
     expected_s = max(release_s, waves * install_s) + install_s + plan.shadow_s + stage.minimum_bake_s
-    slowest_s = tries * timeout_s + waits_s
+    slowest_s = tries * timeout_s + plan.retries.waits_s
     return expected_s, max(release_s, waves * slowest_s) + slowest_s + stage.maximum_bake_s
 
 

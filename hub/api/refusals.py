@@ -6,10 +6,13 @@ is told in its words, behind the name of the field.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 _PLACES = frozenset({"query", "body", "path", "header"})
+_OF_A_UNION = re.compile(r"\A[a-z-]+\[.*\]\Z", re.DOTALL)
+"""Where a field may be of several types, Pydantic names the one that it tried behind the field."""
 _BOUNDS = {
     "greater_than_equal": ("ge", "at least"),
     "greater_than": ("gt", "more than"),
@@ -36,7 +39,7 @@ def sentence_of(error: Mapping[str, Any]) -> str:
     Args:
         error: One of the errors of Pydantic's ``ValidationError``.
     """
-    place = [str(part) for part in error["loc"]]
+    place = [str(part) for part in error["loc"] if not _OF_A_UNION.search(str(part))]
     name = ".".join(place[1:] if len(place) > 1 and place[0] in _PLACES else place)
     kind, context = error["type"], error.get("ctx", {})
     given = f"{error.get('input')!r:.60}"

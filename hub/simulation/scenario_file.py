@@ -59,7 +59,7 @@ def _checked(values: Any) -> Scenario:
     try:
         scenario = msgspec.convert(values, Scenario)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise refused_by_type(error, Scenario) from error
+        raise refused_by_type(error, Scenario, values) from error
     for field, where in _targets(scenario):
         try:
             compile_target(parse_target(where))

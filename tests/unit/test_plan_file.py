@@ -71,9 +71,30 @@ BAD = [
     ),
     ("Line 14, column 21: devices_per_minute: nan", "minute: 600", "minute: .nan"),
     (
-        "Line 14, column 21: devices_per_minute: a text stands where a number belongs.",
+        "Line 14, column 21: devices_per_minute: NaN is not a finite number.",
         "minute: 600",
         "minute: NaN",
+    ),
+    (
+        "Line 14, column 21: devices_per_minute: 1e+300 is not a number from 0.0166667 to 10,000,000.",
+        "minute: 600",
+        "minute: 1e300",
+    ),
+    (
+        "Line 5, column 29: Stage 1: no rollout has more than 10,000,000 devices.",
+        "devices: 1%",
+        f"devices: {'9' * 35}",
+    ),
+    (
+        "Line 16, column 23: deployment_timeout_s: 40,000,000 is not a number from 1 to 31,622,400.",
+        "604800",
+        "40000000",
+    ),
+    (
+        "Line 17, column 36: retries.backoff_s: each wait is twice as long as the one before, so 10 more "
+        "tries wait for 32,349,715,200 s in all; no stage waits for more than 31,622,400.",
+        "gate:",
+        "retries: {attempts: 10, backoff_s: 31622400}\ngate:",
     ),
     ("Line 15, column 21: maintenance.days", "[sat, sun]", "[]"),
     ("Line 15, column 21: maintenance.days: a day is named twice", "[sat, sun]", "[sat, sat]"),
@@ -104,6 +125,13 @@ def test_json_is_refused_with_its_line_too() -> None:
     line = next(n for n, each in enumerate(text.splitlines(), 1) if '"0%"' in each)
     with pytest.raises(InvalidPlan, match=f"^Line {line}, column [0-9]+: Stage 1: devices '0%'"):
         read_plan(text)
+
+
+def test_what_json_does_not_have_is_refused_as_the_number_that_it_is_not() -> None:
+    fields = msgspec.to_builtins(read_plan(PLAN)[0])
+    fields["gate"]["error_budget"] = float("nan")
+    with pytest.raises(InvalidPlan, match=r"gate\.error_budget: NaN is not a finite number"):
+        read_plan(json.dumps(fields))
 
 
 def test_scalars_are_read_by_the_core_schema() -> None:

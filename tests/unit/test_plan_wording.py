@@ -18,13 +18,22 @@ METRIC: dict[str, Any] = {"metric": "unsure"}
 def refused(kind: type, values: Any) -> Refusal:
     with pytest.raises(msgspec.ValidationError) as error:
         msgspec.convert(values, kind)
-    return refusal(str(error.value), kind)
+    return refusal(str(error.value), kind, values)
 
 
 PLAN: dict[str, Any] = {"stages": [STAGE], "gate": {"metrics": [METRIC]}}
 SAID = [
     ({"priority": "high"}, Refusal("a text stands where a whole number belongs", "priority")),
     ({"priority": 1.5}, Refusal("a number with a fraction stands where a whole number belongs", "priority")),
+    ({"priority": 1e35}, Refusal("1e+35 is too large", "priority")),
+    ({"priority": float("inf")}, Refusal("the number is infinite, or too large", "priority")),
+    ({"priority": float("nan")}, Refusal("NaN is not a finite number", "priority")),
+    ({"priority": 100.0}, Refusal("write 100, not 100.0, for a whole number", "priority")),
+    ({"deployment_timeout_s": "NaN"}, Refusal("NaN is not a finite number", "deployment_timeout_s")),
+    (
+        {"stages": [STAGE, {**STAGE, "minimum_bake_s": "-Infinity"}]},
+        Refusal("-Infinity is not a finite number", "stages[1].minimum_bake_s"),
+    ),
     ({"concurrency": "x"}, Refusal("a text stands where a whole number belongs", "concurrency")),
     ({"gate": None}, Refusal("nothing stands where a mapping of fields belongs", "gate")),
     ({"retries": 3}, Refusal("a whole number stands where a mapping of fields belongs", "retries")),

@@ -17,6 +17,7 @@ from hub.api.errors import install
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
     severity: Severity
+    plan: dict[str, Any] | str | None = None
 
 
 def _answered(method: str, path: str, **request: Any) -> httpx.Response:
@@ -70,3 +71,8 @@ def test_a_body_is_refused_in_a_plain_sentence(body: bytes, sentence: str) -> No
     response = _answered("POST", "/told", content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == 422
     assert response.json()["detail"] == sentence
+
+
+def test_what_may_be_of_several_types_is_called_by_its_name() -> None:
+    response = _answered("POST", "/told", json={"severity": "warning", "plan": 5})
+    assert response.json()["detail"] == "plan must be an object, not 5."

@@ -162,7 +162,8 @@ def _goes_on(rollout: Rollout, now_s: float) -> list[str]:
         return [*found, f"{somebody} Harm ends the waiting, time does not."]
     waiting = sum(counts[WAITING] for counts in rollout.tally[: rollout.stage_index + 1])
     if waiting:
-        found.append(f"{devices(waiting)} get their order{_limits(rollout)}.")
+        get_their = "gets its" if waiting == 1 else "get their"
+        found.append(f"{devices(waiting)} {get_their} order{_limits(rollout)}.")
     if any(stage.open for stage in rollout.stages):
         found += ["Every device that has its order ends, or runs out of time.", *_next(rollout, now_s)]
     if rollout.stages[-1].ended_s is None:

@@ -21,10 +21,12 @@ from fleet.rollout.plans.plan import (
     JudgedBy,
     Metric,
     Plan,
+    Retries,
     Stage,
     share_of,
 )
 from fleet.rollout.plans.refusals import check_number, refused_target
+from fleet.sentences import number
 from fleet.targets.parser import parse_target
 
 
@@ -87,8 +89,8 @@ def _check_stage(index: int, stage: Stage) -> None:
         check_number(f"{path}.{name}", value, 0.0, MAX_DURATION_S, where=f"{where}: {name}")
     if stage.maximum_bake_s < stage.minimum_bake_s:
         raise InvalidPlan(
-            f"{where}: maximum_bake_s {stage.maximum_bake_s:g} is below minimum_bake_s "
-            f"{stage.minimum_bake_s:g}.",
+            f"{where}: maximum_bake_s {number(stage.maximum_bake_s)} is below minimum_bake_s "
+            f"{number(stage.minimum_bake_s)}.",
             field=f"{path}.maximum_bake_s",
         )
 
@@ -97,7 +99,7 @@ def _check_devices(where: str, path: str, devices: int | str) -> None:
     if isinstance(devices, bool) or not isinstance(devices, (int, str)):
         raise InvalidPlan(f"{where}: devices must be a count, a share or 'all'.", field=path)
     if isinstance(devices, int) and devices < 1:
-        raise InvalidPlan(f"{where}: {devices!r:.40} devices would be an empty stage.", field=path)
+        raise InvalidPlan(f"{where}: {number(devices)} devices would be an empty stage.", field=path)
     if isinstance(devices, int) and devices > MAX_DEVICES:
         raise InvalidPlan(f"{where}: no rollout has more than {MAX_DEVICES:,} devices.", field=path)
     if isinstance(devices, str) and share_of(devices) is None:
@@ -161,8 +163,22 @@ def _check_pace(plan: Plan) -> None:
             check_number(name, rate, 1 / 60, MAX_DEVICES)
     if plan.concurrency is not None:
         check_number("concurrency", plan.concurrency, 1, MAX_DEVICES)
-    check_number("retries.attempts", plan.retries.attempts, 0, MAX_RETRIES)
-    check_number("retries.backoff_s", plan.retries.backoff_s, 0.0, MAX_DURATION_S)
+    _check_retries(plan.retries)
+
+
+def _check_retries(retries: Retries) -> None:
+    """A stage cannot end while a device waits for its next try: all waits together have an end too."""
+    check_number("retries.attempts", retries.attempts, 0, MAX_RETRIES)
+    check_number("retries.backoff_s", retries.backoff_s, 0.0, MAX_DURATION_S)
+    waits_s = retries.waits_s
+    if waits_s > MAX_DURATION_S:
+        raise InvalidPlan(
+            f"retries.backoff_s: each wait is twice as long as the one before, so {retries.attempts} more "
+            f"tries wait for {number(waits_s)} s in all; "
+            f"no stage waits for more than {number(MAX_DURATION_S)}.",
+            remedy="Try less often, or sooner.",
+            field="retries.backoff_s",
+        )
 
 
 def _check_stratifying(plan: Plan) -> None:

@@ -72,11 +72,7 @@ def _check_metric(path: str, gate: MetricGate) -> None:
             )
         elif value != _ABSENT[name]:
             raise InvalidPlan(f"{where}: {name} does not belong to it.", field=f"{path}.{name}")
-    if not 1 <= gate.minimum_samples <= 10**9:
-        raise InvalidPlan(
-            f"{where}: minimum_samples {gate.minimum_samples!r:.40} is not from 1 to 10^9.",
-            field=f"{path}.minimum_samples",
-        )
+    check_number(f"{path}.minimum_samples", gate.minimum_samples, 1, 10**9, where=f"{where}: minimum_samples")
     if (gate.metric is Metric.INPUT_DRIFT) != gate.feature.startswith("input."):
         raise InvalidPlan(
             f"{where}: feature {gate.feature!r:.80} is no input's name, such as input.mean or input.0."

@@ -179,6 +179,11 @@ class Retries(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     attempts: int = 0
     backoff_s: float = 60.0
 
+    @property
+    def waits_s(self) -> float:
+        """How long a device waits before its tries in all, if it needs each of them."""
+        return self.backoff_s * (2.0**self.attempts - 1.0)
+
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole rollout.

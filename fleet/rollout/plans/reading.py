@@ -26,18 +26,19 @@ def plan_of(values: Any) -> Plan:
     try:
         plan = msgspec.convert(values, Plan)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise refused_by_type(error) from error
+        raise refused_by_type(error, values=values) from error
     check_plan(plan)
     return plan
 
 
-def refused_by_type(error: Exception, kind: type = Plan) -> InvalidPlan:
+def refused_by_type(error: Exception, kind: type = Plan, values: Any = None) -> InvalidPlan:
     """Return in our words what msgspec refused, with the field it names.
 
     Args:
         error: From msgspec.
         kind: What was read.
+        values: What it was read from; None if nobody knows.
     """
-    refused = refusal(str(error), kind)
+    refused = refusal(str(error), kind, values)
     place = f"{refused.field}: " if refused.field else f"The {kind.__name__.lower()} cannot be understood: "
     return InvalidPlan(f"{place}{refused.why}.", remedy=refused.remedy, field=refused.field)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from fleet.protocol.errors import InvalidPlan, InvalidTarget
+from fleet.sentences import number
 
 
 def check_number(
@@ -36,7 +37,8 @@ def check_number(
     if not inside or (above and value == low) or (below and value == high):
         left, right = ("above" if above else "from"), ("below" if below else "to")
         raise InvalidPlan(
-            f"{where or field}: {_told(value)} is not a number {left} {low:g} {right} {high:g}.", field=field
+            f"{where or field}: {number(value)} is not a number {left} {number(low)} {right} {number(high)}.",
+            field=field,
         )
 
 
@@ -48,10 +50,3 @@ def refused_target(field: str, error: InvalidTarget) -> InvalidPlan:
         error: Why.
     """
     return InvalidPlan(f"{field}: {error.message}", remedy=error.remedy, field=field)
-
-
-def _told(value: float) -> str:
-    try:
-        return f"{value:g}"
-    except OverflowError:
-        return f"{'-' if value < 0 else ''}10^308 and more"

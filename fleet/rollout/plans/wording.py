@@ -8,8 +8,9 @@ its values, an object its fields, a text with a form what it is.
 from __future__ import annotations
 
 import difflib
+import math
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import inspect
 
@@ -21,6 +22,8 @@ _VALUE = re.compile(r"Invalid enum value '?(.*?)'?\Z", re.DOTALL)
 _TYPE = re.compile(r"Expected `([^`]*)`, got `([^`]*)`\Z")
 _BOUND = re.compile(r"Expected `([^`]*)` (>=|>|<=|<) (\S+)\Z")
 _FORM = re.compile(r"Expected `str` matching regex ")
+_NOT_FINITE = re.compile(r"[-+]?(nan|inf|infinity)\Z", re.IGNORECASE)
+_HUGE = 1e15
 _NAMES = {
     "str": "a text",
     "int": "a whole number",
@@ -47,12 +50,13 @@ class Refusal(NamedTuple):
     remedy: str = ""
 
 
-def refusal(text: str, kind: type) -> Refusal:
+def refusal(text: str, kind: type, values: Any = None) -> Refusal:
     """Return what msgspec's message says, in words.
 
     Args:
         text: Of the error.
         kind: The type that was read.
+        values: What it was read from, which tells numbers from one another; None if nobody knows.
     """
     place = _PLACE.search(text)
     field = place[1] if place else ""
@@ -67,6 +71,8 @@ def refusal(text: str, kind: type) -> Refusal:
         return Refusal(f"{value[1]!r:.80} cannot stand here", field, _instead(value[1], _values(at)))
     if wrong := _TYPE.match(said):
         right = " or ".join(_NAMES.get(name, name) for name in wrong[1].split(" | ") if name != "null")
+        if "number" in right and (none := _no_number(_value_at(values, field))):
+            return Refusal(none, field)
         return Refusal(f"{_found(*wrong.groups())} stands where {right or 'nothing'} belongs", field)
     if bound := _BOUND.match(said):
         return Refusal(
@@ -80,6 +86,29 @@ def refusal(text: str, kind: type) -> Refusal:
 def _found(expected: str, found: str) -> str:
     is_fraction = found == "float" and "float" not in expected
     return "a number with a fraction" if is_fraction else _NAMES.get(found, found)
+
+
+def _no_number(value: Any) -> str:
+    """Return what is wrong with a value that some would write for a number; empty for others."""
+    if isinstance(value, str) and _NOT_FINITE.match(value):
+        return f"{value} is not a finite number"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN is not a finite number" if math.isnan(value) else "the number is infinite, or too large"
+    if isinstance(value, float) and value.is_integer():
+        if abs(value) >= _HUGE:
+            return f"{value:g} is too large"
+        return f"write {int(value)}, not {value!r}, for a whole number"
+    return ""
+
+
+def _value_at(values: Any, field: str) -> Any:
+    """Return what stands at a path; None where the path cannot be followed."""
+    for step in _STEP.findall(field):
+        try:
+            values = values[int(step[1:-1])] if step.startswith("[") else values[step]
+        except (KeyError, IndexError, TypeError, ValueError):
+            return None
+    return values
 
 
 def _instead(wrong: str, right: list[str]) -> str:
