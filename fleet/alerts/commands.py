@@ -59,9 +59,9 @@ def rollout_explain(number: int) -> str:
     return _line("rollout", "explain", str(number))
 
 
-def rollout_approve(number: int) -> str:
-    """Return the command by which a second person lets a stage begin."""
-    return _line("rollout", "approve", str(number))
+def rollout_approve(number: int, stage: int) -> str:
+    """Return the command by which a second person lets a stage begin, counted from 1."""
+    return _line("rollout", "approve", str(number), "--stage", str(stage))
 
 
 def rollout_abort(number: int, reason: str) -> str:

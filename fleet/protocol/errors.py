@@ -18,6 +18,7 @@ that says what to do. Exceptions of other libraries are converted once, where th
     │   ├── InvalidModel
     │   ├── InvalidPlan
     │   ├── InvalidTarget            an expression that says which devices are meant
+    │   ├── PreconditionRequired     it is not said what state of the thing is meant
     │   └── InvalidConfiguration
     ├── NotFound
     ├── Conflict                     the thing exists, or is in a state that does not allow this
@@ -176,6 +177,12 @@ class InvalidTarget(InvalidInput):
     """An expression that says which devices are meant cannot be understood; the message has the place."""
 
     code = "invalid_target"
+
+
+class PreconditionRequired(InvalidInput):
+    """It is not said of which state of the thing this is meant, and said twice it would do harm."""
+
+    code = "precondition_required"
 
 
 class InvalidConfiguration(InvalidInput):

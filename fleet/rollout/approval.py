@@ -18,11 +18,12 @@ from __future__ import annotations
 
 from fleet.protocol.errors import Conflict, NotPermitted
 from fleet.rollout.events import Approve
+from fleet.rollout.meanwhile import check_stage
 from fleet.rollout.plans.naming import stage_of_all
 from fleet.rollout.plans.plan import OnFail
 from fleet.rollout.state.draft import Draft
 from fleet.rollout.state.rollout import Approval, Happening, Rollout, Status
-from fleet.sentences import by_whom
+from fleet.sentences import by_whom, one_line
 
 
 def must_wait(rollout: Rollout) -> bool:
@@ -46,24 +47,27 @@ def approve(draft: Draft, event: Approve) -> None:
     """Note that a person approves of the stage that waits.
 
     Raises:
-        Conflict: No stage waits.
+        Conflict: No stage waits, or another one than the person named.
+        InvalidInput: There is no such stage.
         NotPermitted: The person moved the rollout so far.
     """
     rollout = draft.rollout
     if rollout.awaits_since_s is None or rollout.status not in {Status.RUNNING, Status.PAUSED}:
-        given = [approval for approval in rollout.approvals if approval.stage == rollout.stage_index]
-        before = f" {given[-1].by} approved of stage {rollout.stage_index + 1}." if given else ""
+        number = event.stage or rollout.stage_index + 1
+        given = [approval for approval in rollout.approvals if approval.stage == number - 1]
+        before = f" {given[-1].by} approved of stage {number}." if given else ""
         raise Conflict(
             f"Rollout {rollout.number} is {rollout.status.value}, and no stage of it waits for approval."
             f"{before}"
         )
+    number = len(rollout.stages)
+    check_stage(rollout, event.stage, number + 1, [stage.started_s for stage in rollout.stages])
     if event.by in rollout.movers:
         raise NotPermitted(
             f"{event.by} moved rollout {rollout.number} this far and cannot be the second person.",
             remedy=f"Somebody with another API token approves{_who(draft)}.",
         )
-    number = len(rollout.stages)
-    approval = Approval(stage=number, by=event.by, reason=event.reason, at_s=draft.now_s)
+    approval = Approval(stage=number, by=event.by, reason=one_line(event.reason), at_s=draft.now_s)
     said = f"{_stage(draft)} approved by {by_whom(event.by, event.reason)}"
     draft.change(awaits_since_s=None, approvals=(*rollout.approvals, approval))
     draft.decide(Happening.APPROVED, said)

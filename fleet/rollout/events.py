@@ -47,17 +47,31 @@ class Resume(msgspec.Struct, frozen=True):
 
 
 class Promote(msgspec.Struct, frozen=True):
-    """An operator ends the stage without the gate; recorded as an override."""
+    """An operator ends the stage without the gate; recorded as an override.
+
+    Attributes:
+        by: Who.
+        reason: Why.
+        stage: Which stage is meant, from 1; None for the current one, whichever it is.
+    """
 
     by: str
     reason: str
+    stage: int | None = None
 
 
 class Approve(msgspec.Struct, frozen=True):
-    """A second person lets the stage begin that waits for it, see `fleet.rollout.approval`."""
+    """A second person lets the stage begin that waits for it, see `fleet.rollout.approval`.
+
+    Attributes:
+        by: Who.
+        reason: Why; may be empty.
+        stage: Which stage is meant, from 1; None for the one that waits, whichever it is.
+    """
 
     by: str
     reason: str = ""
+    stage: int | None = None
 
 
 class Abort(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ from fleet.rollout.events import (
     Start,
     Supersede,
 )
+from fleet.rollout.meanwhile import check_stage
 from fleet.rollout.state.draft import Draft
 from fleet.rollout.state.rollout import PAUSED_BY, CauseCode, Happening, Kind, Status
 from fleet.sentences import by_whom, devices, whole
@@ -83,6 +84,7 @@ def _promote(draft: Draft, event: Promote) -> None:
     rollout = draft.rollout
     if not rollout.stages:
         raise Conflict(f"{approval.waiting_sentence(rollout)} A promotion does not replace that.")
+    check_stage(rollout, event.stage, rollout.stage_index + 1, [stage.ended_s for stage in rollout.stages])
     if draft.stage.ended_s is not None and not rules.waits_in_harm(draft):
         if rollout.awaits_since_s is not None:
             raise Conflict(f"{approval.waiting_sentence(rollout)} A promotion does not replace that.")

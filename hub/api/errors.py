@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 _STATUS: tuple[tuple[type[MusterError], HTTPStatus], ...] = (
     # The most specific classes first.
     (errors.MessageTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (errors.PreconditionRequired, HTTPStatus.PRECONDITION_REQUIRED),
     (errors.InvalidInput, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.ModelError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.DigestMismatch, HTTPStatus.UNPROCESSABLE_ENTITY),

@@ -2,7 +2,7 @@
 
 The entity tag of a rollout is the number of its decisions in quotes, such as ``"7"``: it changes with
 whatever an operator would want to know before saying something, and with no device's report
-(`hub.rollouts.meanwhile`).
+(`fleet.rollout.meanwhile`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Response
 
-from fleet.protocol.errors import InvalidInput
+from fleet.protocol.errors import InvalidInput, PreconditionRequired
 
 _TAGS = re.compile(r'\s*(W/)?"([^"\x00-\x20\x7f]*)"\s*(?:,|\Z)')
 
@@ -56,3 +56,23 @@ def _if_match(
 
 
 IfMatch = Annotated[frozenset[int] | None, Depends(_if_match)]
+
+
+def check_named(number: int, what: str, stage: int | None, expected: frozenset[int] | None) -> None:
+    """Refuse a word that does not say which state it is about, if it would do harm when it is said twice.
+
+    Args:
+        number: Of the rollout.
+        what: The word.
+        stage: The stage that it names.
+        expected: What its ``If-Match`` names.
+
+    Raises:
+        PreconditionRequired: It names neither (RFC 6585, section 3).
+    """
+    if stage is None and expected is None:
+        raise PreconditionRequired(
+            f"{what} does not say which stage of rollout {number} is meant; said twice, it would skip one.",
+            remedy="Name it by `stage`, on the command line `--stage N`, or send If-Match, `--if-match N`; "
+            f"`muster rollout explain {number}` shows them.",
+        )

@@ -19,8 +19,8 @@ def _line(given: Any) -> Any:
     return one_line(given) if isinstance(given, str) else given
 
 
-Reason = Annotated[str, BeforeValidator(_line), Field(max_length=MOST_LETTERS)]
+Reason = Annotated[Annotated[str, Field(max_length=MOST_LETTERS)], BeforeValidator(_line)]
 """May be empty."""
 
-NeededReason = Annotated[str, BeforeValidator(_line), Field(min_length=1, max_length=MOST_LETTERS)]
+NeededReason = Annotated[Annotated[str, Field(min_length=1, max_length=MOST_LETTERS)], BeforeValidator(_line)]
 """Must say something."""

@@ -7,7 +7,13 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fleet.protocol.assignment import VariantPolicy
+from hub.api.reasons import NeededReason, Reason
 from hub.api.schemas import ActionIn, CauseOut, Name, Schema
+
+StageNumber = Annotated[
+    Annotated[int, Field(ge=1, le=2**31)] | None,
+    Field(description="The stage that is meant; if it is not its turn, nothing is done. Else send If-Match."),
+]
 
 
 class RolloutIn(Schema):
@@ -39,7 +45,7 @@ class RetreatIn(Schema):
 class RollbackIn(RetreatIn):
     """Bring devices that run a newer version of a model back to an older one."""
 
-    reason: str = ""
+    reason: Reason = ""
     devices_per_minute: float | None = Field(
         default=None, description="Most orders in a minute; null for all."
     )
@@ -61,9 +67,16 @@ class RetreatOut(Schema):
 
 
 class PromoteIn(Schema):
-    """An override needs a reason."""
+    """An override needs a reason. ``stage`` is the one to end, counted from 1."""
 
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    reason: NeededReason
+    stage: StageNumber = None
+
+
+class ApproveIn(ActionIn):
+    """``stage`` is the one to let begin, counted from 1."""
+
+    stage: StageNumber = None
 
 
 class AbortIn(ActionIn):

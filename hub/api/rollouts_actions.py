@@ -2,7 +2,8 @@
 
 Every answer has the rollout's ``ETag``; a word that carries it as ``If-Match`` is refused with 412 if others
 decided since (`hub.api.preconditions`). Without, a word is about the rollout as it is, and one that its state
-does not allow is answered with 409 and what was decided last.
+does not allow is answered with 409 and what was decided last. A promotion or an approval that was said twice
+would skip a stage: it names the stage, or has an ``If-Match``, or is refused with 428.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from fleet.rollout.plans.plan import Plan
 from fleet.rollout.plans.reading import plan_of
 from hub.api.auth import Operator
 from hub.api.paging import Number
-from hub.api.preconditions import IfMatch
+from hub.api.preconditions import IfMatch, check_named
 from hub.api.preview_schemas import DryRunIn, PreviewOut
 from hub.api.rollout_schemas import (
     AbortIn,
+    ApproveIn,
     PromoteIn,
     RetreatIn,
     RetreatOut,
@@ -113,6 +115,10 @@ class _Word:
         self._number, self._rollouts, self._expected = number, hub.rollouts, expected
         self._response = response
 
+    def check_named(self, what: str, stage: int | None) -> None:
+        """Refuse it if it says neither which stage nor after how many decisions it is meant."""
+        check_named(self._number, what, stage, self._expected)
+
     def said(self, event: Event) -> RolloutDetailOut:
         """Have it carried out."""
         return detail(self._rollouts.act(self._number, event, decisions=self._expected), self._response)
@@ -140,15 +146,17 @@ def resume(word: Word) -> RolloutDetailOut:
 
 
 @router.post("/rollouts/{number}/approve")
-def approve(word: Word, body: ActionIn) -> RolloutDetailOut:
+def approve(word: Word, body: ApproveIn) -> RolloutDetailOut:
     """Let a stage begin that waits; not for who created, started or promoted the rollout."""
-    return word.said(Approve(by=word.by, reason=body.reason))
+    word.check_named("An approval", body.stage)
+    return word.said(Approve(by=word.by, reason=body.reason, stage=body.stage))
 
 
 @router.post("/rollouts/{number}/promote")
 def promote(word: Word, body: PromoteIn) -> RolloutDetailOut:
     """Go on to the next stage without the gate's word; recorded as an override."""
-    return word.said(Promote(by=word.by, reason=body.reason))
+    word.check_named("A promotion", body.stage)
+    return word.said(Promote(by=word.by, reason=body.reason, stage=body.stage))
 
 
 @router.post("/rollouts/{number}/abort")

@@ -103,8 +103,9 @@ def _captions(rollout: dict[str, Any]) -> tuple[str | None, ...]:
     cause = rollout["cause"]["detail"] if rollout["cause"] else None
     waits = None
     if rollout["awaits_approval_since_s"] is not None:
-        number = rollout["number"]
-        waits = f"stage {rollout['stage'] + 1} waits for `muster rollout approve {number}` by a second person"
+        stage = rollout["stage"] + 1
+        command = f"muster rollout approve {rollout['number']} --stage {stage}"
+        waits = f"stage {stage} waits for `{command}` by a second person"
     back = way_back(rollout)
     if rollout["status"] == "PAUSED":
         choices = "Abort it." if rollout["revoked"] else "Resume, promote or abort it."

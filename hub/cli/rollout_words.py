@@ -1,7 +1,9 @@
 """What operators say of a rollout: start, pause, resume, approve, promote, abort.
 
 On a terminal the words that cannot be taken back say first what the rollout is like, and ask; the answer then
-counts only if nobody decided anything in between (``If-Match``, see `hub.api.preconditions`).
+counts only if nobody decided anything in between (``If-Match``, see `hub.api.preconditions`). Where nobody is
+asked, a promotion or an approval names its stage. A command that looked and sent what it saw would name
+whichever stage it was the turn of by then: of two scripts that say it at once the second would skip one.
 """
 
 from __future__ import annotations
@@ -24,6 +26,10 @@ IfMatch = Annotated[
         min=0,
         help="Only if so many decisions were made, as `status` and `explain` number them.",
     ),
+]
+Stage = Annotated[
+    int | None,
+    typer.Option("--stage", min=1, help="The stage that is meant; needed where nobody is asked."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask, also on a terminal.")]
 
@@ -57,6 +63,7 @@ def approve(
     context: typer.Context,
     number: Number,
     reason: Reason = "",
+    stage: Stage = None,
     if_match: IfMatch = None,
     *,
     yes: Yes = False,
@@ -65,13 +72,14 @@ def approve(
     """Let a stage begin that waits for a second person; not for who created, started or promoted it."""
     client = client_of(context)
     expected = _confirmed(client, number, "Let the stage begin?", if_match, yes=yes or as_json)
-    _say(client, number, "approve", {"reason": reason}, expected, as_json=as_json)
+    _say(client, number, "approve", {"reason": reason, "stage": stage}, expected, as_json=as_json)
 
 
 def promote(
     context: typer.Context,
     number: Number,
     reason: Annotated[str, typer.Option(help="Why the gate is overridden.")],
+    stage: Stage = None,
     if_match: IfMatch = None,
     *,
     yes: Yes = False,
@@ -80,7 +88,7 @@ def promote(
     """Go on to the next stage without the gate's word; recorded as an override."""
     client = client_of(context)
     expected = _confirmed(client, number, "End the stage without the gate?", if_match, yes=yes or as_json)
-    _say(client, number, "promote", {"reason": reason}, expected, as_json=as_json)
+    _say(client, number, "promote", {"reason": reason, "stage": stage}, expected, as_json=as_json)
 
 
 def abort(

@@ -20,6 +20,7 @@ from fleet.protocol.errors import Conflict, MusterError
 from fleet.protocol.manifest import Manifest
 from fleet.rollout.events import Event, Start, Supersede, WasAway
 from fleet.rollout.forecast.forecast import warnings
+from fleet.rollout.meanwhile import check_current
 from fleet.rollout.plans.plan import Plan, rollback_plan
 from fleet.rollout.preview import Preview
 from fleet.rollout.state.rollout import Kind, Rollout
@@ -31,7 +32,6 @@ from hub.rollouts.drafting import Drafting
 from hub.rollouts.events import revocation_of
 from hub.rollouts.forecast import forecast_of
 from hub.rollouts.inputs import Known, check_running
-from hub.rollouts.meanwhile import check_current
 from hub.rollouts.preview import PreviewStore, preview_of
 from hub.rollouts.proven import proven_of
 from hub.rollouts.retreat import Retreat, retreat
@@ -235,14 +235,15 @@ class Rollouts:
         Args:
             number: Of the rollout.
             event: The word.
-            decisions: See `hub.rollouts.meanwhile.check_current`; None to mean the rollout as it is now.
+            decisions: See `fleet.rollout.meanwhile.check_current`; None to mean the rollout as it is now.
 
         Raises:
             NotFound: There is no such rollout.
             Outdated: Others decided meanwhile.
+            InvalidInput: It names a stage that there is not.
             NotPermitted: Who moved the rollout approves of a stage.
-            Conflict: The rollout's status does not allow it, or it would start and its version was revoked
-                or others of its priority have some of its devices.
+            Conflict: The rollout's status does not allow it, or it names a stage whose turn it is not, or it
+                would start and its version was revoked or others of its priority have some of its devices.
             InvalidPlan: It would start, and without the devices that others have its plan fits no more, or
                 devices run another version by now of which it cannot compare inputs.
         """

@@ -52,7 +52,7 @@ def test_what_a_version_does_in_the_shadow_is_told_before_it_answers(tmp_path: P
                 hub.client.post(f"/models/{MODEL}/versions/{version}/release")
             first = roll_out(hub, tmp_path, 1, shadow_s=60)  # there is nothing to compare it with
             wait_for(hub, first, "SUCCEEDED")
-            hub.client.post(f"/rollouts/{first}/promote", {"reason": "the first"})
+            hub.client.post(f"/rollouts/{first}/promote", {"reason": "the first", "stage": 1})
             assert hub.client.get(f"/rollouts/{first}/shadow")["compared"] == 0
 
             second = roll_out(hub, tmp_path, 2, shadow_s=60)

@@ -74,7 +74,7 @@ def test_the_winner_of_three_devices_is_what_the_fourth_is_offered(tmp_path: Pat
             eventually(lambda: succeeded(hub, number) == 3, "three devices run it", timeout_s=30.0)
             classes = hub.client.get(f"/models/{MODEL}/versions/1/measurements")
             assert [(each["devices"], each["agreed"]["fastest"]) for each in classes] == [(3, TFLITE_VARIANT)]
-            hub.client.post(f"/rollouts/{number}/promote", {"reason": "measured"})
+            hub.client.post(f"/rollouts/{number}/promote", {"reason": "measured", "stage": 1})
             eventually(lambda: succeeded(hub, number) == 4, "the fourth runs it", timeout_s=30.0)
 
             measured = {device.id: measurements(hub, device) for device in devices}

@@ -154,26 +154,26 @@ def test_a_second_person_approves(
     ann, ben, cem = people["ann"], people["ben"], people["cem"]
     path = f"/rollouts/{number}"
     assert ann.get(path)["movers"] == ["ops-ann"]
-    promoted = ben.post(f"{path}/promote", {"reason": "seen it work in the lab"})
+    promoted = ben.post(f"{path}/promote", {"reason": "seen it work in the lab", "stage": 1})
     assert promoted["awaits_approval_since_s"] is not None
     assert [stage["started_at_s"] is None for stage in promoted["stages"]] == [False, True]
     for mover in (ann, ben):
         with pytest.raises(NotPermitted, match="cannot be the second person"):
-            mover.post(f"{path}/approve")
+            mover.post(f"{path}/approve", {"stage": 2})
     with pytest.raises(NotPermitted, match="role"):
-        people["vic"].post(f"{path}/approve")
+        people["vic"].post(f"{path}/approve", {"stage": 2})
     with pytest.raises(Conflict, match="waits for approval by a second person"):
-        ann.post(f"{path}/promote", {"reason": "again"})
+        ann.post(f"{path}/promote", {"reason": "again", "stage": 1})
     waits = muster(cem, "rollout", "status", str(number))
     assert "waits for approval" in waits
     assert "promoted by ops-ben: seen it work in the lab" in waits
     told = muster(cem, "rollout", "explain", str(number))
-    assert f"muster rollout approve {number}" in told
+    assert f"muster rollout approve {number} --stage 2" in told
     assert "who is not ops-ann or ops-ben" in told
     assert "Overridden:" in told
     metrics = httpx.get(f"{hub.url}/metrics", timeout=30.0).text
     assert "\nmuster_rollouts_awaiting_approval 1.0\n" in metrics
-    done = muster(cem, "rollout", "approve", str(number), "--reason", "looks well", "--json")
+    done = muster(cem, "rollout", "approve", str(number), "--stage", "2", "--reason", "looks well", "--json")
     approved = json.loads(done)
     assert approved["awaits_approval_since_s"] is None
     assert approved["stages"][1]["approved_by"] == "ops-cem"
@@ -181,7 +181,7 @@ def test_a_second_person_approves(
     texts = [line["text"] for line in ann.pages(f"{path}/history")]
     assert "Stage 2 of 2 (rest) approved by ops-cem: looks well." in texts
     with pytest.raises(Conflict, match="ops-cem approved of stage 2"):
-        cem.post(f"{path}/approve")
+        cem.post(f"{path}/approve", {"stage": 2})
 
 
 def race(*words: Callable[[], Any]) -> list[Any]:
@@ -239,6 +239,89 @@ def test_of_words_that_contradict_one_is_carried_out(people: dict[str, Client], 
     assert all(isinstance(one, Outdated) for one in found if isinstance(one, Conflict))
     kinds = [line["kind"] for line in ann.pages(f"{path}/history")]
     assert len({"overridden", "paused", "rolling_back"} & set(kinds)) == 1
+
+
+STEPS = """
+target: id like "ops-TEST-*"
+stages:
+  - {devices: 3, minimum_bake_s: 60, maximum_bake_s: 3600}
+  - {devices: 6, minimum_bake_s: 60, maximum_bake_s: 3600}
+  - {devices: all, minimum_bake_s: 60, maximum_bake_s: 3600}
+gate:
+  metrics: [{metric: inference_errors, margin: 0.02, limit: 0.02}]
+"""
+
+
+@pytest.fixture
+def steps(people: dict[str, Client], device_ids: list[str]) -> Iterator[int]:
+    """A rollout of three stages that ann created and started; it is ended after the test."""
+    ann, plan = people["ann"], STEPS.replace("ops-TEST", device_ids[0].removesuffix("-00"))
+    made: int = ann.post("/rollouts", {"model": MODEL, "version": 1, "plan": plan})["number"]
+    ann.post(f"/rollouts/{made}/start")
+    yield made
+    ann.post(f"/rollouts/{made}/abort", {"reason": "the test is over"})
+
+
+def test_promotions_at_once_end_one_stage(people: dict[str, Client], steps: int) -> None:
+    ann, path = people["ann"], f"/rollouts/{steps}"
+    for stage in (1, 2):
+        body = {"reason": "  seen\n\x1b[2J it ", "stage": stage}
+        words = [partial(people[name].post, f"{path}/promote", body) for name in ("ann", "ben", "cem")]
+        found = race(*words)
+        (won,) = [one for one in found if not isinstance(one, Conflict)]
+        assert won["stage"] == stage + 1
+        by = f"ops-{('ann', 'ben', 'cem')[found.index(won)]}"
+        for lost in (one for one in found if isinstance(one, Conflict)):
+            assert lost.message.startswith(
+                f"Rollout {steps} is RUNNING, and it is the turn of stage {stage + 1}, not {stage}. "
+                f"Decided since: Stage {stage} promoted by {by}: seen [2J it. The gate had said: "
+            )
+    kinds = [line["kind"] for line in ann.pages(f"{path}/history")]
+    assert kinds.count("overridden") == 2
+
+
+def test_a_promotion_or_approval_says_what_it_is_about(
+    hub: HubProcess, people: dict[str, Client], steps: int
+) -> None:
+    ann, path = people["ann"], f"/rollouts/{steps}"
+    url, headers = f"{hub.url}/api/v1{path}", dict(ann._http.headers)
+    for word in ("promote", "approve"):
+        for expected in ({}, {"If-Match": "*"}):
+            told = httpx.post(
+                f"{url}/{word}", headers={**headers, **expected}, json={"reason": "x"}, timeout=30.0
+            )
+            assert (told.status_code, told.json()["code"]) == (428, "precondition_required")
+            assert "--stage N" in told.json()["remedy"]
+    for blank in ("", " \n\t ", "\u200b"):
+        with pytest.raises(InvalidInput, match="reason is empty"):
+            ann.post(f"{path}/promote", {"reason": blank, "stage": 1})
+    with pytest.raises(InvalidInput, match="no stage 9"):
+        ann.post(f"{path}/promote", {"reason": "x", "stage": 9})
+    with pytest.raises(Conflict, match=r"turn of stage 1, not 3\. Look again"):
+        ann.post(f"{path}/promote", {"reason": "x", "stage": 3})
+    assert ann.get(path)["stage"] == 1
+    decisions = ann.get(path)["decisions"]
+    assert ann.post(f"{path}/promote", {"reason": "x"}, decisions=decisions)["stage"] == 2
+
+
+def test_of_commands_that_promote_at_once_one_is_carried_out(
+    hub: HubProcess, muster: Muster, people: dict[str, Client], steps: int
+) -> None:
+    ann, words = people["ann"], ("rollout", "promote", str(steps), "--reason", "x", "--yes")
+    muster(ann, *words)
+    assert ann.get(f"/rollouts/{steps}")["stage"] == 1, "it was not said which one is meant"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "hub", *words, "--stage", "1"],
+            env=environment(hub, ann),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(2)
+    ]
+    assert sorted(process.wait(60.0) for process in started) == [0, 1]
+    assert ann.get(f"/rollouts/{steps}")["stage"] == 2
 
 
 def drawn_up(client: Client, device_ids: list[str], priority: int = 0) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def test_every_finding_has_evidence_and_commands_that_can_be_run(finding: Findin
         commands.rollback("digits", 3, 'it\'s "odd"; $(rm -rf /) `x`\n--to 9'),
         commands.rollout_status(7),
         commands.rollout_explain(7),
-        commands.rollout_approve(7),
+        commands.rollout_approve(7, 2),
         commands.rollout_abort(7, "--help"),
     ],
 )
@@ -207,7 +207,7 @@ def test_a_rollout_is_alerted_while_somebody_may_act() -> None:
     waits = rollout_finding(_awaiting(), 5.0, RULES)
     assert waits is not None
     assert waits.matter.key == "rollout:7:approval"
-    assert waits.matter.command == "muster rollout approve 7"
+    assert waits.matter.command == "muster rollout approve 7 --stage 1"
     assert waits.matter.evidence[0] == "a second person is who is not ana"
     assert rollout_finding(step(_awaiting(), Approve(by="ben"), 3.0)[0], 5.0, RULES) is None
     failed = rollout_finding(_ended(Status.FAILED), 20.0, RULES)

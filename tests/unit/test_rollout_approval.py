@@ -122,6 +122,23 @@ def test_waiting_costs_no_deadline() -> None:
     assert campaign.status() is Status.SUCCEEDED
 
 
+def test_an_approval_that_names_a_stage_is_of_no_other() -> None:
+    campaign = Reviewed(asking(1, 2))
+    campaign.pass_stage(0)
+    with pytest.raises(Conflict, match=r"turn of stage 2, not 3\. Look again"):
+        campaign.do(Approve("cem", stage=3))
+    campaign.do(Approve("cem", " looks\nwell ", stage=2))
+    assert campaign.rollout.approvals[-1].reason == "looks well"
+    with pytest.raises(Conflict, match="cem approved of stage 2"):
+        campaign.do(Approve("dee", stage=2))
+    campaign.pass_stage(1)
+    assert campaign.waits()
+    with pytest.raises(Conflict, match=r"turn of stage 3, not 2\. Decided since"):
+        campaign.do(Approve("dee", stage=2))
+    campaign.do(Approve("dee", stage=3))
+    assert campaign.rollout.stage_index == 2
+
+
 def test_promoting_does_not_skip_approval() -> None:
     campaign = Reviewed(asking(1))
     campaign.do(Promote("ann", "urgent"))

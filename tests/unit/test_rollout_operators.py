@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fleet.protocol.deployment import DeploymentState
-from fleet.protocol.errors import Conflict, InvalidPlan, StorageCorrupt
+from fleet.protocol.errors import Conflict, InvalidInput, InvalidPlan, Outdated, StorageCorrupt
 from fleet.rollout.engine import step
 from fleet.rollout.events import (
     Abort,
@@ -19,6 +19,7 @@ from fleet.rollout.events import (
     Supersede,
     Ticked,
 )
+from fleet.rollout.meanwhile import check_current
 from fleet.rollout.plans.plan import default_gate
 from fleet.rollout.state.rollout import CauseCode, Happening, Kind, Status
 from fleet.rollout.state.stored import decode_summary
@@ -56,6 +57,54 @@ def test_promote_ends_a_stage_without_the_gate_and_is_kept_as_an_override() -> N
     for stage in range(3):
         campaign.succeed(stage)
     assert campaign.status() is Status.SUCCEEDED
+
+
+def test_a_promotion_that_names_a_stage_is_carried_out_once() -> None:
+    campaign = Campaign()
+    campaign.wait(1.0)
+    campaign.do(Promote("ann", "seen\nit", stage=1))
+    assert campaign.rollout.stage_index == 1
+    before = campaign.rollout
+    with pytest.raises(Conflict) as refused:
+        campaign.do(Promote("bob", "me too", stage=1))
+    said = "the turn of stage 2, not 1. Decided since: Stage 1 promoted by ann: seen it. The gate had said"
+    assert said in refused.value.message
+    with pytest.raises(Conflict, match=r"turn of stage 2, not 3\. Look again"):
+        campaign.do(Promote("bob", "me too", stage=3))
+    for stage in (0, 4):
+        with pytest.raises(InvalidInput, match=f"no stage {stage}: its plan has 3"):
+            campaign.do(Promote("bob", "me too", stage=stage))
+    assert campaign.rollout is before
+    campaign.do(Promote("bob", "the second", stage=2))
+    assert campaign.rollout.stage_index == 2
+
+
+def test_what_was_decided_since_is_told_and_how_much_more_there_was() -> None:
+    campaign = Campaign()
+    seen = campaign.rollout.decisions
+    check_current(campaign.rollout, {seen, seen + 9})
+    check_current(campaign.rollout, None)
+    for turn in range(70):
+        campaign.do(Pause("ann", f"turn {turn}"))
+        campaign.do(Resume("ann"))
+    last = "Paused by ann: turn 69. Resumed by ann."
+    for since, told in (
+        (2, f": {last}"),
+        (4, f", the last 3 of 4: Resumed by ann. {last}"),
+        (140, f", the last 3 of 140: Resumed by ann. {last}"),
+    ):
+        with pytest.raises(Outdated) as refused:
+            check_current(campaign.rollout, {seen + 140 - since, 10**6})
+        assert refused.value.message.endswith(f"Decided since you looked{told}")
+
+
+@pytest.mark.parametrize(("named", "said"), [({99}, "99 decisions"), (set(), "so many decisions")])
+def test_decisions_that_there_never_were_are_called_that(named: set[int], said: str) -> None:
+    rollout = Campaign().rollout
+    with pytest.raises(Outdated) as refused:
+        check_current(rollout, named)
+    now = f"it is RUNNING and has had {rollout.decisions} of them."
+    assert refused.value.message == f"Rollout {rollout.number} never had {said}: {now}"
 
 
 def test_a_pause_holds_progress() -> None:

@@ -71,7 +71,7 @@ def _finding(what: str, rollout: Rollout, title: str, sentence: str, reason: str
 def _command(rollout: Rollout, title: str) -> str:
     """Return what acts: bring devices back that are not; where all are, there is only to look."""
     if rollout.awaits_since_s is not None:
-        return commands.rollout_approve(rollout.number)
+        return commands.rollout_approve(rollout.number, len(rollout.stages) + 1)
     if rollout.status is Status.PAUSED:
         return commands.rollout_abort(rollout.number, title)
     if rollout.status is Status.FAILED:
