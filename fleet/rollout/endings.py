@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fleet.protocol.errors import Cause
-from fleet.rollout import orders
+from fleet.rollout import joined, orders
 from fleet.rollout.installs import stage_fails
 from fleet.rollout.state.columns import Attempt, Deployment
 from fleet.rollout.state.draft import Draft
@@ -29,6 +29,7 @@ def begin_rollback(draft: Draft, ending: Status, cause: Cause, *, keep: bool = F
         cause: Why.
         keep: Leave the version where it has succeeded.
     """
+    joined.tell(draft)
     draft.change(status=Status.ROLLING_BACK, ending=ending, cause=cause, pause_reason="", awaits_since_s=None)
     draft.decide(Happening.ROLLING_BACK, cause.detail)
     concerned = orders.to_go_back(draft, keep=keep)
@@ -84,6 +85,7 @@ def end_rollback(draft: Draft) -> None:
 
 
 def _end(draft: Draft, status: Status, cause: Cause | None) -> None:
+    joined.tell(draft)
     draft.change(status=status, cause=cause, ending=None, ended_s=draft.now_s)
     draft.decide(Happening.ENDED, f"{status.value}{': ' + cause.detail if cause else '.'}")
 

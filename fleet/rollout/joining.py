@@ -1,20 +1,23 @@
 """Devices that join a rollout while it is under way.
 
-A joiner is put after all devices there are, into the stage that its own hash or the cohorts say. If that
-stage has begun, the device waits for its order like the others, as fast as the plan allows, and the rollout
-cannot end without it; otherwise it waits for its stage.
+A joiner is put after all devices there are, into the stage that its own hash or the cohorts say, and that has
+room (`fleet.rollout.targeting.stage_of`): nobody joins a stage of a count that has as many. If that stage has
+begun, the device waits for its order like the others, as fast as the plan allows, and the rollout cannot end
+without it; otherwise it waits for its stage. Who finds no room in any stage is left out.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from fleet.rollout import joined
 from fleet.rollout.events import DevicesJoined, Joiner
 from fleet.rollout.plans.plan import Membership
+from fleet.rollout.stages import size_of
 from fleet.rollout.state.deployments import waiting_rows
 from fleet.rollout.state.draft import Draft
 from fleet.rollout.state.rollout import Status
-from fleet.rollout.targeting import fraction, stage_of
+from fleet.rollout.targeting import fraction, lot_limits, rooms, stage_of
 
 
 def take_in(draft: Draft, event: DevicesJoined) -> None:
@@ -25,11 +28,10 @@ def take_in(draft: Draft, event: DevicesJoined) -> None:
     if rollout.status not in {Status.CREATED, Status.RUNNING, Status.PAUSED}:
         return
     found = {device.device_id: device for device in event.devices}
-    new = [device for device in found.values() if _is_new(draft, device)]
+    new, stages = _placed(draft, [device for device in found.values() if _is_new(draft, device)])
     if not new:
         return
     first = len(draft.editing)
-    stages = [_stage(draft, device) for device in new]
     code = {name: place for place, name in enumerate(rollout.strata)}
     strata = np.array([code.get(device.stratum, 0) for device in new], dtype=np.uint16)
     versions = [device.version for device in new]
@@ -37,24 +39,35 @@ def take_in(draft: Draft, event: DevicesJoined) -> None:
     draft.extend([device.device_id for device in new], rows)
     _count(draft, stages, versions)
     draft.change(cursor=min(draft.rollout.cursor, first))
+    joined.note(draft, stages)
 
 
 def _is_new(draft: Draft, device: Joiner) -> bool:
     return device.version != draft.rollout.version and draft.editing.members.place(device.device_id) is None
 
 
-def _stage(draft: Draft, device: Joiner) -> int:
-    rollout = draft.rollout
-    position = fraction(rollout.seed, device.device_id)
-    return stage_of(position, rollout.plan.stages, rollout.cohort_ends, device.matching)
+def _placed(draft: Draft, devices: list[Joiner]) -> tuple[list[Joiner], list[int]]:
+    """Return the devices for which there is room, and the stage of each."""
+    seed, stages = draft.rollout.seed, draft.rollout.plan.stages
+    limits = lot_limits(stages, draft.rollout.cohort_ends)
+    sizes = [size_of(draft, place) for place in range(len(stages))]
+    placed, places = list[Joiner](), list[int]()
+    for device in devices:
+        lot = fraction(seed, device.device_id)
+        place = stage_of(lot, stages, limits, rooms(stages, sizes), device.matching)
+        if place is not None:
+            sizes[place] += 1
+            placed.append(device)
+            places.append(place)
+    return placed, places
 
 
 def _count(draft: Draft, stages: list[int], versions: list[int | None]) -> None:
     """Let the stages that have begun, and the control arm, know of the joiners."""
     current = draft.rollout.stage_index
     for number in sorted({stage for stage in stages if stage <= current}):
-        progress, joined = draft.rollout.stages[number], stages.count(number)
-        draft.change_stage(number, size=progress.size + joined, open=progress.open + joined)
+        progress, more = draft.rollout.stages[number], stages.count(number)
+        draft.change_stage(number, size=progress.size + more, open=progress.open + more)
     later = [v for stage, v in zip(stages, versions, strict=True) if stage > current and v is not None]
     if current >= 0 and later:
         draft.change(controls=draft.rollout.controls + len(later), verdict=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from fleet.rollout import approval, orders
+from fleet.rollout import approval, joined, orders
 from fleet.rollout.gates.evidence import Evidence
 from fleet.rollout.state.columns import (
     CANCELED,
@@ -20,6 +20,7 @@ from fleet.rollout.state.rollout import Happening, StageProgress
 
 def begin_stage(draft: Draft) -> None:
     """Send the version to the next stage's cohort, as fast as the plan allows."""
+    joined.tell(draft)
     rollout = draft.rollout
     number = rollout.stage_index + 1
     size = size_of(draft, number)

@@ -9,7 +9,8 @@ strata are interleaved: the device of rank r (from 0) among n comes at (r + 1/2)
 every stratum, the larger strata's first, before all others. So every prefix has of each stratum its share,
 to one device, and a prefix of at least as many devices as there are strata sees every one.
 
-A device that joins later cannot be ranked without moving others; its own hash says which stage it is in.
+A device that joins later cannot be ranked without moving others. Its own hash is its *lot*, and with the lot
+and the room that there is, `stage_of` says which stage it is in.
 """
 
 from __future__ import annotations
@@ -103,31 +104,74 @@ def stage_sizes(
 
 
 def stage_of(
-    position: float, stages: tuple[Stage, ...], ends: tuple[int, ...], matching: Collection[int] = ()
-) -> int:
-    """Return the stage that reaches a device which came later, from 0.
+    lot: float,
+    stages: tuple[Stage, ...],
+    limits: Sequence[float],
+    rooms: Sequence[float],
+    matching: Collection[int] = (),
+) -> int | None:
+    """Return the stage that reaches a device which came later, from 0; None if none has room for it.
 
-    It is the first stage whose cohort it matches, or that covers its fraction of the devices that no cohort
-    names.
+    It is the first stage whose cohort the device matches, or that has room and is either of a count or of a
+    share that covers its lot.
 
     Args:
-        position: Of the device, see `fraction`.
+        lot: Of the device, see `fraction`.
         stages: Of the plan.
-        ends: How many devices each stage reached of those there were at the start.
+        limits: See `lot_limits`.
+        rooms: See `rooms`.
         matching: Places of the stages whose cohort the device matches.
     """
-    sizes = [end - start for start, end in zip((0, *ends), ends, strict=False)]
-    shared = sum(size for stage, size in zip(stages, sizes, strict=True) if stage.cohort is None)
-    reached = 0
-    for place, (stage, size) in enumerate(zip(stages, sizes, strict=True)):
+    for place, stage in enumerate(stages):
         if stage.cohort is not None:
             if place in matching:
                 return place
-            continue
-        reached += size
-        if position < reached / shared:
+        elif rooms[place] > 0 and lot < limits[place]:
             return place
-    return len(stages) - 1
+    return len(stages) - 1 if stages[-1].cohort is not None else None
+
+
+def lot_limits(stages: tuple[Stage, ...], ends: tuple[int, ...]) -> list[float]:
+    """Return for each stage below which lots it takes devices in, so that shares stay what the plan says.
+
+    Lots below the limit of a stage are taken by it or an earlier one. Of what reaches a stage that names its
+    cohort, as large a part is taken to match as at the start; the next share is made up from who is left. A
+    count has no limit: it takes whoever it has room for.
+
+    Args:
+        stages: Of the plan.
+        ends: How many devices each stage reached of those there were at the start.
+    """
+    limits, limit = list[float](), 0.0
+    reached = 0.0  # the part of all joiners that stages have taken so far
+    for stage, start, end in zip(stages, (0, *ends), ends, strict=False):
+        if stage.cohort is not None:
+            reached += (1.0 - reached) * (end - start) / max(1, ends[-1] - start)
+        share = share_of(stage.devices) if isinstance(stage.devices, str) else None
+        if share is None:
+            limits.append(math.inf)
+            continue
+        if share > reached:
+            limit += (1.0 - limit) * (share - reached) / (1.0 - reached)
+            reached = share
+        limits.append(limit if share < 1.0 else math.inf)  # a lot may be rounded to 1
+    return limits
+
+
+def rooms(stages: tuple[Stage, ...], sizes: Sequence[int]) -> list[float]:
+    """Return how many more devices each stage can take in, by lot: a count bounds all up to its stage.
+
+    Args:
+        stages: Of the plan.
+        sizes: How many devices each has.
+    """
+    room, found = math.inf, list[float]()
+    for place in reversed(range(len(stages))):
+        count = stages[place].devices
+        if isinstance(count, int):
+            room = min(room, max(0, count - sum(sizes[: place + 1])))
+        found.append(room)
+    return found[::-1]
 
 
 def cohort_ends(stages: tuple[Stage, ...], device_count: int) -> tuple[int, ...]:

@@ -186,6 +186,16 @@ def test_late_joiners_are_taken_in_and_a_snapshot_leaves_them_out() -> None:
     assert left.devices < 60
 
 
+def test_late_joiners_make_no_stage_of_a_count_larger() -> None:
+    scenario = changed(CALM, fleet=Fleet(devices=60, joining=Joining(share=0.9, over_s=300.0)), lasts_s=600.0)
+    canary = msgspec.structs.replace(plan().stages[0], devices=1)
+    rollout = SimulatedRollout(plan(stages=(canary, plan().stages[1])), scenario, seed=1)
+    before = rollout.state.device_count
+    sizes: list[int] = []
+    rollout.run(look=lambda _: sizes.append(rollout.state.stage_sizes[0]))
+    assert (before < 20, rollout.state.device_count, set(sizes)) == (True, 60, {1})
+
+
 def test_who_is_away_for_good_does_not_hold_a_rollout_forever() -> None:
     scenario = changed(CALM, fleet=Fleet(devices=60, offline=Offline(share=0.1)))
     outcome = simulated(scenario)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from fleet.protocol.deployment import DeploymentState
-from fleet.rollout.events import Abort, DevicesJoined, Joiner, Promote
+from fleet.rollout.events import Abort, DevicesJoined, DevicesTaken, Joiner, Promote
+from fleet.rollout.joined import TOLD_EVERY_S
 from fleet.rollout.plans.plan import Membership, Plan
-from fleet.rollout.state.rollout import Status
+from fleet.rollout.state.rollout import Happening, Status
 from fleet.rollout.targeting import fraction
 from tests.support.rollouts import Campaign, assigned, plan
 
@@ -18,8 +19,18 @@ EARLY = next(name for name in NAMES if fraction(SEED, name) < 0.1)
 LATE = next(name for name in NAMES if fraction(SEED, name) >= 0.6)
 
 
-def continuous() -> Plan:
-    return msgspec.structs.replace(plan(1, "50%", "all"), membership=Membership.CONTINUOUS)
+def continuous(*devices: int | str) -> Plan:
+    return msgspec.structs.replace(plan(*devices or ("10%", "50%", "all")), membership=Membership.CONTINUOUS)
+
+
+def patient(*devices: int | str) -> Plan:
+    """One of which no deployment runs out of time."""
+    return msgspec.structs.replace(continuous(*devices), deployment_timeout_s=1e7)
+
+
+def told(campaign: Campaign) -> list[str]:
+    """What the history says of devices that joined."""
+    return [entry.text for entry in campaign.rollout.history if entry.kind is Happening.DEVICES_JOINED]
 
 
 def test_a_device_of_a_stage_that_has_begun_is_ordered_and_judged_there() -> None:
@@ -41,7 +52,7 @@ def test_a_device_of_a_stage_that_has_begun_is_ordered_and_judged_there() -> Non
 def test_a_device_of_a_later_stage_waits_for_it_and_is_a_control_until_then() -> None:
     campaign = Campaign(continuous())
     controls = campaign.rollout.controls
-    assert campaign.do(DevicesJoined((Joiner(LATE, 1), Joiner("new", None)))) == ()
+    assert assigned(campaign.do(DevicesJoined((Joiner(LATE, 1), Joiner("new", None))))) == {}
     assert campaign.rollout.controls == controls + 1
     campaign.do(Promote("ann", "seen it"))
     assert LATE in assigned(campaign.do(Promote("ann", "seen it")))
@@ -79,3 +90,57 @@ def test_many_join_page_by_page() -> None:
         assert part is not None
         assert (part.device_id, rollout.deployments[part.index].device_id) == (name, name)
     assert rollout.tally == tuple(map(tuple, rollout.deployments.tally(3).tolist()))
+
+
+def test_a_stage_of_a_count_takes_nobody_in_while_it_has_its_count() -> None:
+    campaign = Campaign(continuous(1, "50%", "all"))
+    assert assigned(campaign.do(DevicesJoined((Joiner(EARLY, 1), Joiner(LATE, 1))))) == {}
+    assert campaign.rollout.stage_sizes == [1, 4, 5]
+    part = campaign.rollout.deployments.of_device(EARLY)
+    assert part is not None
+    assert part.stage == 1, "the next stage covers its lot"
+
+
+def test_the_place_of_a_device_that_another_rollout_took_is_free() -> None:
+    campaign = Campaign(continuous(1, 3, "all"))
+    taken = campaign.cohort(1)[0].device_id
+    campaign.do(DevicesTaken((taken,), rollout=8, priority=1))
+    campaign.do(DevicesJoined((Joiner(LATE, 1), Joiner(EARLY, 1))))
+    stages = {part.device_id: part.stage for part in campaign.rollout.deployments}
+    assert (stages[LATE], stages[EARLY]) == (1, 2)
+
+
+def test_nobody_joins_a_plan_that_ends_with_a_count() -> None:
+    campaign = Campaign(continuous(1, 8))
+    before = campaign.rollout
+    campaign.do(DevicesJoined((Joiner(EARLY, 1),)))
+    assert campaign.rollout is before
+
+
+def test_who_joined_stands_in_the_history_and_not_too_often() -> None:
+    campaign = Campaign(patient(1, "50%", "all"))
+    campaign.do(DevicesJoined((Joiner(EARLY, 1), Joiner(LATE, 1), Joiner("new", None))))
+    [first] = told(campaign)
+    assert first.startswith("3 devices joined: ")
+    assert first.endswith("; the rollout has 11 devices now.")
+    for number in range(5):
+        campaign.wait(10.0)
+        campaign.do(DevicesJoined((Joiner(f"later-{number}", 1),)))
+    assert told(campaign) == [first]
+    campaign.wait(TOLD_EVERY_S)
+    campaign.do(DevicesJoined((Joiner("later-5", 1),)))
+    [_, second] = told(campaign)
+    assert second.startswith("6 devices joined: ")
+    campaign.do(DevicesJoined((Joiner("last", 1),)))
+    campaign.do(Abort("ann", "no", roll_back=False))
+    assert told(campaign)[-1].startswith("1 device joined: ")
+    assert campaign.rollout.joined.untold == ()
+
+
+def test_lines_of_joiners_become_fewer_the_longer_a_rollout_lasts() -> None:
+    campaign = Campaign(patient("50%", "all"))
+    decisions = campaign.rollout.decisions
+    for look in range(1, 2001):
+        campaign.now_s += 400.0  # nine days in all
+        campaign.do(DevicesJoined((Joiner(f"later-{look}", 1),)))
+    assert 20 < campaign.rollout.decisions - decisions < 70

@@ -97,6 +97,7 @@ class Happening(StrEnum):
     RESUMED = "resumed"
     DEPLOYMENT_FAILED = "deployment_failed"
     TELEMETRY_IGNORED = "telemetry_ignored"
+    DEVICES_JOINED = "devices_joined"
     DEVICES_TAKEN = "devices_taken"
     DETOURED = "detoured"
     ROLLING_BACK = "rolling_back"
@@ -143,6 +144,18 @@ class Absence(msgspec.Struct, frozen=True):
 
     since_s: float
     duration_s: float
+
+
+class Joined(msgspec.Struct, frozen=True):
+    """Devices that joined, see `fleet.rollout.joined`.
+
+    Attributes:
+        untold: How many came into each stage since they were last told of; empty if none did.
+        told_s: When that was, hub time; None before the first time.
+    """
+
+    untold: tuple[int, ...] = ()
+    told_s: float | None = None
 
 
 class Warned(msgspec.Struct, frozen=True):
@@ -257,6 +270,7 @@ class Summary(msgspec.Struct, frozen=True):
         warned: What was forecast when it was created of stages that are not likely to pass, and what else
             speaks against it.
         detours: Which other ways back devices were led.
+        joined: Devices that joined and stand in no line of the history yet.
     """
 
     number: int
@@ -298,6 +312,7 @@ class Summary(msgspec.Struct, frozen=True):
     look: Look = Look()
     warned: tuple[Warned, ...] = ()
     detours: tuple[Detour, ...] = ()
+    joined: Joined = Joined()
 
     @property
     def stage_index(self) -> int:
