@@ -161,6 +161,8 @@ def step(rollout: Rollout, event: Event, now_s: float) -> tuple[Rollout, tuple[C
 
 def _check_kind(kind: Kind, plan: Plan) -> None:
     if kind is Kind.UPDATE and not plan.gate.metrics:
-        raise InvalidPlan("gate.metrics: an update needs at least one metric to be judged by.")
+        raise InvalidPlan(
+            "gate.metrics: an update needs at least one metric to be judged by.", field="gate.metrics"
+        )
     if kind is Kind.ROLLBACK and (len(plan.stages) != 1 or plan.gate.metrics):
         raise InvalidPlan("A rollback has one stage and is judged on installs alone.")

@@ -10,7 +10,7 @@ import msgspec
 from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.manifest import Manifest
 from fleet.rollout import engine
-from fleet.rollout.plans.fit import check_sizes
+from fleet.rollout.plans.fit import check_members, check_sizes
 from fleet.rollout.plans.plan import Plan, default_plan
 from fleet.rollout.state.rollout import Kind, Rollout
 from hub.query.devices import Searches, SearchStore
@@ -50,16 +50,24 @@ class Drafting:
         self._clock = clock
 
     def drawn_up(
-        self, plan: Plan | None, devices: Sequence[str] | None, variant_policy: VariantPolicy | None
+        self,
+        model: str,
+        version: int,
+        plan: Plan | None,
+        devices: Sequence[str] | None,
+        variant_policy: VariantPolicy | None,
     ) -> tuple[list[DeviceRow], Plan]:
         """Return whom a plan means, and the plan as it will be carried out.
 
         Raises:
             NotFound: There is no such device.
-            InvalidPlan: The plan asks for what no device has, or means none.
+            InvalidPlan: The plan asks for what no device has, or means none that does not run the version.
         """
         members = members_of(self._store, self._find, plan, devices)
-        plan = plan or default_plan(len(members))
+        desired = self._store.desired_versions(model)
+        running = sum(desired.get(row.device_id) == version for row in members)
+        plan = plan or default_plan(len(members) - running)
+        check_members(plan, version, len(members), running)
         check_attributes(self._store, plan, self._group_by)
         if variant_policy is not None:
             plan = msgspec.structs.replace(plan, variant_policy=variant_policy)

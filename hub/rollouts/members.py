@@ -9,7 +9,6 @@ from fleet.cohorts import OF_DEVICES, grouping
 from fleet.protocol.errors import InvalidPlan, InvalidTarget
 from fleet.rollout.claims import priority_of
 from fleet.rollout.events import Joiner
-from fleet.rollout.plans.fit import check_members
 from fleet.rollout.plans.plan import Membership, Plan
 from fleet.rollout.plans.refusals import refused_target
 from fleet.rollout.state.rollout import Rollout, Status
@@ -36,7 +35,7 @@ def members_of(
 
     Raises:
         NotFound: One of the named devices does not exist.
-        InvalidPlan: The target asks for what nobody has or means nobody, or devices are named besides.
+        InvalidPlan: The target asks for what nobody has, or devices are named besides.
     """
     target = plan.target if plan is not None else None
     if devices is not None:
@@ -51,12 +50,9 @@ def members_of(
         known = store.devices_named(devices)
         return [known.get(device_id) or store.device(device_id) for device_id in devices]
     try:
-        found = list(find(target).devices())
+        return list(find(target).devices())
     except InvalidTarget as error:
         raise refused_target("target", error) from error
-    if plan is not None:
-        check_members(plan, len(found))
-    return found
 
 
 def check_attributes(store: SearchStore, plan: Plan, group_by: Iterable[str]) -> None:

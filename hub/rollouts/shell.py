@@ -116,7 +116,7 @@ class Rollouts:
             Conflict: The version was not released.
             InvalidPlan: The plan cannot be carried out with these devices, or there are none.
         """
-        members, plan = self._drafting.drawn_up(plan, devices, variant_policy)
+        members, plan = self._drafting.drawn_up(model, version, plan, devices, variant_policy)
         creation = self._drafting.update(model, version, plan, members, seed, by=by)
         now_s = self._clock()
         drawn = creation(0)
@@ -157,7 +157,7 @@ class Rollouts:
             Conflict: Likewise.
             InvalidPlan: Likewise.
         """
-        members, plan = self._drafting.drawn_up(plan, devices, variant_policy)
+        members, plan = self._drafting.drawn_up(model, version, plan, devices, variant_policy)
         drawn = self._drafting.update(model, version, plan, members, seed)(0)
         told = preview_of(
             self._store,

@@ -39,7 +39,8 @@ from fleet.rollout.plans.plan import Membership, Plan
 from fleet.rollout.state.columns import STATES
 from fleet.rollout.state.rollout import Kind, Rollout, Status
 from hub.rollouts.absence import AWAY_AFTER_S
-from hub.rollouts.advancing import JOIN_LOOK_S, RECORDS_PER_STEP
+from hub.rollouts.advancing import RECORDS_PER_STEP
+from hub.rollouts.joiners import JOIN_LOOK_S
 from hub.simulation.account import Account
 from hub.simulation.calendar import Rows
 from hub.simulation.devices import MODEL, Devices, Ints, number_of
@@ -145,7 +146,7 @@ class SimulatedRollout:
 
     def _created(self) -> Rollout:
         members = self._members(0.0)
-        check_members(self._plan, len(members))
+        check_members(self._plan, NEW_VERSION, len(members), running=0)
         ids, kind = self.devices.ids, self.devices.kind.tolist()
         cohorts = {
             place: {ids[n] for n in np.flatnonzero(matching).tolist()}

@@ -68,6 +68,8 @@ def test_rollouts_of_one_model_with_devices_of_their_own_are_under_way_together(
     shell.advance()
     assert store.desired_versions(MODEL) == dict.fromkeys(CAMS[:3], 1) | dict.fromkeys(CAMS[3:], 2)
     assert store.claimed_by(MODEL, CAMS) == dict.fromkeys(CAMS[:3], first) | dict.fromkeys(CAMS[3:], second)
+    with pytest.raises(InvalidPlan, match=r"^All 3 devices run version 1 already\.$"):
+        create(shell, CAMS[:3], plan())
 
 
 def test_two_of_equal_priority_that_reach_one_device_are_refused_when_written(

@@ -111,6 +111,11 @@ def test_people_are_told_the_same(muster: Muster, tmp_path: Path) -> None:
         ("minimum_devices: 5", "minimum_devices: 50", "Line 5, column 37: Stage 3: minimum_devices 50"),
         ("devices: 2,", "devices: 200%,", "Line 3, column 29: Stage 1: devices '200%'"),
         ("margin: 0.02", "margin: much", "Line 9, column 48: "),
+        (
+            "metrics: [{metric: inference_errors, margin: 0.02, limit: 0.02}]",
+            "error_budget: 0.01",
+            "Line 9, column 3: gate.metrics: an update needs at least one metric to be judged by.",
+        ),
         ('id like "plan-*"', 'id == "plan-00" and id == "plan-01"', "column 9: target: no device matches"),
         ('== "plan-oslo"', '== "plan-oslo" and id == "plan-01"', "Line 4, column 26: Stage 2: its cohort "),
         (

@@ -13,9 +13,12 @@ import pytest
 
 from fleet.protocol.errors import InvalidPlan
 from fleet.rollout.engine import create
+from fleet.rollout.gates.groups import LEAST_DEVICES
 from fleet.rollout.plans.checks import check_plan
+from fleet.rollout.plans.fit import check_members
 from fleet.rollout.plans.plan import (
     Gate,
+    Membership,
     Metric,
     MetricGate,
     Plan,
@@ -189,7 +192,7 @@ def test_shares(text: str, share: float | None) -> None:
     assert share_of(text) == share
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 10, 11, 100, 5000])
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 10, 11, 99, 100, 101, 190, 191, 5000])
 def test_the_default_plan_fits_every_fleet(count: int) -> None:
     plan = default_plan(count)
     check_plan(plan)
@@ -199,6 +202,53 @@ def test_the_default_plan_fits_every_fleet(count: int) -> None:
         number=1, kind=Kind.UPDATE, model="m", version=2, manifest_sha256="a" * 64, plan=plan, seed=1,
         devices=devices, now_s=0.0,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("count", "ends"),
+    [
+        (12, (1, 2, 6, 12)),
+        (99, (1, 10, 50, 95, 99)),
+        (100, (10, 50, 95, 100)),
+        (190, (10, 95, 181, 190)),
+        (200, (10, 20, 100, 190, 200)),
+        (5000, (10, 500, 2500, 4750, 5000)),
+    ],
+)
+def test_the_default_plan_of_a_large_fleet_begins_with_devices_of_which_one_may_lie(
+    count: int, ends: tuple[int, ...]
+) -> None:
+    assert cohort_ends(default_plan(count).stages, count) == ends
+    assert count < 100 or ends[0] >= LEAST_DEVICES
+
+
+@pytest.mark.parametrize(
+    ("target", "membership", "matching", "running", "said"),
+    [
+        (
+            "all",
+            Membership.SNAPSHOT,
+            0,
+            0,
+            "target: no device matches, and a snapshot takes in nobody later.",
+        ),
+        ("all", Membership.CONTINUOUS, 0, 0, "target: no device matches; a continuous rollout takes in more"),
+        (None, Membership.CONTINUOUS, 0, 0, "There is no device to bring version 4 to."),
+        ("all", Membership.CONTINUOUS, 12, 12, "target: All 12 matching devices run version 4 already."),
+        ("all", Membership.SNAPSHOT, 1, 1, "target: The one matching device runs version 4 already."),
+        (None, Membership.SNAPSHOT, 1200, 1200, "All 1,200 devices run version 4 already."),
+    ],
+)
+def test_a_plan_for_nobody_is_refused_with_what_is_true(
+    target: str | None, membership: Membership, matching: int, running: int, said: str
+) -> None:
+    plan = msgspec.structs.replace(default_plan(3), target=target, membership=membership)
+    with pytest.raises(InvalidPlan) as refused:
+        check_members(plan, 4, matching, running)
+    assert refused.value.message.startswith(said)
+    assert refused.value.field == ("" if target is None else "target")
+    assert "continuous" not in refused.value.remedy
+    check_members(plan, 4, 12, 11)
 
 
 def test_the_rollback_plan_is_valid_and_reaches_all() -> None:

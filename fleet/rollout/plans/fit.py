@@ -12,17 +12,39 @@ from fleet.protocol.errors import InvalidPlan
 from fleet.rollout.plans.plan import MOST_HELD_BACK, JudgedBy, Membership, Metric, Plan
 
 
-def check_members(plan: Plan, device_count: int) -> None:
-    """Check that a target means somebody.
+def check_members(plan: Plan, version: int, matching: int, running: int) -> None:
+    """Check that there is somebody to bring a version to when the rollout is drawn up.
+
+    That holds of a continuous rollout too: its stages are shares of those whom it begins with.
+
+    Args:
+        plan: The plan.
+        version: The version.
+        matching: How many devices the plan means.
+        running: How many of them are to run the version already.
 
     Raises:
-        InvalidPlan: Nobody matches, and nobody who comes later would be taken in.
+        InvalidPlan: There is nobody.
     """
-    if device_count == 0 and plan.target is not None and plan.membership is Membership.SNAPSHOT:
+    field = "" if plan.target is None else "target"
+    if matching == 0:
+        if plan.target is None:
+            raise InvalidPlan(f"There is no device to bring version {version} to.")
+        is_snapshot = plan.membership is Membership.SNAPSHOT
         raise InvalidPlan(
-            "target: no device matches, and a snapshot takes in nobody later.",
-            remedy="Look with `muster fleet devices --where`, or let membership be continuous.",
-            field="target",
+            "target: no device matches, and a snapshot takes in nobody later."
+            if is_snapshot
+            else "target: no device matches; a continuous rollout takes in more, but begins with one.",
+            remedy="Look with `muster fleet devices --where`.",
+            field=field,
+        )
+    if running == matching:
+        all_of_them = "The one" if matching == 1 else f"All {matching:,}"
+        matching_devices = f"{'' if plan.target is None else 'matching '}device{'s' * (matching != 1)}"
+        runs = "runs" if matching == 1 else "run"
+        raise InvalidPlan(
+            f"{'target: ' * bool(field)}{all_of_them} {matching_devices} {runs} version {version} already.",
+            field=field,
         )
 
 

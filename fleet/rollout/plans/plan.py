@@ -39,6 +39,10 @@ LONGEST_BUDGET_US = 3600e6
 """An hour: the last bucket of the latency histogram, see `fleet.protocol.latency`."""
 MOST_HELD_BACK = 0.25
 """Largest share of the devices in a stage that is judged by installs alone."""
+LARGE_FLEET = 100
+"""From so many devices on, the default plan begins with `FIRST_OF_MANY`."""
+FIRST_OF_MANY = 10
+"""So many devices have groups of which any may be left out, see `fleet.rollout.gates.groups`."""
 
 ALL = "all"
 
@@ -255,14 +259,20 @@ def default_gate() -> Gate:
 def default_plan(device_count: int) -> Plan:
     """Return the plan used where an operator gives none: one device, a tenth, half, all but a twentieth, all.
 
-    The last twentieth is the control group until the others have passed.
+    The last twentieth is the control group until the others have passed. From `LARGE_FLEET` devices on, the
+    first stage has `FIRST_OF_MANY`, and a tenth follows where it is twice as many: one device alone proves
+    nothing of devices that differ, and would be believed if it lies.
 
     Args:
         device_count: How many devices the rollout has; stages that would add nobody are left out.
     """
+    first, tenth = 1, -(-device_count // 10)
+    if device_count >= LARGE_FLEET:
+        first = FIRST_OF_MANY
+        tenth = tenth if tenth >= 2 * first else 0
     steps: list[tuple[int | str, int]] = [
-        (1, 1),
-        ("10%", -(-device_count // 10)),
+        (first, first),
+        ("10%", tenth),
         ("50%", -(-device_count // 2)),
         ("95%", -(-device_count * 19 // 20)),
     ]
