@@ -89,6 +89,13 @@ def test_devices_swap_inside_the_plans_window_alone_and_forced_ones_ask_not_even
             eventually(lambda: waiting(hub, "The ") == both, "both wait", timeout_s=30.0)
             assert waiting(hub, "The rollout's next maintenance window opens on") == {"cam-0"}
             assert not committed(hub)
+            told = hub.client.get(f"/rollouts/{other_day}/explanation")["held_up_by"]
+            said = {group["examples"][0]["device_id"]: group["said"] for group in told}
+            assert said.keys() == both
+            assert said["cam-0"].startswith(
+                "ready, and waiting: The rollout's next maintenance window opens on"
+            )
+            assert said["cam-1"].startswith(f"ready, and waiting: {OWN}")
             take_back(hub, other_day)
 
             always = {"days": [day.value for day in DAYS], "from": "00:00", "to": "24:00"}

@@ -15,15 +15,15 @@ from typer.core import TyperGroup
 from fleet.protocol.deployment import PROGRESS, DeploymentState
 from fleet.protocol.errors import Cause, Conflict
 from fleet.protocol.maintenance import Day, Maintenance
-from fleet.rollout.events import Abort, Approve, Event, Pause, Promote, Resume, Revoke
+from fleet.rollout.events import Abort, Approve, Event, EvidenceObserved, Pause, Promote, Resume, Revoke
 from fleet.rollout.explanation import groups
-from fleet.rollout.explanation.explanation import explain
+from fleet.rollout.explanation.explanation import Explanation, explain
 from fleet.rollout.explanation.groups import NAMED, concerned
 from fleet.rollout.explanation.reasons import Facts, Reason
 from fleet.rollout.plans.plan import Plan, Retries
 from fleet.rollout.state.rollout import Rollout, Status
 from hub.cli.app import app
-from tests.support.rollouts import Campaign, plan
+from tests.support.rollouts import NEW, OLD, Campaign, plan, window
 
 ENDED_BADLY = {
     DeploymentState.TIMED_OUT: Reason.TIMED_OUT,
@@ -59,8 +59,9 @@ def told(rollout: Rollout, now_s: float, offline: frozenset[str] = frozenset()) 
         assert group.examples or len(rollout.deployments) > groups.LOOKED_AT
     there = sum(g.devices for g in explanation.held_up_by if g.reason is Reason.OFFLINE)
     assert there <= len(offline)
+    beside = {Reason.GOING_BACK, Reason.SILENT_CANARY, Reason.SILENT_CONTROL}
     return (
-        sum(group.devices for group in explanation.held_up_by if group.reason is not Reason.GOING_BACK),
+        sum(group.devices for group in explanation.held_up_by if group.reason not in beside),
         sum(group.devices for group in explanation.not_following),
     )
 
@@ -127,6 +128,111 @@ def test_who_is_offline_or_waits_for_a_window_is_named() -> None:
     }
     assert found[Reason.OFFLINE][1].detail == "last heard of 2 h ago, runs out of time in 60 s"
     assert explanation.why == "Stage 1 of 2 waits for 4 of 4 devices to end their deployment."
+
+
+HELD = "Updates are held on the device: surgery."
+OPENS = "The rollout's next maintenance window opens on Monday, 2026-11-23 at 02:00."
+
+
+def test_devices_that_are_ready_are_grouped_by_what_they_say_they_wait_for() -> None:
+    night = Maintenance(days=(Day.MON, Day.TUE), from_="02:00", to="04:30")
+    campaign = Campaign(
+        msgspec.structs.replace(plan("all"), maintenance=night, deployment_timeout_s=7 * 86400.0),
+        devices={f"cam-{i}": 1 for i in range(20)},
+    )
+    parts = campaign.cohort(0)
+    for part in parts[:-1]:
+        campaign.report(part, DeploymentState.STAGED)
+    said = [
+        HELD,
+        *[OPENS] * 5,
+        *["The program said no."] * 2,
+        *(f"The battery is at {n} %." for n in range(9)),
+    ]
+    facts = {
+        part.device_id: Facts(is_online=True, waits_for=sentence, waits_in=part.attempt.deployment_id)
+        for part, sentence in zip(parts, said, strict=False)
+    }
+    downloads, before, silent = parts[-1], parts[-2], parts[-3]
+    facts[downloads.device_id] = Facts(
+        is_online=True, waits_for=OPENS, waits_in=downloads.attempt.deployment_id
+    )
+    facts[before.device_id] = Facts(is_online=True, waits_for=HELD, waits_in="r0-1f")
+    assert silent.device_id not in facts
+    explanation = explain(campaign.rollout, facts, campaign.now_s)
+    found = {group.said: group for group in explanation.held_up_by}
+    assert sum(group.devices for group in found.values()) == len(parts)
+    assert found[f"ready, and waiting: {OPENS}"].devices == 5
+    (held,) = found[f"ready, and waiting: {HELD}"].examples
+    assert (held.device_id, held.detail) == (parts[0].device_id, "STAGED for 0 s, runs out of time in 7 d")
+    others = found["ready, and waiting, each for something else"]
+    assert (others.reason, others.devices) == (Reason.WAITS, 7)
+    assert others.examples[0].detail.startswith("The battery is at 2 %. STAGED for")
+    assert found["ready, and waiting for the maintenance window"].devices == 2
+    assert found["ordered, without an answer so far"].devices == 1
+    assert "Devices swap it in on mon, tue, 02:00 to 04:30 on their own clocks." in explanation.goes_on
+
+
+def test_what_a_device_waits_for_on_its_way_back_is_told() -> None:
+    campaign = Campaign(plan("all"))
+    for part in campaign.cohort(0):
+        campaign.report(part, DeploymentState.SUCCEEDED)
+    campaign.do(Abort("ann", "wrong", roll_back=True))
+    part = campaign.rollout.deployments[0]
+    assert part.restore is not None
+    campaign.report(part, DeploymentState.STAGED, back=True)
+    facts = {
+        part.device_id: Facts(is_online=True, waits_for=HELD, waits_in=part.restore.deployment_id),
+    }
+    groups = explain(campaign.rollout, facts, campaign.now_s).held_up_by
+    assert [(g.devices, g.said) for g in groups if g.reason is Reason.WAITS] == [
+        (1, f"ready, and waiting: {HELD}")
+    ]
+
+
+def silent_groups(explanation: Explanation) -> dict[Reason, tuple[int, list[tuple[str, str]]]]:
+    return {
+        group.reason: (group.devices, [(one.device_id, one.detail) for one in group.examples])
+        for group in explanation.held_up_by
+        if group.reason in {Reason.SILENT_CANARY, Reason.SILENT_CONTROL}
+    }
+
+
+def test_a_gate_without_evidence_names_who_is_silent() -> None:
+    campaign = Campaign(plan("75%", "all"))
+    canaries = campaign.cohort(0)
+    for part in canaries:
+        campaign.report(part, DeploymentState.SUCCEEDED)
+    controls = [d for d in campaign.rollout.deployments if d.stage == 1]
+    campaign.wait(20.0)
+    started_s = campaign.now_s
+    campaign.wait(20.0)
+    heard = tuple((part.device_id, window(NEW, started_s)) for part in canaries[:-1])
+    campaign.do(EvidenceObserved(heard))
+    campaign.wait(10.0)
+    last_seen_s = campaign.now_s - 14_400.0
+    facts = {part.device_id: Facts(is_online=False, last_seen_s=last_seen_s) for part in controls}
+    facts[canaries[-1].device_id] = Facts(is_online=True, last_seen_s=campaign.now_s - 4.0)
+    assert set(facts) == set(concerned(campaign.rollout))
+    explanation = explain(campaign.rollout, facts, campaign.now_s)
+    assert silent_groups(explanation) == {
+        Reason.SILENT_CANARY: (1, [(canaries[-1].device_id, "connected, last heard of 4 s ago")]),
+        Reason.SILENT_CONTROL: (
+            2,
+            [(part.device_id, "offline, last heard of 4 h ago") for part in controls],
+        ),
+    }
+    needs = "The gate hears more of the controls: so far it has telemetry of 0 of the 2 in this stage."
+    assert needs in explanation.goes_on
+    assert not any("more of the canaries" in line for line in explanation.goes_on)
+
+    campaign.do(EvidenceObserved(((controls[0].device_id, window(OLD, campaign.now_s, predictions=20)),)))
+    campaign.wait(10.0)
+    explanation = explain(campaign.rollout, facts, campaign.now_s)
+    assert silent_groups(explanation)[Reason.SILENT_CONTROL] == (
+        1,
+        [(controls[1].device_id, "offline, last heard of 4 h ago")],
+    )
 
 
 def test_failures_are_grouped_by_cause() -> None:

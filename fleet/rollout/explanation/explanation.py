@@ -5,15 +5,17 @@ Pure: the shell reads the rollout and what is known of few devices (`fleet.rollo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from fleet.protocol.deployment import DeploymentState
+from fleet.protocol.maintenance import DAYS
 from fleet.rollout.approval import second_person
 from fleet.rollout.explanation.choices import Choice, choices
 from fleet.rollout.explanation.groups import LOOKED_AT, Group, held_up_by, not_following, under_way
 from fleet.rollout.explanation.reasons import Facts
+from fleet.rollout.explanation.silence import Silence, silences
 from fleet.rollout.plans.naming import stage_of_all
 from fleet.rollout.plans.plan import OnInconclusive
 from fleet.rollout.state.columns import WAITING
@@ -35,7 +37,8 @@ class Explanation(msgspec.Struct, frozen=True):
         verdict: The gate's latest sentence on the current stage; empty before the first.
         goes_on: What would make it go on, each a sentence; nothing at the end.
         warnings: What was forecast of stages to come, and of this one, when the rollout was created.
-        held_up_by: Devices that have not ended and are to.
+        held_up_by: Devices that have not ended and are to, and those of which a gate that cannot decide
+            hears nothing.
         not_following: Devices that ended without running the version.
         looked_at: Of so many devices under way it was asked whether they are offline, held or in quarantine;
             the others are told by their state alone.
@@ -73,15 +76,16 @@ def explain(rollout: Rollout, facts: Mapping[str, Facts], now_s: float) -> Expla
     is_moving = rollout.stages and not rollout.status.is_final
     number = under_way(rollout) if is_moving else 0
     overrides = [entry for entry in rollout.history if entry.kind is Happening.OVERRIDDEN]
+    silent = silences(rollout)
     return Explanation(
         number=rollout.number,
         status=rollout.status,
         why=_why(rollout, now_s),
         since_s=last.at_s if last is not None else rollout.created_s,
         verdict=rollout.verdict.sentence if rollout.verdict else "",
-        goes_on=() if rollout.status.is_final else tuple(_goes_on(rollout, now_s)),
+        goes_on=() if rollout.status.is_final else tuple(_goes_on(rollout, silent, now_s)),
         warnings=tuple(_warnings(rollout)),
-        held_up_by=held_up_by(rollout, facts, now_s),
+        held_up_by=held_up_by(rollout, facts, silent, now_s),
         not_following=not_following(rollout),
         looked_at=min(number, LOOKED_AT),
         under_way=number,
@@ -139,7 +143,7 @@ def _waits(rollout: Rollout, now_s: float) -> str:
     return f"{name} has waited for approval by a second person for {since}."
 
 
-def _goes_on(rollout: Rollout, now_s: float) -> list[str]:
+def _goes_on(rollout: Rollout, silent: Sequence[Silence], now_s: float) -> list[str]:
     """Return what would make a rollout go on that has not ended."""
     if rollout.status is Status.CREATED:
         return ["Somebody starts it."]
@@ -165,13 +169,25 @@ def _goes_on(rollout: Rollout, now_s: float) -> list[str]:
         get_their = "gets its" if waiting == 1 else "get their"
         found.append(f"{devices(waiting)} {get_their} order{_limits(rollout)}.")
     if any(stage.open for stage in rollout.stages):
-        found += ["Every device that has its order ends, or runs out of time.", *_next(rollout, now_s)]
+        ends = "Every device that has its order ends, or runs out of time."
+        found += [ends, *_window(rollout), *_next(rollout, now_s)]
     if rollout.stages[-1].ended_s is None:
-        found += _verdict_needed(rollout, now_s)
+        found += _verdict_needed(rollout, silent, now_s)
     return found
 
 
-def _verdict_needed(rollout: Rollout, now_s: float) -> list[str]:
+def _window(rollout: Rollout) -> list[str]:
+    """Return when devices that have the version ready swap it in, if the plan says so."""
+    window, stages = rollout.plan.maintenance, range(len(rollout.stages))
+    if window is None or not any(rollout.in_state(stage, DeploymentState.STAGED) for stage in stages):
+        return []
+    days = (
+        "any day" if len(window.days) == len(DAYS) else ", ".join(day for day in DAYS if day in window.days)
+    )
+    return [f"Devices swap it in on {days}, {window.from_} to {window.to} on their own clocks."]
+
+
+def _verdict_needed(rollout: Rollout, silent: Sequence[Silence], now_s: float) -> list[str]:
     number, stage = rollout.stage_index, rollout.stages[-1]
     bounds = rollout.plan.stages[number]
     started_s = stage.bake_started_s
@@ -179,6 +195,7 @@ def _verdict_needed(rollout: Rollout, now_s: float) -> list[str]:
     found = []
     if rollout.kind is Kind.UPDATE:
         found.append(f"The gate says PASS{_not_before(bounds.minimum_bake_s - baked_s)}.")
+        found += [side.sentence for side in silent if side.is_short]
         running = rollout.in_state(number, DeploymentState.SUCCEEDED)
         if running < bounds.minimum_devices:
             found.append(

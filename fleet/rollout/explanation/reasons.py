@@ -7,7 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from fleet.protocol.deployment import DeploymentState
-from fleet.rollout.state.columns import Deployment
+from fleet.rollout.state.columns import Attempt, Deployment
 from fleet.rollout.state.rollout import Rollout, Status
 from fleet.sentences import rough_duration
 
@@ -20,12 +20,15 @@ class Reason(StrEnum):
     OFFLINE = "offline"
     QUARANTINED = "quarantined"
     HELD = "held"
+    WAITS = "waits_at_device"
     WINDOW = "waits_for_window"
     UNANSWERED = "unanswered"
     INSTALLING = "installing"
     SHADOW = "in_shadow"
     TRIAL = "in_trial"
     GOING_BACK = "going_back"
+    SILENT_CANARY = "silent_canary"
+    SILENT_CONTROL = "silent_control"
     TIMED_OUT = "timed_out"
     REFUSED = "refused"
     FAILED = "failed"
@@ -38,12 +41,15 @@ SAID = {
     Reason.OFFLINE: "offline",
     Reason.QUARANTINED: "in quarantine: the hub hears nothing",
     Reason.HELD: "held by the hub",
+    Reason.WAITS: "ready, and waiting, each for something else",
     Reason.WINDOW: "ready, and waiting for the maintenance window",
     Reason.UNANSWERED: "ordered, without an answer so far",
     Reason.INSTALLING: "installing",
     Reason.SHADOW: "computing in the shadow of the active version",
     Reason.TRIAL: "in trial",
     Reason.GOING_BACK: "going back",
+    Reason.SILENT_CANARY: "running the version, without telemetry of it that counts so far",
+    Reason.SILENT_CONTROL: "to compare it with, without telemetry in this stage",
     Reason.TIMED_OUT: "out of time",
     Reason.REFUSED: "not able or willing to run it",
     Reason.FAILED: "failed",
@@ -71,12 +77,17 @@ class Facts(msgspec.Struct, frozen=True):
         last_seen_s: When the hub last heard of it, Unix seconds; None for never.
         is_held: Whether the hub holds its updates.
         is_quarantined: Whether the hub takes nothing from it.
+        waits_for: What the version that it has ready waits for, as the device said last: a hold by people at
+            it, its own windows or the rollout's, its readiness program; empty if it waits for nothing.
+        waits_in: The deployment in which it does.
     """
 
     is_online: bool
     last_seen_s: float | None = None
     is_held: bool = False
     is_quarantined: bool = False
+    waits_for: str = ""
+    waits_in: str = ""
 
 
 def reason_of(rollout: Rollout, part: Deployment, known: Facts) -> Reason:
@@ -87,22 +98,39 @@ def reason_of(rollout: Rollout, part: Deployment, known: Facts) -> Reason:
         return Reason.OFFLINE
     if known.is_held:
         return Reason.HELD
-    if rollout.status is Status.ROLLING_BACK:
-        assert part.restore is not None
-        return BY_STATE[part.restore.state]
-    if part.attempt.state is DeploymentState.STAGED and rollout.plan.maintenance is not None:
+    attempt = _under_way(rollout, part)
+    if (
+        attempt.state is DeploymentState.STAGED
+        and known.waits_for
+        and known.waits_in == attempt.deployment_id
+    ):
+        return Reason.WAITS
+    if attempt is part.attempt and attempt.state is DeploymentState.STAGED and rollout.plan.maintenance:
         return Reason.WINDOW
-    return BY_STATE[part.attempt.state]
+    return BY_STATE[attempt.state]
 
 
 def detail_of(rollout: Rollout, part: Deployment, known: Facts, reason: Reason, now_s: float) -> str:
     """Return since when, and how long the device has yet."""
     if reason is Reason.OFFLINE:
-        seen_s = known.last_seen_s
-        said = "never heard of" if seen_s is None else f"last heard of {rough_duration(now_s - seen_s)} ago"
+        said = heard_of(known, now_s)
     else:
-        attempt = part.restore if rollout.status is Status.ROLLING_BACK else part.attempt
-        assert attempt is not None
+        attempt = _under_way(rollout, part)
         said = f"{attempt.state.value} for {rough_duration(now_s - attempt.since_s)}"
     left = f", runs out of time in {rough_duration(part.due_s - now_s)}" if part.due_s is not None else ""
     return said + left
+
+
+def heard_of(known: Facts, now_s: float) -> str:
+    """Return when the hub last heard of a device."""
+    if known.last_seen_s is None:
+        return "never heard of"
+    return f"last heard of {rough_duration(now_s - known.last_seen_s)} ago"
+
+
+def _under_way(rollout: Rollout, part: Deployment) -> Attempt:
+    """Return the attempt in the direction in which the rollout goes."""
+    if rollout.status is not Status.ROLLING_BACK:
+        return part.attempt
+    assert part.restore is not None
+    return part.restore
