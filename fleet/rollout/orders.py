@@ -17,9 +17,9 @@ from fleet.rollout.state.columns import (
     IS_TERMINAL,
     KINDS,
     NO_VERSION,
+    NOT_BACK,
     QUEUED,
     STATES,
-    SUCCEEDED,
     WAITING,
     Deployment,
     Mask,
@@ -167,14 +167,16 @@ def cancel_back(draft: Draft, cause: Cause) -> None:
 def to_go_back(draft: Draft, *, keep: bool) -> Places:
     """Return the devices that a rollback concerns, before anything is canceled.
 
+    Who failed is back or on the way already, but for an operator's rollback: there it has its order still.
+
     Args:
         draft: Of this step.
         keep: Leave the version where it has succeeded.
     """
 
     def concerned(rows: Rows) -> Mask:
-        found = was_sent(rows) & _is_open_forward(rows)
-        return np.asarray(found if keep else found | (rows["state"] == SUCCEEDED))
+        concerns = _is_open_forward(rows) if keep else rows["back_state"] == NOT_BACK
+        return np.asarray(was_sent(rows) & concerns)
 
     return draft.editing.where(concerned)
 

@@ -26,6 +26,7 @@ from fleet.rollout.events import (
     Command,
     DeploymentReported,
     DeploymentsReported,
+    DevicesDetoured,
     DevicesJoined,
     DevicesTaken,
     Event,
@@ -222,6 +223,16 @@ class RolloutMachine(RuleBasedStateMachine):
         lost = {d for d in lost if before[d].state is DeploymentState.QUEUED and before[d].cause is None}
         assert lost <= self.taken
         assert all(before[d].ordered_s is None for d in self.taken)
+
+    @rule(numbers=st.sets(st.integers(0, 13), max_size=4), version=st.sampled_from([0, 1]))
+    def lead_elsewhere(self, numbers: Collection[int], version: int) -> None:
+        """Only who is on the way back to a version, and has not arrived, goes back to another one."""
+        before, names = list(self.rollout.deployments), {f"cam-{number}" for number in numbers}
+        self.apply(DevicesDetoured(dict.fromkeys(names, version), "digits version 3 was revoked."))
+        for old, new in zip(before, self.rollout.deployments, strict=True):
+            is_going = old.restore is not None and not old.restore.state.is_terminal
+            is_led = is_going and old.previous_version is not None and old.device_id in names
+            assert new.previous_version == (version if is_led else old.previous_version)
 
     @precondition(lambda self: self.open_orders())
     @rule()

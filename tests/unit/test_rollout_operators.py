@@ -9,6 +9,7 @@ from fleet.protocol.errors import Conflict, InvalidInput, InvalidPlan, Outdated,
 from fleet.rollout.engine import step
 from fleet.rollout.events import (
     Abort,
+    Assign,
     DeploymentReported,
     Event,
     EvidenceObserved,
@@ -300,3 +301,14 @@ def test_ticks_before_the_start_do_nothing() -> None:
     campaign.do(Ticked())
     campaign.wait(1e6)
     assert campaign.rollout is before
+
+
+def test_a_rollback_that_is_itself_taken_back_leaves_nobody_an_order_that_he_could_not_follow() -> None:
+    campaign = Campaign(plan("all", metrics=(), maximum_failed_share=0.9), kind=Kind.ROLLBACK)
+    refused, *others = campaign.cohort(0)
+    campaign.report(refused, DeploymentState.REJECTED)
+    campaign.do(Abort("ann", "the wrong version", roll_back=True))
+    back = {c.device_id for c in campaign.commands if isinstance(c, Assign) and c.deployment_id.endswith("b")}
+    assert back == {part.device_id for part in (refused, *others)}
+    campaign.restore_all()
+    assert campaign.status() is Status.ROLLED_BACK
