@@ -220,7 +220,7 @@ def closed_for_s(window: Maintenance, zone: str) -> int:
     length=st.integers(1, 1440) | st.integers(1, 130) | st.sampled_from([30, 60, 120]),
     zone=st.sampled_from(CHANGING),
 )
-@settings(max_examples=150, derandomize=True, deadline=None)
+@settings(max_examples=100, derandomize=True, deadline=None)
 def test_no_window_stays_closed_for_longer_than_plans_are_held_to(
     days: set[Day], begins: int, length: int, zone: str
 ) -> None:

@@ -20,6 +20,7 @@ from fleet.rollout.explanation import groups
 from fleet.rollout.explanation.explanation import Explanation, explain
 from fleet.rollout.explanation.groups import NAMED, concerned
 from fleet.rollout.explanation.reasons import Facts, Reason
+from fleet.rollout.gates.gate import Outcome
 from fleet.rollout.plans.plan import Plan, Retries
 from fleet.rollout.state.rollout import Rollout, Status
 from hub.cli.app import app
@@ -222,7 +223,7 @@ def test_a_gate_without_evidence_names_who_is_silent() -> None:
             [(part.device_id, "offline, last heard of 4 h ago") for part in controls],
         ),
     }
-    needs = "The gate hears more of the controls: so far it has telemetry of 0 of the 2 in this stage."
+    needs = "The gate hears more of the controls: so far 0 of 2 sent telemetry in this stage."
     assert needs in explanation.goes_on
     assert not any("more of the canaries" in line for line in explanation.goes_on)
 
@@ -233,6 +234,27 @@ def test_a_gate_without_evidence_names_who_is_silent() -> None:
         1,
         [(controls[1].device_id, "offline, last heard of 4 h ago")],
     )
+    assert "The gate hears more of the controls: so far 1 of 2 sent telemetry in this stage." in (
+        explanation.goes_on
+    )
+
+    campaign.do(Revoke("Version 2 was revoked."))
+    assert not silent_groups(explain(campaign.rollout, facts, campaign.now_s))
+
+
+def test_nobody_is_called_silent_while_deployments_are_open() -> None:
+    campaign = Campaign(plan("75%", "all"))
+    first, *others = campaign.cohort(0)
+    for part in others:
+        campaign.report(part, DeploymentState.SUCCEEDED)
+    campaign.wait(20.0)
+    assert campaign.verdict().outcome is Outcome.INCONCLUSIVE
+    assert not silent_groups(explain(campaign.rollout, {}, campaign.now_s))
+    campaign.report(first, DeploymentState.SUCCEEDED)
+    assert set(silent_groups(explain(campaign.rollout, {}, campaign.now_s))) == {
+        Reason.SILENT_CANARY,
+        Reason.SILENT_CONTROL,
+    }
 
 
 def test_failures_are_grouped_by_cause() -> None:

@@ -21,7 +21,7 @@ from fleet.rollout.state.masks import Test, waits, was_sent
 from fleet.rollout.state.rollout import Kind, Rollout, Status
 
 _SIDES = {
-    Reason.SILENT_CANARY: ("canaries", "that run the version"),
+    Reason.SILENT_CANARY: ("canaries", "of the version"),
     Reason.SILENT_CONTROL: ("controls", "in this stage"),
 }
 
@@ -45,8 +45,8 @@ class Silence(NamedTuple):
     def sentence(self) -> str:
         """What the gate needs."""
         side, where = _SIDES[self.reason]
-        heard = f"{self.devices - len(self.silent):,} of the {self.devices:,}"
-        return f"The gate hears more of the {side}: so far it has telemetry of {heard} {where}."
+        heard = f"{self.devices - len(self.silent):,} of {self.devices:,}"
+        return f"The gate hears more of the {side}: so far {heard} sent telemetry {where}."
 
 
 def silences(rollout: Rollout) -> list[Silence]:
