@@ -10,11 +10,12 @@ from fastapi import APIRouter, Request, Response, status
 
 from fleet.alerts import commands
 from fleet.protocol.errors import InvalidInput
+from fleet.rollout.state.rollout import Status
 from fleet.variants import summaries
 from hub.api.auth import Admin, Operator, Viewer
 from hub.api.measurement_schemas import ClassOut
 from hub.api.paging import Limit, Number
-from hub.api.revocation_schemas import RevokedOut, RevokeIn
+from hub.api.revocation_schemas import RevocationPreviewOut, RevokedOut, RevokeIn
 from hub.api.schemas import Name, Page, ProgressOut, TrainIn, VersionOut
 from hub.api.services import Hub, HubServices
 from hub.api.uploads import uploaded
@@ -22,6 +23,7 @@ from hub.store.rows import VersionRow
 
 router = APIRouter(tags=["models"])
 
+_HELD = frozenset({Status.RUNNING, Status.PAUSED})
 MOST_NAMED = 100
 
 
@@ -88,6 +90,23 @@ def release(model: str, version: Number, hub: Hub, _: Admin) -> VersionOut:
     return _out(hub, hub.models.release(model, version))
 
 
+@router.post("/models/{model}/versions/{version}/revoke/dry-run")
+def dry_run_of_a_revocation(model: str, version: Number, hub: Hub, _: Admin) -> RevocationPreviewOut:
+    """Say what a revocation would withdraw: who is to run it, which rollouts bring it. Nothing is stored."""
+    row = hub.store.version(model, version)
+    devices = _who_is_to_run(row, hub.store.desired_versions(model))
+    return RevocationPreviewOut(
+        version=_out(hub, row),
+        device_count=len(devices),
+        devices=devices[:MOST_NAMED],
+        rollouts=[
+            each.state.number
+            for each in hub.store.open_rollouts()
+            if (each.state.model, each.state.version) == (model, version) and each.state.status in _HELD
+        ],
+    )
+
+
 @router.post("/models/{model}/versions/{version}/revoke")
 def revoke(model: str, version: Number, body: RevokeIn, hub: Hub, caller: Admin) -> RevokedOut:
     """Withdraw a version for good: it is ordered to no device any more, and no device accepts it anew.
@@ -97,7 +116,7 @@ def revoke(model: str, version: Number, body: RevokeIn, hub: Hub, caller: Admin)
     row = hub.models.revoke(model, version, by=caller.name, reason=body.reason)
     held = hub.rollouts.hold_revoked(model, version)
     desired = hub.store.desired_versions(model)
-    devices = sorted(device_id for device_id, runs in desired.items() if runs == version)
+    devices = _who_is_to_run(row, desired)
     return RevokedOut(
         version=_out(hub, row),
         device_count=len(devices),
@@ -105,6 +124,10 @@ def revoke(model: str, version: Number, body: RevokeIn, hub: Hub, caller: Admin)
         rollouts_held=held,
         commands=_ways_out(hub, row, held, desired),
     )
+
+
+def _who_is_to_run(row: VersionRow, desired: Mapping[str, int]) -> list[str]:
+    return sorted(device_id for device_id, runs in desired.items() if runs == row.version)
 
 
 def _ways_out(

@@ -12,6 +12,18 @@ class RevokeIn(Schema):
     reason: NeededReason
 
 
+class RevocationPreviewOut(Schema):
+    """What a revocation would withdraw.
+
+    `devices` are those that are to run it, 100 at most; `rollouts` are under way with it.
+    """
+
+    version: VersionOut
+    device_count: int
+    devices: list[str]
+    rollouts: list[int]
+
+
 class RevokedOut(Schema):
     """A version that was revoked, and what is left to do.
 

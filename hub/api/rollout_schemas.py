@@ -108,12 +108,15 @@ class DeploymentOut(Schema):
 class StageOut(Schema):
     """One stage of a rollout.
 
-    ``waiting`` devices have no order yet, ``open`` ones have not ended, ``heard`` ones sent telemetry that
-    counts. ``approval`` says whether the stage asks for a second person.
+    ``devices`` are without those that another rollout took, or that were canceled before the stage began;
+    ``canceled`` are all whose way forward was called off. ``waiting`` devices have no order yet, ``open``
+    ones have not ended, ``heard`` ones sent telemetry that counts. ``approval`` says whether the stage asks
+    for a second person.
     """
 
     name: str
     devices: int
+    canceled: int
     waiting: int
     succeeded: int
     open: int

@@ -101,12 +101,14 @@ def _fields(row: RolloutRow | SummaryRow) -> dict[str, Any]:
 
 
 def _stage(state: Summary, number: int) -> StageOut:
-    """Count a stage's outcomes; one that has not begun shows how many devices it will add."""
+    """Count a stage's outcomes; one that has not begun shows how many devices it would add."""
     asked = state.plan.stages[number]
     begun = state.stages[number] if number < len(state.stages) else None
+    canceled = state.in_state(number, DeploymentState.CANCELED)
     return StageOut(
         name=asked.name,
-        devices=sum(state.tally[number]),
+        devices=begun.size if begun else sum(state.tally[number]) - canceled,
+        canceled=canceled,
         waiting=state.tally[number][WAITING],
         succeeded=state.in_state(number, DeploymentState.SUCCEEDED),
         open=begun.open if begun else 0,

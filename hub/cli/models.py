@@ -17,6 +17,7 @@ from fleet.protocol.names import checked_name
 from hub.cli.client import Client, client_of
 from hub.cli.measurements import print_class_measurements
 from hub.cli.output import JsonFlag, console, print_table, progress, show, utc
+from hub.cli.questions import Yes, asks, refuse
 
 if TYPE_CHECKING:
     from converters.bundles.bundle import Bundle
@@ -135,10 +136,17 @@ def revoke(
     model: Annotated[str, typer.Argument()],
     version: Annotated[int, typer.Argument(min=1)],
     reason: Annotated[str, typer.Option(help="Why; kept with the version.")],
+    *,
+    yes: Yes = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Withdraw a version for good: no rollout brings it any more. Devices that run it are named."""
-    told = client_of(context).post(f"{_path(model)}/{version}/revoke", {"reason": reason})
+    client, path = client_of(context), f"{_path(model)}/{version}/revoke"
+    if asks() and not yes and not as_json:
+        _print_meant(client.post(f"{path}/dry-run"))
+        if not typer.confirm("Revoke it for good?"):
+            refuse()
+    told = client.post(path, {"reason": reason})
     show(told, as_json=as_json, draw=_print_revoked)
 
 
@@ -200,17 +208,31 @@ def _parameter(text: str) -> tuple[str, int | float | str | bool]:
     return name, number
 
 
+def _print_meant(told: dict[str, Any]) -> None:
+    """Say what a revocation would withdraw."""
+    version = told["version"]
+    console.print(escape(f"{version['model']} version {version['version']} is {version['status']}."))
+    _print_who_runs(told)
+    for number in told["rollouts"]:
+        console.print(f"Rollout {number} brings it, and would be held.")
+    console.print("Nobody can be brought to it any more, and there is no way back.")
+
+
+def _print_who_runs(told: dict[str, Any]) -> None:
+    if not told["device_count"]:
+        console.print("No device is to run it.")
+        return
+    more = told["device_count"] - len(told["devices"])
+    names = ", ".join(told["devices"]) + (f" and {more:,} more" if more else "")
+    console.print(escape(f"Devices that run it or are to: {told['device_count']:,}, {names}."))
+
+
 def _print_revoked(told: dict[str, Any]) -> None:
     """Say who runs what was revoked, what is held, and how to go on."""
     _print_version(told["version"])
     for number in told["rollouts_held"]:
         console.print(f"Rollout {number} is held.")
-    if not told["device_count"]:
-        console.print("No device is to run it.")
-    else:
-        more = told["device_count"] - len(told["devices"])
-        names = ", ".join(told["devices"]) + (f" and {more:,} more" if more else "")
-        console.print(escape(f"Devices that run it or are to: {told['device_count']:,}, {names}."))
+    _print_who_runs(told)
     if told["commands"]:
         console.print("They go on until they are brought to another version:")
         for command in told["commands"]:

@@ -11,9 +11,10 @@ from rich.markup import escape
 from fleet.protocol.errors import HubUnavailable, InvalidInput
 from hub.cli.client import Client, client_of
 from hub.cli.output import JsonFlag, console
+from hub.cli.questions import Yes, asks, refuse
 from hub.cli.rollout_pictures import print_rollout
 from hub.cli.rollout_watch import states
-from hub.cli.rollout_words import Reason, Yes, asks, refuse
+from hub.cli.rollout_words import Reason
 
 
 def rollback(

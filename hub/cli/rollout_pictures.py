@@ -46,7 +46,7 @@ def stages_table(rollout: dict[str, Any]) -> Table:
         caption=escape("; ".join(filter(None, _captions(rollout)))) or None,
         caption_justify="left",
     )
-    for heading in ("stage", "devices", "succeeded", "failed", "open", "verdict"):
+    for heading in ("stage", "devices", "succeeded", "failed", "canceled", "open", "verdict"):
         table.add_column(heading)
     for number, stage in enumerate(rollout["stages"], start=1):
         marker = "→ " if number == rollout["stage"] and rollout["status"] not in ENDED else "  "
@@ -55,6 +55,7 @@ def stages_table(rollout: dict[str, Any]) -> Table:
             f"{stage['devices']:,}",
             f"{stage['succeeded']:,}",
             f"{stage['failed']:,}",
+            f"{stage['canceled']:,}",
             f"{stage['open']:,}",
             _verdict(rollout, number, stage),
         )

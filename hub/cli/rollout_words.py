@@ -8,7 +8,6 @@ whichever stage it was the turn of by then: of two scripts that say it at once t
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +15,7 @@ from rich.markup import escape
 
 from hub.cli.client import Client, client_of
 from hub.cli.output import JsonFlag, console
+from hub.cli.questions import Yes, asks, refuse
 from hub.cli.rollout_pictures import Number, print_rollout
 
 Reason = Annotated[str, typer.Option(help="Why, for the history.")]
@@ -31,7 +31,6 @@ Stage = Annotated[
     int | None,
     typer.Option("--stage", min=1, help="The stage that is meant; needed where nobody is asked."),
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask, also on a terminal.")]
 
 
 def start(
@@ -107,17 +106,6 @@ def abort(
     expected = _confirmed(client, number, question, if_match, yes=yes or as_json)
     body = {"reason": reason, "roll_back": roll_back}
     _say(client, number, "abort", body, expected, as_json=as_json)
-
-
-def asks() -> bool:
-    """Whether there is somebody to ask."""
-    return sys.stdin is not None and sys.stdin.isatty() and console.is_terminal
-
-
-def refuse() -> None:
-    """End the command because the answer was no."""
-    console.print("Nothing was done.")
-    raise typer.Exit(1)
 
 
 def _confirmed(client: Client, number: int, question: str, if_match: int | None, *, yes: bool) -> int | None:

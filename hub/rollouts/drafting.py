@@ -60,9 +60,11 @@ class Drafting:
         """Return whom a plan means, and the plan as it will be carried out.
 
         Raises:
-            NotFound: There is no such device.
+            NotFound: There is no such version or device.
+            Conflict: The version was not released, or was revoked: said before whom it would reach.
             InvalidPlan: The plan asks for what no device has, or means none that does not run the version.
         """
+        self._released(model, version)
         members = members_of(self._store, self._find, plan, devices)
         desired = self._store.desired_versions(model)
         running = sum(desired.get(row.device_id) == version for row in members)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -27,7 +28,7 @@ from hub.alerts.facts import FleetLook, HubCounts
 from hub.registry.models import Models
 from hub.rollouts.shell import Rollouts
 from hub.store.blobs import BlobFolder
-from hub.store.rows import VersionRow, VersionStatus
+from hub.store.rows import OrderChange, VersionRow, VersionStatus
 from hub.store.sqlite import SqliteStore
 from hub.store.state_rows import StateRules
 from hub.trust.image_repository import ImageRepository
@@ -35,7 +36,8 @@ from hub.trust.keys import KeyFolder
 from tests.support.agent_bundles import MODEL, build
 from tests.support.command_line import muster_on
 from tests.support.hub import HubProcess
-from tests.support.stores import DIGEST, add_device, incoming, say
+from tests.support.stores import DIGEST, add_device, incoming, join_running_hub, new_rollout, order, say
+from tests.support.terminal import Terminal
 from tests.support.tuf_client import download, updater
 
 BUNDLES = {version: build(version) for version in (1, 2, 3)}
@@ -297,6 +299,28 @@ def test_operators_are_told_who_runs_it_and_how_to_go_back(
     assert "REVOKED" in muster("model", "list", "--model", "revocable")[0]
     for command in (("model", "release"), ("rollout", "create")):
         assert "[version_revoked]" in muster(*command, "revocable", "1")[1]
+
+
+def test_at_a_terminal_it_is_asked_and_said_who_runs_it(hub: HubProcess) -> None:
+    who = [f"asked-{number}" for number in range(3)]
+    with closing(SqliteStore(hub.home / "hub.db")) as store:
+        assert store.add_version(row(1, DIGEST, "asked"))
+        for device_id in who:
+            join_running_hub(store, device_id, "ops", time.time())
+        drawn_up = store.create_rollout(partial(new_rollout, model="asked"), time.time()).state
+        changes = [OrderChange(device_id, "asked", order(model="asked")) for device_id in who]
+        store.apply_step(drawn_up, previous=drawn_up, position=0, changes=changes)
+    words = ("model", "revoke", "asked", "1", "--reason", "It leaks.")
+    terminal = Terminal(hub, hub.client, *words)
+    terminal.shows("Revoke it for good? [y/N]")
+    terminal.types("n")
+    code, shown = terminal.ended()
+    assert code == 1
+    assert "Devices that run it or are to: 3, asked-0, asked-1, asked-2." in shown
+    assert hub.client.get("/models/asked/versions/1")["status"] == "REGISTERED"
+    terminal = Terminal(hub, hub.client, *words, "--yes")
+    assert terminal.ended()[0] == 0
+    assert hub.client.get("/models/asked/versions/1")["status"] == "REVOKED"
 
 
 def test_devices_that_run_a_revoked_version_are_an_alert(parts: Hub) -> None:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import pty
 import signal
 import subprocess
 import sys
@@ -32,6 +30,7 @@ from hub.store.sqlite import SqliteStore
 from tests.conftest import MODEL
 from tests.support.hub import HubProcess
 from tests.support.stores import join_running_hub
+from tests.support.terminal import Terminal, environment
 from tests.support.waiting import eventually
 
 DEVICES = 12
@@ -81,17 +80,6 @@ def number(people: dict[str, Client], device_ids: list[str]) -> Iterator[int]:
         ann.post(f"/rollouts/{made}/abort", {"reason": "the test is over"})
 
 
-def environment(hub: HubProcess, client: Client) -> dict[str, str]:
-    """Return what a ``muster`` process of a person needs."""
-    token = client._http.headers["Authorization"].removeprefix("Bearer ")
-    return dict(os.environ) | {
-        "MUSTER_URL": hub.url,
-        "MUSTER_TOKEN": token,
-        "COLUMNS": "160",
-        "TERM": "xterm",
-    }
-
-
 @pytest.fixture
 def muster(hub: HubProcess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Muster:
     """Runs a command of a person in this process and returns what it printed."""
@@ -105,47 +93,6 @@ def muster(hub: HubProcess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         return capsys.readouterr().out
 
     return call
-
-
-class Terminal:
-    """A ``muster`` command of a person who sits at a terminal."""
-
-    def __init__(self, hub: HubProcess, client: Client, *arguments: str) -> None:
-        self._end, inner = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "hub", *arguments],
-            env=environment(hub, client),
-            stdin=inner,
-            stdout=inner,
-            stderr=inner,
-            start_new_session=True,
-        )
-        os.close(inner)
-        self.shown = b""
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def shows(self, text: str) -> None:
-        """Wait until a text was shown."""
-        eventually(lambda: text.encode() in self.shown, f"{text!r} is shown", timeout_s=30.0)
-
-    def types(self, text: str) -> None:
-        """Type a line."""
-        os.write(self._end, text.encode() + b"\n")
-
-    def ended(self) -> tuple[int, str]:
-        """Wait for the end, and return the exit code and all that was shown."""
-        code = self.process.wait(30.0)
-        self._reader.join(10.0)
-        os.close(self._end)
-        return code, self.shown.decode()
-
-    def _read(self) -> None:
-        try:
-            while part := os.read(self._end, 4096):
-                self.shown += part
-        except OSError:
-            return  # the other end is closed
 
 
 def test_a_second_person_approves(
@@ -373,6 +320,25 @@ def test_of_rollouts_that_start_at_once_each_device_belongs_to_one(
     for number in (low, high):
         ann.post(f"/rollouts/{number}/abort", {"reason": "the test is over"})
     assert sorted(ordered) == device_ids
+
+
+def test_a_stage_whose_devices_were_taken_has_those_that_are_left(
+    muster: Muster, people: dict[str, Client], number: int, device_ids: list[str]
+) -> None:
+    ann, path = people["ann"], f"/rollouts/{number}"
+    canaries = {part["device_id"] for part in ann.pages(f"{path}/devices", stage=1)}
+    urgent = drawn_up(ann, device_ids[:8], priority=5)["number"]
+    ann.post(f"/rollouts/{urgent}/start")
+    taken = len(set(device_ids[:8]) - canaries)
+    counts = [(stage["devices"], stage["canceled"]) for stage in ann.get(path)["stages"]]
+    assert counts == [(3, 0), (9 - taken, taken)]
+    shown = muster(ann, "rollout", "status", str(number))
+    (line,) = [line for line in shown.splitlines() if "2 rest" in line]
+    assert [cell.strip() for cell in line.split("│")[2:6]] == [str(9 - taken), "0", "0", str(taken)]
+    for each in (urgent, number):
+        ann.post(f"/rollouts/{each}/abort", {"reason": "the test is over"})
+    counts = [(stage["devices"], stage["canceled"]) for stage in ann.get(path)["stages"]]
+    assert counts == [(3, 3), (0, 9)], "a stage that has begun keeps whom it sent it to"
 
 
 def test_the_entity_tag_is_that_of_the_decisions_and_reports_do_not_change_it(

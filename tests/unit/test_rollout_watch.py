@@ -21,6 +21,7 @@ STAGE = {
     "succeeded": 30,
     "open": 8,
     "failed": 2,
+    "canceled": 3,
     "verdict": "INCONCLUSIVE",
     "bake_started_at_s": None,
     "ended_at_s": None,
