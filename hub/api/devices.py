@@ -114,7 +114,7 @@ def _fields(hub: HubServices, rows: list[DeviceRow]) -> list[dict[str, Any]]:
     if not rows:
         return []
     now_s = time.time()
-    tags = hub.store.all_tags() if len(rows) > 1 else {rows[0].device_id: hub.store.tags(rows[0].device_id)}
+    tags = hub.store.tags_of(row.device_id for row in rows)
     known = hub.store.facts([row.device_id for row in rows])
     judged = [device_health(facts, now_s, hub.health_policy) for facts in known]
     return [

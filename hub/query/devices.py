@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from fleet.protocol.errors import InvalidTarget, NotFound
@@ -15,6 +15,7 @@ from fleet.targets.tree import (
     Drifts,
     Fact,
     Runs,
+    Tagged,
     Target,
     VersionOf,
     operands,
@@ -49,18 +50,21 @@ class Search:
     Args:
         store: Knows the devices.
         where: The target; None for every device.
+        is_checked: Whether it was searched for before: what some device had then is not looked up again.
 
     Raises:
         InvalidTarget: It cannot be understood, or asks for an attribute or model that nobody has.
     """
 
-    def __init__(self, store: SearchStore, where: str | None) -> None:
+    def __init__(self, store: SearchStore, where: str | None, *, is_checked: bool = False) -> None:
         self._store = store
         target = parse_target(where) if where is not None else None
         self._test: Callable[[DeviceProfile], bool] | None = None
-        self._asks_health = self._asks_drift = False
+        self._asks_tags = self._asks_health = self._asks_drift = False
         if target is not None:
-            check_names(store, target)
+            if not is_checked:
+                check_names(store, target)
+            self._asks_tags = any(isinstance(test, Tagged) for test in tests(target))
             self._test = compile_target(target)
             self._asks_health = Fact(BuiltIn.HEALTH) in read_of_devices(target)
             self._asks_drift = any(isinstance(test, Drifts) for test in tests(target))
@@ -73,26 +77,32 @@ class Search:
             after: Only those whose id comes after it.
             wanted: About so many are taken.
         """
-        test = self._test
-        tags = self._store.all_tags() if test else {}
-        while rows := self._store.devices(after=after, limit=PAGE if test else wanted):
-            if test is None:
-                yield from rows
-            else:
-                health, drifting = self._health(rows), self._drifting(rows)
-                for row in rows:
-                    key = row.device_id
-                    if test(_profile(row, tags, health.get(key, ""), drifting.get(key, frozenset()))):
-                        yield row
+        while rows := self._store.devices(after=after, limit=PAGE if self._test else wanted):
+            yield from self.among(rows)
             after = rows[-1].device_id
 
-    def _health(self, rows: list[DeviceRow]) -> dict[str, str]:
+    def among(self, rows: Sequence[DeviceRow]) -> Iterator[DeviceRow]:
+        """Yield those of some devices that are meant."""
+        test = self._test
+        if test is None:
+            yield from rows
+            return
+        tags, health, drifting = self._tags(rows), self._health(rows), self._drifting(rows)
+        for row in rows:
+            key = row.device_id
+            if test(_profile(row, tags, health.get(key, ""), drifting.get(key, frozenset()))):
+                yield row
+
+    def _tags(self, rows: Sequence[DeviceRow]) -> dict[str, tuple[str, ...]]:
+        return self._store.tags_of([row.device_id for row in rows]) if self._asks_tags else {}
+
+    def _health(self, rows: Sequence[DeviceRow]) -> dict[str, str]:
         if not self._asks_health:
             return {}
         states = self._store.device_states([row.device_id for row in rows])
         return {device_id: state.status.value for device_id, state in states.items()}
 
-    def _drifting(self, rows: list[DeviceRow]) -> dict[str, frozenset[str]]:
+    def _drifting(self, rows: Sequence[DeviceRow]) -> dict[str, frozenset[str]]:
         return self._store.drifting_features([row.device_id for row in rows]) if self._asks_drift else {}
 
 
@@ -110,7 +120,13 @@ class Searches:
 
     def __call__(self, where: str | None) -> Search:
         """Return the search for what a target means; raises `InvalidTarget` as `Search` does."""
-        search = Search(self._store, where)
+        return self._fresh(Search(self._store, where))
+
+    def among(self, where: str | None, rows: Iterable[DeviceRow]) -> list[DeviceRow]:
+        """Return those of some devices that a target means which was searched for before."""
+        return list(self._fresh(Search(self._store, where, is_checked=True)).among(list(rows)))
+
+    def _fresh(self, search: Search) -> Search:
         if search.asks_state:
             self._refresh()
         return search

@@ -24,6 +24,7 @@ from fleet.rollout.meanwhile import check_current
 from fleet.rollout.plans.plan import Plan, rollback_plan
 from fleet.rollout.preview import Preview
 from fleet.rollout.state.rollout import Kind, Rollout
+from fleet.rollout.unseen import unseen
 from hub.query.devices import Searches
 from hub.rollouts.advancing import Advancing, AdvancingStore
 from hub.rollouts.claims import check_claims, start
@@ -32,6 +33,7 @@ from hub.rollouts.drafting import Drafting
 from hub.rollouts.events import revocation_of
 from hub.rollouts.forecast import forecast_of
 from hub.rollouts.inputs import Known, check_running
+from hub.rollouts.joiners import Joiners
 from hub.rollouts.preview import PreviewStore, preview_of
 from hub.rollouts.proven import proven_of
 from hub.rollouts.retreat import Retreat, retreat
@@ -77,15 +79,8 @@ class Rollouts:
         self._find = Searches(store, refresh)
         self._drafting = Drafting(store, self._find, released, group_by, clock)
         self._stepping = Stepping(store, released, on_orders, clock)
-        self._advancing = Advancing(
-            store,
-            self._find,
-            self._stepping,
-            released,
-            known=known or released,
-            group_by=group_by,
-            clock=clock,
-        )
+        self._joiners = Joiners(store, self._find, group_by, clock)
+        self._advancing = Advancing(store, self._stepping, released, known=known or released)
         # Operators and time take turns, so that neither finds the other's change.
         self._lock = threading.Lock()
 
@@ -121,7 +116,7 @@ class Rollouts:
         now_s = self._clock()
         drawn = creation(0)
         warned = warnings(plan, forecast_of(self._store, drawn, now_s))
-        warned += foreseen(self._store, self._released, drawn)
+        warned += (*unseen(drawn), *foreseen(self._store, self._released, drawn))
 
         def build(number: int) -> Rollout:
             rollout = msgspec.structs.replace(creation(number), warned=warned)
@@ -167,6 +162,7 @@ class Rollouts:
             group_by=self._group_by,
             now_s=self._clock(),
             all_named=all_named,
+            redrawn=lambda rows: self._drafting.update(model, version, plan, rows, seed)(0),
         )
         ways_back = tuple(warned.text for warned in foreseen(self._store, self._released, drawn))
         return msgspec.structs.replace(told, warnings=(*told.warnings, *ways_back))
@@ -299,12 +295,15 @@ class Rollouts:
         all_advanced = True
         for row in self._store.open_rollouts():
             try:
+                look = self._joiners.look(row.state)  # an operator's word does not wait for that
                 with self._lock:
-                    self._advancing.advance(self._store.rollout(row.state.number))
+                    self._advancing.advance(self._store.rollout(row.state.number), look)
+                if look is not None:
+                    self._joiners.remember(row.state.number, look)
             except Conflict:
                 log.info("Rollout %d changed meanwhile; it is advanced again.", row.state.number)
             except MusterError as error:
                 log.error("Rollout %d was not advanced: %s", row.state.number, error)
                 all_advanced = False
         if not all_advanced:  # what it frees when it is, others have looked for in vain
-            self._advancing.look_again()
+            self._joiners.look_again()

@@ -39,7 +39,8 @@ from fleet.rollout.plans.plan import Membership, Plan
 from fleet.rollout.state.columns import STATES
 from fleet.rollout.state.rollout import Kind, Rollout, Status
 from hub.rollouts.absence import AWAY_AFTER_S
-from hub.rollouts.advancing import JOIN_LOOK_S, RECORDS_PER_STEP
+from hub.rollouts.advancing import RECORDS_PER_STEP
+from hub.rollouts.joiners import JOIN_LOOK_S
 from hub.simulation.account import Account
 from hub.simulation.calendar import Rows
 from hub.simulation.devices import MODEL, Devices, Ints, number_of

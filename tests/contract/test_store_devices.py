@@ -51,6 +51,8 @@ def test_devices_come_in_pages(store: Store) -> None:
         add_device(store, name)
     assert [d.device_id for d in store.devices(limit=2)] == ["cam-1", "cam-2"]
     assert [d.device_id for d in store.devices(after="cam-2")] == ["cam-3"]
+    assert store.device_ids(limit=2) == ["cam-1", "cam-2"]
+    assert store.device_ids(after="cam-2", limit=2) == ["cam-3"]
     assert store.password_hashes() == {f"cam-{n}": f"hash of cam-{n}" for n in (1, 2, 3)}
 
 
@@ -69,6 +71,8 @@ def test_each_change_of_orders_raises_the_sequence_number(store: Store) -> None:
     _apply(store, OrderChange("cam-1", "digits", None))
     assert store.desired("cam-1") == Desired(4, (order(4, model="letters"),))
     assert store.desired_versions("letters") == {"cam-1": 4}
+    assert store.desired_versions("letters", ["cam-1", "cam-9"]) == {"cam-1": 4}
+    assert store.desired_versions("letters", ["cam-9"]) == {}
 
 
 def test_a_change_for_an_unknown_device_changes_nothing(store: Store) -> None:

@@ -19,7 +19,8 @@ def test_tags_are_given_and_taken_and_who_did_it_is_remembered(store: Store) -> 
     assert store.tag("cam-1", add=["new"], remove=["a", "never"], action=DID) == ("lab", "new")
     assert store.tags("cam-1") == ("lab", "new")
     assert store.tags("cam-2") == ()
-    assert store.all_tags() == {"cam-1": ("lab", "new")}
+    assert store.tags_of(["cam-1", "cam-2", "nobody"]) == {"cam-1": ("lab", "new")}
+    assert store.tags_of(["cam-2"]) == {}
     assert store.actions("cam-1") == [DID, DID]
 
 
@@ -48,4 +49,4 @@ def test_a_device_that_is_not_there_has_no_tags(store: Store) -> None:
     with pytest.raises(NotFound):
         store.tag("nobody", add=["lab"], remove=[], action=DID)
     assert store.tags("nobody") == ()
-    assert store.all_tags() == {}
+    assert store.tags_of(["nobody"]) == {}

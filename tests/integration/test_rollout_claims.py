@@ -15,7 +15,7 @@ from fleet.rollout.events import Abort, Start, Supersede
 from fleet.rollout.obstacles import Obstacle
 from fleet.rollout.plans.plan import Gate, JudgedBy, Membership, Metric, MetricGate, Plan, Stage
 from fleet.rollout.state.rollout import CauseCode, Status
-from hub.rollouts import advancing
+from hub.rollouts import joiners
 from hub.rollouts.shell import Rollouts
 from hub.store.sqlite import SqliteStore
 from tests.support.agent_bundles import MODEL, build
@@ -121,6 +121,16 @@ def test_a_lower_priority_starts_without_what_the_higher_has(store: SqliteStore,
     low = create(shell, None, plan(1, "all"))
     high = create(shell, CAMS[:4], plan(priority=5), version=2)
     shell.act(high, Start("ann"))
+    told = shell.preview(MODEL, 3, plan=plan(1, "all", priority=1), devices=None, seed=0)
+    assert (told.devices, told.left_out, told.obstacles) == (2, 0, {Obstacle.CLAIMED: 4})
+    assert {name for stage in told.stages for name in stage.named} == set(CAMS[4:])
+    assert [stage.devices for stage in told.stages] == [1, 1]
+    told = shell.preview(MODEL, 3, plan=plan(3, "all", priority=1), devices=None, seed=0)
+    assert told.devices == 2
+    assert told.warnings[0] == (
+        "Without what other rollouts keep, it could not start. "
+        "Stage 1: 3 devices are asked for; the rollout has 2."
+    )
     shell.act(low, Start("ann"))
     assert states(store, low).keys() == set(CAMS[4:])
     with pytest.raises(InvalidPlan, match="keeps every device") as refused:
@@ -159,7 +169,7 @@ def test_a_rollback_puts_all_aside_and_what_starts_meanwhile_goes_without_its_de
 def test_who_joins_a_continuous_rollout_is_free(
     store: SqliteStore, shell: Rollouts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(advancing, "JOIN_LOOK_S", 0.0)
+    monkeypatch.setattr(joiners, "JOIN_LOOK_S", 0.0)
     joining = plan(target='site == "lyon"', membership=Membership.CONTINUOUS, priority=9)
     follows = create(shell, None, joining)
     shell.act(follows, Start("ann"))

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from fleet.protocol.assignment import ModelOrder
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause, InvalidPlan
 from fleet.protocol.manifest import Manifest
 from fleet.protocol.records import DeploymentReport
-from fleet.rollout.events import Start
+from fleet.rollout.events import Pause, Start
 from fleet.rollout.plans.plan import Gate, Membership, Metric, MetricGate, Plan, Stage
 from fleet.rollout.state.rollout import Status
-from hub.rollouts import advancing
+from hub.rollouts import joiners
 from hub.rollouts.shell import Rollouts
-from hub.store.rows import Action
+from hub.store.rows import Action, OrderChange
 from hub.store.sqlite import SqliteStore
 from tests.support.agent_bundles import MODEL, build
 from tests.support.stores import add_device, incoming
@@ -67,7 +69,7 @@ def begun(store: SqliteStore, membership: Membership) -> tuple[Rollouts, int]:
 def test_who_comes_to_match_is_put_into_the_right_stage_and_ordered_there(
     store: SqliteStore, membership: Membership, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(advancing, "JOIN_LOOK_S", 0.0)
+    monkeypatch.setattr(joiners, "JOIN_LOOK_S", 0.0)
     shell, number = begun(store, membership)
     for device_id in ("early-3", "late-2"):
         add_device(store, device_id)
@@ -110,7 +112,7 @@ def test_who_comes_to_match_two_joins_the_one_of_the_higher_priority(
     store: SqliteStore, priority: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of equals the one of the lower number has it, also when the other one looks first."""
-    monkeypatch.setattr(advancing, "JOIN_LOOK_S", 0.0)
+    monkeypatch.setattr(joiners, "JOIN_LOOK_S", 0.0)
     shell = Rollouts(store, released=released, on_orders=lambda: None)
     store.tag("early-1", add=["lab"], remove=[], action=Action(1.0, "ann", "Tagged."))
     everybody = msgspec.structs.replace(plan(Membership.CONTINUOUS), stages=(EVERYBODY,))
@@ -120,6 +122,100 @@ def test_who_comes_to_match_two_joins_the_one_of_the_higher_priority(
         shell.act(row.state.number, Start("ann"))
     add_device(store, "late-2")
     store.tag("late-2", add=["lab"], remove=[], action=Action(2.0, "ann", "Tagged."))
-    shell._advancing.advance(store.rollout(2 - priority))  # as when the other one cannot be
+    other = store.rollout(2 - priority)
+    shell._advancing.advance(other, shell._joiners.look(other.state))  # as when the first one cannot be
     shell.advance()
     assert store.claimed_by(MODEL, ["late-2"]) == {"late-2": 1 + priority}
+
+
+class HeldStore(SqliteStore):
+    """A store in which looks for devices wait, until they are let go."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.is_held = threading.Event()
+        self.let_go = threading.Event()
+
+    def device_ids(self, *, after: str = "", limit: int = 100) -> list[str]:
+        found = super().device_ids(after=after, limit=limit)
+        self.is_held.set()
+        assert self.let_go.wait(30.0)
+        return found
+
+
+def while_looking(path: Path, meanwhile: Callable[[Rollouts, SqliteStore, int], object]) -> SqliteStore:
+    """Let something happen between what a look reads and what comes of it; return the store after it."""
+    store = HeldStore(path)
+    add_device(store, "early-1")
+    add_device(store, "late-1")
+    shell, number = begun(store, Membership.CONTINUOUS)
+    for device_id in ("early-3", "late-2"):
+        add_device(store, device_id)
+    turn = threading.Thread(target=shell.advance)
+    turn.start()
+    try:
+        assert store.is_held.wait(30.0)
+        meanwhile(shell, store, number)
+        assert turn.is_alive(), "it waited for the look"
+    finally:
+        store.let_go.set()
+        turn.join()
+    return store
+
+
+def test_an_operators_word_does_not_wait_for_a_look(tmp_path: Path) -> None:
+    def word(shell: Rollouts, _: SqliteStore, number: int) -> None:
+        assert shell.act(number, Pause("ann", "a look")).state.status is Status.PAUSED
+
+    store = while_looking(tmp_path / "hub.db", word)
+    state = store.rollout(1).state
+    assert (state.status, state.stage_sizes) == (Status.PAUSED, [2, 2])
+    store.close()
+
+
+def test_who_is_taken_or_ordered_something_else_during_a_look_is_asked_again(tmp_path: Path) -> None:
+    def others(shell: Rollouts, store: SqliteStore, _: int) -> None:
+        one = msgspec.structs.replace(plan(Membership.SNAPSHOT), target='id == "late-2"', stages=(EVERYBODY,))
+        row = shell.create(MODEL, 2, plan=one, devices=None, seed=0)
+        row = shell.act(row.state.number, Start("ann"))
+        order = OrderChange("early-3", MODEL, ModelOrder(MODEL, 5, b"m" * 32, "a", "r9-0f"))
+        store.apply_step(row.state, previous=row.state, position=row.position, changes=[order])
+
+    store = while_looking(tmp_path / "hub.db", others)
+    state = store.rollout(1).state
+    assert store.claimed_by(MODEL, ["early-3", "late-2"]) == {"early-3": 1, "late-2": 2}
+    joined = state.deployments.of_device("early-3")
+    assert joined is not None
+    assert joined.previous_version == 5, "it goes back to what it should run now"
+    store.close()
+
+
+def test_a_fleet_is_looked_through_some_devices_a_turn_and_each_is_found(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joiners, "DEVICES_PER_TURN", 2)
+    shell, number = begun(store, Membership.CONTINUOUS)
+    for device_id in ("early-0", "early-3", "late-2"):
+        add_device(store, device_id)
+    sizes = []
+    for _ in range(4):
+        shell.advance()
+        sizes.append(store.rollout(number).state.device_count)
+    assert sizes == [4, 5, 6, 6], "early-0 and 1, then 2 and 3, then late-1 and 2, then nobody"
+    add_device(store, "late-3")
+    shell.advance()
+    assert store.rollout(number).state.device_count == 6, "it was looked at all of them not long ago"
+
+
+def test_two_rollouts_share_what_is_looked_at_in_a_turn(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joiners, "DEVICES_PER_TURN", 2)
+    shell = Rollouts(store, released=released, on_orders=lambda: None)
+    everybody = msgspec.structs.replace(plan(Membership.CONTINUOUS), stages=(EVERYBODY,))
+    for version, target in ((1, 'id like "late-*"'), (2, 'id like "early-*"')):
+        reaching = msgspec.structs.replace(everybody, target=target)
+        row = shell.create(MODEL, version, plan=reaching, devices=None, seed=0)
+        shell.act(row.state.number, Start("ann"))
+    looks = [shell._joiners.look(store.rollout(number).state) for number in (1, 2)]
+    assert [look.after for look in looks if look] == ["early-1", "early-1"]

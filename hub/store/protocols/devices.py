@@ -35,6 +35,10 @@ class DeviceStore(Protocol):
         """Return devices by id."""
         ...
 
+    def device_ids(self, *, after: str = "", limit: int = 100) -> list[str]:
+        """Return the ids of devices, ascending."""
+        ...
+
     def password_hashes(self) -> dict[str, str]:
         """Return every device's broker password hash."""
         ...
@@ -59,8 +63,13 @@ class DeviceStore(Protocol):
         """Return the number of each device's current assignment; those that there are not are left out."""
         ...
 
-    def desired_versions(self, model: str) -> dict[str, int]:
-        """Return the version of a model that each device should run, for the devices that should run one."""
+    def desired_versions(self, model: str, device_ids: Iterable[str] | None = None) -> dict[str, int]:
+        """Return the version of a model that each device should run, for the devices that should run one.
+
+        Args:
+            model: The model.
+            device_ids: Only of these devices; None for all.
+        """
         ...
 
     def behind(self) -> dict[str, int]:

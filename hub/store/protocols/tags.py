@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from hub.store.rows import Action
@@ -19,8 +19,8 @@ class TagStore(Protocol):
         """Return a device's tags, sorted; none if there is no such device."""
         ...
 
-    def all_tags(self) -> dict[str, tuple[str, ...]]:
-        """Return the tags of every device that has some."""
+    def tags_of(self, device_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """Return the tags of those of some devices that have any, sorted."""
         ...
 
     def tag(

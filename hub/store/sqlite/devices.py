@@ -81,6 +81,12 @@ class SqliteDevices(Part):
         )
         return [_device(row) for row in rows]
 
+    def device_ids(self, *, after: str = "", limit: int = 100) -> list[str]:
+        """Return the ids of devices, ascending."""
+        sql = "SELECT device_id FROM devices WHERE device_id > ? ORDER BY device_id LIMIT ?"
+        with self._database.reading() as connection:
+            return [row[0] for row in connection.execute(sql, (after, limit))]
+
     def password_hashes(self) -> dict[str, str]:
         """Return every device's broker password hash."""
         with self._database.reading() as connection:
@@ -136,10 +142,15 @@ class SqliteDevices(Part):
         )
         return {row["device_id"]: row["sequence"] for row in rows}
 
-    def desired_versions(self, model: str) -> dict[str, int]:
-        """Return the version of a model that each device should run, for the devices that should run one."""
-        rows = self._database.rows("SELECT device_id, version FROM desired WHERE model = ?", (model,))
-        return {row["device_id"]: row["version"] for row in rows}
+    def desired_versions(self, model: str, device_ids: Iterable[str] | None = None) -> dict[str, int]:
+        """Return the version of a model that devices should run, see `DeviceStore.desired_versions`."""
+        sql = "SELECT device_id, version FROM desired WHERE model = ?"
+        values = [model]
+        if device_ids is not None:
+            sql += f" AND device_id IN {_NAMED}"
+            values.append(_list(device_ids))
+        with self._database.reading() as connection:
+            return dict(connection.execute(sql, values))
 
     def behind(self) -> dict[str, int]:
         """Return the connected devices that have not accepted their current assignment, and its number."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+import msgspec
 
 from fleet.protocol.errors import InvalidInput, NotFound
 from hub.store.rows import Action
@@ -28,10 +30,15 @@ class SqliteTags(Part):
         rows = self._database.rows("SELECT tag FROM tags WHERE device_id = ? ORDER BY tag", (device_id,))
         return tuple(row["tag"] for row in rows)
 
-    def all_tags(self) -> dict[str, tuple[str, ...]]:
-        """Return the tags of every device that has some."""
+    def tags_of(self, device_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """Return the tags of those of some devices that have any, sorted."""
+        rows = self._database.rows(
+            "SELECT device_id, tag FROM tags WHERE device_id IN (SELECT value FROM json_each(?))"
+            " ORDER BY device_id, tag",
+            (msgspec.json.encode(list(device_ids)).decode(),),
+        )
         found: dict[str, list[str]] = {}
-        for row in self._database.rows("SELECT device_id, tag FROM tags ORDER BY device_id, tag"):
+        for row in rows:
             found.setdefault(row["device_id"], []).append(row["tag"])
         return {device_id: tuple(tags) for device_id, tags in found.items()}
 
