@@ -9,6 +9,7 @@ import numpy as np
 
 from fleet.protocol.errors import InvalidPlan
 from fleet.rollout.plans.plan import Plan
+from fleet.rollout.state.columns import NO_VERSION
 from fleet.rollout.state.deployments import Deployments
 from fleet.rollout.state.draft import Draft
 from fleet.rollout.targeting import named_strata, ordered, stage_sizes
@@ -60,6 +61,9 @@ def recast(draft: Draft, running: Mapping[str, int | None], left: Collection[str
     A stage's named cohort stays who it was.
     """
     rollout = draft.rollout
+    if _stands(draft, running, left):
+        draft.editing.assign(np.arange(len(rollout.deployments)), since_s=draft.now_s)
+        return
     devices: dict[str, int | None] = {}
     strata: dict[str, str] = {}
     cohorts = {number: set[str]() for number, stage in enumerate(rollout.plan.stages) if stage.cohort}
@@ -84,3 +88,14 @@ def recast(draft: Draft, running: Mapping[str, int | None], left: Collection[str
     )
     draft.change(strata=anew.strata)
     draft.recast(anew.ends, anew.deployments)
+
+
+def _stands(draft: Draft, running: Mapping[str, int | None], left: Collection[str]) -> bool:
+    """Whether all devices are in the stages where they would be put now: nobody joined, left or changed."""
+    rollout, editing = draft.rollout, draft.editing
+    if left or len(editing) != rollout.cohort_ends[-1]:
+        return False
+    places = np.arange(len(editing))
+    versions = [running.get(device_id) for device_id in editing.members.device_ids(places)]
+    known = np.array([NO_VERSION if version is None else version for version in versions])
+    return bool((editing.column("previous_version", places) == known).all())

@@ -1,7 +1,7 @@
 """When the current stage is judged: a verdict of a moment ago will do for most that happens.
 
-Evidence is judged when a hundredth more of it came since the last look, ten seconds after that look, and
-before a stage ends by it. Verdicts are valid at any look, so fewer of them cost no more than these seconds.
+Evidence is judged when a fiftieth more of it came since the last look, half a minute after that look, and
+before a stage ends by it. Verdicts are valid at any look, so fewer of them cost no more than this time.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from fleet.rollout.gates.gate import Verdict, judge
 from fleet.rollout.state.draft import Draft
 from fleet.rollout.state.rollout import Look
 
-_LOOK_S = 10.0
+_LOOK_S = 30.0
 """The verdict is at most so old when something came since, or"""
-_LOOK_SHARE = 0.01
+_LOOK_SHARE = 0.02
 """of so much less evidence: judging costs the same however little came."""
 
 
