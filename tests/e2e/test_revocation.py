@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,5 +102,45 @@ def test_a_device_gives_up_what_is_revoked_and_refuses_what_it_is_ordered(tmp_pa
             assert part(hub, back)["cause"]["code"] == "metadata_rejected"
             eventually(lambda: device.answering_version() == "3", "it answers with version 3", timeout_s=30.0)
             assert held(hub)["version"] == 3
+        finally:
+            device.close()
+
+
+def test_a_way_back_leads_past_what_is_revoked_and_waiting_for_it_outlives_the_hub(tmp_path: Path) -> None:
+    with HubProcess(tmp_path / "hub", broker="embedded") as hub:
+        device = Device(Invitation(hub.url, hub.client.post("/enrolment-tokens")["token"]), tmp_path, "cam-0")
+        try:
+            device.start()
+            eventually(lambda: any(row["hardware"] for row in hub.client.pages("/devices")), "it said hello")
+            for version in (1, 2, 3):
+                release(hub, version)
+            bring(hub, 1)
+            bring(hub, 2)
+            number = roll_out(hub, 3)
+            eventually(lambda: part(hub, number)["state"] == "SUCCEEDED", "it runs version 3", timeout_s=60.0)
+            told = hub.client.post(f"/models/{MODEL}/versions/2/revoke", {"reason": "It leaks."})
+            assert (told["device_count"], told["commands"]) == (0, [])
+            hub.client.post(f"/rollouts/{number}/abort", {"reason": "worse", "roll_back": True})
+            hub.kill()
+            hub.start()
+            eventually(lambda: runs(hub, 1), "it runs version 1 again", timeout_s=60.0)
+            ended = partial(hub.client.get, f"/rollouts/{number}")
+            eventually(lambda: ended()["status"] == "ROLLED_BACK", "the hub knows", timeout_s=30.0)
+            assert part(hub, number)["previous_version"] == 1
+
+            bring(hub, 3)
+            device.kill()
+            said = tmp_path / "said.txt"
+            command = [sys.executable, "-m", "hub", "rollback", MODEL, "--reason", "complaints"]
+            access = {"MUSTER_URL": hub.url, "MUSTER_TOKEN": hub.token, "COLUMNS": "200"}
+            with said.open("w") as out:
+                waiting = subprocess.Popen(command, env=os.environ | access, stdout=out, stderr=out)
+            eventually(lambda: "brings them back." in said.read_text(), "it says which", timeout_s=30.0)
+            assert f"back to version 1 of {MODEL}: 1 from version 3." in said.read_text()
+            hub.kill()
+            hub.start()
+            device.start()
+            assert waiting.wait(60.0) == 0, said.read_text()
+            eventually(lambda: runs(hub, 1), "it says so itself", timeout_s=30.0)
         finally:
             device.close()
