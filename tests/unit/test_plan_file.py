@@ -100,7 +100,7 @@ BAD = [
     ("Line 15, column 21: maintenance.days: a day is named twice", "[sat, sun]", "[sat, sat]"),
     ("Line 15, column 50: maintenance.to: it ends when it begins", "to: 02:00", "to: 22:00"),
     ("Line 15, column 39: maintenance.from: the text does not have the form", "from: 22:00", "from: 25:00"),
-    ("Line 16, column 23: deployment_timeout_s: 3600 s are over", "604800", "3600"),
+    ("Line 16, column 23: deployment_timeout_s: 3,600 s are over", "604800", "3600"),
     ("Line 14, column 10: we[i.rd: there is no field 'we[i.rd' here.", "devices_per_minute", "we[i.rd"),
     ("Line 19, column 42: gate.metrics, inference_errors: margin", "margin: 0.02", "margin: 2"),
     ("Line 3, column 13: anchors and aliases", "continuous", "&a continuous"),

@@ -169,6 +169,18 @@ def test_numbers_that_are_none_are_refused_in_plans_made_by_code(bad: float) -> 
 
 
 @pytest.mark.parametrize(
+    ("days", "hours"), [(["mon", "tue", "wed", "thu", "fri", "sat", "sun"], 46), (["sun"], 2 * (7 * 24 - 1))]
+)
+def test_a_deployment_outlives_a_window_that_summer_time_leaves_out(days: list[str], hours: int) -> None:
+    window = {"days": days, "from": "02:00", "to": "03:00"}
+    fields = {**written(), "maintenance": window, "deployment_timeout_s": hours * 3600}
+    with pytest.raises(InvalidPlan, match="stays closed for up to") as refused:
+        check_plan(plan_of(fields))
+    assert refused.value.field == "deployment_timeout_s"
+    check_plan(plan_of({**fields, "deployment_timeout_s": hours * 3600 + 1}))
+
+
+@pytest.mark.parametrize(
     "place", ["devices", "minimum_devices", "priority", "shadow_s", "concurrency", "minimum_samples"]
 )
 @pytest.mark.parametrize("sign", [1, -1])

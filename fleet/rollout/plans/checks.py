@@ -224,8 +224,9 @@ def _check_maintenance(plan: Plan) -> None:
     closed_s = longest_closed_s(window)
     if plan.deployment_timeout_s <= closed_s:
         raise InvalidPlan(
-            f"deployment_timeout_s: {plan.deployment_timeout_s:g} s are over before the maintenance window "
-            f"opens, which stays closed for up to {closed_s:g} s, changes to and from summer time included.",
-            remedy="Give deployments more time, or open the window more often.",
+            f"deployment_timeout_s: {number(plan.deployment_timeout_s)} s are over before the maintenance "
+            f"window opens, which stays closed for up to {number(closed_s)} s, changes to and from summer time "
+            "included.",
+            remedy="Give deployments more time, or open the window more often, or for more than two hours.",
             field="deployment_timeout_s",
         )
