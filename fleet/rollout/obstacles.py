@@ -49,7 +49,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 def obstacles(candidate: Candidate, plan: Plan, size_bytes: int) -> list[tuple[Obstacle, str]]:
-    """Return what would keep a device that can run the version from following, or from following at once.
+    """Return what would keep a device that is reached and can run the version from following, or at once.
 
     Args:
         candidate: The device.
@@ -67,6 +67,9 @@ def obstacles(candidate: Candidate, plan: Plan, size_bytes: int) -> list[tuple[O
         found.append((Obstacle.QUARANTINED, "It is in quarantine: the hub hears nothing of it."))
     if candidate.is_held:
         found.append((Obstacle.HELD, "The hub holds its updates: the version will wait."))
-    if candidate.claimed_by is not None:
-        found.append((Obstacle.CLAIMED, f"Rollout {candidate.claimed_by} keeps it."))
     return found
+
+
+def claim_on(candidate: Candidate) -> tuple[Obstacle, str]:
+    """Return that another rollout keeps a device: this one does not reach it."""
+    return Obstacle.CLAIMED, f"Rollout {candidate.claimed_by} keeps it."

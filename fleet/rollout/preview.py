@@ -7,10 +7,12 @@ made, so that it cannot differ from what then happens. What it adds are estimate
     at most          the broadcast, and every blob of every device's own variants asked for again
     work of a stage  max((devices - 1) × 60 / devices_per_minute,
                          (⌈devices / concurrency⌉ - 1) × typical install) + typical install + shadow
-    expected         Σ over the stages of work + minimum_bake_s
-    longest          likewise, when every deployment takes all the time and tries it has, + maximum_bake_s
+    expected         Σ over the stages of work + mean wait for the maintenance window + minimum_bake_s
+    longest          likewise, when every deployment takes all the time and tries it has, + maximum_bake_s;
+                     waits for a window are in that time
 
-Waiting for an approval, a maintenance window or a person at a paused rollout is in none of them.
+Waiting for an approval or a person at a paused rollout is in none of them. Devices that another rollout keeps
+do not move: they are told as `Obstacle.CLAIMED`, and counted nowhere else.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ from fleet.protocol.errors import VariantUnsupported
 from fleet.protocol.manifest import File, Manifest
 from fleet.protocol.messages import Capabilities
 from fleet.rollout.forecast.forecast import StageForecast, warnings
-from fleet.rollout.obstacles import Candidate, Obstacle, Refusal, obstacles
+from fleet.rollout.obstacles import Candidate, Obstacle, Refusal, claim_on, obstacles
 from fleet.rollout.plans.plan import Plan
 from fleet.rollout.state.rollout import Rollout
+from fleet.rollout.unseen import unseen
+from fleet.rollout.waits import mean_wait_s, told_waits
 from fleet.variants import Offer
 
 MAX_NAMED = 20
@@ -91,7 +95,8 @@ class Preview(msgspec.Struct, frozen=True):
         obstacles: How many devices meet each obstacle.
         refusals: These devices, `MAX_NAMED` of each obstacle unless all were asked for.
         forecast: What is to be expected of each stage that the gate judges.
-        warnings: What of it an operator should know first.
+        warnings: What of it an operator should know first, and which classes early stages leave out.
+        waits: What is to be known of waits that are no work, sentences.
     """
 
     model: str
@@ -109,6 +114,7 @@ class Preview(msgspec.Struct, frozen=True):
     refusals: tuple[Refusal, ...]
     forecast: tuple[StageForecast, ...] = ()
     warnings: tuple[str, ...] = ()
+    waits: tuple[str, ...] = ()
 
 
 class _Fetch(msgspec.Struct, frozen=True):
@@ -136,7 +142,7 @@ def preview(
 
     Args:
         rollout: As the engine created it; it was not started.
-        candidates: Every device of the rollout; others are counted as left out.
+        candidates: Every device of the rollout; others are counted as left out, or as claimed.
         manifest: Of the version.
         offer: Gives the variants that a device is offered; raises `VariantUnsupported`.
         typical_install_s: Of past installs of the model; None if there was none.
@@ -144,9 +150,12 @@ def preview(
         all_named: Whether to name every device.
     """
     fetches: dict[str, _Fetch] = {}
-    refusals: list[Refusal] = []
+    claimed = {device_id for device_id, one in candidates.items() if one.claimed_by is not None}
+    refusals = [Refusal(device_id, *claim_on(candidates[device_id])) for device_id in sorted(claimed)]
     cohorts: list[list[str]] = [[] for _ in rollout.plan.stages]
     for part in rollout.deployments:
+        if part.device_id in claimed:
+            continue
         candidate = candidates[part.device_id]
         cohorts[part.stage].append(part.device_id)
         fetch, found = _fetch(part.device_id, candidate, manifest, rollout.plan, offer)
@@ -176,7 +185,7 @@ def preview(
         model=rollout.model,
         version=rollout.version,
         devices=sum(map(len, cohorts)),
-        left_out=len(candidates) - sum(map(len, cohorts)),
+        left_out=len(candidates) - len(claimed) - sum(map(len, cohorts)),
         stages=tuple(stages),
         variants=_variants(fetches.values()),
         broadcast_bytes=sum(stage.broadcast_bytes for stage in stages),
@@ -187,7 +196,8 @@ def preview(
         obstacles=dict(Counter(refusal.obstacle for refusal in refusals)),
         refusals=_bounded(refusals, bound),
         forecast=forecast,
-        warnings=tuple(warned.text for warned in warnings(rollout.plan, forecast)),
+        warnings=tuple(warned.text for warned in (*warnings(rollout.plan, forecast), *unseen(rollout))),
+        waits=told_waits(rollout.plan),
     )
 
 
@@ -209,7 +219,8 @@ def stage_times_s(
     if plan.devices_per_minute is not None:
         release_s = max(0, device_count - 1) * 60.0 / plan.devices_per_minute
     waves = 0 if plan.concurrency is None else max(0, math.ceil(device_count / plan.concurrency) - 1)
-    expected_s = max(release_s, waves * install_s) + install_s + plan.shadow_s + stage.minimum_bake_s
+    work_s = max(release_s, waves * install_s) + install_s + plan.shadow_s
+    expected_s = work_s + mean_wait_s(plan.maintenance) + stage.minimum_bake_s
     slowest_s = tries * timeout_s + plan.retries.waits_s
     return expected_s, max(release_s, waves * slowest_s) + slowest_s + stage.maximum_bake_s
 

@@ -97,6 +97,7 @@ class PreviewOut(Schema):
     refusals: list[RefusalOut]
     forecast: list[StageForecastOut]
     warnings: list[str]
+    waits: list[str]
 
     @classmethod
     def of(cls, told: Preview) -> Self:

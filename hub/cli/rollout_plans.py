@@ -13,11 +13,15 @@ from rich.table import Table
 
 from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.errors import InvalidPlan
+from fleet.rollout.obstacles import Obstacle
 from fleet.rollout.plans.plan import MAX_PLAN_SIZE_BYTES
 from fleet.rollout.plans.schema import plan_schema
 from fleet.sentences import devices, duration
 from hub.cli.client import client_of
 from hub.cli.output import JsonFlag, console, show
+
+MAX_VALUES = 12
+"""Most values of an attribute that are printed of a stage; JSON has all."""
 
 
 def plan(
@@ -49,7 +53,11 @@ def plan(
     if dry_run or as_json:
         show(told, as_json=as_json, draw=_print)
     else:
-        console.print(f"The plan is accepted: {devices(told['devices'])} in {len(told['stages'])} stages.")
+        kept = told["obstacles"].get(Obstacle.CLAIMED.value, 0)
+        without = f" {devices(kept)} would stay with other rollouts." if kept else ""
+        console.print(
+            f"The plan is accepted: {devices(told['devices'])} in {len(told['stages'])} stages.{without}"
+        )
 
 
 def schema() -> None:
@@ -90,6 +98,8 @@ def _print(told: dict[str, Any]) -> None:
     console.print(
         f"  takes: {duration(told['expected_s'])} expected ({basis}), {duration(told['longest_s'])} at most"
     )
+    for wait in told["waits"]:
+        console.print(escape(f"    {wait}"))
     if told["left_out"]:
         console.print(f"  {devices(told['left_out'])} run the version already")
     for obstacle, number in told["obstacles"].items():
@@ -113,10 +123,7 @@ def _stages(told: dict[str, Any]) -> Table:
     for number, stage in enumerate(told["stages"], start=1):
         more = stage["devices"] - len(stage["named"])
         names = ", ".join(stage["named"]) + (f" and {more:,} more" if more else "")
-        strata = "\n".join(
-            f"{attribute}: " + ", ".join(f"{value} {count:,}" for value, count in counts.items())
-            for attribute, counts in stage["strata"].items()
-        )
+        strata = "\n".join(f"{attribute}: {_most(counts)}" for attribute, counts in stage["strata"].items())
         table.add_row(
             f"{number} {stage['name']}".rstrip(),
             f"{stage['devices']:,}",
@@ -126,6 +133,14 @@ def _stages(told: dict[str, Any]) -> Table:
             duration(stage["expected_s"]),
         )
     return table
+
+
+def _most(counts: dict[str, int]) -> str:
+    """Return the values that most devices have, each with how many."""
+    named = sorted(counts.items(), key=lambda counted: -counted[1])[:MAX_VALUES]
+    more = len(counts) - len(named)
+    told = ", ".join(escape(f"{value} {count:,}") for value, count in named)
+    return f"{told} and {more:,} more" if more else told
 
 
 def _forecast(told: dict[str, Any]) -> Table:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from statistics import median
 from typing import Protocol
 
+import msgspec
 import numpy as np
 
 from fleet.cohorts import cohorts_of
 from fleet.protocol.assignment import VariantPolicy
+from fleet.protocol.errors import InvalidPlan
 from fleet.protocol.manifest import Manifest
 from fleet.protocol.messages import Capabilities
 from fleet.rollout.claims import keeps, priority_of
@@ -46,8 +48,11 @@ def preview_of(
     group_by: Iterable[str],
     now_s: float,
     all_named: bool,
+    redrawn: Callable[[Sequence[DeviceRow]], Rollout],
 ) -> Preview:
     """Return what a rollout would do that was drawn up and is not stored.
+
+    Devices that another rollout keeps are put into no stage, as at the start.
 
     Args:
         store: Knows devices, measurements, quarantines and other rollouts.
@@ -57,6 +62,7 @@ def preview_of(
         group_by: The hub's setting.
         now_s: Hub time, Unix seconds.
         all_named: Whether to name every device.
+        redrawn: Draws the same plan up for fewer members; raises `InvalidPlan`.
     """
     digest, manifest = released
     quarantined, held = {row.device_id for row in store.quarantines()}, store.held_devices()
@@ -64,7 +70,9 @@ def preview_of(
         claim.device_id: claim.rollout
         for claim in claims_on(store, rollout)
         if keeps(claim, priority_of(rollout))
+        and rollout.deployments.members.place(claim.device_id) is not None
     }
+    rollout, misfit = _without(kept, rollout, members, redrawn)
     candidates = {
         row.device_id: Candidate(
             capabilities=row.capabilities,
@@ -72,7 +80,7 @@ def preview_of(
                 row.attributes,
                 hardware=row.capabilities.hardware,
                 architecture=row.capabilities.architecture,
-                group_by=group_by,
+                group_by=(*group_by, *(rollout.plan.stratify_by or ())),
             ),
             is_held=row.device_id in held,
             is_quarantined=row.device_id in quarantined,
@@ -80,7 +88,7 @@ def preview_of(
         )
         for row in members
     }
-    return preview(
+    told = preview(
         rollout,
         candidates,
         manifest,
@@ -89,6 +97,22 @@ def preview_of(
         forecast=forecast_of(store, rollout, now_s),
         all_named=all_named,
     )
+    return msgspec.structs.replace(told, warnings=(*misfit, *told.warnings))
+
+
+def _without(
+    kept: Collection[str],
+    rollout: Rollout,
+    members: Sequence[DeviceRow],
+    redrawn: Callable[[Sequence[DeviceRow]], Rollout],
+) -> tuple[Rollout, tuple[str, ...]]:
+    """Return the rollout as it would start without devices that others keep, and why it would not."""
+    if not kept or len(kept) == len(rollout.deployments):
+        return rollout, ()
+    try:
+        return redrawn([row for row in members if row.device_id not in kept]), ()
+    except InvalidPlan as error:
+        return rollout, (f"Without what other rollouts keep, it could not start. {error.message}",)
 
 
 def typical_install_s(store: RolloutStore, model: str) -> float | None:

@@ -93,7 +93,7 @@ def test_the_dry_run_is_what_is_then_created_and_stores_nothing(
 
 
 def test_people_are_told_the_same(muster: Muster, tmp_path: Path) -> None:
-    (tmp_path / "plan.yaml").write_text(PLAN)
+    (tmp_path / "plan.yaml").write_text(f"{PLAN}priority: 1\n")  # above what others of these tests created
     printed, _ = muster("rollout", "plan", "plan.yaml", "--model", MODEL, "--version", "1", "--dry-run")
     assert f"{MODEL} version 1 would reach 16 devices" in printed
     assert f"{HELD}: The hub holds its updates" in printed

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import InvalidPlan, VariantUnsupported
+from fleet.protocol.maintenance import DAYS, Day, Maintenance
 from fleet.protocol.messages import Capabilities
 from fleet.rollout.claims import Claim, settle_claims
 from fleet.rollout.engine import create, step
@@ -17,6 +19,8 @@ from fleet.rollout.obstacles import Candidate, Obstacle
 from fleet.rollout.plans.plan import Gate, Metric, MetricGate, Plan, Retries, Stage
 from fleet.rollout.preview import MAX_NAMED, Preview, preview
 from fleet.rollout.state.rollout import Kind, Rollout, Status
+from fleet.rollout.unseen import unseen
+from fleet.rollout.waits import mean_wait_s
 from fleet.variants import Offer
 from tests.support.agent_bundles import build
 
@@ -168,8 +172,91 @@ def test_each_obstacle_is_counted_and_named() -> None:
     assert told.obstacles == dict.fromkeys({refusal.obstacle for refusal in told.refusals}, 1)
     assert told.stages[0].strata == {"site": {"lyon": 1, "oslo": 1}}
     assert [(each.variant, each.devices, each.size_bytes) for each in told.variants] == [
-        (VARIANT.name, 6, SIZE)
+        (VARIANT.name, 5, SIZE)
     ]
+    assert (told.devices, told.left_out, told.stages[0].devices) == (6, 0, 6), "one stays with rollout 4"
+    assert "theirs" not in told.stages[0].named
+    assert told.most_bytes == SIZE + 5 * SIZE
+
+
+def test_classes_that_a_stage_leaves_out_are_told_with_how_many_they_are() -> None:
+    stages = tuple(Stage(devices=n, minimum_bake_s=0, maximum_bake_s=1) for n in (1, "30%", "all"))
+    devices: dict[str, int | None] = {f"cam-{i}": 1 for i in range(10)}
+    told = previewed(
+        created(Plan(stages=stages, gate=GATE), devices), dict.fromkeys(devices, Candidate(ABLE))
+    )
+    assert told.warnings == (
+        "Stage 1: by then it reaches 1 of 3 classes of devices, and nobody of site=1 (3 devices), "
+        "site=2 (3 devices). Harm that only these suffer shows later.",
+    )
+    alike = created(Plan(stages=stages, gate=GATE), {f"door-{i}": 1 for i in range(10)})
+    assert previewed(alike, {f"door-{i}": Candidate(ABLE) for i in range(10)}).warnings == ()
+
+
+def test_of_many_classes_that_are_left_out_the_largest_are_named() -> None:
+    stages = tuple(Stage(devices=n, minimum_bake_s=0, maximum_bake_s=1) for n in (2, "all"))
+    names = [f"cam-{i}" for i in range(200)]
+    strata = {name: f"room={min(i, 100)}" for i, name in enumerate(names)}
+    rollout = create(
+        number=1, kind=Kind.UPDATE, model="digits", version=2, manifest_sha256="b" * 64, seed=7, now_s=0.0,
+        plan=Plan(stages=stages, gate=GATE), devices=dict.fromkeys(names, 1), strata=strata,
+    )  # fmt: skip
+    (warned,) = unseen(rollout)
+    assert warned.stage == 0
+    assert warned.text.startswith(
+        "Stage 1: by then it reaches 2 of 64 or more classes of devices, and nobody of "
+    )
+    assert warned.text.count("room=") == 3
+    assert "and 59 more. Harm" in warned.text
+
+
+@given(
+    st.sets(st.sampled_from(DAYS), min_size=1),
+    st.integers(0, 1439),
+    st.integers(1, 1440),
+)
+def test_the_mean_wait_for_a_window_is_that_of_every_minute_of_the_week(
+    days: set[Day], begin: int, length: int
+) -> None:
+    end = begin + length if begin + length <= 1440 else begin + length - 1440
+    window = Maintenance(
+        days=tuple(days),
+        from_=f"{begin // 60:02d}:{begin % 60:02d}",
+        to=f"{end // 60:02d}:{end % 60:02d}",
+    )
+    if window.length_minutes != length:  # 1440 minutes that do not begin at 00:00 have no form
+        return
+    week = 7 * 1440
+    opens = sorted((DAYS.index(day) * 1440 + begin) for day in days)
+    waits, next_open = 0, opens[0] + week
+    is_open = {(start + minute) % week for start in opens for minute in range(length)}
+    for minute in range(week - 1, -1, -1):
+        next_open = minute if minute in opens else next_open
+        waits += 0 if minute in is_open else next_open - minute
+    assert mean_wait_s(window) == pytest.approx(60.0 * waits / week, rel=0.01, abs=60.0)
+
+
+def test_a_window_and_approvals_are_told_with_the_time_that_a_rollout_takes() -> None:
+    stages = tuple(
+        Stage(devices=n, minimum_bake_s=3600, maximum_bake_s=7200, approval=n == "all", name=name)
+        for n, name in ((1, "canary"), ("all", "rest"))
+    )
+    window = Maintenance(days=(Day.SUN,), from_="08:00", to="20:00")
+    bare = Plan(stages=stages, gate=GATE, deployment_timeout_s=8 * 86400.0)
+    plan = msgspec.structs.replace(bare, maintenance=window)
+    devices: dict[str, int | None] = dict.fromkeys(("cam-1", "cam-2"), 1)
+    told, without = (
+        previewed(created(one, devices), dict.fromkeys(devices, Candidate(ABLE))) for one in (plan, bare)
+    )
+    assert told.expected_s - without.expected_s == pytest.approx(2 * mean_wait_s(window))
+    assert mean_wait_s(window) == pytest.approx(6.5**2 / 14 * 86400.0)
+    assert told.longest_s == without.longest_s
+    assert told.waits == (
+        "Counted: 3.0 d in each stage until the maintenance window opens, its mean; it stays closed for up "
+        "to 6.6 d.",
+        "Not counted: how long people take to approve of Stage 2 (rest).",
+    )
+    assert without.waits == told.waits[1:]
 
 
 def test_names_are_bounded_unless_all_are_asked_for() -> None:
