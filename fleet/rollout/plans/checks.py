@@ -225,8 +225,8 @@ def _check_maintenance(plan: Plan) -> None:
     if plan.deployment_timeout_s <= closed_s:
         raise InvalidPlan(
             f"deployment_timeout_s: {number(plan.deployment_timeout_s)} s are over before the maintenance "
-            f"window opens, which stays closed for up to {number(closed_s)} s, changes to and from summer time "
-            "included.",
+            f"window opens, which stays closed for up to {number(closed_s)} s, changes to and from summer "
+            "time included.",
             remedy="Give deployments more time, or open the window more often, or for more than two hours.",
             field="deployment_timeout_s",
         )
