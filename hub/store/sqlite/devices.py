@@ -24,6 +24,9 @@ from hub.store.sqlite.wishes import wishes_of
 _NAMED = "(SELECT value FROM json_each(?))"
 """Devices given as `_list`: however many they are, the statement and its parameters stay the same."""
 _WINDOW = msgspec.json.Decoder(Maintenance)
+_ATTRIBUTES = msgspec.json.Decoder(dict[str, str])
+_CAPABILITIES = msgspec.json.Decoder(Capabilities)
+_REPORT = msgspec.json.Decoder(StateReport)
 
 
 class SqliteDevices(Part):
@@ -220,14 +223,14 @@ def _json(value: Any) -> str:
 def _device(row: dict[str, Any]) -> DeviceRow:
     return DeviceRow(
         device_id=row["device_id"],
-        attributes=msgspec.json.decode(row["attributes"]),
-        capabilities=msgspec.json.decode(row["capabilities"], type=Capabilities),
+        attributes=_ATTRIBUTES.decode(row["attributes"]),
+        capabilities=_CAPABILITIES.decode(row["capabilities"]),
         enrolled_at_s=row["enrolled_at_s"],
         online=bool(row["online"]),
         sequence=row["sequence"],
         accepted_sequence=row["accepted_sequence"],
         last_seen_at_s=row["last_seen_at_s"],
-        reported=msgspec.json.decode(row["reported"], type=StateReport) if row["reported"] else None,
+        reported=_REPORT.decode(row["reported"]) if row["reported"] else None,
     )
 
 
