@@ -118,14 +118,15 @@ class Members:
         at = np.minimum(np.searchsorted(self._hashes, sought), max(0, len(self) - 1))
         if len(self) == 0 or len(sought) == 0:
             return [None] * len(encoded)
-        places, ids = self._places[at].astype(np.intp), self._ids
+        found: list[int | None] = [None] * len(encoded)
+        same = np.flatnonzero(self._hashes[at] == sought)
+        places, ids = self._places[at[same]].astype(np.intp), self._ids
         starts = np.where(places > 0, self._ends[places - 1], 0).tolist()
         spans = zip(starts, self._ends[places].tolist(), strict=True)
-        found = zip(places.tolist(), spans, encoded, device_ids, strict=True)
-        return [
-            place if ids[start:end] == name else self.place(device_id)
-            for place, (start, end), name, device_id in found
-        ]
+        for turn, place, (start, end) in zip(same.tolist(), places.tolist(), spans, strict=True):
+            is_it = ids[start:end] == encoded[turn]
+            found[turn] = place if is_it else self.place(device_ids[turn])
+        return found
 
     def extends(self, others: Members) -> bool:
         """Whether these begin with all of the others, at the same places."""
