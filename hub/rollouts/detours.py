@@ -9,8 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from fleet.protocol.errors import VariantUnsupported, VersionRevoked
 from fleet.rollout.events import Assign, DevicesDetoured
+from fleet.rollout.state.masks import Test
 from fleet.rollout.state.rollout import Kind, Rollout, Warned
 from fleet.sentences import devices
 from hub.rollouts.proven import Released, proven_of
@@ -101,10 +104,14 @@ def foreseen(store: OfferStore, released: Released, rollout: Rollout) -> tuple[W
         try:
             released(rollout.model, version)
         except VersionRevoked:
-            whom = [part.device_id for part in rollout.deployments if part.previous_version == version]
+            whom = [part.device_id for part in rollout.deployments.where(_ran(version))]
             heading = _heading(store, released, rollout, version, whom)
             found.append(Warned(len(rollout.plan.stages) - 1, _foreseen_sentence(version, heading)))
     return tuple(found)
+
+
+def _ran(version: int) -> Test:
+    return lambda rows: np.asarray(rows["previous_version"] == version)
 
 
 def _heading(
