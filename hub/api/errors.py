@@ -71,7 +71,7 @@ def install(app: FastAPI) -> None:
 
     async def of_the_request(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        detail = sentence_of(error.errors()[0])
+        detail = sentence_of(error.errors())
         return problem(HTTPStatus.UNPROCESSABLE_ENTITY, code=errors.InvalidInput.code, detail=detail)
 
     async def of_the_framework(_: Request, error: Exception) -> JSONResponse:

@@ -7,7 +7,7 @@ is told in its words, behind the name of the field.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _PLACES = frozenset({"query", "body", "path", "header"})
@@ -33,12 +33,15 @@ _WANTED = {
 }
 
 
-def sentence_of(error: Mapping[str, Any]) -> str:
-    """Return what is wrong.
+def sentence_of(found: Sequence[Mapping[str, Any]]) -> str:
+    """Return what is wrong, of the first thing that is.
 
     Args:
-        error: One of the errors of Pydantic's ``ValidationError``.
+        found: The errors of Pydantic's ``ValidationError``, one at least. Of a field that may be of several
+            types there is one for each.
     """
+    error = found[0]
+    is_of_several = _OF_A_UNION.search(str(error["loc"][-1])) is not None
     place = [str(part) for part in error["loc"] if not _OF_A_UNION.search(str(part))]
     name = ".".join(place[1:] if len(place) > 1 and place[0] in _PLACES else place)
     kind, context = error["type"], error.get("ctx", {})
@@ -59,6 +62,9 @@ def sentence_of(error: Mapping[str, Any]) -> str:
             return f"{name} is empty."
         case "json_invalid":
             return "The body of the request is not JSON."
+    if kind in _WANTED and is_of_several:
+        types = [one["type"] for one in found if one["loc"][:-1] == error["loc"][:-1]]
+        return f"{name} must be {' or '.join(_WANTED[one] for one in types if one in _WANTED)}, not {given}."
     if kind in _WANTED:
         return f"{name} must be {_WANTED[kind]}, not {given}."
     if kind in _BOUNDS:

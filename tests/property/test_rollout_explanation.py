@@ -309,3 +309,13 @@ def test_what_it_offers_the_engine_allows_and_the_command_line_understands(name:
         rollout.commands[words[2]].make_context(words[2], words[3:])
     said = {shlex.split(choice.command)[2] for choice in explanation.choices}
     assert said == WANTED[name]
+
+
+def test_one_device_gets_its_order_and_two_get_theirs() -> None:
+    for concurrency, said in ((1, "2 devices get their order"), (2, "1 device gets its order")):
+        campaign = Campaign(
+            msgspec.structs.replace(plan("75%", "all"), concurrency=concurrency),
+            devices={f"cam-{i}": 1 for i in range(4)},
+        )
+        goes_on = explain(campaign.rollout, {}, campaign.now_s).goes_on
+        assert any(sentence.startswith(said) for sentence in goes_on), goes_on

@@ -75,4 +75,4 @@ def test_a_body_is_refused_in_a_plain_sentence(body: bytes, sentence: str) -> No
 
 def test_what_may_be_of_several_types_is_called_by_its_name() -> None:
     response = _answered("POST", "/told", json={"severity": "warning", "plan": 5})
-    assert response.json()["detail"] == "plan must be an object, not 5."
+    assert response.json()["detail"] == "plan must be an object or a text, not 5."
