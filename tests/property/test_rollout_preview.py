@@ -210,11 +210,8 @@ def test_of_many_classes_that_are_left_out_the_largest_are_named() -> None:
     assert "and 59 more. Harm" in warned.text
 
 
-@given(
-    st.sets(st.sampled_from(DAYS), min_size=1),
-    st.integers(0, 1439),
-    st.integers(1, 1440),
-)
+@settings(max_examples=25)
+@given(st.sets(st.sampled_from(DAYS), min_size=1), st.integers(0, 1439), st.integers(1, 1440))
 def test_the_mean_wait_for_a_window_is_that_of_every_minute_of_the_week(
     days: set[Day], begin: int, length: int
 ) -> None:
