@@ -1,10 +1,11 @@
 """Who joins the rollouts that take devices in: the fleet is looked through again and again, some at a time.
 
-A look goes through some of the devices, `DEVICES_PER_TURN` at most, on from where the look before came to. It
-begins anew `JOIN_LOOK_S` after it began, or when it is through if that takes longer. It is made before the
-rollout is advanced and outside of the lock that operators' words take. Who is of the rollout already is left
-out by id, before anything else is read of it. What may have changed since the look is asked again in
-`still_free`, under the lock, of the few that were found: which rollout has them, and what they should run.
+A look goes through some of the devices, `DEVICES_PER_TURN` at most, on from where the look before came to;
+the next one is made `TURN_S` later at the earliest. `JOIN_LOOK_S` after the first one, or when they are
+through if that takes longer, they begin anew. A look is made before the rollout is advanced, outside of the
+lock that operators' words take. Who is of the rollout already is left out by id, before anything else is
+read of it. What may have changed since the look is asked again in `still_free`, under the lock, of the few
+that were found: which rollout has them, and what they should run.
 
 Where a look has come to is not stored: a hub that starts anew begins with the first device.
 """
@@ -28,7 +29,9 @@ from hub.store.rows import DeviceRow
 JOIN_LOOK_S = 30.0
 """How often the fleet is looked through, unless that takes longer."""
 DEVICES_PER_TURN = 2_000
-"""Devices that all rollouts together look at in a turn, once a second: it takes hundredths of a second."""
+"""Devices that all rollouts together look at in a turn: it takes hundredths of a second."""
+TURN_S = 1.0
+"""How soon a rollout looks on, however often it is advanced."""
 
 
 class JoinerStore(SearchStore, ClaimStore, RolloutStore, Protocol):
@@ -40,11 +43,13 @@ class Look(NamedTuple):
 
     Attributes:
         found: Devices that match and are in no rollout of the model.
-        began_s: When the first device was looked at, hub time.
+        at_s: When that was, hub time.
+        began_s: When the first device was looked at.
         after: The last device that was looked at; empty if that was the last of all.
     """
 
     found: tuple[Joiner, ...]
+    at_s: float
     began_s: float
     after: str
 
@@ -71,15 +76,14 @@ class Joiners:
     def look(self, rollout: Rollout) -> Look | None:
         """Look at the next devices; None if it is not time to, or the rollout takes nobody in."""
         last, now_s = self._looks.get(rollout.number), self._clock()
-        if not _takes_in(rollout) or (last is not None and not last.after and _is_early(last, now_s)):
+        if not _takes_in(rollout) or (last is not None and _is_early(last, now_s)):
             return None
-        goes_on = last is not None and last.after != ""
-        after, began_s = (last.after, last.began_s) if last is not None and goes_on else ("", now_s)
+        after, began_s = (last.after, last.began_s) if last is not None and last.after else ("", now_s)
         open_rollouts = [row.state for row in self._store.open_rollouts()]
         limit = max(1, DEVICES_PER_TURN // max(1, sum(map(_takes_in, open_rollouts))))
         device_ids = self._store.device_ids(after=after, limit=limit)
         found = self._found(rollout, device_ids, _before(open_rollouts, rollout))
-        return Look(found, began_s, device_ids[-1] if len(device_ids) == limit else "")
+        return Look(found, now_s, began_s, device_ids[-1] if len(device_ids) == limit else "")
 
     def remember(self, rollout: int, look: Look) -> None:
         """Go on after a look, of which it is stored who was found."""
@@ -149,7 +153,9 @@ def _takes_in(rollout: Rollout) -> bool:
 
 
 def _is_early(last: Look, now_s: float) -> bool:
-    """Whether the next look need not begin yet; if the clock was set, it does."""
+    """Whether it is not time yet for the next look; if the clock was set, it is."""
+    if last.after:
+        return 0.0 <= now_s - last.at_s < TURN_S
     return 0.0 <= now_s - last.began_s < JOIN_LOOK_S
 
 

@@ -194,17 +194,26 @@ def test_a_fleet_is_looked_through_some_devices_a_turn_and_each_is_found(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(joiners, "DEVICES_PER_TURN", 2)
-    shell, number = begun(store, Membership.CONTINUOUS)
+    now = [1e9]
+    shell = Rollouts(store, released=released, on_orders=lambda: None, clock=lambda: now[0])
+    number = shell.create(MODEL, 1, plan=plan(Membership.CONTINUOUS), devices=None, seed=0).state.number
+    shell.act(number, Start("ann"))
     for device_id in ("early-0", "early-3", "late-2"):
         add_device(store, device_id)
     sizes = []
     for _ in range(4):
         shell.advance()
+        shell.advance()  # one more within a second looks no further
         sizes.append(store.rollout(number).state.device_count)
+        now[0] += joiners.TURN_S
     assert sizes == [4, 5, 6, 6], "early-0 and 1, then 2 and 3, then late-1 and 2, then nobody"
     add_device(store, "late-3")
     shell.advance()
-    assert store.rollout(number).state.device_count == 6, "it was looked at all of them not long ago"
+    assert store.rollout(number).state.device_count == 6, "all were looked at not long ago"
+    for _ in range(4):
+        now[0] += joiners.JOIN_LOOK_S
+        shell.advance()
+    assert store.rollout(number).state.device_count == 7
 
 
 def test_two_rollouts_share_what_is_looked_at_in_a_turn(
