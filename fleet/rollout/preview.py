@@ -7,7 +7,7 @@ made, so that it cannot differ from what then happens. What it adds are estimate
     at most          the broadcast, and every blob of every device's own variants asked for again
     work of a stage  max((devices - 1) × 60 / devices_per_minute,
                          (⌈devices / concurrency⌉ - 1) × typical install) + typical install + shadow
-    expected         Σ over the stages of work + mean wait for the maintenance window + minimum_bake_s
+    expected         Σ over the stages of work + minimum_bake_s, without waits for a window
     longest          likewise, when every deployment takes all the time and tries it has, + maximum_bake_s;
                      waits for a window are in that time
 
@@ -32,7 +32,7 @@ from fleet.rollout.obstacles import Candidate, Obstacle, Refusal, claim_on, obst
 from fleet.rollout.plans.plan import Plan
 from fleet.rollout.state.rollout import Rollout
 from fleet.rollout.unseen import unseen
-from fleet.rollout.waits import mean_wait_s, told_waits
+from fleet.rollout.waits import told_waits
 from fleet.variants import Offer
 
 MAX_NAMED = 20
@@ -219,8 +219,7 @@ def stage_times_s(
     if plan.devices_per_minute is not None:
         release_s = max(0, device_count - 1) * 60.0 / plan.devices_per_minute
     waves = 0 if plan.concurrency is None else max(0, math.ceil(device_count / plan.concurrency) - 1)
-    work_s = max(release_s, waves * install_s) + install_s + plan.shadow_s
-    expected_s = work_s + mean_wait_s(plan.maintenance) + stage.minimum_bake_s
+    expected_s = max(release_s, waves * install_s) + install_s + plan.shadow_s + stage.minimum_bake_s
     slowest_s = tries * timeout_s + plan.retries.waits_s
     return expected_s, max(release_s, waves * slowest_s) + slowest_s + stage.maximum_bake_s
 

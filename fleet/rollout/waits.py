@@ -15,13 +15,8 @@ from fleet.rollout.plans.plan import Plan
 from fleet.sentences import duration
 
 
-def mean_wait_s(window: Maintenance | None) -> float:
-    """Return how long a device waits on average for a window that opens; 0 without one.
-
-    Clocks that are moved are left out.
-    """
-    if window is None:
-        return 0.0
+def mean_wait_s(window: Maintenance) -> float:
+    """Return how long a device waits on average for a window to open, with clocks that nobody moves."""
     starts = sorted({DAYS.index(day) for day in window.days})
     following = [*starts[1:], starts[0] + len(DAYS)]
     gaps = [
@@ -32,12 +27,13 @@ def mean_wait_s(window: Maintenance | None) -> float:
 
 
 def told_waits(plan: Plan) -> tuple[str, ...]:
-    """Return what an operator should know of the waits of a plan: which the expected time has, which not."""
+    """Return which waits the expected time of a rollout leaves out, sentences."""
     told: list[str] = []
     if plan.maintenance is not None:
         told.append(
-            f"Counted: {duration(mean_wait_s(plan.maintenance))} in each stage until the maintenance window "
-            f"opens, its mean; it stays closed for up to {duration(longest_closed_s(plan.maintenance))}."
+            "Not counted in what is expected: each stage waits for the maintenance window, "
+            f"{duration(mean_wait_s(plan.maintenance))} on average from any time of the week, "
+            f"up to {duration(longest_closed_s(plan.maintenance))}."
         )
     approved = [stage_called(plan, index) for index, stage in enumerate(plan.stages) if stage.approval]
     if approved:
