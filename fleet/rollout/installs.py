@@ -44,7 +44,7 @@ def installs_fail(plan: Plan, failed: int, ordered: int, size: int) -> str | Non
     if failed <= share * ordered:
         return None
     needed = parts(plan) / plan.gate.error_budget
-    found = against_limit(Counts(failed, ordered), share).harm
+    found = against_limit([Counts(failed, ordered)], share)[0].harm
     if found < math.log(needed):
         return None
     return (

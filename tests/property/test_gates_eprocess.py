@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import product
 
+import numpy as np
 import pytest
 
 from fleet.rollout.gates.eprocess import Counts, against_control, against_limit, mean, of_quantiles
@@ -16,12 +17,16 @@ def chance(bad: int, share: float) -> float:
     return math.comb(SAMPLES, bad) * share**bad * (1.0 - share) ** (SAMPLES - bad)
 
 
+def buckets(counts: dict[int, int]) -> list[int]:
+    return [counts.get(bucket, 0) for bucket in range(50)]
+
+
 @pytest.mark.parametrize("limit", [0.01, 0.1, 0.5, 0.9])
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.9, 1.0])
 def test_one_arm_is_worth_1_on_average_at_most(limit: float, part: float) -> None:
     """Shares up to the limit are harmless, from it on harmful; and a bet that is right wins."""
     below, above = part * limit, 1.0 - part * (1.0 - limit)
-    found = [against_limit(Counts(bad, SAMPLES), limit) for bad in range(SAMPLES + 1)]
+    found = against_limit([Counts(bad, SAMPLES) for bad in range(SAMPLES + 1)], limit)
     harm = sum(chance(bad, below) * math.exp(one.harm) for bad, one in enumerate(found))
     safety = sum(chance(bad, above) * math.exp(one.safety) for bad, one in enumerate(found))
     assert harm <= 1.0 + 1e-9
@@ -47,9 +52,9 @@ def test_two_arms_are_worth_1_on_average_at_most(control: float, margin: float) 
 def test_quantiles_are_worth_1_on_average_at_most(quantile: float) -> None:
     """Both arms have the quantile at the edge between two buckets, the canaries' one octave higher."""
     pairs = list(product(range(SAMPLES + 1), repeat=2))
-    found = [
-        of_quantiles({47: SAMPLES - a, 48: a}, {43: SAMPLES - b, 44: b}, quantile, 2.0) for a, b in pairs
-    ]
+    canaries = np.array([buckets({47: SAMPLES - a, 48: a}) for a, _ in pairs])
+    controls = np.array([buckets({43: SAMPLES - b, 44: b}) for _, b in pairs])
+    found = of_quantiles(canaries, controls, quantile, 2.0)
     weights = [chance(a, 1.0 - quantile) * chance(b, 1.0 - quantile) for a, b in pairs]
     assert sum(w * math.exp(one.harm) for w, one in zip(weights, found, strict=True)) <= 1.0 + 1e-6
     assert sum(w * math.exp(one.safety) for w, one in zip(weights, found, strict=True)) <= 1.0 + 1e-6
@@ -57,9 +62,9 @@ def test_quantiles_are_worth_1_on_average_at_most(quantile: float) -> None:
 
 def test_nothing_seen_is_evidence_of_nothing() -> None:
     nobody = Counts(0, 0)
-    assert against_limit(nobody, 0.1) == (0.0, 0.0)
+    assert against_limit([nobody], 0.1) == [(0.0, 0.0)]
     assert against_control([nobody], [nobody], 0.1) == [(0.0, 0.0)]
-    assert of_quantiles({}, {}, 0.9, 1.2) == (0.0, 0.0)
+    assert of_quantiles(np.zeros((1, 0)), np.zeros((1, 0)), 0.9, 1.2) == [(0.0, 0.0)]
 
 
 def test_the_mean_of_e_values_is_taken_of_the_values_themselves() -> None:

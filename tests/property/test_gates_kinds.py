@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fleet.rollout.gates.comparison import Basis, compare
 from fleet.rollout.gates.eprocess import Counts, Evidences, against_limit
-from fleet.rollout.gates.evidence import Arm, Evidence, Tally
+from fleet.rollout.gates.evidence import Arm, Evidence, Tally, gathered
 from fleet.rollout.gates.gate import Outcome, judge
 from fleet.rollout.installs import installs_fail
 from fleet.rollout.plans.plan import Metric, MetricGate
@@ -24,6 +24,9 @@ from tests.support.rollouts import plan
 SAMPLES = 4
 CONFIDENCE = MetricGate(metric=Metric.CONFIDENCE_DRIFT, margin=0.1)
 INPUT = MetricGate(metric=Metric.INPUT_DRIFT, margin=0.1, feature="input.0")
+ERRORS = MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.01, limit=0.05)
+OUTPUT = MetricGate(metric=Metric.OUTPUT_DRIFT, margin=0.1)
+LATENCY = MetricGate(metric=Metric.LATENCY, quantile=0.9, ratio=1.2, budget_us=4.0)
 MEMORY = MetricGate(metric=Metric.MEMORY, quantile=0.5, ratio=2.0, budget_bytes=2.0**30, minimum_samples=1)
 
 
@@ -64,8 +67,8 @@ def test_drift_is_worth_1_on_average_at_most(gate: MetricGate, control: tuple[fl
 def test_who_has_not_ended_takes_from_the_evidence(failed: int, later: int, ok: int, share: float) -> None:
     """Counted as a success first, as what it became afterwards: the evidence only ever rises to the last."""
     ordered = failed + later + ok
-    now = against_limit(Counts(failed, ordered), share).harm
-    end = against_limit(Counts(failed + later, ordered), share).harm
+    now = against_limit([Counts(failed, ordered)], share)[0].harm
+    end = against_limit([Counts(failed + later, ordered)], share)[0].harm
     assert now <= end + 1e-9
 
 
@@ -114,3 +117,40 @@ def test_memory_that_differs_between_devices_is_not_harm() -> None:
         )
     assert outcomes.count(Outcome.FAIL) <= 1
     assert outcomes.count(Outcome.PASS) >= 30
+
+
+@settings(derandomize=True, deadline=None, max_examples=30)
+@given(
+    st.sampled_from([ERRORS, OUTPUT, CONFIDENCE, INPUT, LATENCY, MEMORY]),
+    st.sampled_from(list(Basis)),
+    st.integers(0, 10**6),
+    st.integers(1, 3),
+)
+def test_what_is_left_out_leaves_what_the_others_said(
+    gate: MetricGate, basis: Basis, seed: int, classes: int
+) -> None:
+    """Also where it alone said that a class, a bin or a bucket was ever seen."""
+    rng = np.random.default_rng(seed)
+    others, part = said(gate, rng, classes, most=9), said(gate, rng, classes, most=12)
+    (left,) = compare(gate, 0, basis, others.plus(part), [part])
+    (alone,) = compare(gate, 0, basis, others)
+    for one, other in zip(left, alone, strict=True):
+        assert (one.name, one.canary, one.control) == (other.name, other.canary, other.control)
+        assert one.evidences == pytest.approx(other.evidences, rel=1e-9, abs=1e-9)
+
+
+def said(gate: MetricGate, rng: np.random.Generator, classes: int, *, most: int) -> Evidence:
+    """Return what devices of some classes said in two spans, in cells below a number or as bad of so many."""
+    evidence = Evidence.empty(1)
+    for span in (0, 1):
+        sides = []
+        for _ in ("canary", "control"):
+            by_class = {}
+            for name in range(classes):
+                counts = rng.integers(1, 40, most).tolist()
+                shares = Tally.of(counts[0], sum(counts))
+                one = shares if gate is ERRORS else Tally.of_cells(dict(enumerate(counts)))
+                by_class[f"class={name}"] = Arm(2, 2, 0, (one,))
+            sides.append(gathered(by_class, 1))
+        evidence = evidence.plus(Evidence(sides[0], sides[1]).during(span))
+    return evidence

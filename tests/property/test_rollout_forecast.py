@@ -24,7 +24,8 @@ from fleet.rollout.forecast.forecast import (
 )
 from fleet.rollout.forecast.habits import Habit, Habits, habits_of
 from fleet.rollout.forecast.harm import harmed, sizes
-from fleet.rollout.gates.dispersion import Part, correlation
+from fleet.rollout.gates.counts import Part, flattened_parts
+from fleet.rollout.gates.dispersion import correlation
 from fleet.rollout.plans.plan import Gate, JudgedBy, Metric, MetricGate, Plan, Stage
 from tests.support.differing_fleet import DifferingFleet, first_stage
 
@@ -112,7 +113,8 @@ def test_expected_evidence_has_the_correlation_that_it_was_made_of(
     devices: int, share: float, rho: float, uneven: float, duration_s: float
 ) -> None:
     arm = expected_arm({"": float(devices)}, of_one_class(one(share, 1.0, uneven), rho), duration_s)
-    found = correlation([Part(arm.devices, arm.windows, arm.tallies[0])], 10**9)
+    parts = flattened_parts([Part(arm.devices, arm.windows, arm.tallies[0])])
+    found = correlation(parts, np.array(1e9))
     assert found == pytest.approx(rho, rel=0.02, abs=0.0001)
     assert arm.tallies[0].is_possible
     assert arm.tallies[0].bad / arm.tallies[0].total == pytest.approx(share, abs=1e-3)

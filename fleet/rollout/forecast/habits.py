@@ -17,14 +17,17 @@ from itertools import accumulate
 from statistics import fmean
 from typing import NamedTuple
 
+import numpy as np
+
 from fleet.protocol.records import TelemetryWindow
-from fleet.rollout.gates.dispersion import Part, correlation
+from fleet.rollout.gates.counts import Part, flattened_parts
+from fleet.rollout.gates.dispersion import correlation
 from fleet.rollout.gates.evidence import Tally
 from fleet.rollout.gates.windows import tally
 from fleet.rollout.plans.plan import Metric, MetricGate
 
 MOST_CELLS = 8
-_SO_MANY = 10**9
+_SO_MANY = np.array(1e9)
 """Devices enough for the estimate of their correlation to be taken as it is."""
 _LEAST_SPAN_S = 60.0
 _EDGE = 0.1
@@ -149,7 +152,7 @@ def habits_of(gate: MetricGate, asked: Mapping[str, Asked], heard: Iterable[Hear
         classes={
             name: _put_together(_habit(members, sizes[name]), kept) for name, members in by_class.items()
         },
-        correlation=correlation(_parts(told), _SO_MANY) if beyond_first else None,
+        correlation=float(correlation(flattened_parts(_parts(told)), _SO_MANY)) if beyond_first else None,
         low=None if is_histogram else _quantile(shares, _EDGE),
         high=None if is_histogram else _quantile(shares, 1.0 - _EDGE),
     )

@@ -20,7 +20,8 @@ whose classes have shares of their own, only the mean share is bounded, which is
 the output compares the share of every class, upwards and downwards, drift of confidences and inputs the
 share below every edge of a bin, so that the margin bounds the distance of the two distributions
 (Kolmogorov's, at the edges): the evidence of drift is the mean of the e-values, and the evidence that there
-is none is the least of them, for all hypotheses have to be rejected.
+is none is the least of them, for all hypotheses have to be rejected. Compared are the classes that any sample
+of either side fell into, and the edges below the last bin of which that is so.
 
 **Memory** is read once in a window, and what a device needs today it needs tomorrow: its readings count for
 one, whatever their number.
@@ -35,30 +36,44 @@ least of two: that the canaries are worse than those, and that they are beyond t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from itertools import accumulate
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fleet.protocol.latency import bucket
 from fleet.protocol.memory import bucket_of_bytes
-from fleet.rollout.gates.dispersion import Part, correlation, weight
+from fleet.rollout.gates.counts import (
+    BAD,
+    CANARY,
+    CELLS,
+    CONTROL,
+    DEVICES,
+    TOTAL,
+    Floats,
+    Part,
+    flattened,
+    minus,
+    names_of,
+    part,
+    ratio,
+)
+from fleet.rollout.gates.dispersion import correlation, weight
 from fleet.rollout.gates.eprocess import (
     NOTHING,
-    Counts,
     Evidences,
     against_control,
     against_limit,
     mean,
     of_quantiles,
 )
-from fleet.rollout.gates.evidence import Arm, Evidence, Tally
+from fleet.rollout.gates.evidence import Evidence
 from fleet.rollout.plans.plan import Metric, MetricGate
 
-WHOLE = ""
-"""The name of all classes together."""
-NO_PART = Part(0, 0, Tally())
-NO_EVIDENCE = Evidence.empty(0)
+_TOTAL, _CELLS = TOTAL - BAD, CELLS - BAD
+"""Effective counts are the fields from `BAD` on."""
 
 
 class Basis(StrEnum):
@@ -74,72 +89,23 @@ class Compared(NamedTuple):
 
     Attributes:
         name: Of the class, or `WHOLE`.
-        canary: What the canaries said.
-        control: What the controls said; nothing where the basis is LIMIT.
+        counts: What both arms said, see `fleet.rollout.gates.counts`; of shape (arms, fields).
         evidences: What follows.
     """
 
     name: str
-    canary: Part
-    control: Part
+    counts: Floats
     evidences: Evidences
 
+    @property
+    def canary(self) -> Part:
+        """What the canaries said."""
+        return part(self.counts[CANARY])
 
-class _Side(NamedTuple):
-    """Effective counts."""
-
-    bad: float
-    total: float
-    cells: Mapping[int, float]
-
-    def times(self, factor: float) -> _Side:
-        return _Side(self.bad * factor, self.total * factor, {c: n * factor for c, n in self.cells.items()})
-
-    def plus(self, other: _Side) -> _Side:
-        cells = {
-            c: self.cells.get(c, 0) + other.cells.get(c, 0) for c in self.cells.keys() | other.cells.keys()
-        }
-        return _Side(self.bad + other.bad, self.total + other.total, cells)
-
-
-_EMPTY = _Side(0.0, 0.0, {})
-_Pair = tuple[Part, Part]
-
-
-class _Class(NamedTuple):
-    """Devices of one class, of none, or all.
-
-    Attributes:
-        whole: What canaries and controls said during the stage.
-        spans: The same in each span; devices that were heard of in an earlier one are not counted again.
-    """
-
-    whole: _Pair
-    spans: list[_Pair]
-
-    def minus(self, other: _Class) -> _Class:
-        return _Class(
-            _less(self.whole, other.whole),
-            [_less(*pairs) for pairs in zip(self.spans, other.spans, strict=True)],
-        )
-
-    def sides(self, rho: float) -> list[tuple[_Side, _Side]]:
-        """Return effective counts by span; what an answer is worth follows from all that a device gave."""
-        worth = [weight(part, rho) for part in self.whole]
-        canaries, controls = ([_side(pair[arm], worth[arm]) for pair in self.spans] for arm in (0, 1))
-        return list(zip(canaries, controls, strict=True))
-
-
-_Classes = dict[str, _Class]
-"""By name; under `WHOLE`, all devices."""
-
-
-def _less(pair: _Pair, other: _Pair) -> _Pair:
-    return pair[0].minus(other[0]), pair[1].minus(other[1])
-
-
-def _side(part: Part, worth: float) -> _Side:
-    return _Side(part.tally.bad, part.tally.total, part.tally.cells).times(worth)
+    @property
+    def control(self) -> Part:
+        """What the controls said; nothing where the basis is LIMIT."""
+        return part(self.counts[CONTROL])
 
 
 def compare(
@@ -155,41 +121,14 @@ def compare(
         left_out: Parts of the evidence. If there are any, it is compared without each of them in its turn,
             and not whole.
     """
-    every = _by_class(evidence, evidence, place)
-    parts = [_by_class(part, evidence, place) for part in left_out]
-    views = [{name: one.minus(part[name]) for name, one in every.items()} for part in parts] or [every]
-    shown: list[_Classes] = []
-    sides: list[tuple[_Side, _Side]] = []
-    for view in views:
-        named, found = _mixed(gate, basis, view)
-        shown.append(named)
-        sides += found
-    evidences = _evidences(gate, basis, sides)
-    if basis is Basis.EARLIER:
-        beyond = _evidences(gate, Basis.LIMIT, sides)
-        evidences = [
-            Evidences(min(one.harm, two.harm), one.safety) for one, two in zip(evidences, beyond, strict=True)
-        ]
-    following = iter(evidences)
+    names, flat = names_of(evidence), flattened(evidence, left_out, place)
+    views = minus(flat[:1], flat[1:]) if left_out else flat
+    compared = _compared(gate, basis, views)
+    found = iter(_evidences(gate, basis, _effective(gate, basis, views, compared)[compared]))
     return [
-        [Compared(name, *one.whole, next(following)) for name, one in classes.items()] for classes in shown
+        [Compared(names[place], view[place, 0], next(found)) for place in np.flatnonzero(places)]
+        for view, places in zip(views, compared, strict=True)
     ]
-
-
-def _mixed(gate: MetricGate, basis: Basis, view: _Classes) -> tuple[_Classes, list[tuple[_Side, _Side]]]:
-    """Return the whole and the classes that are compared, and both sides of each in effective counts."""
-    names = _names(gate, basis, view)
-    classes = {name: view[name] for name in names}
-    mixed, rest = [*classes.values()], view[WHOLE]
-    for one in mixed:
-        rest = rest.minus(one)
-    if not names or basis is Basis.LIMIT or rest.whole[1].tally.total >= gate.minimum_samples:
-        mixed.append(rest)
-    rho = 1.0 if gate.metric is Metric.MEMORY else _correlation(mixed)
-    by_class = [one.sides(rho) for one in mixed]
-    sides = [_standardized([pair for pairs in by_class for pair in pairs])]
-    sides += [_standardized(pairs) for pairs in by_class[: len(names)]]
-    return {WHOLE: view[WHOLE]} | classes, sides
 
 
 def bucket_of_budget(gate: MetricGate) -> int:
@@ -201,119 +140,122 @@ def bucket_of_budget(gate: MetricGate) -> int:
     return bucket(gate.budget_us)
 
 
-def _by_class(of: Evidence, whole: Evidence, place: int) -> _Classes:
-    """Return what the devices of each class said, of the classes and in the spans that the whole has."""
-    numbers = sorted(whole.spans, reverse=True) if len(whole.spans) > 1 else []
-    spans = [of.spans.get(number, NO_EVIDENCE) for number in numbers] or [of]
-
-    def part(arm: Arm | None) -> Part:
-        return (
-            NO_PART if arm is None or not arm.tallies else Part(arm.devices, arm.windows, arm.tallies[place])
-        )
-
-    def within(name: str) -> _Class:
-        pairs = [(part(_in(one.canary, name)), part(_in(one.control, name))) for one in (of, *spans)]
-        return _Class(pairs[0], pairs[1:])
-
-    return {
-        name: within(name)
-        for name in (WHOLE, *sorted(whole.canary.strata.keys() | whole.control.strata.keys()))
-    }
+def _compared(gate: MetricGate, basis: Basis, views: Floats) -> NDArray[np.bool_]:
+    """Return by view and class what is compared: the whole, and of several those that enough was heard of."""
+    arms = 1 if basis is Basis.LIMIT else 2
+    compared: NDArray[np.bool_] = np.all(views[:, :, 0, :arms, TOTAL] >= gate.minimum_samples, axis=2)
+    compared[:, 1:] &= views.shape[1] > 2
+    compared[:, 0] = True
+    return compared
 
 
-def _in(arm: Arm, name: str) -> Arm | None:
-    return arm.strata.get(name) if name else arm
+def _effective(gate: MetricGate, basis: Basis, views: Floats, compared: NDArray[np.bool_]) -> Floats:
+    """Return effective counts of the whole and each class, by view, class, arm and field.
+
+    What an answer is worth follows from all that the devices of its class gave, in whatever span.
+    """
+    parts = _apart(gate, basis, views, compared)
+    rho = np.ones(len(parts)) if gate.metric is Metric.MEMORY else _correlation(parts)
+    worth = weight(parts[:, :, 0], rho[:, None, None])
+    spans = parts[:, :, 1:, :, BAD:] * worth[:, :, None, :, None]
+    whole = spans.reshape(len(spans), 1, -1, *spans.shape[3:])
+    return np.concatenate([_standardized(whole), _standardized(spans[:, 1:])], axis=1)
 
 
-def _names(gate: MetricGate, basis: Basis, view: _Classes) -> list[str]:
-    """Return the classes that enough was heard of, if there are several."""
-
-    def is_heard(one: _Class) -> bool:
-        needs = one.whole[:1] if basis is Basis.LIMIT else one.whole
-        return all(part.tally.total >= gate.minimum_samples for part in needs)
-
-    return [name for name, one in view.items() if name and is_heard(one)] if len(view) > 2 else []
-
-
-def _correlation(classes: list[_Class]) -> float:
-    """Return rho; a device is counted once, in however many spans it was heard of."""
-    parts = [
-        part._replace(devices=whole.devices)
-        for one in classes
-        for pair in one.spans
-        for part, whole in zip(pair, one.whole, strict=True)
-    ]
-    return correlation(parts, sum(max(0, part.devices - 1) for one in classes for part in one.whole))
+def _apart(gate: MetricGate, basis: Basis, views: Floats, compared: NDArray[np.bool_]) -> Floats:
+    """Return the devices of no class that is compared, in place of all devices, and each of these classes."""
+    classes = views[:, 1:] * compared[:, 1:, None, None, None]
+    rest = minus(views[:, 0], classes.sum(axis=1))
+    is_compared = rest[:, 0, CONTROL, TOTAL] >= gate.minimum_samples
+    is_compared |= (basis is Basis.LIMIT) | ~np.any(compared[:, 1:], axis=1)
+    return np.concatenate([(rest * is_compared[:, None, None, None])[:, None], classes], axis=1)
 
 
-def _standardized(pairs: list[tuple[_Side, _Side]]) -> tuple[_Side, _Side]:
-    """Return both sides whole, the controls' as if they were mixed as the canaries are."""
-    if len(pairs) == 1:
-        return pairs[0]
-    if any(beside.total > 0 for _, beside in pairs):
-        pairs = [(side, beside) for side, beside in pairs if side.total > 0 and beside.total > 0]
-    canary, control, inverse = _EMPTY, _EMPTY, 0.0
-    for side, _ in pairs:
-        canary = canary.plus(side)
-    for side, beside in pairs:
-        if beside.total > 0:
-            share = side.total / canary.total
-            control = control.plus(beside.times(share / beside.total))
-            inverse += share * share / beside.total
-    return canary, control.times(1.0 / inverse if inverse > 0.0 else 0.0)
+def _correlation(parts: Floats) -> Floats:
+    """Return rho by view; a device is counted once, in however many spans it was heard of."""
+    spans = parts[:, :, 1:].copy()
+    spans[..., DEVICES] = parts[:, :, :1, :, DEVICES]
+    beyond_first = np.maximum(0.0, parts[:, :, 0, :, DEVICES] - 1.0).sum(axis=(1, 2))
+    return correlation(spans.reshape(len(spans), -1, spans.shape[-1]), beyond_first)
 
 
-def _evidences(gate: MetricGate, basis: Basis, sides: list[tuple[_Side, _Side]]) -> list[Evidences]:
-    match gate.metric, basis:
-        case Metric.OUTPUT_DRIFT | Metric.CONFIDENCE_DRIFT | Metric.INPUT_DRIFT, Basis.LIMIT:
-            return [NOTHING] * len(sides)
-        case Metric.OUTPUT_DRIFT, _:
-            return [_drift(*pair, gate.margin) for pair in sides]
-        case Metric.CONFIDENCE_DRIFT | Metric.INPUT_DRIFT, _:
-            return [_drift(*_below_edges(*pair), gate.margin) for pair in sides]
-        case Metric.LATENCY | Metric.MEMORY, Basis.LIMIT:
-            return [_late(side, gate) for side, _ in sides]
-        case Metric.LATENCY | Metric.MEMORY, _:
-            return [_slower(*pair, gate) for pair in sides]
-        case _, Basis.LIMIT:
-            return [against_limit(Counts(side.bad, side.total), gate.limit) for side, _ in sides]
+def _standardized(pairs: Floats) -> Floats:
+    """Return both sides whole, the controls' as if they were mixed as the canaries are.
+
+    Args:
+        pairs: Effective counts; the last three axes are the pair of sides, the arm and the field. Where there
+            are controls at all, canaries without any do not count.
+    """
+    totals = pairs[..., _TOTAL]
+    is_counted = np.all(totals > 0.0, axis=-1) | ~np.any(totals[..., CONTROL] > 0.0, axis=-1, keepdims=True)
+    canaries = pairs[..., CANARY, :] * is_counted[..., None]
+    canary = canaries.sum(axis=-2)
+    share = ratio(canaries[..., _TOTAL], canary[..., None, _TOTAL])
+    each = ratio(share, totals[..., CONTROL])
+    worth = ratio(np.ones(each.shape[:-1]), (share * each).sum(axis=-1))
+    control = (pairs[..., CONTROL, :] * each[..., None]).sum(axis=-2) * worth[..., None]
+    return np.stack([canary, control], axis=-2)
+
+
+def _evidences(gate: MetricGate, basis: Basis, sides: Floats) -> list[Evidences]:
+    """Return the evidence on each pair of sides, given by pair, arm and field."""
+    if basis is Basis.LIMIT:
+        return _beyond_limit(gate, sides[:, CANARY])
+    found = _worse(gate, sides)
+    if basis is Basis.CONCURRENT:
+        return found
+    beyond = _beyond_limit(gate, sides[:, CANARY])
+    return [Evidences(min(one.harm, two.harm), one.safety) for one, two in zip(found, beyond, strict=True)]
+
+
+def _worse(gate: MetricGate, sides: Floats) -> list[Evidences]:
+    """Return the evidence against the controls."""
+    match gate.metric:
+        case Metric.OUTPUT_DRIFT:
+            cells = sides[..., _CELLS:]
+            return _drift(cells, sides[..., _TOTAL], np.any(cells > 0.0, axis=1), gate.margin)
+        case Metric.CONFIDENCE_DRIFT | Metric.INPUT_DRIFT:
+            cells = sides[..., _CELLS:]
+            is_below_last = np.any(cells > 0.0, axis=1)[:, :0:-1].cumsum(axis=1)[:, ::-1] > 0
+            return _drift(cells[..., :-1].cumsum(axis=2), sides[..., _TOTAL], is_below_last, gate.margin)
+        case Metric.LATENCY | Metric.MEMORY:
+            assert gate.quantile is not None and gate.ratio is not None
+            cells = sides[..., _CELLS:]
+            return of_quantiles(cells[:, CANARY], cells[:, CONTROL], gate.quantile, gate.ratio)
         case _:
-            return against_control(
-                [Counts(side.bad, side.total) for side, _ in sides],
-                [Counts(side.bad, side.total) for _, side in sides],
-                gate.margin,
-            )
+            return against_control(sides[:, CANARY, :_CELLS], sides[:, CONTROL, :_CELLS], gate.margin)
 
 
-def _drift(canary: _Side, control: _Side, margin: float) -> Evidences:
-    both: tuple[list[Counts], list[Counts]] = ([], [])
-    for cell in sorted(canary.cells.keys() | control.cells.keys()):
-        for side, counts in zip((canary, control), both, strict=True):
-            inside = side.cells.get(cell, 0.0)
-            counts += [Counts(inside, side.total), Counts(side.total - inside, side.total)]
-    if not both[0]:
-        return NOTHING
-    found = against_control(*both, margin)
-    return Evidences(mean([one.harm for one in found]), min(one.safety for one in found))
+def _drift(inside: Floats, totals: Floats, is_asked: NDArray[np.bool_], margin: float) -> list[Evidences]:
+    """Return the evidence that any share moved, upwards or downwards, and that none did.
+
+    Args:
+        inside: How many samples are in each cell, or below each edge; by pair of sides, arm and cell.
+        totals: Of how many; by pair and arm.
+        is_asked: Which shares are compared; by pair and cell.
+        margin: See `fleet.rollout.plans.plan.MetricGate`.
+    """
+    pairs, cells = np.nonzero(is_asked)
+    up, total = inside[pairs, :, cells], totals[pairs]
+    both = np.stack([np.concatenate([up, total - up]), np.concatenate([total, total])], axis=-1)
+    of_pair: list[list[Evidences]] = [[] for _ in totals]
+    found = against_control(both[:, CANARY], both[:, CONTROL], margin)
+    for pair, one in zip([*pairs, *pairs], found, strict=True):
+        of_pair[pair].append(one)
+    return [
+        Evidences(mean([one.harm for one in each]), min(one.safety for one in each)) if each else NOTHING
+        for each in of_pair
+    ]
 
 
-def _below_edges(canary: _Side, control: _Side) -> tuple[_Side, _Side]:
-    """Return both sides with cells that say how many are below each edge of a bin."""
-    edges = range(max((*canary.cells, *control.cells), default=0))
-
-    def below(side: _Side) -> _Side:
-        return side._replace(cells=dict(enumerate(accumulate(side.cells.get(cell, 0.0) for cell in edges))))
-
-    return below(canary), below(control)
-
-
-def _slower(canary: _Side, control: _Side, gate: MetricGate) -> Evidences:
-    assert gate.quantile is not None and gate.ratio is not None
-    return of_quantiles(canary.cells, control.cells, gate.quantile, gate.ratio)
-
-
-def _late(canary: _Side, gate: MetricGate) -> Evidences:
-    assert gate.quantile is not None
-    last = bucket_of_budget(gate)
-    late = sum(n for index, n in canary.cells.items() if index > last)
-    return against_limit(Counts(late, canary.total), 1.0 - gate.quantile)
+def _beyond_limit(gate: MetricGate, canaries: Floats) -> list[Evidences]:
+    """Return the evidence against the metric's absolute limit; drift has none."""
+    match gate.metric:
+        case Metric.OUTPUT_DRIFT | Metric.CONFIDENCE_DRIFT | Metric.INPUT_DRIFT:
+            return [NOTHING] * len(canaries)
+        case Metric.LATENCY | Metric.MEMORY:
+            assert gate.quantile is not None
+            late = canaries[:, _CELLS + bucket_of_budget(gate) + 1 :].sum(axis=1)
+            return against_limit(np.stack([late, canaries[:, _TOTAL]], axis=1), 1.0 - gate.quantile)
+        case _:
+            return against_limit(canaries[:, :_CELLS], gate.limit)

@@ -35,78 +35,61 @@ bench-gates``, ``tests/property/test_gates.py``).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from typing import NamedTuple
+import numpy as np
 
-from fleet.rollout.gates.evidence import Tally
+from fleet.rollout.gates.counts import (
+    BAD,
+    BAD_SQUARED,
+    CELLS,
+    CROSS,
+    DEVICES,
+    TOTAL,
+    TOTAL_SQUARED,
+    WINDOWS,
+    Floats,
+    ratio,
+)
 
 LEAST_CORRELATION = 0.0005
 """The answers of one device are worth 2,000 independent ones at most."""
 
 
-class Part(NamedTuple):
-    """One side of a comparison, or of one class of devices in it.
-
-    Attributes:
-        devices: That contributed.
-        windows: That were counted.
-        tally: What they said.
-    """
-
-    devices: int
-    windows: int
-    tally: Tally
-
-    def minus(self, other: Part) -> Part:
-        """Return this one without another that is part of it."""
-        if not other.windows and not other.tally.total:
-            return self
-        devices, windows = self.devices - other.devices, self.windows - other.windows
-        return Part(max(0, devices), max(0, windows), self.tally.minus(other.tally))
-
-
-def correlation(parts: Iterable[Part], devices: int) -> float:
+def correlation(parts: Floats, devices: Floats) -> Floats:
     """Return rho, from `LEAST_CORRELATION` to 1.
 
     Args:
-        parts: Each arm of each class in each span, for each has a share of its own.
+        parts: Each arm of each class in each span, for each has a share of its own; the last two axes are
+            the part and the field (`fleet.rollout.gates.counts`).
         devices: How many there are beyond the first of each arm of each class.
     """
-    excess = possible = 0.0
-    for number, _, tally in parts:
-        pairs = tally.total_squared - tally.total
-        if number < 2 or pairs <= 0.0:
-            continue
-        share, variance = _moments(tally)
-        squares = tally.bad_squared - 2.0 * share * tally.cross + share * share * tally.total_squared
-        excess += (max(0.0, squares) - variance * tally.total) * number / (number - 1)
-        possible += variance * pairs
-    if possible <= 0.0 or devices < 1:
-        return LEAST_CORRELATION
-    raised = excess / possible * (1.0 + 2.0 / math.sqrt(devices))
-    return min(1.0, max(LEAST_CORRELATION, raised))
+    number, total, squared = parts[..., DEVICES], parts[..., TOTAL], parts[..., TOTAL_SQUARED]
+    share, variance = _moments(parts)
+    squares = parts[..., BAD_SQUARED] - 2.0 * share * parts[..., CROSS] + share * share * squared
+    excess = (np.maximum(0.0, squares) - variance * total) * ratio(number, number - 1.0)
+    tells = (number > 1.0) & (squared > total)
+    possible = np.where(tells, variance * (squared - total), 0.0).sum(axis=-1)
+    found = ratio(np.where(tells, excess, 0.0).sum(axis=-1), possible)
+    raised = found * (1.0 + 2.0 / np.sqrt(np.maximum(1.0, devices)))
+    return np.where(devices < 1.0, LEAST_CORRELATION, np.clip(raised, LEAST_CORRELATION, 1.0))
 
 
-def weight(part: Part, rho: float) -> float:
-    """Return how many independent answers one answer is worth, above 0, at most 1.
+def weight(parts: Floats, rho: Floats) -> Floats:
+    """Return how many independent answers one answer of each part is worth, above 0, at most 1.
 
     Args:
-        part: Of which.
+        parts: Of which; the last axis is the field (`fleet.rollout.gates.counts`).
         rho: From `correlation`.
     """
-    tally, devices = part.tally, max(1, part.devices)
-    if tally.total <= 0:
-        return 1.0
-    uneven = tally.total_squared / tally.total * part.windows / devices
-    each = max(tally.total / devices, uneven)
-    return 1.0 / (1.0 + max(0.0, each - 1.0) * rho)
+    total, devices = parts[..., TOTAL], np.maximum(1.0, parts[..., DEVICES])
+    uneven = ratio(parts[..., TOTAL_SQUARED], total) * parts[..., WINDOWS] / devices
+    each = np.maximum(total / devices, uneven)
+    return 1.0 / (1.0 + np.maximum(0.0, each - 1.0) * rho)
 
 
-def _moments(tally: Tally) -> tuple[float, float]:
-    """Return mean and variance of one answer."""
-    share = tally.bad / tally.total
-    if not tally.cells:
+def _moments(parts: Floats) -> tuple[Floats, Floats]:
+    """Return mean and variance of one answer; an answer of a histogram is the number of its cell."""
+    share, cells = ratio(parts[..., BAD], parts[..., TOTAL]), parts[..., CELLS:]
+    if not cells.shape[-1]:
         return share, share * (1.0 - share)
-    square = sum(cell * cell * number for cell, number in tally.cells.items()) / tally.total
-    return share, max(0.0, square - share * share)
+    square = ratio(cells @ np.arange(cells.shape[-1]) ** 2.0, parts[..., TOTAL])
+    return share, np.maximum(0.0, square - share * share)

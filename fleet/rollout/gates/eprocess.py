@@ -40,7 +40,7 @@ interleaving; within an arm they are taken as independent, for which see `fleet.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -60,10 +60,14 @@ LARGEST_LOG = 700.0
 _STEPS = np.linspace(0.0, 1.0, 13)
 _LEVELS = 5
 _LEAST_ANGLE = 1e-9
-_EFFECTS = np.array(EFFECTS)
+_RIGHT_ANGLE = math.pi / 2.0
+_EFFECTS = np.array(EFFECTS)[:, None, None, None]
 _SINES, _COSINES = np.sin(_EFFECTS), np.cos(_EFFECTS)
 _SUBEDGES = 4
 """A quantile is sought on so many edges in each latency bucket."""
+_IS_ON_MORE = np.array([True, False])[:, None, None]
+_AT_ONCE = 4096
+"""So many pairs of bets are worked out at once, so that they fit into the processor's cache."""
 
 
 class Counts(NamedTuple):
@@ -91,61 +95,50 @@ class Evidences(NamedTuple):
 
 
 NOTHING = Evidences(0.0, 0.0)
+Arms = Sequence[Counts] | Floats
+"""Several arms; as an array, its last axis is ``bad`` and ``total``."""
 
 
-def against_limit(arm: Counts, limit: float) -> Evidences:
-    """Return the evidence on an arm's share against a limit, 0 to 1."""
-    up = np.array([True, False])
-    found = _log_bets(arm.bad, arm.total, math.asin(math.sqrt(limit)), up)
-    return _evidences(found[0], found[1])
+def against_limit(arms: Arms, limit: float) -> list[Evidences]:
+    """Return the evidence on each arm's share against a limit, 0 to 1."""
+    bad, good = _bad_and_good(arms)
+    return _evidences(_log_bets(bad, good, np.array([math.asin(math.sqrt(limit))])))
 
 
-def against_control(canary: list[Counts], control: list[Counts], margin: float) -> list[Evidences]:
+def against_control(canary: Arms, control: Arms, margin: float) -> list[Evidences]:
     """Return the evidence on each pair of arms, with one margin, 0 to 1, for all of them."""
-    k, n = (np.array([getattr(arm, name) for arm in canary] * 2) for name in Counts._fields)
-    control_k, control_n = (np.array([getattr(arm, name) for arm in control] * 2) for name in Counts._fields)
-    harm = np.arange(2 * len(canary)) < len(canary)
-
-    def log_product(angles: Floats) -> Floats:
-        shifted = np.arcsin(np.sqrt(np.minimum(1.0, np.sin(angles) ** 2 + margin)))
-        bets = _log_bets(k[:, None], n[:, None], shifted, harm[:, None])
-        return bets + _log_bets(control_k[:, None], control_n[:, None], angles, ~harm[:, None])
-
-    low = np.zeros(len(k))
-    high = np.full(len(k), math.asin(math.sqrt(1.0 - margin)))
-    for _ in range(_LEVELS):
-        angles = low[:, None] + (high - low)[:, None] * _STEPS
-        values = log_product(angles)
-        least = values.argmin(axis=1)
-        rows = np.arange(len(k))
-        low = angles[rows, np.maximum(0, least - 1)]
-        high = angles[rows, np.minimum(len(_STEPS) - 1, least + 1)]
-    found = values.min(axis=1)
-    return [_evidences(found[i], found[i + len(canary)]) for i in range(len(canary))]
+    one, other = _bad_and_good(canary), _bad_and_good(control)
+    blocks = _blocks(one.shape[1], len(_STEPS))
+    return [
+        found
+        for some in blocks
+        for found in _evidences(_near_the_least(one[:, some], other[:, some], margin))
+    ]
 
 
-def of_quantiles(
-    canary: Mapping[int, float], control: Mapping[int, float], quantile: float, ratio: float
-) -> Evidences:
+def of_quantiles(canary: Floats, control: Floats, quantile: float, ratio: float) -> list[Evidences]:
     """Return the evidence on whether the canaries' latency quantile exceeds ``ratio`` times the controls'.
 
     Within a bucket durations are taken as spread evenly in their logarithms.
 
     Args:
-        canary: Effective counts by latency bucket, see `fleet.protocol.latency`.
+        canary: Effective counts, a row of latency buckets for each pair (`fleet.protocol.latency`); buckets
+            that are left out at the end are empty.
         control: Likewise.
         quantile: Between 0 and 1.
         ratio: Above 1.
     """
     edges = np.arange((LAST_BUCKET + 1) * _SUBEDGES + 1) / _SUBEDGES
-    above = _number_above(canary, edges + BUCKETS_PER_OCTAVE * math.log2(ratio))
-    control_above = _number_above(control, edges)
-    n, control_n = sum(canary.values()), sum(control.values())
-    up = np.array([[True], [False]])
-    angle = math.asin(math.sqrt(1.0 - quantile))
-    products = _log_bets(above, n, angle, up) + _log_bets(control_above, control_n, angle, ~up)
-    least = products.min(axis=1)
-    return _evidences(least[0], least[1])
+    shifted = edges + BUCKETS_PER_OCTAVE * math.log2(ratio)
+    angle = np.array([math.asin(math.sqrt(1.0 - quantile))])
+
+    def log_products(some: slice) -> Floats:
+        above, below = _above_and_below(canary[some], shifted)
+        control_above, control_below = _above_and_below(control[some], edges)
+        bets = _log_bets(above, below, angle)
+        return bets + _log_bets(control_below, control_above, _RIGHT_ANGLE - angle)
+
+    return [one for some in _blocks(len(canary), len(edges)) for one in _evidences(log_products(some))]
 
 
 def mean(evidences: list[float]) -> float:
@@ -162,40 +155,84 @@ def e_value(log_e: float) -> float:
     return math.exp(min(LARGEST_LOG, log_e))
 
 
-def _log_bets(
-    bad: Floats | float, total: Floats | float, angle: Floats | float, up: NDArray[np.bool_]
-) -> Floats:
-    """Return the log of one arm's e-process against the share of an angle; all shapes are broadcast."""
-    start = np.minimum(np.maximum(angle, _LEAST_ANGLE), math.pi / 2.0 - _LEAST_ANGLE)[..., None]
-    is_up = np.asarray(up)[..., None]
-    room = np.where(is_up, math.pi / 2.0 - start, start)
-    step, tangent = np.where(is_up, _SINES, -_SINES), np.tan(start)
+def _near_the_least(canary: Floats, control: Floats, margin: float) -> Floats:
+    """Return log products of both arms' bets for shares of the controls, among them the least, along axis 2.
+
+    Args:
+        canary: From `_bad_and_good`.
+        control: Likewise.
+        margin: See `against_control`.
+    """
+
+    def log_products(angles: Floats) -> Floats:
+        shifted = np.arcsin(np.sqrt(np.minimum(1.0, np.sin(angles) ** 2 + margin)))
+        bets = _log_bets(canary[0], canary[1], shifted)
+        return bets + _log_bets(control[1], control[0], _RIGHT_ANGLE - angles)
+
+    angles = math.asin(math.sqrt(1.0 - margin)) * _STEPS[None, None]
+    values = log_products(angles)
+    for _ in range(1, _LEVELS):
+        least = values.argmin(axis=2)[..., None]
+        angles = np.broadcast_to(angles, values.shape)
+        low = np.take_along_axis(angles, np.maximum(0, least - 1), axis=2)
+        high = np.take_along_axis(angles, np.minimum(len(_STEPS) - 1, least + 1), axis=2)
+        angles = low + (high - low) * _STEPS
+        values = log_products(angles)
+    return values
+
+
+def _log_bets(bad: Floats, good: Floats, angle: Floats) -> Floats:
+    """Return the log of each arm's e-processes against the share of an angle: the bets on more, and on fewer.
+
+    A bet on fewer that are bad is one on more that are good, so with these changed places, and the angle
+    taken from a right one, the two bets change places.
+
+    Args:
+        bad: How many were, by arm and angle.
+        good: Likewise.
+        angle: By bet, arm and angle; as all, broadcast.
+
+    Returns:
+        By bet, arm and angle.
+    """
+    start = np.where(_IS_ON_MORE, angle, _RIGHT_ANGLE - angle)
+    start = np.minimum(np.maximum(start, _LEAST_ANGLE), _RIGHT_ANGLE - _LEAST_ANGLE)
+    room, tangent = _RIGHT_ANGLE - start, np.tan(start)
     # sin(t + o) / sin(t) and cos(t + o) / cos(t), with o at most half of the room that there is
     half = room / 2.0
-    cosine = np.cos(half)
-    near, far = 0.5 / cosine, cosine / np.cos(room)
-    more, fewer = np.where(is_up, far, near), np.where(is_up, near, far)
-    has_room = half > _EFFECTS
-    more = np.where(has_room, _COSINES + step / tangent, more)
-    fewer = np.where(has_room, _COSINES - step * tangent, fewer)
-    bad = np.asarray(bad, dtype=np.float64)[..., None]
-    good = np.asarray(total, dtype=np.float64)[..., None] - bad
-    ratios = 2.0 * (bad * np.log(more) + good * np.log(fewer))
-    most = np.maximum(0.0, np.maximum.reduce(ratios, axis=-1))
-    won = np.add.reduce(np.exp(ratios - most[..., None]), axis=-1) / len(EFFECTS)
+    cosine, has_room = np.cos(half), half > _EFFECTS
+    more = np.where(has_room, _COSINES + _SINES / tangent, cosine / np.cos(room))
+    fewer = np.where(has_room, _COSINES - _SINES * tangent, 0.5 / cosine)
+    ratios = 2.0 * np.array([bad, good]) * np.log(more) + 2.0 * np.array([good, bad]) * np.log(fewer)
+    most = np.maximum(0.0, ratios.max(axis=0))
+    won = np.exp(ratios - most).sum(axis=0) / len(EFFECTS)
     log_e: Floats = most + np.log(KEPT * np.exp(-most) + (1.0 - KEPT) * won)
     return log_e
 
 
-def _number_above(counts: Mapping[int, float], edges: Floats) -> Floats:
-    """Return how many durations are above each edge; edges are in buckets."""
-    dense = np.zeros(LAST_BUCKET + 1)
-    for index, number in counts.items():
-        dense[index] = number
-    below = np.concatenate([[0.0], np.cumsum(dense)])
-    above: Floats = below[-1] - np.interp(edges, np.arange(LAST_BUCKET + 2), below)
-    return above
+def _above_and_below(counts: Floats, edges: Floats) -> tuple[Floats, Floats]:
+    """Return how many durations of each row are above each edge, and how many not; edges are in buckets."""
+    below = np.zeros((len(counts), LAST_BUCKET + 2))
+    below[:, 1 : 1 + counts.shape[1]] = counts
+    below = below.cumsum(axis=1)
+    start = np.minimum(edges.astype(np.intp), LAST_BUCKET)
+    part = np.minimum(1.0, edges - start)
+    at_edge = below[:, start] + part * (below[:, start + 1] - below[:, start])
+    return below[:, -1:] - at_edge, at_edge
 
 
-def _evidences(harm: np.float64, safety: np.float64) -> Evidences:
-    return Evidences(float(harm), float(safety))
+def _bad_and_good(arms: Arms) -> Floats:
+    """Return how many samples of each arm were bad, and how many were not; of shape (2, arms, 1)."""
+    bad, total = np.asarray(arms, dtype=np.float64).reshape(-1, 2).T[..., None]
+    return np.array([bad, total - bad])
+
+
+def _blocks(arms: int, bets: int) -> list[slice]:
+    """Return parts of many arms, with so many bets each, that are worked out at once."""
+    size = max(1, _AT_ONCE // bets)
+    return [slice(start, start + size) for start in range(0, arms, size)]
+
+
+def _evidences(log_e: Floats) -> list[Evidences]:
+    """Return the least of axis 2."""
+    return [Evidences(*pair) for pair in log_e.min(axis=2).T.tolist()]

@@ -60,7 +60,8 @@ from enum import StrEnum
 import msgspec
 
 from fleet.rollout.gates import sentences
-from fleet.rollout.gates.comparison import WHOLE, Basis, Compared
+from fleet.rollout.gates.comparison import Basis, Compared
+from fleet.rollout.gates.counts import WHOLE
 from fleet.rollout.gates.eprocess import e_value
 from fleet.rollout.gates.evidence import Arm, Evidence, Tally
 from fleet.rollout.gates.weighing import basis_of, groups_of, is_enough, least, weigh

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from fleet.drift.features import CONFIDENCE_EDGES
 from fleet.protocol.latency import quantile_us
 from fleet.protocol.memory import quantile_bytes
-from fleet.rollout.gates.comparison import WHOLE, Basis, Compared
-from fleet.rollout.gates.dispersion import Part
+from fleet.rollout.gates.comparison import Basis, Compared
+from fleet.rollout.gates.counts import WHOLE, Part
 from fleet.rollout.gates.eprocess import e_value
 from fleet.rollout.gates.evidence import Evidence
 from fleet.rollout.plans.plan import Metric, MetricGate
