@@ -147,8 +147,8 @@ def _require(draft: Draft, what: str, *allowed: Status) -> None:
 
 def _said_last(draft: Draft) -> str:
     """Return what was decided last and when: most often another operator came first."""
-    if not draft.rollout.history:
+    last = draft.rollout.last_move
+    if last is None:
         return ""
-    last = draft.rollout.history[-1]
     ago_s = max(0.0, draft.now_s - last.at_s)
     return f" The last decision, {ago_s:,.0f} s ago: {last.text}"

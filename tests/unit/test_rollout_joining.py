@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from fleet.protocol.deployment import DeploymentState
-from fleet.rollout.events import Abort, DevicesJoined, DevicesTaken, Joiner, Promote
+from fleet.protocol.errors import Conflict
+from fleet.rollout.events import Abort, DevicesJoined, DevicesTaken, Joiner, Pause, Promote
+from fleet.rollout.explanation.explanation import explain
 from fleet.rollout.joined import TOLD_EVERY_S
 from fleet.rollout.plans.plan import Membership, Plan
 from fleet.rollout.state.rollout import Happening, Status
@@ -135,6 +138,18 @@ def test_who_joined_stands_in_the_history_and_not_too_often() -> None:
     campaign.do(Abort("ann", "no", roll_back=False))
     assert told(campaign)[-1].startswith("1 device joined: ")
     assert campaign.rollout.joined.untold == ()
+
+
+def test_that_devices_join_is_not_since_when_a_rollout_is_where_it_is() -> None:
+    campaign = Campaign(continuous(1, "50%", "all"))
+    campaign.do(Pause("ann", "a look"))
+    paused_s = campaign.now_s
+    campaign.wait(10.0)
+    campaign.do(DevicesJoined((Joiner(LATE, 1),)))
+    assert campaign.rollout.history[-1].kind is Happening.DEVICES_JOINED
+    assert explain(campaign.rollout, {}, campaign.now_s).since_s == paused_s
+    with pytest.raises(Conflict, match="The last decision, 10 s ago: Paused by ann"):
+        campaign.do(Pause("bo", "too"))
 
 
 def test_lines_of_joiners_become_fewer_the_longer_a_rollout_lasts() -> None:

@@ -72,7 +72,7 @@ def explain(rollout: Rollout, facts: Mapping[str, Facts], now_s: float) -> Expla
         facts: Of the devices of `fleet.rollout.explanation.groups.concerned`.
         now_s: Hub time, Unix seconds.
     """
-    last = rollout.history[-1] if rollout.history else None
+    last = rollout.last_move
     is_moving = rollout.stages and not rollout.status.is_final
     number = under_way(rollout) if is_moving else 0
     overrides = [entry for entry in rollout.history if entry.kind is Happening.OVERRIDDEN]

@@ -104,6 +104,10 @@ class Happening(StrEnum):
     ENDED = "ended"
 
 
+OF_MEMBERS = frozenset({Happening.DEVICES_JOINED, Happening.DEVICES_TAKEN})
+"""Lines that tell who came and went; the rollout stands where it stood before."""
+
+
 class HistoryEntry(msgspec.Struct, frozen=True):
     """One decision.
 
@@ -323,6 +327,11 @@ class Summary(msgspec.Struct, frozen=True):
     def stage_sizes(self) -> list[int]:
         """How many devices each stage of the plan adds."""
         return [sum(counts) for counts in self.tally]
+
+    @property
+    def last_move(self) -> HistoryEntry | None:
+        """The latest decision at hand about where the rollout stands."""
+        return next((entry for entry in reversed(self.history) if entry.kind not in OF_MEMBERS), None)
 
     @property
     def device_count(self) -> int:
