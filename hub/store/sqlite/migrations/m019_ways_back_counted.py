@@ -8,7 +8,8 @@ import sqlite_utils
 from hub.store.sqlite.migrations.registry import migrations
 
 _COUNTS = (
-    "SELECT rollout, sum(back_state = CASE WHEN previous_version IS NULL THEN 'REMOVED' ELSE 'SUCCEEDED' END),"
+    "SELECT rollout,"
+    " sum(back_state = CASE WHEN previous_version IS NULL THEN 'REMOVED' ELSE 'SUCCEEDED' END),"
     " count(*) FROM rollout_devices WHERE back_state IN"
     " ('SUCCEEDED', 'FAILED', 'ROLLED_BACK', 'REJECTED', 'TIMED_OUT', 'CANCELED', 'REMOVED') GROUP BY rollout"
 )
