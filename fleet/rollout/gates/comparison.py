@@ -126,8 +126,12 @@ def compare(
     compared = _compared(gate, basis, views)
     found = iter(_evidences(gate, basis, _effective(gate, basis, views, compared)[compared]))
     return [
-        [Compared(names[place], view[place, 0], next(found)) for place in np.flatnonzero(places)]
-        for view, places in zip(views, compared, strict=True)
+        [
+            Compared(name, counts[0], next(found))
+            for name, counts, is_it in zip(names, view, one, strict=True)
+            if is_it
+        ]
+        for view, one in zip(views, compared, strict=True)
     ]
 
 
