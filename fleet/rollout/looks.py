@@ -7,6 +7,7 @@ before a stage ends by it. Verdicts are valid at any look, so fewer of them cost
 from __future__ import annotations
 
 from fleet.rollout.gates.gate import Verdict, judge
+from fleet.rollout.gates.groups import LEAST_DEVICES
 from fleet.rollout.state.draft import Draft
 from fleet.rollout.state.rollout import Look
 
@@ -25,6 +26,7 @@ def verdict_of(draft: Draft, *, fresh: bool = False) -> Verdict:
             rollout.plan,
             tuple(stage.evidence for stage in rollout.stages),
             has_control=rollout.controls > 0,
+            grouped=_grouped(draft),
             heard=draft.stage.heard,
             expected=draft.stage.size - draft.stage.failed,
             classes=len(rollout.strata) - 1,  # the first is of devices of no class
@@ -32,6 +34,16 @@ def verdict_of(draft: Draft, *, fresh: bool = False) -> Verdict:
         draft.change(verdict=verdict, look=Look(draft.now_s, windows))
     assert draft.rollout.verdict is not None
     return draft.rollout.verdict
+
+
+def _grouped(draft: Draft) -> tuple[bool, bool]:
+    """Whether there are, or were heard, enough canaries and controls to leave any group of them out."""
+    rollout, evidence = draft.rollout, draft.stage.evidence
+    controls = max(rollout.controls, evidence.control.devices)
+    if rollout.controls == 0:  # those of earlier stages are compared with
+        controls = max(stage.evidence.control.devices for stage in rollout.stages)
+    canaries = max(draft.reached, evidence.canary.devices)
+    return canaries >= LEAST_DEVICES, controls >= LEAST_DEVICES
 
 
 def _is_worth_a_look(draft: Draft, windows: int) -> bool:

@@ -112,11 +112,14 @@ def revoke(draft: Draft, event: Revoke) -> None:
     wanted to leave. A device that has not prepared the revoked one refuses it.
     """
     rollout = draft.rollout
-    if rollout.status not in {Status.RUNNING, Status.PAUSED} or rollout.revoked:
+    if rollout.status not in {Status.RUNNING, Status.PAUSED}:
+        return
+    is_known, leads_back = bool(rollout.revoked), rollout.kind is Kind.ROLLBACK
+    if is_known and (leads_back or orders.open_orders(draft.editing.tally) == 0):
         return
     draft.change(revoked=event.why)
     count = 0
-    if rollout.kind is not Kind.ROLLBACK:
+    if not leads_back:
         count = orders.take_back(draft, Cause(CauseCode.CANCELED.value, event.why))
     taken_back = f" It is taken back from {devices(count)} on the way to it." if count else ""
     rules.pause(draft, f"{event.why}{taken_back}")

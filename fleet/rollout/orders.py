@@ -35,9 +35,9 @@ _CANCELED = CODES[DeploymentState.CANCELED]
 _OPEN_KINDS = [kind for kind in range(1, KINDS) if not STATES[kind - 1].is_terminal]
 
 
-def open_orders(draft: Draft) -> int:
-    """Return how many devices were sent the version and have not ended."""
-    return sum(counts[kind] for counts in draft.editing.tally for kind in _OPEN_KINDS)
+def open_orders(tally: tuple[tuple[int, ...], ...]) -> int:
+    """Return how many devices of a rollout were sent the version and have not ended, by its tally."""
+    return sum(counts[kind] for counts in tally for kind in _OPEN_KINDS)
 
 
 def release_forward(draft: Draft) -> None:
@@ -49,7 +49,7 @@ def release_forward(draft: Draft) -> None:
     rate, pace = plan.devices_per_minute, rollout.pace.since(draft.now_s)
     limit = pace.allows(count, rate, draft.now_s)
     if plan.concurrency is not None:
-        limit = min(limit, plan.concurrency - open_orders(draft))
+        limit = min(limit, plan.concurrency - open_orders(draft.editing.tally))
     if limit < 1:
         if pace is not rollout.pace:
             draft.change(pace=pace)

@@ -2,8 +2,9 @@
 
 ::
 
-    rejected   the last rollout that began to bring it was taken back or FAILED, or a rollback by command
-               has led below it since; nobody is led there but by name
+    rejected   the last rollout that came to a word about it was taken back, FAILED, or was aborted while its
+               gate said FAIL; or a rollback by command has led below it since; nobody is led there but by
+               name
     proven     not rejected, and a rollout of it SUCCEEDED or ended its last stage by the gate
 
     some devices go back to the newest released version below what they should run that is
@@ -20,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
+from fleet.rollout.gates.gate import Outcome
 from fleet.rollout.state.rollout import Kind, Status, Summary
 
 Ran = Callable[[Collection[int], Collection[str]], Collection[str]]
@@ -69,8 +71,9 @@ def standings(rollouts: Iterable[Summary]) -> dict[int, Standing]:
         else:
             has_passed = has_passed or _has_passed(rollout)
             if version not in judged:
-                judged.add(version)
                 rejected = _rejected(rollout, lowest)
+                if rejected or _has_passed(rollout):
+                    judged.add(version)
         found[version] = Standing(rejected, has_passed, (*known.brought_by, rollout.number))
     return found
 
@@ -128,6 +131,8 @@ def _rejected(last: Summary, lowest: Summary | None) -> str:
     """
     if last.status in _TAKEN_BACK or last.ending is Status.ROLLED_BACK:
         return f"its last rollout, {last.number}, {_became(last.status)}"
+    if last.status is Status.ABORTED and last.verdict is not None and last.verdict.outcome is Outcome.FAIL:
+        return f"the gate of its last rollout, {last.number}, said FAIL"
     if lowest is not None and lowest.version < last.version:
         return f"rollback {lowest.number} led back to version {lowest.version} since"
     return ""

@@ -34,7 +34,7 @@ from fleet.protocol.shadow import contradiction
 from fleet.rollout import approval
 from fleet.rollout.events import EvidenceObserved
 from fleet.rollout.gates.evidence import Arm, Evidence, gathered
-from fleet.rollout.gates.groups import LEAST_DEVICES, group_of
+from fleet.rollout.gates.groups import group_of
 from fleet.rollout.gates.spans import span_of
 from fleet.rollout.gates.sums import ArmSum
 from fleet.rollout.plans.plan import Metric
@@ -69,15 +69,10 @@ def take_windows(draft: Draft, event: EvidenceObserved) -> None:
         )
 
 
-def _reached(draft: Draft) -> int:
-    """Count the devices that the stages that have begun reach."""
-    return sum(map(sum, draft.editing.tally[: draft.rollout.stage_index + 1]))
-
-
 def _span(draft: Draft) -> int:
     """Return the span of the stage that it is now."""
     tally, begun = draft.editing.tally, draft.rollout.stage_index + 1
-    total, reached = sum(map(sum, tally)), _reached(draft)
+    total, reached = sum(map(sum, tally)), draft.reached
     running = sum(counts[kind] for counts in tally[:begun] for kind in _RUNNING)
     waiting = sum(counts[WAITING] for counts in tally)
     return span_of(running, waiting, canaries_at_end=reached, controls_at_end=total - reached)
@@ -220,16 +215,12 @@ class _Sums:
         return arm
 
     def _evidence(self) -> Evidence:
-        """Return all of it, and the part of each group on a side that is to have enough devices."""
+        """Return all of it, and the part of each group."""
         nothing, evidence = Arm.empty(len(self._metrics)), Evidence.empty(len(self._metrics))
         canaries, controls = self._gathered(self._canaries), self._gathered(self._controls)
-        many_canaries = _reached(self._draft) >= LEAST_DEVICES
-        many_controls = self._draft.rollout.controls >= LEAST_DEVICES
         for group in sorted(canaries.keys() | controls.keys()):
             canary, control = canaries.get(group, nothing), controls.get(group, nothing)
-            part = Evidence(canary if many_canaries else nothing, control if many_controls else nothing)
-            groups = {group: part} if many_canaries or many_controls else {}
-            evidence = evidence.plus(Evidence(canary, control, groups=groups))
+            evidence = evidence.plus(Evidence(canary, control, groups={group: Evidence(canary, control)}))
         return evidence
 
     def _gathered(self, arms: _Arms) -> dict[int, Arm]:

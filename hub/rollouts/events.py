@@ -11,8 +11,9 @@ from fleet.protocol.heads import read_sealed
 from fleet.protocol.noised import NoisedWindow
 from fleet.protocol.records import DeploymentReport, SealedWindow, ShadowReport
 from fleet.rollout.events import DeploymentReported, DeploymentsReported, Event, EvidenceObserved, Revoke
+from fleet.rollout.orders import open_orders
 from fleet.rollout.removals import is_removed, open_removals
-from fleet.rollout.state.rollout import Rollout, Status
+from fleet.rollout.state.rollout import Kind, Rollout, Status
 from hub.store.protocols import DeviceStore
 from hub.store.rows import RawRecord
 
@@ -51,11 +52,15 @@ def events_of(records: Sequence[RawRecord]) -> list[Event]:
 def revocation_of(released: Callable[[str, int], object], state: Rollout) -> list[Event]:
     """Return that a rollout's version was revoked, if it was and the rollout does not know.
 
+    One whose orders are still open is told again: early hubs held it, and took nothing back.
+
     Args:
         released: Raises `VersionRevoked` if a version was revoked.
         state: Of the rollout.
     """
-    if state.revoked or state.status not in {Status.RUNNING, Status.PAUSED}:
+    if state.status not in {Status.RUNNING, Status.PAUSED}:
+        return []
+    if state.revoked and (state.kind is Kind.ROLLBACK or open_orders(state.tally) == 0):
         return []
     try:
         released(state.model, state.version)

@@ -81,6 +81,7 @@ class Rollouts:
         self._stepping = Stepping(store, released, on_orders, clock)
         self._joiners = Joiners(store, self._find, group_by, clock)
         self._advancing = Advancing(store, self._stepping, released, known=known or released)
+        self._stuck: set[int] = set()
         # Operators and time take turns, so that neither finds the other's change.
         self._lock = threading.Lock()
 
@@ -292,7 +293,6 @@ class Rollouts:
 
     def advance(self) -> None:
         """Feed every rollout under way the records that it has not seen, and the time."""
-        all_advanced = True
         for row in self._store.open_rollouts():
             try:
                 look = self._joiners.look(row.state)  # an operator's word does not wait for that
@@ -304,6 +304,8 @@ class Rollouts:
                 log.info("Rollout %d changed meanwhile; it is advanced again.", row.state.number)
             except MusterError as error:
                 log.error("Rollout %d was not advanced: %s", row.state.number, error)
-                all_advanced = False
-        if not all_advanced:  # what it frees when it is, others have looked for in vain
-            self._joiners.look_again()
+                self._stuck.add(row.state.number)
+            else:
+                if row.state.number in self._stuck:  # what it has freed, others have looked for in vain
+                    self._stuck.remove(row.state.number)
+                    self._joiners.look_again()

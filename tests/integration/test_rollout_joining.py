@@ -11,7 +11,7 @@ import pytest
 
 from fleet.protocol.assignment import ModelOrder
 from fleet.protocol.deployment import DeploymentState
-from fleet.protocol.errors import Cause, InvalidPlan
+from fleet.protocol.errors import Cause, InvalidPlan, NotFound
 from fleet.protocol.manifest import Manifest
 from fleet.protocol.records import DeploymentReport
 from fleet.rollout.events import Pause, Start
@@ -214,6 +214,29 @@ def test_a_fleet_is_looked_through_some_devices_a_turn_and_each_is_found(
         now[0] += joiners.JOIN_LOOK_S
         shell.advance()
     assert store.rollout(number).state.device_count == 7
+
+
+def test_a_rollout_that_cannot_go_on_keeps_nobody_out_of_others(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joiners, "DEVICES_PER_TURN", 2)
+    now, gone = [1e9], set[str]()
+
+    def there(model: str, version: int) -> tuple[str, Manifest]:
+        if model in gone:
+            raise NotFound(f"Model {model} has no version {version}.")
+        return released(model, version)
+
+    shell = Rollouts(store, released=there, on_orders=lambda: None, clock=lambda: now[0])
+    everybody = Plan(stages=(EVERYBODY,), gate=GATE)
+    for model, wanted in ((MODEL, plan(Membership.CONTINUOUS)), ("other", everybody)):
+        shell.act(shell.create(model, 1, plan=wanted, devices=None, seed=0).state.number, Start("ann"))
+    gone.add("other")
+    add_device(store, "late-2")
+    for _ in range(3):
+        shell.advance()
+        now[0] += joiners.TURN_S
+    assert store.rollout(1).state.device_count == 4
 
 
 def test_two_rollouts_share_what_is_looked_at_in_a_turn(

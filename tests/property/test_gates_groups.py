@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.protocol.records import TelemetryWindow
-from fleet.rollout.events import EvidenceObserved
+from fleet.rollout.events import DevicesJoined, EvidenceObserved, Joiner
 from fleet.rollout.gates.evidence import Arm, Evidence, Tally, gathered
 from fleet.rollout.gates.gate import MetricVerdict, Outcome, Verdict, judge
 from fleet.rollout.gates.groups import GROUPS, LEAST_DEVICES, group_of
 from fleet.rollout.gates.windows import MOST_ANSWERS
-from fleet.rollout.plans.plan import Metric, MetricGate
+from fleet.rollout.plans.plan import Membership, Metric, MetricGate
 from fleet.rollout.state.rollout import StageProgress
 from tests.support.rollouts import NEW, OLD, Campaign, plan, restored, stored, window
 
@@ -59,8 +59,8 @@ def evidence_of(
     return whole
 
 
-def judged(evidence: Evidence) -> Verdict:
-    return judge(plan(metrics=(ERRORS,)), (evidence,), has_control=True, heard=1, expected=1)
+def judged(evidence: Evidence, *, grouped: tuple[bool, bool] = (True, True)) -> Verdict:
+    return judge(plan(metrics=(ERRORS,)), (evidence,), has_control=True, heard=1, expected=1, grouped=grouped)
 
 
 def metric(evidence: Evidence) -> MetricVerdict:
@@ -162,7 +162,7 @@ def stage_of(running: Campaign) -> StageProgress:
     return running.rollout.stages[0]
 
 
-def test_the_engine_tells_groups_apart_where_there_are_enough_devices() -> None:
+def test_the_engine_tells_groups_apart() -> None:
     running = campaign(LEAST_DEVICES)
     running.observe(rounds=2)
     evidence = stage_of(running).evidence
@@ -171,11 +171,49 @@ def test_the_engine_tells_groups_apart_where_there_are_enough_devices() -> None:
         arms = [getattr(part, side) for part in evidence.groups.values()]
         assert sum(one.devices for one in arms) == devices == getattr(evidence, side).devices
         assert sum(one.tallies[0].total for one in arms) == getattr(evidence, side).tallies[0].total
-    few = campaign(LEAST_DEVICES - 1)
-    few.observe(rounds=2)
-    groups = stage_of(few).evidence.groups
-    assert {part.canary.devices for part in groups.values()} == {0}
-    assert sum(part.control.devices for part in groups.values()) == 2 * LEAST_DEVICES + 1
+
+
+@pytest.mark.parametrize("is_canary", [True, False], ids=["canaries", "controls"])
+def test_of_a_side_of_a_few_nobody_is_left_out(is_canary: bool) -> None:
+    rng = np.random.default_rng(16)
+    sides = [drawn(rng, 0.01, CANARIES), drawn(rng, 0.01, CONTROLS)]
+    sides[0 if is_canary else 1][1:] = [Tally() for _ in sides[0 if is_canary else 1][1:]]
+    sides[0 if is_canary else 1][0] = Tally.of(0 if is_canary else 200, 10_000)
+    evidence = evidence_of(*sides, classes=1)
+    of_many = judged(evidence)
+    of_few = judged(evidence, grouped=(not is_canary, is_canary))
+    assert of_many.metrics[0].safety == 1.0  # nothing is left of that side
+    assert of_few.metrics[0].safety > 1.0
+
+
+def test_where_devices_join_a_few_one_that_lied_before_decides_nothing() -> None:
+    """What was heard while there were nine canaries can be left out as soon as there are ten."""
+    few = LEAST_DEVICES - 1
+    growing = msgspec.structs.replace(
+        plan("30%", "all", metrics=(ERRORS,), minimum_bake_s=10.0, maximum_bake_s=1e7),
+        membership=Membership.CONTINUOUS,
+    )
+    running = Campaign(growing, devices={f"cam-{number}": 1 for number in range(3 * few)})
+    running.succeed(0)
+    liar = running.cohort(0)[0].device_id
+    clean = window(NEW, running.now_s, predictions=MOST_ANSWERS, wrong=0)
+    running.now_s += 2.0
+    running.do(EvidenceObserved(((liar, clean),)))
+    assert stage_of(running).evidence.canary.windows == 1
+    running.do(DevicesJoined(tuple(Joiner(f"new-{number}", 1) for number in range(12))))
+    running.succeed(0)
+    assert len(running.cohort(0)) >= LEAST_DEVICES
+    for _ in range(10):
+        said = [
+            (one.device_id, window(digest, running.now_s, predictions=20 - errors, wrong=0, errors=errors))
+            for one in running.rollout.deployments
+            for digest, errors in [(NEW, 12) if one.stage == 0 else (OLD, 1)]
+            if one.device_id != liar
+        ]
+        running.now_s += 2.0
+        running.do(EvidenceObserved(tuple(said)))
+        assert running.verdict().outcome is not Outcome.PASS
+    assert len(running.rollout.stages) == 1
 
 
 def test_a_stage_that_was_stored_before_there_were_groups_goes_on() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.rollout.events import Abort, Promote, Start, Supersede
+from fleet.rollout.gates.gate import Outcome, Verdict
 from fleet.rollout.proven import Standing, doubt, standings, way_back
 from fleet.rollout.state.rollout import Kind, Rollout, Status
 from tests.support.rollouts import Campaign, plan
@@ -74,8 +75,15 @@ def test_the_last_rollout_that_began_decides_and_earlier_successes_stay_proof() 
     assert known(rollout(1, 5, "taken back"), rollout(2, 5, "succeeded"))[5].is_proven
     assert known(rollout(1, 5, "succeeded"), rollout(2, 5, "kept"))[5].is_proven
     assert known(rollout(1, 5, "succeeded"), rollout(2, 5, "never begun"))[5].is_proven
-    rejected = known(rollout(1, 5, "taken back"), rollout(2, 5, "never begun"))[5].rejected
-    assert rejected == "its last rollout, 1, was ROLLED_BACK"
+    for without_a_word in ("never begun", "under way", "kept", "superseded"):
+        rejected = known(rollout(1, 5, "taken back"), rollout(2, 5, without_a_word))[5].rejected
+        assert rejected == "its last rollout, 1, was ROLLED_BACK"
+
+
+def test_who_is_told_fail_and_keeps_the_version_does_not_prove_it() -> None:
+    said = Verdict(Outcome.FAIL, 0, "FAIL: too many errors.", ())
+    kept = msgspec.structs.replace(rollout(1, 5, "kept"), verdict=said)
+    assert known(kept)[5].rejected == "the gate of its last rollout, 1, said FAIL"
 
 
 def test_a_rollback_by_command_rejects_what_it_leaves_until_that_is_brought_again() -> None:

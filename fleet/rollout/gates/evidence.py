@@ -140,7 +140,7 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
         control: Devices of the rollout that were not yet sent it and run another.
         spans: The same by span of time, see `spans`; empty if all of it is of one. A device is counted in the
             first that it was heard of in.
-        groups: Part of the same by group of devices, see `groups`; empty if there are too few.
+        groups: The same by group of devices, see `groups`.
     """
 
     canary: Arm
@@ -172,6 +172,14 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
         """The same without spans, as it is kept of a stage that has ended."""
         groups = {group: evidence.sums for group, evidence in self.groups.items()}
         return Evidence(self.canary, self.control, groups=groups)
+
+    def of_arms(self, canary: bool, control: bool) -> Evidence:
+        """Return the same with nothing of an arm that is not asked for."""
+        if canary and control:
+            return self
+        nothing = Arm.empty(len(self.canary.tallies))
+        spans = {number: span.of_arms(canary, control) for number, span in self.spans.items()}
+        return Evidence(self.canary if canary else nothing, self.control if control else nothing, spans)
 
     @property
     def in_spans(self) -> tuple[Evidence, ...]:

@@ -145,6 +145,7 @@ def judge(
     heard: int,
     expected: int,
     classes: int = 0,
+    grouped: tuple[bool, bool] = (True, True),
 ) -> Verdict:
     """Judge the last of the stages that have begun.
 
@@ -155,6 +156,7 @@ def judge(
         heard: How many of the devices that the stage added have reported telemetry.
         expected: How many of them run the version.
         classes: How many classes of devices the rollout has, also those that nothing was heard of yet.
+        grouped: Whether there are enough canaries, and controls, to leave any group of them out.
     """
     number, alpha = len(stages) - 1, plan.gate.error_budget / parts(plan)
 
@@ -168,7 +170,9 @@ def judge(
     if not all(_is_possible(arm) for part in every for arm in (part.canary, part.control)):
         return say(Outcome.ERROR, "the stored evidence contradicts itself", ())
     metrics = tuple(
-        _judge_metric(gate, place, stages, has_control=has_control, alpha=alpha, most_classes=classes)
+        _judge_metric(
+            gate, place, stages, has_control=has_control, alpha=alpha, most_classes=classes, grouped=grouped
+        )
         for place, gate in enumerate(plan.gate.metrics)
     )
     outcome, canary = _worst(metrics), stages[-1].canary
@@ -192,13 +196,15 @@ def _judge_metric(
     has_control: bool,
     alpha: float,
     most_classes: int,
+    grouped: tuple[bool, bool],
 ) -> MetricVerdict:
     basis = basis_of(gate, place, stages, has_control=has_control)
     (found,) = weigh(gate, place, stages, basis, most_classes=most_classes)
     needed, deciding, outcome = 1.0 / alpha, [found.whole], Outcome.INCONCLUSIVE
     enough = is_enough(gate, basis, found.whole)
-    if enough and max(found.harm, found.safety) >= math.log(needed) and (groups := groups_of(stages)):
-        others = weigh(gate, place, stages, basis, most_classes=most_classes, groups=groups)
+    if enough and max(found.harm, found.safety) >= math.log(needed):
+        groups = groups_of(stages, grouped)
+        others = weigh(gate, place, stages, basis, most_classes=most_classes, groups=groups) if groups else []
         found = least(gate, basis, found, others)
     if not enough:
         reading = sentences.shortage(gate)

@@ -18,7 +18,7 @@ the group. Nothing is assumed of what a device claims, nor of how much, and devi
 if they are of one group.
 
 It costs an eighth of the evidence, so harm and safety are found about so much later. Nobody can be left out
-of a few, so a side of fewer than `LEAST_DEVICES` devices has no groups: there, one device can be the verdict.
+of a few, so of a side of fewer than `LEAST_DEVICES` devices none is: there, one device can be the verdict.
 A device that lies can still keep a gate from deciding: INCONCLUSIVE, which pauses and never promotes.
 """
 
@@ -26,7 +26,7 @@ from __future__ import annotations
 
 GROUPS = 8
 LEAST_DEVICES = 10
-"""A side of the comparison that is to have fewer has no groups."""
+"""Of a side of the comparison that is to have fewer nobody is left out."""
 
 
 def group_of(place: int) -> int:

@@ -60,9 +60,21 @@ def basis_of(gate: MetricGate, place: int, stages: tuple[Evidence, ...], *, has_
     return Basis.EARLIER if heard >= gate.minimum_samples else Basis.LIMIT
 
 
-def groups_of(stages: tuple[Evidence, ...]) -> list[int]:
-    """Return the groups of devices of which any was kept, see `fleet.rollout.gates.groups`."""
-    return sorted({group for part in stages for group in part.groups})
+def groups_of(stages: tuple[Evidence, ...], grouped: tuple[bool, bool]) -> list[tuple[Evidence, ...]]:
+    """Return what each group of devices said in each stage, see `fleet.rollout.gates.groups`.
+
+    Args:
+        stages: Evidence of each stage that has begun.
+        grouped: Whether there are enough canaries, and controls, to leave any group of them out; of a side of
+            a few, nobody is in a group.
+    """
+    if not any(grouped):
+        return []
+    numbers = sorted({group for stage in stages for group in stage.groups})
+    nothing = Evidence.empty(len(stages[-1].canary.tallies))
+    return [
+        tuple(stage.groups.get(number, nothing).of_arms(*grouped) for stage in stages) for number in numbers
+    ]
 
 
 def weigh(
@@ -72,7 +84,7 @@ def weigh(
     basis: Basis,
     *,
     most_classes: int,
-    groups: Sequence[int] = (),
+    groups: Sequence[tuple[Evidence, ...]] = (),
 ) -> list[Weighed]:
     """Return what the evidence is worth; if groups are given, what it is worth without each of them.
 
@@ -82,14 +94,10 @@ def weigh(
         stages: Evidence of each stage that has begun.
         basis: What to compare with, from `basis_of`.
         most_classes: How many classes of devices there are, also those that nothing was heard of yet.
-        groups: Of devices.
+        groups: From `groups_of`.
     """
-    nothing = Evidence.empty(len(stages[-1].canary.tallies))
     evidence = _compared(gate, basis, stages)
-    left_out = [
-        _compared(gate, basis, tuple(stage.groups.get(group, nothing) for stage in stages))
-        for group in groups
-    ]
+    left_out = [_compared(gate, basis, group) for group in groups]
     most = max(most_classes, len(evidence.canary.strata.keys() | evidence.control.strata.keys()))
     return [_weighed(found, most) for found in compare(gate, place, basis, evidence, left_out)]
 

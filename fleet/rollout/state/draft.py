@@ -39,6 +39,11 @@ class Draft:
         """The current stage; the rollout has begun."""
         return self.rollout.stages[-1]
 
+    @property
+    def reached(self) -> int:
+        """How many devices the stages that have begun reach."""
+        return sum(map(sum, self.editing.tally[: self.rollout.stage_index + 1]))
+
     def deployment(self, index: int) -> Deployment:
         """Return a deployment as this step has left it so far."""
         return self.editing.get(index)
