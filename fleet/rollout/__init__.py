@@ -10,6 +10,7 @@
     state/           what is kept of a rollout, its devices in columns; the working copy of one step
     gates/           canaries beside controls: from evidence to a verdict and its sentence
     plans/           what an operator asks for: stages and gates, how they are read and what is refused
+    forecast/        what the gate will be able to prove, told before anything moves
     explanation/     why a rollout is where it is, who holds it up, what an operator can do
     the other files  one subject each: whose turn it is, orders and what becomes of them, claims, …
 
