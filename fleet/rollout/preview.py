@@ -7,12 +7,14 @@ made, so that it cannot differ from what then happens. What it adds are estimate
     at most          the broadcast, and every blob of every device's own variants asked for again
     work of a stage  max((devices - 1) × 60 / devices_per_minute,
                          (⌈devices / concurrency⌉ - 1) × typical install) + typical install + shadow
-    expected         Σ over the stages of work + minimum_bake_s, without waits for a window
+    expected         Σ over the stages of work + bake, without waits for a window; the bake is minimum_bake_s,
+                     or until a harmless version is forecast to pass the gate if that is later
     longest          likewise, when every deployment takes all the time and tries it has, + maximum_bake_s;
                      waits for a window are in that time
 
 Waiting for an approval or a person at a paused rollout is in none of them. Devices that another rollout keeps
-do not move: they are told as `Obstacle.CLAIMED`, and counted nowhere else.
+do not move: they are told as `Obstacle.CLAIMED`, and counted nowhere else. Of a rollout that cannot begin
+without such devices nothing is said of gates and classes: there is nothing to judge.
 """
 
 from __future__ import annotations
@@ -97,6 +99,8 @@ class Preview(msgspec.Struct, frozen=True):
         forecast: What is to be expected of each stage that the gate judges.
         warnings: What of it an operator should know first, and which classes early stages leave out.
         waits: What is to be known of waits that are no work, sentences.
+        refused: Why the rollout would not be created now, a sentence; empty if it would be.
+        remedy: What helps against that; empty if it would be.
     """
 
     model: str
@@ -115,6 +119,8 @@ class Preview(msgspec.Struct, frozen=True):
     forecast: tuple[StageForecast, ...] = ()
     warnings: tuple[str, ...] = ()
     waits: tuple[str, ...] = ()
+    refused: str = ""
+    remedy: str = ""
 
 
 class _Fetch(msgspec.Struct, frozen=True):
@@ -150,11 +156,14 @@ def preview(
         all_named: Whether to name every device.
     """
     fetches: dict[str, _Fetch] = {}
+    bakes_s = _passing_s(forecast)
     claimed = {device_id for device_id, one in candidates.items() if one.claimed_by is not None}
     refusals = [Refusal(device_id, *claim_on(candidates[device_id])) for device_id in sorted(claimed)]
     cohorts: list[list[str]] = [[] for _ in rollout.plan.stages]
+    stays = False
     for part in rollout.deployments:
         if part.device_id in claimed:
+            stays = True
             continue
         candidate = candidates[part.device_id]
         cohorts[part.stage].append(part.device_id)
@@ -165,7 +174,11 @@ def preview(
     bound = None if all_named else MAX_NAMED
     stages: list[StagePreview] = []
     for index, cohort in enumerate(cohorts):
-        times_s = stage_times_s(rollout.plan, index, len(cohort), typical_install_s)
+        times_s = (0.0, 0.0)
+        if cohort:
+            expected_s, longest_s = stage_times_s(rollout.plan, index, len(cohort), typical_install_s)
+            later_s = max(0.0, bakes_s.get(index, 0.0) - rollout.plan.stages[index].minimum_bake_s)
+            times_s = expected_s + later_s, longest_s
         found_here = [fetches[device_id] for device_id in cohort if device_id in fetches]
         strata = _strata(candidates[device_id].cohorts for device_id in cohort)
         broadcast_bytes, most_bytes = _bytes(found_here)
@@ -181,6 +194,7 @@ def preview(
                 longest_s=times_s[1],
             )
         )
+    left = () if stays else unseen(rollout)
     return Preview(
         model=rollout.model,
         version=rollout.version,
@@ -196,7 +210,7 @@ def preview(
         obstacles=dict(Counter(refusal.obstacle for refusal in refusals)),
         refusals=_bounded(refusals, bound),
         forecast=forecast,
-        warnings=tuple(warned.text for warned in (*warnings(rollout.plan, forecast), *unseen(rollout))),
+        warnings=tuple(warned.text for warned in (*warnings(rollout.plan, forecast), *left)),
         waits=told_waits(rollout.plan),
     )
 
@@ -222,6 +236,16 @@ def stage_times_s(
     expected_s = max(release_s, waves * install_s) + install_s + plan.shadow_s + stage.minimum_bake_s
     slowest_s = tries * timeout_s + plan.retries.waits_s
     return expected_s, max(release_s, waves * slowest_s) + slowest_s + stage.maximum_bake_s
+
+
+def _passing_s(stages: Iterable[StageForecast]) -> dict[int, float]:
+    """Return after how long a bake a stage passes, of the stages of which a PASS is forecast."""
+    passing: dict[int, float] = {}
+    for stage in stages:
+        after_s = [one.passes_after_s for one in stage.metrics if one.passes_after_s is not None]
+        if after_s and len(after_s) == len(stage.metrics):
+            passing[stage.stage] = max(after_s)
+    return passing
 
 
 def _fetch(

@@ -80,7 +80,7 @@ class StageForecastOut(Schema):
 
 
 class PreviewOut(Schema):
-    """What a rollout would do."""
+    """What a rollout would do; ``refused`` says why it would not be created now, if so."""
 
     model: str
     version: int
@@ -98,6 +98,8 @@ class PreviewOut(Schema):
     forecast: list[StageForecastOut]
     warnings: list[str]
     waits: list[str]
+    refused: str
+    remedy: str
 
     @classmethod
     def of(cls, told: Preview) -> Self:

@@ -52,7 +52,9 @@ def plan(
     told = client_of(context).post("/rollouts/dry-run", body)
     if dry_run or as_json:
         show(told, as_json=as_json, draw=_print)
-    else:
+    if not dry_run and told["refused"]:
+        raise InvalidPlan(told["refused"], remedy=told["remedy"])
+    if not dry_run and not as_json:
         kept = told["obstacles"].get(Obstacle.CLAIMED.value, 0)
         without = f" {devices(kept)} would stay with other rollouts." if kept else ""
         console.print(
@@ -84,6 +86,8 @@ def read_text(path: Path) -> str:
 
 
 def _print(told: dict[str, Any]) -> None:
+    if told["refused"]:
+        console.print(escape(f"`rollout create` would refuse this plan: {told['refused']} {told['remedy']}"))
     console.print(_stages(told))
     for variant in told["variants"]:
         console.print(
@@ -101,7 +105,8 @@ def _print(told: dict[str, Any]) -> None:
     for wait in told["waits"]:
         console.print(escape(f"    {wait}"))
     if told["left_out"]:
-        console.print(f"  {devices(told['left_out'])} run the version already")
+        run = "runs" if told["left_out"] == 1 else "run"
+        console.print(f"  {devices(told['left_out'])} {run} the version already")
     for obstacle, number in told["obstacles"].items():
         console.print(f"  {obstacle}: {devices(number)}")
         for refusal in told["refusals"]:
@@ -118,7 +123,7 @@ def _stages(told: dict[str, Any]) -> Table:
         title=f"{told['model']} version {told['version']} would reach {devices(told['devices'])}",
         title_justify="left",
     )
-    for heading in ("stage", "devices", "of these", "names", "sent at most", "expected"):
+    for heading in ("stage", "adds", "of these", "names", "sent at most", "expected"):
         table.add_column(heading, overflow="fold")
     for number, stage in enumerate(told["stages"], start=1):
         more = stage["devices"] - len(stage["named"])
@@ -146,7 +151,7 @@ def _most(counts: dict[str, int]) -> str:
 def _forecast(told: dict[str, Any]) -> Table:
     """Return what the gate can be expected to say of a version that does no harm."""
     table = Table(title="What the gate can prove, as devices answer now", title_justify="left")
-    for heading in ("stage", "metric", "PASS", "after", "devices", "needed", "finds harm from"):
+    for heading in ("stage", "metric", "PASS", "after", "judged on", "needed", "finds harm from"):
         table.add_column(heading, overflow="fold")
     for stage in told["forecast"]:
         name = told["stages"][stage["stage"] - 1]["name"]

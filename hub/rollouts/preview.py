@@ -21,7 +21,7 @@ from fleet.rollout.state.columns import SUCCEEDED, Mask, Rows
 from fleet.rollout.state.rollout import Kind, Rollout
 from fleet.variants import Offer, Peers, offer
 from hub.query.devices import SearchStore
-from hub.rollouts.claims import claims_on
+from hub.rollouts.claims import check_claims, claims_on
 from hub.rollouts.forecast import forecast_of
 from hub.store.protocols import MeasurementStore, QuarantineStore, RolloutStore, RollupStore, WishStore
 from hub.store.rows import DeviceRow
@@ -72,7 +72,9 @@ def preview_of(
         if keeps(claim, priority_of(rollout))
         and rollout.deployments.members.place(claim.device_id) is not None
     }
+    asked = rollout
     rollout, misfit = _without(kept, rollout, members, redrawn)
+    begins = not kept or rollout is not asked
     candidates = {
         row.device_id: Candidate(
             capabilities=row.capabilities,
@@ -94,10 +96,15 @@ def preview_of(
         manifest,
         offer=_offers(store, digest, manifest, rollout.plan.variant_policy),
         typical_install_s=typical_install_s(store, rollout.model),
-        forecast=forecast_of(store, rollout, now_s),
+        forecast=forecast_of(store, rollout, now_s) if begins else (),
         all_named=all_named,
     )
-    return msgspec.structs.replace(told, warnings=(*misfit, *told.warnings))
+    told = msgspec.structs.replace(told, warnings=(*misfit, *told.warnings))
+    try:
+        check_claims(store, asked)
+    except InvalidPlan as error:
+        return msgspec.structs.replace(told, refused=error.message, remedy=error.remedy)
+    return told
 
 
 def _without(

@@ -85,6 +85,12 @@ def test_two_of_equal_priority_that_reach_one_device_are_refused_when_written(
             shell.act(first, Start("ann"))
     told = shell.preview(MODEL, 2, plan=plan(), devices=CAMS[:1], seed=0)
     assert told.obstacles == {Obstacle.CLAIMED: 1}
+    assert told.refused.startswith(f"priority: rollout {first} of the same priority, 0, reaches 1 device")
+    assert (told.devices, told.forecast, told.warnings, told.expected_s) == (0, (), (), 0.0)
+    none_left = shell.preview(MODEL, 2, plan=plan(priority=5), devices=CAMS, seed=0)
+    assert none_left.refused.startswith(f"priority: rollout {first} keeps every device of this one")
+    assert none_left.remedy
+    assert (none_left.devices, none_left.forecast, none_left.stages[0].expected_s) == (0, (), 0.0)
     shell.act(first, Abort("ann", "", roll_back=False))
     while not store.rollout(first).state.status.is_final:
         shell.act(first, Supersede("ann", ""))

@@ -144,6 +144,7 @@ def test_two_rollouts_that_fight_over_devices_are_refused_with_the_line(
 ) -> None:
     (tmp_path / "plan.yaml").write_text("priority: 7\n" + PLAN)
     arguments = ("rollout", "create", MODEL, "1", "--plan", "plan.yaml")
+    asked = ("rollout", "plan", "plan.yaml", "--model", MODEL, "--version", "1")
     number = json.loads(muster(*arguments, "--json")[0])["number"]
     printed, wrong = muster(*arguments)
     assert printed == ""
@@ -151,8 +152,13 @@ def test_two_rollouts_that_fight_over_devices_are_refused_with_the_line(
         f"Line 1, column 11: priority: rollout {number} of the same priority, 7, reaches 16 devices "
         "(plan-00, plan-01, plan-02, plan-03, plan-04 and 11 more) too."
     ) in " ".join(wrong.split())
-    told = json.loads(muster("rollout", "plan", "plan.yaml", "--model", MODEL, "--version", "1", "--json")[0])
-    assert told["obstacles"]["claimed"] == 16
+    told = json.loads(muster(*asked, "--json")[0])
+    assert (told["obstacles"]["claimed"], told["devices"], told["forecast"]) == (16, 0, [])
+    refused = f"priority: rollout {number} of the same priority, 7, reaches 16 devices"
+    assert f"`rollout create` would refuse this plan: {refused}" in " ".join(muster(*asked)[0].split())
+    printed, wrong = muster(*asked, "--check")
+    assert printed == ""
+    assert refused in " ".join(wrong.split())
     muster("rollout", "abort", str(number))
     again = json.loads(muster(*arguments, "--json")[0])["number"]
     muster("rollout", "abort", str(again))

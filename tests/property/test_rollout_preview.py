@@ -15,6 +15,7 @@ from fleet.protocol.messages import Capabilities
 from fleet.rollout.claims import Claim, settle_claims
 from fleet.rollout.engine import create, step
 from fleet.rollout.events import Assign, DeploymentReported, Promote, Start, Ticked
+from fleet.rollout.forecast.forecast import Expectation, MetricForecast, StageForecast
 from fleet.rollout.obstacles import Candidate, Obstacle
 from fleet.rollout.plans.plan import Gate, Metric, MetricGate, Plan, Retries, Stage
 from fleet.rollout.preview import MAX_NAMED, Preview, preview
@@ -146,6 +147,25 @@ def test_estimates_are_sane(plan: Plan, count: int, install_s: float | None) -> 
     if plan.devices_per_minute is not None:
         assert told.stages[-1].expected_s >= (told.stages[-1].devices - 1) * 60 / plan.devices_per_minute
     assert told.obstacles == {}
+
+
+@pytest.mark.parametrize(
+    ("after_s", "bake_s"),
+    [((64.0, 70.0), 70.0), ((64.0, 2.0), 64.0), ((1.0, 2.0), 5.0), ((64.0, None), 5.0), ((), 5.0)],
+)
+def test_a_stage_is_expected_to_bake_until_the_gate_is_forecast_to_pass(
+    after_s: tuple[float | None, ...], bake_s: float
+) -> None:
+    plan = Plan(stages=(Stage(devices="all", minimum_bake_s=5, maximum_bake_s=100),), gate=GATE)
+    metrics = tuple(
+        MetricForecast(Metric.INFERENCE_ERRORS, "", Expectation.LIKELY, "", passes_after_s=one)
+        for one in after_s
+    )
+    told = preview(
+        created(plan, {"cam-1": 1}), {"cam-1": Candidate(ABLE)}, MANIFEST, offer=offer,
+        typical_install_s=62.0, forecast=(StageForecast(0, Expectation.LIKELY, 1, 1.0, "", metrics),),
+    )  # fmt: skip
+    assert told.expected_s == 62.0 + bake_s <= told.longest_s
 
 
 def test_each_obstacle_is_counted_and_named() -> None:
