@@ -17,7 +17,6 @@ from fleet.rollout.state.columns import (
     IS_TERMINAL,
     KINDS,
     NO_VERSION,
-    NOT_BACK,
     QUEUED,
     STATES,
     WAITING,
@@ -29,7 +28,7 @@ from fleet.rollout.state.columns import (
     forward_id,
 )
 from fleet.rollout.state.draft import Draft
-from fleet.rollout.state.masks import goes_back, waits, waits_back, was_sent
+from fleet.rollout.state.masks import can_be_sent_back, goes_back, waits, waits_back, was_sent
 
 _CANCELED = CODES[DeploymentState.CANCELED]
 _OPEN_KINDS = [kind for kind in range(1, KINDS) if not STATES[kind - 1].is_terminal]
@@ -175,8 +174,7 @@ def to_go_back(draft: Draft, *, keep: bool) -> Places:
     """
 
     def concerned(rows: Rows) -> Mask:
-        concerns = _is_open_forward(rows) if keep else rows["back_state"] == NOT_BACK
-        return np.asarray(was_sent(rows) & concerns)
+        return was_sent(rows) & _is_open_forward(rows) if keep else can_be_sent_back(rows)
 
     return draft.editing.where(concerned)
 

@@ -268,6 +268,7 @@ class ExplanationOut(Schema):
     why: str
     since_s: float
     verdict: str
+    verdict_stage: int | None
     goes_on: list[str]
     warnings: list[str]
     held_up_by: list[GroupOut]

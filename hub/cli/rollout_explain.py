@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 
 from fleet.protocol.deployment import DeploymentState
+from fleet.rollout.state.rollout import Status
 from fleet.sentences import devices
 from hub.cli.client import client_of
 from hub.cli.output import JsonFlag, console, print_table, show, utc
@@ -30,8 +31,7 @@ def print_explanation(told: dict[str, Any]) -> None:
     console.print(escape(f"Rollout {told['number']} is {told['status']} since {utc(told['since_s'])}."))
     console.print(f"Decisions so far: {told['decisions']:,}.")
     console.print(escape(told["why"]))
-    if told["verdict"]:
-        console.print(escape(f"The gate says: {told['verdict']}."))
+    print_verdict(told)
     _print_list("It goes on when", told["goes_on"])
     _print_list("Warned of when it was created", told["warnings"])
     _print_groups("Holding it up", told["held_up_by"])
@@ -41,6 +41,13 @@ def print_explanation(told: dict[str, Any]) -> None:
     _print_groups("Not following", told["not_following"])
     _print_list("Overridden", [f"{utc(entry['at_s'])}  {entry['text']}" for entry in told["overrides"]])
     _print_list("You can", [f"{choice['command']}   {choice['effect']}" for choice in told["choices"]])
+
+
+def print_verdict(told: dict[str, Any]) -> None:
+    """Show what the gate says of which stage, or said last, if it says anything."""
+    if told["verdict"]:
+        says = "said" if Status(told["status"]).is_final else "says"
+        console.print(escape(f"The gate {says} of stage {told['verdict_stage']}: {told['verdict']}."))
 
 
 def list_devices(

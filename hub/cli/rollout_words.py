@@ -16,6 +16,7 @@ from rich.markup import escape
 from hub.cli.client import Client, client_of
 from hub.cli.output import JsonFlag, console
 from hub.cli.questions import Yes, asks, refuse
+from hub.cli.rollout_explain import print_verdict
 from hub.cli.rollout_pictures import Number, print_rollout
 
 Reason = Annotated[str, typer.Option(help="Why, for the history.")]
@@ -31,6 +32,8 @@ Stage = Annotated[
     int | None,
     typer.Option("--stage", min=1, help="The stage that is meant; needed where nobody is asked."),
 ]
+
+_END_AND_KEEP = "End it, take back devices on their way, and leave the version where it runs?"
 
 
 def start(
@@ -100,9 +103,9 @@ def abort(
     yes: Yes = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """End a rollout for good: devices that have the version keep it, or go back in waves."""
+    """End a rollout for good: devices that run the version keep it, or go back in waves."""
     client = client_of(context)
-    question = "End it and bring devices back?" if roll_back else "End it and leave the version where it is?"
+    question = "End it and bring devices back?" if roll_back else _END_AND_KEEP
     expected = _confirmed(client, number, question, if_match, yes=yes or as_json)
     body = {"reason": reason, "roll_back": roll_back}
     _say(client, number, "abort", body, expected, as_json=as_json)
@@ -116,8 +119,7 @@ def _confirmed(client: Client, number: int, question: str, if_match: int | None,
     if if_match is not None and told["decisions"] != if_match:
         return if_match  # the hub says what happened
     console.print(escape(f"Rollout {number} is {told['status']}. {told['why']}"))
-    if told["verdict"]:
-        console.print(escape(f"The gate says: {told['verdict']}."))
+    print_verdict(told)
     if not typer.confirm(question):
         refuse()
     decisions: int = told["decisions"]

@@ -406,7 +406,7 @@ def test_an_answer_at_the_terminal_counts_only_for_what_was_shown(
 ) -> None:
     ann, ben = people["ann"], people["ben"]
     terminal = Terminal(hub, ann, "rollout", "abort", str(number))
-    terminal.shows("End it and leave the version where it is?")
+    terminal.shows("and leave the version where it runs?")
     ben.post(f"/rollouts/{number}/pause", {"reason": "I look at it"})
     terminal.types("y")
     code, shown = terminal.ended()

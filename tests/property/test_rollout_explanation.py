@@ -319,3 +319,96 @@ def test_one_device_gets_its_order_and_two_get_theirs() -> None:
         )
         goes_on = explain(campaign.rollout, {}, campaign.now_s).goes_on
         assert any(sentence.startswith(said) for sentence in goes_on), goes_on
+
+
+def effects(campaign: Campaign) -> dict[str, str]:
+    """Return what each choice does, by the words after the rollout's number."""
+    choices = explain(campaign.rollout, {}, campaign.now_s).choices
+    return {choice.command.removeprefix("muster rollout "): choice.effect for choice in choices}
+
+
+def test_devices_of_earlier_stages_that_are_open_are_told_apart() -> None:
+    campaign = Campaign(plan("50%", "75%", "all"))
+    campaign.do(Promote("ann", "seen"))
+    assert explain(campaign.rollout, {}, campaign.now_s).why == (
+        "Stage 2 of 3 waits for 2 of 2 devices to end their deployment; "
+        "4 devices of earlier stages are open as well."
+    )
+    campaign.do(Promote("ann", "seen"))
+    campaign.succeed(1)
+    first, *_ = campaign.cohort(2)
+    campaign.report(first, DeploymentState.SUCCEEDED)
+    assert explain(campaign.rollout, {}, campaign.now_s).why == (
+        "Stage 3 of 3 waits for 1 of 2 devices to end its deployment; "
+        "4 devices of earlier stages are open as well."
+    )
+    campaign.do(Promote("ann", "seen"))
+    campaign.succeed(2)
+    said = explain(campaign.rollout, {}, campaign.now_s).why
+    assert said == "Stage 3 of 3 has ended. 4 devices of earlier stages have not ended."
+
+
+def test_the_next_that_runs_out_of_time_is_one_that_is_open() -> None:
+    campaign = Campaign(msgspec.structs.replace(plan("all"), devices_per_minute=6.0))
+    early = [d for d in campaign.rollout.deployments if d.attempt.is_open]
+    campaign.wait(40.0)
+    for part in early:
+        campaign.report(part, DeploymentState.SUCCEEDED)
+    parts = [d for d in campaign.rollout.deployments if d.attempt.is_open]
+    assert early and parts
+    least = min(d.due_s for d in parts if d.due_s is not None)
+    known = campaign.rollout.next_due_s
+    assert known is not None and known < least
+    left = f"{least - campaign.now_s:.0f} s"
+    goes_on = explain(campaign.rollout, {}, campaign.now_s).goes_on
+    assert f"The next of them runs out of time, or is tried again, in {left}." in goes_on
+
+
+def test_an_abort_takes_back_only_who_was_not_sent_back_already() -> None:
+    assert effects(Campaign(started=False))["abort 7"] == "ends it before it began"
+    campaign = Campaign(plan("50%", "all"))
+    first, *_ = campaign.cohort(0)
+    campaign.report(first, DeploymentState.SUCCEEDED)
+    assert effects(campaign)["abort 7 --rollback"] == "ends it and takes it back from 4 devices"
+    campaign.do(Revoke("Version 2 was revoked."))
+    assert effects(campaign)["abort 7 --rollback"] == "ends it and takes it back from 1 device"
+    told = explain(campaign.rollout, {}, campaign.now_s)
+    assert told.why.endswith(" It never goes forward again.")
+    assert told.goes_on[0] == "3 devices on their way to the version go back, or run out of time."
+    assert told.goes_on[-1] == "Somebody ends it."
+    before = sum(d.restore is not None for d in campaign.rollout.deployments)
+    campaign.do(Abort("ann", "wrong", roll_back=True))
+    assert sum(d.restore is not None for d in campaign.rollout.deployments) == before + 1
+
+
+def test_it_is_said_when_a_pass_counts_and_that_there_is_one() -> None:
+    campaign = Campaign(plan("50%", "all", minimum_bake_s=30.0, maximum_bake_s=600.0))
+    said = "The gate says PASS, in 30 s at the earliest, counted from when the last of them ends."
+    assert said in explain(campaign.rollout, {}, campaign.now_s).goes_on
+    campaign.succeed(0)
+    said = "The gate says PASS, in 30 s at the earliest."
+    assert said in explain(campaign.rollout, {}, campaign.now_s).goes_on
+    campaign.observe(rounds=10)
+    assert campaign.verdict().outcome is Outcome.PASS
+    said = "The gate says PASS already; the least time to bake is over in 10 s at the earliest."
+    assert said in explain(campaign.rollout, {}, campaign.now_s).goes_on
+
+
+def test_how_many_devices_are_to_run_the_version_is_a_condition() -> None:
+    made = plan("50%", "all")
+    first = msgspec.structs.replace(made.stages[0], minimum_devices=2)
+    campaign = Campaign(msgspec.structs.replace(made, stages=(first, made.stages[1])))
+    campaign.report(campaign.cohort(0)[0], DeploymentState.SUCCEEDED)
+    said = "At least 2 devices of the stage run the version; 1 does."
+    assert said in explain(campaign.rollout, {}, campaign.now_s).goes_on
+
+
+def test_a_promoted_stage_without_evidence_has_no_word_of_the_gate() -> None:
+    campaign = Campaign(plan("all"))
+    told = explain(campaign.rollout, {}, campaign.now_s)
+    assert told.verdict and told.verdict_stage == 1
+    campaign.do(Promote("ann", "seen"))
+    campaign.succeed(0)
+    assert campaign.status() is Status.SUCCEEDED
+    told = explain(campaign.rollout, {}, campaign.now_s)
+    assert (told.verdict, told.verdict_stage) == ("", None)

@@ -9,8 +9,8 @@ import msgspec
 
 from fleet.rollout.approval import is_judged_on, second_person
 from fleet.rollout.gates.gate import Outcome
-from fleet.rollout.state.columns import WAITING
-from fleet.rollout.state.masks import is_not_back
+from fleet.rollout.state.deployments import scan
+from fleet.rollout.state.masks import can_be_sent_back, is_not_back
 from fleet.rollout.state.rollout import Rollout, Status
 from fleet.sentences import devices
 
@@ -67,14 +67,13 @@ def _ends(rollout: Rollout) -> list[Choice]:
     number, status = rollout.number, rollout.status
     found: list[Choice] = []
     if status in {Status.CREATED, Status.RUNNING, Status.PAUSED}:
-        found.append(
-            Choice(f"muster rollout abort {number}", "ends it; devices that have the version keep it")
-        )
+        keeps = "ends it; devices that run the version keep it, those on their way to it go back"
+        effect = keeps if rollout.stages else "ends it before it began"
+        found.append(Choice(f"muster rollout abort {number}", effect))
     if status in {Status.RUNNING, Status.PAUSED} and rollout.stages:
-        got = devices(rollout.device_count - sum(counts[WAITING] for counts in rollout.tally))
-        found.append(
-            Choice(f"muster rollout abort {number} --rollback", f"ends it and takes it back from {got}")
-        )
+        count = len(scan(rollout.deployments.pages, can_be_sent_back))
+        takes = f"takes it back from {devices(count)}" if count else "sends back no further device"
+        found.append(Choice(f"muster rollout abort {number} --rollback", f"ends it and {takes}"))
     if status is Status.FAILED and rollout.unrestored:
         found.append(_leads_back(rollout))
     if rollout.stages:

@@ -16,6 +16,7 @@ from fleet.rollout.explanation.choices import Choice, choices
 from fleet.rollout.explanation.groups import LOOKED_AT, Group, held_up_by, not_following, under_way
 from fleet.rollout.explanation.reasons import Facts
 from fleet.rollout.explanation.silence import Silence, silences
+from fleet.rollout.gates.gate import Outcome, Verdict
 from fleet.rollout.plans.naming import stage_of_all
 from fleet.rollout.plans.plan import OnInconclusive
 from fleet.rollout.state.columns import WAITING
@@ -34,7 +35,9 @@ class Explanation(msgspec.Struct, frozen=True):
         status: Where it stands.
         why: One sentence or two.
         since_s: Since when, hub time.
-        verdict: The gate's latest sentence on the current stage; empty before the first.
+        verdict: The gate's latest sentence; empty before the first, and where an operator ended the stage
+            before anything was compared.
+        verdict_stage: Of which stage that is, from 1; None without one.
         goes_on: What would make it go on, each a sentence; nothing at the end.
         warnings: What was forecast of stages to come, and of this one, when the rollout was created.
         held_up_by: Devices that have not ended and are to, and those of which a gate that cannot decide
@@ -53,6 +56,7 @@ class Explanation(msgspec.Struct, frozen=True):
     why: str
     since_s: float
     verdict: str
+    verdict_stage: int | None
     goes_on: tuple[str, ...]
     warnings: tuple[str, ...]
     held_up_by: tuple[Group, ...]
@@ -76,13 +80,14 @@ def explain(rollout: Rollout, facts: Mapping[str, Facts], now_s: float) -> Expla
     is_moving = rollout.stages and not rollout.status.is_final
     number = under_way(rollout) if is_moving else 0
     overrides = [entry for entry in rollout.history if entry.kind is Happening.OVERRIDDEN]
-    silent = silences(rollout)
+    silent, verdict = silences(rollout), _verdict(rollout)
     return Explanation(
         number=rollout.number,
         status=rollout.status,
         why=_why(rollout, now_s),
         since_s=last.at_s if last is not None else rollout.created_s,
-        verdict=rollout.verdict.sentence if rollout.verdict else "",
+        verdict=verdict.sentence if verdict else "",
+        verdict_stage=verdict.stage + 1 if verdict else None,
         goes_on=() if rollout.status.is_final else tuple(_goes_on(rollout, silent, now_s)),
         warnings=tuple(_warnings(rollout)),
         held_up_by=held_up_by(rollout, facts, silent, now_s),
@@ -93,6 +98,15 @@ def explain(rollout: Rollout, facts: Mapping[str, Facts], now_s: float) -> Expla
         choices=tuple(choices(rollout)),
         decisions=rollout.decisions,
     )
+
+
+def _verdict(rollout: Rollout) -> Verdict | None:
+    """Return the latest verdict, unless its stage was ended in place of a gate that had heard nothing."""
+    verdict = rollout.verdict
+    if verdict is None or verdict.outcome is not Outcome.INCONCLUSIVE:
+        return verdict
+    stage = rollout.stages[verdict.stage]
+    return None if stage.overridden and not stage.evidence.canary.windows else verdict
 
 
 def _warnings(rollout: Rollout) -> list[str]:
@@ -110,7 +124,8 @@ def _why(rollout: Rollout, now_s: float) -> str:
             return "It was created and waits to be started."
         case Status.PAUSED:
             waits = f" {_waits(rollout, now_s)}" if rollout.awaits_since_s is not None else ""
-            return f"It is paused: {rollout.pause_reason}{waits}"
+            never = " It never goes forward again." if rollout.revoked else ""
+            return f"It is paused: {rollout.pause_reason}{waits}{never}"
         case Status.RUNNING:
             return _where(rollout, now_s)
         case Status.ROLLING_BACK:
@@ -127,13 +142,26 @@ def _where(rollout: Rollout, now_s: float) -> str:
     if rollout.awaits_since_s is not None:
         return _waits(rollout, now_s)
     stage, name = rollout.stages[-1], stage_of_all(rollout.plan, rollout.stage_index)
-    open_now = sum(part.open for part in rollout.stages)
-    if stage.open or (stage.ended_s is not None and open_now):
-        return f"{name} waits for {open_now:,} of {devices(stage.size)} to end their deployment."
+    earlier = sum(part.open for part in rollout.stages[:-1])
+    if stage.open:
+        are = "is" if earlier == 1 else "are"
+        more = f"; {devices(earlier)} of earlier stages {are} open as well" if earlier else ""
+        ends = f"{stage.open:,} of {devices(stage.size)} to end {_their(stage.open)} deployment"
+        return f"{name} waits for {ends}{more}."
+    if stage.ended_s is not None and earlier:
+        return f"{name} has ended. {devices(earlier)} of earlier stages {_have(earlier)} not ended."
     if stage.bake_started_s is None:
         return f"{name} begins."
     baked = rough_duration(now_s - stage.bake_started_s)
     return f"{name} has baked for {baked}. Deployments that ended: {stage.size:,} of {stage.size:,}."
+
+
+def _their(number: int) -> str:
+    return "its" if number == 1 else "their"
+
+
+def _have(number: int) -> str:
+    return "has" if number == 1 else "have"
 
 
 def _waits(rollout: Rollout, now_s: float) -> str:
@@ -148,12 +176,13 @@ def _goes_on(rollout: Rollout, silent: Sequence[Silence], now_s: float) -> list[
     if rollout.status is Status.CREATED:
         return ["Somebody starts it."]
     if rollout.revoked and rollout.status is not Status.ROLLING_BACK:
-        never = "It never goes forward again: its version was revoked."
-        if not rollout.open_restores:
-            return [never]
+        back = rollout.open_restores
+        if not back:
+            return ["Somebody ends it."]
         pace = _pace(rollout.plan.rollback_devices_per_minute)
-        back = f"{devices(rollout.open_restores)} on the way to it go back{pace}, or run out of time."
-        return [never, back, *_next(rollout, now_s)]
+        go, run = ("goes", "runs") if back == 1 else ("go", "run")
+        going = f"{devices(back)} on {_their(back)} way to the version {go} back{pace}, or {run} out of time."
+        return [going, *_next(rollout, now_s), "Somebody ends it."]
     if rollout.status is Status.ROLLING_BACK:
         pace = _pace(rollout.plan.rollback_devices_per_minute)
         return [
@@ -166,8 +195,8 @@ def _goes_on(rollout: Rollout, silent: Sequence[Silence], now_s: float) -> list[
         return [*found, f"{somebody} Harm ends the waiting, time does not."]
     waiting = sum(counts[WAITING] for counts in rollout.tally[: rollout.stage_index + 1])
     if waiting:
-        get_their = "gets its" if waiting == 1 else "get their"
-        found.append(f"{devices(waiting)} {get_their} order{_limits(rollout)}.")
+        get = "gets" if waiting == 1 else "get"
+        found.append(f"{devices(waiting)} {get} {_their(waiting)} order{_limits(rollout)}.")
     if any(stage.open for stage in rollout.stages):
         ends = "Every device that has its order ends, or runs out of time."
         found += [ends, *_window(rollout), *_next(rollout, now_s)]
@@ -194,13 +223,13 @@ def _verdict_needed(rollout: Rollout, silent: Sequence[Silence], now_s: float) -
     baked_s = 0.0 if started_s is None else now_s - started_s
     found = []
     if rollout.kind is Kind.UPDATE:
-        found.append(f"The gate says PASS{_not_before(bounds.minimum_bake_s - baked_s)}.")
+        found.append(_pass_needed(rollout, bounds.minimum_bake_s - baked_s))
         found += [side.sentence for side in silent if side.is_short]
         running = rollout.in_state(number, DeploymentState.SUCCEEDED)
         if running < bounds.minimum_devices:
-            found.append(
-                f"{running:,} of at least {devices(bounds.minimum_devices)} of the stage run the version."
-            )
+            run = "runs" if bounds.minimum_devices == 1 else "run"
+            least = f"At least {devices(bounds.minimum_devices)} of the stage {run} the version"
+            found.append(f"{least}; {running:,} {'does' if running == 1 else 'do'}.")
     if started_s is not None and rollout.status is Status.RUNNING and rollout.kind is Kind.UPDATE:
         rolls_back = rollout.plan.on_inconclusive is OnInconclusive.ROLL_BACK
         what = "is taken back" if rolls_back else "is paused"
@@ -209,10 +238,11 @@ def _verdict_needed(rollout: Rollout, silent: Sequence[Silence], now_s: float) -
 
 
 def _next(rollout: Rollout, now_s: float) -> list[str]:
-    if rollout.next_due_s is None:
+    """Return when the first device is due; ``next_due_s`` may be that of one that has ended since."""
+    due_s = rollout.deployments.least("due_s")
+    if due_s is None:
         return []
-    left = rough_duration(rollout.next_due_s - now_s)
-    return [f"The next of them runs out of time, or is tried again, in {left} or later."]
+    return [f"The next of them runs out of time, or is tried again, in {rough_duration(due_s - now_s)}."]
 
 
 def _limits(rollout: Rollout) -> str:
@@ -224,5 +254,18 @@ def _pace(per_minute: float | None) -> str:
     return f", {per_minute:g} a minute" if per_minute is not None else ""
 
 
-def _not_before(duration_s: float) -> str:
-    return f", in {rough_duration(duration_s)} at the earliest" if duration_s > 0 else ""
+def _pass_needed(rollout: Rollout, left_s: float) -> str:
+    """Return that the gate is to say PASS, and when it counts.
+
+    Args:
+        rollout: Whose current stage has not ended.
+        left_s: So long the stage is to bake yet; it begins to when its last deployment has ended.
+    """
+    stage, verdict = rollout.stages[-1], rollout.verdict
+    from_then = ", counted from when the last of them ends" if stage.bake_started_s is None else ""
+    earliest = f"in {rough_duration(left_s)} at the earliest{from_then}"
+    if verdict is None or verdict.outcome is not Outcome.PASS or verdict.stage != rollout.stage_index:
+        return f"The gate says PASS, {earliest}." if left_s > 0 else "The gate says PASS."
+    if left_s > 0:
+        return f"The gate says PASS already; the least time to bake is over {earliest}."
+    return "The gate still says PASS."

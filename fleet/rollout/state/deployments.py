@@ -15,6 +15,7 @@ asked of the columns, with `where`.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Self
@@ -145,6 +146,10 @@ class Deployments:
         """Yield the deployments whose rows pass a test, the first ones if there is a limit."""
         return self.at(scan(self.pages, test, limit=limit))
 
+    def least(self, column: str) -> float | None:
+        """Return the least value of a column; None if all are NaN."""
+        return least(self.pages, column)
+
     def plus(self, device_ids: Sequence[str], rows: Rows) -> Deployments:
         """Return these deployments and others after them; the rows have no causes."""
         full, rest = divmod(len(self), PAGE_SIZE)
@@ -238,6 +243,12 @@ def blocks(pages: Sequence[Page], start: int = 0) -> Iterator[tuple[int, Rows]]:
     for number in range(start, len(pages), _BLOCK):
         data = b"".join([page.data for page in pages[number : number + _BLOCK]])
         yield number * PAGE_SIZE, np.frombuffer(data, ROW)
+
+
+def least(pages: Sequence[Page], column: str) -> float | None:
+    """Return the least value of a column of some pages; None if all are NaN."""
+    found = float(np.fmin.reduce([np.fmin.reduce(rows[column]) for _, rows in blocks(pages)], initial=np.nan))
+    return None if math.isnan(found) else found
 
 
 def scan(pages: Sequence[Page], test: Test, *, start: int = 0, limit: int | None = None) -> Places:

@@ -5,7 +5,6 @@ Beside the rows it keeps their tally, by difference, so that nobody ever has to 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,7 +27,7 @@ from fleet.rollout.state.columns import (
     pack,
     unpack,
 )
-from fleet.rollout.state.deployments import Deployments, blocks, scan, split
+from fleet.rollout.state.deployments import Deployments, least, scan, split
 from fleet.rollout.state.masks import Test
 
 
@@ -128,8 +127,7 @@ class Editing:
 
     def least(self, column: str) -> float | None:
         """Return the least value of a column; None if all are NaN."""
-        least = np.fmin.reduce([np.fmin.reduce(rows[column]) for _, rows in blocks(self._pages())])
-        return None if math.isnan(least) else float(least)
+        return least(self._pages(), column)
 
     def finished(self) -> Deployments:
         """Return the next deployments; the very same object if nothing was written."""

@@ -47,6 +47,11 @@ def was_sent(rows: Rows) -> Mask:
     return np.asarray(~np.isnan(rows["ordered_s"]) | (rows["tries"] > 0))
 
 
+def can_be_sent_back(rows: Rows) -> Mask:
+    """Tell which devices were sent the version and were not sent back since."""
+    return np.asarray(was_sent(rows) & (rows["back_state"] == NOT_BACK))
+
+
 def has_failed(rows: Rows) -> Mask:
     """Tell which devices ended the way forward without running what was ordered."""
     return np.asarray(_IS_FAILURE[rows["state"]])
