@@ -17,7 +17,12 @@ _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 def devices(number: int) -> str:
     """Return how many devices these are."""
-    return f"{number:,} device{'s' * (number != 1)}"
+    return counted(number, "device")
+
+
+def counted(number: int, noun: str) -> str:
+    """Return how many these are, of what has a plural in -s."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def number(value: float) -> str:

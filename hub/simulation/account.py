@@ -17,6 +17,8 @@ from hub.simulation.scenario import START_S, Scenario
 from hub.simulation.telemetry import Telemetry
 
 _BY_GATE = frozenset({CauseCode.GATE_FAILED.value, CauseCode.INSTALLS_FAILED.value})
+_NOT_ENDED = frozenset({Status.RUNNING, Status.PAUSED, Status.SUCCEEDED})
+"""Of what people did, they ended none of these: they let it go on."""
 
 
 class Account:
@@ -42,6 +44,7 @@ class Account:
         self._stopped_s: float | None = None
         self._before_stop = (0, 0)
         self._gate_failed = False
+        self._waits_s: float | None = None
 
     def note(self, before: Rollout, after: Rollout, now_s: float) -> None:
         """Remember decisions, and what had happened when progress was stopped."""
@@ -53,6 +56,10 @@ class Account:
         )
         if is_stopped and self._stopped_s is None:
             self._stopped_s, self._before_stop = now_s, self._exposed(now_s)
+        if not waits_for_people(after):
+            self._waits_s = None
+        elif self._waits_s is None or before.status is not after.status:
+            self._waits_s = now_s
         if after.cause is not None and after.cause.code in _BY_GATE:
             self._gate_failed = True
         if after.status is Status.PAUSED and "FAIL" in after.pause_reason and is_stopped:
@@ -82,19 +89,20 @@ class Account:
             refused: Deeds of operators that were refused, each a sentence.
             counted: Number of orders, reports, windows and steps.
         """
-        ended_s = now_s if rollout.ended_s is None else rollout.ended_s - START_S
+        ended_s = now_s if self._waits_s is None else self._waits_s
+        if rollout.ended_s is not None:
+            ended_s = rollout.ended_s - START_S
         got_it, harmed = self._exposed(now_s)
         before = self._before_stop if self._stopped_s is not None else (got_it, harmed)
         counts = {state.value: number for state, number in rollout.counts.items()}
         unaccounted = sum(n for state, n in rollout.counts.items() if not state.is_terminal)
-        by_people = any(entry.kind is Happening.OVERRIDDEN for entry in self._history) or (
-            rollout.cause is not None and rollout.cause.code == CauseCode.ABORTED.value
-        )
+        promoted = any(entry.kind is Happening.OVERRIDDEN for entry in self._history)
+        aborted = rollout.cause is not None and rollout.cause.code == CauseCode.ABORTED.value
         judgement = judged(
             rollout.status,
             ought_to_stop=self._ought_to_stop,
             gate_failed=self._gate_failed,
-            by_people=by_people and rollout.status is not Status.SUCCEEDED,
+            by_people=(promoted or aborted) and rollout.status not in _NOT_ENDED,
         )
         return Outcome(
             seed=seed,
@@ -126,6 +134,7 @@ class Account:
         install_s = version.size_bytes / self._scenario.fleet.links.bytes_per_s
         install_s += version.install_s + version.trial_s
         return StageOutcome(
+            name=self._plan.stages[place].name,
             devices=stage.size,
             succeeded=rollout.tally[place][1 + SUCCEEDED],
             failed=stage.failed,
@@ -133,3 +142,8 @@ class Account:
             expected_s=stage_times_s(self._plan, place, stage.size, install_s)[0],
             promoted=stage.overridden,
         )
+
+
+def waits_for_people(rollout: Rollout) -> bool:
+    """Whether a rollout waits for a person."""
+    return rollout.status is Status.PAUSED or rollout.awaits_since_s is not None

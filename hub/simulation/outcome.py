@@ -32,14 +32,17 @@ class StageOutcome(msgspec.Struct, frozen=True):
     """What came of a stage that began.
 
     Attributes:
+        name: As in the plan.
         devices: How many it added.
         succeeded: How many of them run the version, or did before they were led back.
         failed: How many did not follow.
-        took_s: From its beginning to its end; to the simulation's if it did not end.
+        took_s: From its beginning to its end, or until the rollout waited for a person; else to the
+            simulation's end.
         expected_s: What the dry run would expect, were the installs' median known.
         promoted: Whether an operator ended it.
     """
 
+    name: str
     devices: int
     succeeded: int
     failed: int
@@ -57,7 +60,8 @@ class Outcome(msgspec.Struct, frozen=True):
         ought_to_stop: Whether a good gate stops it: the version harms devices that the plan means.
         status: In the end.
         reason: Of that: the cause, or why it is paused; empty for success.
-        duration_s: From the start to the end of the rollout, or of the simulation.
+        duration_s: From the start to the end of the rollout, or until it waited for a person in vain; else to
+            the simulation's end.
         devices: How many the rollout has in the end.
         counts: How many of them are in each state of the way forward.
         not_back: How many were to go back and did not.

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.filesize import decimal
 from rich.table import Table
 
-from fleet.sentences import duration
+from fleet.sentences import counted, duration
 from hub.simulation.outcome import Judgement, Outcome, Report
 
 _MOST_LINES = 40
@@ -44,7 +44,7 @@ def _stages(run: Outcome) -> Table:
         table.add_column(heading)
     for number, stage in enumerate(run.stages, start=1):
         table.add_row(
-            f"{number}{' (promoted)' if stage.promoted else ''}",
+            f"{number} {stage.name}".rstrip() + (" (promoted)" if stage.promoted else ""),
             f"{stage.devices:,}",
             f"{stage.succeeded:,}",
             f"{stage.failed:,}",
@@ -66,7 +66,8 @@ def _facts(run: Outcome, *, is_harmful: bool) -> Iterator[str]:
     if run.stopped_s is not None:
         yield f"  stopped after: {duration(run.stopped_s)}"
     yield f"  downloaded: {decimal(run.received_bytes)}"
-    yield f"  messages: {run.orders:,} orders, {run.reports:,} reports, {run.windows:,} telemetry windows"
+    orders, reports = counted(run.orders, "order"), counted(run.reports, "report")
+    yield f"  messages: {orders}, {reports}, {counted(run.windows, 'telemetry window')}"
     if run.not_back:
         yield f"  not back on what they ran before: {run.not_back:,}"
     if run.unaccounted:

@@ -37,11 +37,11 @@ from fleet.rollout.events import (
 from fleet.rollout.plans.fit import check_members, check_sizes
 from fleet.rollout.plans.plan import Membership, Plan
 from fleet.rollout.state.columns import STATES
-from fleet.rollout.state.rollout import Kind, Rollout, Status
+from fleet.rollout.state.rollout import Kind, Rollout
 from hub.rollouts.absence import AWAY_AFTER_S
 from hub.rollouts.advancing import RECORDS_PER_STEP
 from hub.rollouts.joiners import JOIN_LOOK_S
-from hub.simulation.account import Account
+from hub.simulation.account import Account, waits_for_people
 from hub.simulation.calendar import Rows
 from hub.simulation.devices import MODEL, Devices, Ints, number_of
 from hub.simulation.installs import Installs
@@ -130,7 +130,7 @@ class SimulatedRollout:
             since_s = now_s
             if look is not None:
                 look(now_s)
-            waits = self._rollout.status is Status.PAUSED or self._rollout.awaits_since_s is not None
+            waits = waits_for_people(self._rollout)
             waits_since_s = waits_since_s if waits else now_s
             if now_s - waits_since_s > self._scenario.waits_s and not self._deeds:
                 break

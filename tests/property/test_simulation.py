@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -14,14 +15,17 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from fleet.protocol.errors import InvalidPlan
 from fleet.rollout.plans.plan import Membership, Plan
 from fleet.rollout.state.rollout import Status
+from fleet.sentences import duration
 from hub.plan_file import read_plan
 from hub.simulation.keeping import InStore
-from hub.simulation.outcome import Judgement, Outcome
+from hub.simulation.outcome import Judgement, Outcome, Report
 from hub.simulation.ready import READY
+from hub.simulation.report import drawn
 from hub.simulation.rollout import SimulatedRollout
 from hub.simulation.scenario import (
     Absence,
@@ -217,9 +221,31 @@ def test_an_absence_of_the_hub_fails_nobody() -> None:
 def test_a_stage_that_nobody_approves_of_is_held_and_an_approval_lets_it_begin() -> None:
     first, second = plan().stages
     stages = (first, msgspec.structs.replace(second, approval=True))
-    assert simulated(CALM, stages=stages).judgement is Judgement.HELD
+    held = simulated(CALM, stages=stages)
+    assert held.judgement is Judgement.HELD
+    assert held.duration_s < CALM.waits_s, "that nobody came is not counted"
+    assert [stage.took_s for stage in held.stages] == [held.duration_s]
+    promoted = changed(CALM, operators=(Deed(at_s=120.0, action=Action.PROMOTE),))
+    waiting = simulated(promoted, stages=stages)
+    assert (waiting.status, waiting.judgement) == (Status.RUNNING, Judgement.HELD)
+    assert waiting.stages[0].promoted
     approved = changed(CALM, operators=(Deed(at_s=1500.0, action=Action.APPROVE, by="bo"),))
     assert simulated(approved, stages=stages).status is Status.SUCCEEDED
+
+
+def test_a_rollout_that_stays_paused_is_told_with_when_it_paused() -> None:
+    paused = changed(CALM, operators=(Deed(at_s=20.0, action=Action.PAUSE),))
+    first, second = plan().stages
+    outcome = simulated(paused, stages=(msgspec.structs.replace(first, name="canary"), second))
+    assert (outcome.status, outcome.judgement) == (Status.PAUSED, Judgement.HELD)
+    assert 20.0 <= outcome.duration_s < 20.0 + 2 * CALM.tick_s
+    assert outcome.stages[0].took_s == outcome.duration_s
+    report = Report.of("calm", "", ought_to_stop=False, runs=[msgspec.structs.replace(outcome, orders=1)])
+    printed = io.StringIO()
+    Console(file=printed, width=200).print(drawn(report), markup=False)
+    assert f"PAUSED after {duration(outcome.duration_s)}, held" in printed.getvalue()
+    assert "1 canary" in printed.getvalue()
+    assert "messages: 1 order, " in printed.getvalue()
 
 
 def test_what_operators_may_not_do_is_noted() -> None:
