@@ -121,6 +121,8 @@ def revoke(model: str, version: Number, body: RevokeIn, hub: Hub, caller: Admin)
         version=_out(hub, row),
         device_count=len(devices),
         devices=devices[:MOST_NAMED],
+        going_back=sum(hub.store.rollout(number).state.open_restores for number in held),
+        has_older=hub.rollouts.has_older(model, version),
         rollouts_held=held,
         commands=_ways_out(hub, row, held, desired),
     )

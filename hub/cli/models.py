@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from fleet.protocol.errors import InvalidInput, InvalidModel, error_of
 from fleet.protocol.names import checked_name
+from fleet.sentences import devices
 from hub.cli.client import Client, client_of
 from hub.cli.measurements import print_class_measurements
 from hub.cli.output import JsonFlag, console, print_table, progress, show, utc
@@ -215,7 +216,7 @@ def _print_meant(told: dict[str, Any]) -> None:
     _print_who_runs(told)
     for number in told["rollouts"]:
         console.print(f"Rollout {number} brings it, and would be held.")
-    console.print("Nobody can be brought to it any more, and there is no way back.")
+    console.print("Nobody will be brought to it any more, and there is no way back.")
 
 
 def _print_who_runs(told: dict[str, Any]) -> None:
@@ -232,13 +233,19 @@ def _print_revoked(told: dict[str, Any]) -> None:
     _print_version(told["version"])
     for number in told["rollouts_held"]:
         console.print(f"Rollout {number} is held.")
+    if back := told["going_back"]:
+        their, go = ("its", "goes") if back == 1 else ("their", "go")
+        console.print(f"{devices(back)} on {their} way to it {go} back.")
     _print_who_runs(told)
     if told["commands"]:
-        console.print("They go on until they are brought to another version:")
+        until = "They go on until they are brought to another version:"
+        console.print(until if told["device_count"] else "What is held is ended so:")
         for command in told["commands"]:
             console.print(escape(f"  {command}"), soft_wrap=True)
-    elif told["device_count"]:
+    elif told["device_count"] and told["has_older"]:
         console.print("No older version is proven: name one by `muster rollback --to`, or roll out another.")
+    elif told["device_count"]:
+        console.print("They go on. There is no older version that is released: roll out another one.")
 
 
 def _print_version(version: dict[str, Any]) -> None:

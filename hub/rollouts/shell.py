@@ -176,6 +176,11 @@ class Rollouts:
         """Return the proven version that devices go back to from what they are to run; None if none is."""
         return proven_of(self._store, self._released, model).way_back(running)
 
+    def has_older(self, model: str, version: int) -> bool:
+        """Whether a version below another one is released, proven or not."""
+        below = proven_of(self._store, self._released, model).released_below(version)
+        return next(below, None) is not None
+
     def roll_back(
         self,
         model: str,

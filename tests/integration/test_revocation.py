@@ -20,10 +20,11 @@ from fleet.protocol.errors import Conflict, NotFound, VersionRevoked
 from fleet.protocol.manifest import encode_manifest, target_path
 from fleet.protocol.messages import ModelState, StateReport
 from fleet.protocol.records import DeploymentReport
+from fleet.rollout.engine import create, step
 from fleet.rollout.events import Abort, Promote, Resume, Start
 from fleet.rollout.explanation.choices import choices
 from fleet.rollout.plans.plan import Gate, Metric, MetricGate, Plan, Stage
-from fleet.rollout.state.rollout import Happening, Status
+from fleet.rollout.state.rollout import Happening, Kind, Rollout, Status
 from hub.alerts.facts import FleetLook, HubCounts
 from hub.registry.models import Models
 from hub.rollouts.shell import Rollouts
@@ -319,10 +320,46 @@ def test_at_a_terminal_it_is_asked_and_said_who_runs_it(
     code, shown = terminal.ended()
     assert code == 1
     assert "Devices that run it or are to: 3, asked-0, asked-1, asked-2." in shown
+    assert "Nobody will be brought to it any more" in shown
     assert hub.client.get("/models/asked/versions/1")["status"] == "REGISTERED"
     monkeypatch.setattr("hub.cli.models.asks", lambda: True)
-    muster_on(hub, monkeypatch, capsys)(*words, "--yes")
+    told = muster_on(hub, monkeypatch, capsys)(*words, "--yes")[0]
     assert hub.client.get("/models/asked/versions/1")["status"] == "REVOKED"
+    assert "There is no older version that is released" in told
+
+
+def test_it_is_said_who_goes_back_and_how_what_is_held_is_ended(
+    hub: HubProcess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    who = dict.fromkeys(["going-0", "going-1"])
+    plan = Plan(stages=(Stage(devices="all", minimum_bake_s=1e6, maximum_bake_s=1e7),), gate=PLAN.gate)
+    with closing(SqliteStore(hub.home / "hub.db")) as store:
+        assert store.add_version(row(1, DIGEST, "going"))
+        for device_id in who:
+            join_running_hub(store, device_id, "ops", time.time())
+
+        def started(number: int) -> Rollout:
+            drawn_up = create(
+                number=number,
+                kind=Kind.UPDATE,
+                model="going",
+                version=1,
+                manifest_sha256=DIGEST,
+                plan=plan,
+                seed=0,
+                devices=who,
+                now_s=time.time(),
+            )
+            return step(drawn_up, Start("ann"), time.time())[0]
+
+        number = store.create_rollout(started, time.time()).state.number
+    told = muster_on(hub, monkeypatch, capsys)("model", "revoke", "going", "1", "--reason", "It leaks.")[0]
+    assert f"Rollout {number} is held." in told
+    assert "2 devices on their way to it go back." in told
+    assert "No device is to run it." in told
+    assert "What is held is ended so:" in told
+    assert f"muster rollout abort {number} --rollback" in told
+    assert "They go on" not in told
 
 
 def test_devices_that_run_a_revoked_version_are_an_alert(parts: Hub) -> None:
