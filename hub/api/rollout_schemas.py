@@ -89,7 +89,7 @@ class DeploymentOut(Schema):
     """One device's part in a rollout.
 
     ``ordered_at_s`` is null while it waits for its order; ``due_at_s`` is when its time runs out, or when it
-    may be tried again.
+    may be tried again; ``tries`` counts its tries before this one, and is 0 if the first sufficed.
     """
 
     device_id: str

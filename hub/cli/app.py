@@ -25,7 +25,7 @@ from hub.cli import (
     tags,
     timeline,
 )
-from hub.cli.client import Connection
+from hub.cli.client import DEFAULT_URL, Connection
 from hub.cli.convert import convert
 from hub.cli.demo import demo
 from hub.cli.output import harmless
@@ -64,9 +64,7 @@ app.command("demo")(demo)
 @app.callback()
 def options(
     context: typer.Context,
-    url: Annotated[
-        str, typer.Option(envvar="MUSTER_URL", help="Where the hub's API is.")
-    ] = "http://127.0.0.1:8300",
+    url: Annotated[str, typer.Option(envvar="MUSTER_URL", help="Where the hub's API is.")] = DEFAULT_URL,
     token_file: Annotated[
         Path | None,
         typer.Option(

@@ -15,13 +15,21 @@ from fleet.protocol.errors import (
     HubUnavailable,
     InvalidConfiguration,
     MusterError,
+    NotAuthenticated,
     error_of,
 )
 
 API = "/api/v1"
+DEFAULT_URL = "http://127.0.0.1:8300"
+"""Where a hub's API is that was made with no other address."""
 TIMEOUT_S = 60.0
 WORK_TIMEOUT_S = 1800.0
 """How long the hub may work on an upload, and on those that came before it."""
+_PROVE_YOURSELF = (
+    "Put a token of this hub into MUSTER_TOKEN, or name a file that holds one in MUSTER_TOKEN_FILE; "
+    "`muster hub token NAME` makes one where the hub runs."
+)
+"""Takes the place of what the hub advises programs that speak HTTP."""
 
 
 class Connection:
@@ -203,7 +211,10 @@ class Client:
 def _error(response: httpx.Response) -> MusterError:
     try:
         problem = response.json()
-        return error_of(problem["code"])(str(problem["detail"]), remedy=str(problem.get("remedy", "")))
+        kind, remedy = error_of(problem["code"]), str(problem.get("remedy", ""))
+        if kind is NotAuthenticated:
+            remedy = _PROVE_YOURSELF
+        return kind(str(problem["detail"]), remedy=remedy)
     except (ValueError, KeyError, TypeError):
         return _no_hub(response)
 

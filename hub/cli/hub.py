@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from hub.cli.client import DEFAULT_URL
 from hub.cli.output import console
 from hub.settings import Settings
 from hub.store.rows import Role
@@ -36,6 +37,9 @@ def init(
     )
     token = create_home(home, settings)
     console.print(f"The hub's folder is {home}. Run it with: muster hub serve --home {home}")
+    url = _local_url(settings)
+    if url not in {DEFAULT_URL, ""}:
+        console.out(f"Commands find it there by: export MUSTER_URL={url}", highlight=False)
     console.print("The admin token, shown this once (put it into MUSTER_TOKEN):")
     console.out(token, highlight=False)
 
@@ -58,3 +62,11 @@ def token(
     from hub.home import add_api_token
 
     console.out(add_api_token(home, name, role), highlight=False)
+
+
+def _local_url(settings: Settings) -> str:
+    """Return where commands on this machine find the hub; empty if the system chooses its port."""
+    every = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound to it here
+    host = every.get(settings.http_host, settings.http_host)
+    host = f"[{host}]" if ":" in host else host
+    return f"http://{host}:{settings.http_port}" if settings.http_port else ""

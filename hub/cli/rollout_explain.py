@@ -63,7 +63,7 @@ def list_devices(
         "stage": "stage",
         "state": "state",
         "since_at_s": "since",
-        "tries": "tries",
+        "tries": "retries",
         "previous_version": "ran before",
         "restore_state": "way back",
         "cause": "cause",

@@ -78,6 +78,8 @@ def test_the_dry_run_is_what_is_then_created_and_stores_nothing(
     arguments = ("rollout", "create", MODEL, "1", "--plan", "plan.yaml", "--json")
     made = json.loads(muster(*arguments)[0])
     parts = json.loads(muster("rollout", "devices", str(made["number"]), "--json")[0])
+    assert {part["tries"] for part in parts} == {0}
+    assert "retries" in muster("rollout", "devices", str(made["number"]))[0]
     staged = [{p["device_id"] for p in parts if p["stage"] == n} for n in (1, 2, 3)]
     assert [set(stage["named"]) for stage in told["stages"]] == staged
     assert {SITES[name] for name in staged[0]} == {"plan-lyon", "plan-oslo"}
