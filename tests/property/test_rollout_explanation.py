@@ -24,6 +24,7 @@ from fleet.rollout.gates.gate import Outcome
 from fleet.rollout.plans.plan import Plan, Retries
 from fleet.rollout.state.rollout import Rollout, Status
 from hub.cli.app import app
+from hub.cli.rollout_explain import print_explanation
 from tests.support.rollouts import NEW, OLD, Campaign, plan, window
 
 ENDED_BADLY = {
@@ -412,3 +413,17 @@ def test_a_promoted_stage_without_evidence_has_no_word_of_the_gate() -> None:
     assert campaign.status() is Status.SUCCEEDED
     told = explain(campaign.rollout, {}, campaign.now_s)
     assert (told.verdict, told.verdict_stage) == ("", None)
+
+
+def test_the_word_of_the_gate_names_its_stage_and_its_time(capsys: pytest.CaptureFixture[str]) -> None:
+    campaign = Campaign(limited(None, approval=True))
+    campaign.succeed(0)
+    campaign.observe(rounds=10)
+    assert campaign.rollout.awaits_since_s is not None
+    print_explanation(msgspec.to_builtins(explain(campaign.rollout, {}, campaign.now_s)))
+    assert "The gate says of stage 1: PASS" in capsys.readouterr().out
+    campaign.do(Abort("ann", "wrong", roll_back=True))
+    campaign.restore_all()
+    assert campaign.status() is Status.ROLLED_BACK
+    print_explanation(msgspec.to_builtins(explain(campaign.rollout, {}, campaign.now_s)))
+    assert "The gate said of stage 1: PASS" in capsys.readouterr().out
