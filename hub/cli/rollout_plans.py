@@ -111,7 +111,7 @@ def _print(told: dict[str, Any]) -> None:
         console.print(f"  {obstacle}: {devices(number)}")
         for refusal in told["refusals"]:
             if refusal["obstacle"] == obstacle:
-                console.print(f"    {refusal['device_id']}: {refusal['detail']}")
+                console.print(escape(f"    {refusal['device_id']}: {refusal['detail']}"))
     if told["forecast"]:
         console.print(_forecast(told))
     for warning in told["warnings"]:
@@ -130,7 +130,7 @@ def _stages(told: dict[str, Any]) -> Table:
         names = ", ".join(stage["named"]) + (f" and {more:,} more" if more else "")
         strata = "\n".join(f"{attribute}: {_most(counts)}" for attribute, counts in stage["strata"].items())
         table.add_row(
-            f"{number} {stage['name']}".rstrip(),
+            escape(f"{number} {stage['name']}".rstrip()),
             f"{stage['devices']:,}",
             strata,
             names,

@@ -95,10 +95,12 @@ def test_the_dry_run_is_what_is_then_created_and_stores_nothing(
 
 
 def test_people_are_told_the_same(muster: Muster, tmp_path: Path) -> None:
-    (tmp_path / "plan.yaml").write_text(f"{PLAN}priority: 1\n")  # above what others of these tests created
+    plan = PLAN.replace("name: canary", "name: '[/first]'")
+    (tmp_path / "plan.yaml").write_text(f"{plan}priority: 1\n")  # above what others of these tests created
     printed, _ = muster("rollout", "plan", "plan.yaml", "--model", MODEL, "--version", "1", "--dry-run")
     assert f"{MODEL} version 1 would reach 16 devices" in printed
     assert f"{HELD}: The hub holds its updates" in printed
+    assert "1 [/first]" in printed, "a name is no markup"
     printed, _ = muster("rollout", "plan", "plan.yaml", "--model", MODEL, "--version", "1", "--check")
     assert printed == "The plan is accepted: 16 devices in 3 stages.\n"
 
