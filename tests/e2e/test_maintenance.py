@@ -54,6 +54,16 @@ def committed(hub: HubProcess) -> set[str]:
     return {name for name, state in found if state["version"] == 1 and state["phase"] == "COMMITTED"}
 
 
+def explained(hub: HubProcess, rollout: int) -> dict[str, str]:
+    """Return what the explanation says of devices that are ready and wait, each in a group of its own."""
+    told = hub.client.get(f"/rollouts/{rollout}/explanation")["held_up_by"]
+    return {
+        group["examples"][0]["device_id"]: group["said"]
+        for group in told
+        if group["said"].startswith("ready, and waiting: ")
+    }
+
+
 def waiting(hub: HubProcess, beginning: str) -> set[str]:
     """Return the devices whose staged version waits for a reason that begins so."""
     found = held(hub).items()
@@ -89,9 +99,8 @@ def test_devices_swap_inside_the_plans_window_alone_and_forced_ones_ask_not_even
             eventually(lambda: waiting(hub, "The ") == both, "both wait", timeout_s=30.0)
             assert waiting(hub, "The rollout's next maintenance window opens on") == {"cam-0"}
             assert not committed(hub)
-            told = hub.client.get(f"/rollouts/{other_day}/explanation")["held_up_by"]
-            said = {group["examples"][0]["device_id"]: group["said"] for group in told}
-            assert said.keys() == both
+            eventually(lambda: explained(hub, other_day).keys() == both, "both are named")
+            said = explained(hub, other_day)
             assert said["cam-0"].startswith(
                 "ready, and waiting: The rollout's next maintenance window opens on"
             )

@@ -145,6 +145,8 @@ class Holding(Senders):
 
 def _helping_words(rollout: Rollout) -> Iterator[Event]:
     """Yield what operators say to a rollout that waits for them."""
+    if rollout.status is Status.ROLLING_BACK:
+        return
     if rollout.revoked:
         yield Abort("ann", "it was revoked", roll_back=False)
     elif rollout.awaits_since_s is not None:
