@@ -174,11 +174,9 @@ def preview(
     bound = None if all_named else MAX_NAMED
     stages: list[StagePreview] = []
     for index, cohort in enumerate(cohorts):
-        times_s = (0.0, 0.0)
-        if cohort:
-            expected_s, longest_s = stage_times_s(rollout.plan, index, len(cohort), typical_install_s)
-            later_s = max(0.0, bakes_s.get(index, 0.0) - rollout.plan.stages[index].minimum_bake_s)
-            times_s = expected_s + later_s, longest_s
+        expected_s, longest_s = stage_times_s(
+            rollout.plan, index, len(cohort), typical_install_s, passes_after_s=bakes_s.get(index, 0.0)
+        )
         found_here = [fetches[device_id] for device_id in cohort if device_id in fetches]
         strata = _strata(candidates[device_id].cohorts for device_id in cohort)
         broadcast_bytes, most_bytes = _bytes(found_here)
@@ -190,8 +188,8 @@ def preview(
                 named=tuple(cohort[:bound]),
                 broadcast_bytes=broadcast_bytes,
                 most_bytes=most_bytes,
-                expected_s=times_s[0],
-                longest_s=times_s[1],
+                expected_s=expected_s if cohort else 0.0,
+                longest_s=longest_s if cohort else 0.0,
             )
         )
     left = () if stays else unseen(rollout)
@@ -216,7 +214,7 @@ def preview(
 
 
 def stage_times_s(
-    plan: Plan, index: int, device_count: int, typical_install_s: float | None
+    plan: Plan, index: int, device_count: int, typical_install_s: float | None, *, passes_after_s: float = 0.0
 ) -> tuple[float, float]:
     """Return the expected and the longest time of a stage, see the head of this file.
 
@@ -225,6 +223,7 @@ def stage_times_s(
         index: The stage, from 0.
         device_count: How many devices it adds.
         typical_install_s: None for 0.
+        passes_after_s: After how long a bake the gate is expected to say PASS; 0 for within the shortest.
     """
     stage, install_s = plan.stages[index], typical_install_s or 0.0
     tries = 1 + plan.retries.attempts
@@ -233,7 +232,8 @@ def stage_times_s(
     if plan.devices_per_minute is not None:
         release_s = max(0, device_count - 1) * 60.0 / plan.devices_per_minute
     waves = 0 if plan.concurrency is None else max(0, math.ceil(device_count / plan.concurrency) - 1)
-    expected_s = max(release_s, waves * install_s) + install_s + plan.shadow_s + stage.minimum_bake_s
+    expected_s = max(release_s, waves * install_s) + install_s + plan.shadow_s
+    expected_s += max(stage.minimum_bake_s, passes_after_s)
     slowest_s = tries * timeout_s + plan.retries.waits_s
     return expected_s, max(release_s, waves * slowest_s) + slowest_s + stage.maximum_bake_s
 

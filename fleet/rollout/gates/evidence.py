@@ -61,22 +61,6 @@ class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
             _added(self.cells, other.cells),
         )
 
-    def minus(self, other: Tally) -> Tally:
-        """Return this one without another that is part of it; of one that cannot be, nothing is left."""
-        cells = {}
-        if self.cells:
-            cells = {cell: max(0, number - other.cells.get(cell, 0)) for cell, number in self.cells.items()}
-        total = sum(cells.values()) if cells else max(0, self.total - other.total)
-        bad = max(0, self.bad - other.bad)
-        return Tally(
-            bad if cells else min(bad, total),
-            total,
-            max(0.0, self.bad_squared - other.bad_squared),
-            max(0.0, self.cross - other.cross),
-            max(0.0, self.total_squared - other.total_squared),
-            cells,
-        )
-
     @property
     def is_possible(self) -> bool:
         """Whether any windows can have added up to this."""
@@ -180,13 +164,6 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
         nothing = Arm.empty(len(self.canary.tallies))
         spans = {number: span.of_arms(canary, control) for number, span in self.spans.items()}
         return Evidence(self.canary if canary else nothing, self.control if control else nothing, spans)
-
-    @property
-    def in_spans(self) -> tuple[Evidence, ...]:
-        """The spans, the earliest first; the whole, if it is of one."""
-        if len(self.spans) < 2:
-            return (self,)
-        return tuple(self.spans[span] for span in sorted(self.spans, reverse=True))
 
 
 def gathered(by_stratum: dict[str, Arm], metrics: int) -> Arm:
