@@ -1,27 +1,22 @@
 """The dry run: what a rollout would do, worked out before anything moves.
 
 The cohorts are the engine's own: the preview reads them from the rollout that `fleet.rollout.engine.create`
-made, so that it cannot differ from what then happens. What it adds are estimates, in these terms::
+made, so that it cannot differ from what then happens. What it adds are estimates: the times of
+`fleet.rollout.durations`, and in bytes::
 
-    broadcast        bytes of a stage's variants, each blob once: the broker fans it out
-    at most          the broadcast, and every blob of every device's own variants asked for again
-    work of a stage  max((devices - 1) × 60 / devices_per_minute,
-                         (⌈devices / concurrency⌉ - 1) × typical install) + typical install + shadow
-    expected         Σ over the stages of work + bake, without waits for a window; the bake is minimum_bake_s,
-                     or until a harmless version is forecast to pass the gate if that is later
-    longest          likewise, when every deployment takes all the time and tries it has, + maximum_bake_s;
-                     waits for a window are in that time
+    broadcast     a stage's variants, each blob once: the broker fans it out
+    at most       the broadcast, and every blob of every device's own variants asked for again
 
-Waiting for an approval or a person at a paused rollout is in none of them. Devices that another rollout keeps
-do not move: they are told as `Obstacle.CLAIMED`, and counted nowhere else. Of a rollout that cannot begin
-without such devices nothing is said of gates and classes: there is nothing to judge.
+Devices that another rollout keeps do not move: they are told as `Obstacle.CLAIMED`, and counted nowhere else.
+Of a rollout that cannot begin without such devices nothing is said of gates and classes: there is nothing to
+judge.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -29,6 +24,7 @@ from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.errors import VariantUnsupported
 from fleet.protocol.manifest import File, Manifest
 from fleet.protocol.messages import Capabilities
+from fleet.rollout.durations import passing_s, stage_times
 from fleet.rollout.forecast.forecast import StageForecast, warnings
 from fleet.rollout.obstacles import Candidate, Obstacle, Refusal, claim_on, obstacles
 from fleet.rollout.plans.plan import Plan
@@ -63,9 +59,9 @@ class StagePreview(msgspec.Struct, frozen=True):
         devices: How many it adds.
         strata: How many of them have each value of each attribute, such as ``{"site": {"lyon": 3}}``.
         named: The devices, `MAX_NAMED` at most unless all were asked for.
-        broadcast_bytes: See the head of this file, like the next three.
+        broadcast_bytes: See the head of this file.
         most_bytes: Likewise.
-        expected_s: Likewise; install time is 0 where none is known.
+        expected_s: See `fleet.rollout.durations`; install time is 0 where none is known. 0 without devices.
         longest_s: Likewise.
     """
 
@@ -155,97 +151,103 @@ def preview(
         forecast: Of `fleet.rollout.forecast.forecast`.
         all_named: Whether to name every device.
     """
-    fetches: dict[str, _Fetch] = {}
-    bakes_s = _passing_s(forecast)
-    claimed = {device_id for device_id, one in candidates.items() if one.claimed_by is not None}
-    refusals = [Refusal(device_id, *claim_on(candidates[device_id])) for device_id in sorted(claimed)]
-    cohorts: list[list[str]] = [[] for _ in rollout.plan.stages]
-    stays = False
-    for part in rollout.deployments:
-        if part.device_id in claimed:
-            stays = True
-            continue
-        candidate = candidates[part.device_id]
-        cohorts[part.stage].append(part.device_id)
-        fetch, found = _fetch(part.device_id, candidate, manifest, rollout.plan, offer)
-        if fetch is not None:
-            fetches[part.device_id] = fetch
-        refusals += [Refusal(part.device_id, obstacle, detail) for obstacle, detail in found]
+    reached = _reached(rollout, candidates, manifest, offer)
     bound = None if all_named else MAX_NAMED
-    stages: list[StagePreview] = []
-    for index, cohort in enumerate(cohorts):
-        expected_s, longest_s = stage_times_s(
-            rollout.plan, index, len(cohort), typical_install_s, passes_after_s=bakes_s.get(index, 0.0)
-        )
-        found_here = [fetches[device_id] for device_id in cohort if device_id in fetches]
-        strata = _strata(candidates[device_id].cohorts for device_id in cohort)
-        broadcast_bytes, most_bytes = _bytes(found_here)
-        stages.append(
-            StagePreview(
-                name=rollout.plan.stages[index].name,
-                devices=len(cohort),
-                strata=strata,
-                named=tuple(cohort[:bound]),
-                broadcast_bytes=broadcast_bytes,
-                most_bytes=most_bytes,
-                expected_s=expected_s if cohort else 0.0,
-                longest_s=longest_s if cohort else 0.0,
-            )
-        )
-    left = () if stays else unseen(rollout)
+    stages = _stages(
+        rollout.plan, reached, candidates, forecast, install_s=typical_install_s or 0.0, bound=bound
+    )
+    devices = sum(stage.devices for stage in stages)
+    left_for_later = () if reached.others_keep_some else unseen(rollout)
     return Preview(
         model=rollout.model,
         version=rollout.version,
-        devices=sum(map(len, cohorts)),
-        left_out=len(candidates) - len(claimed) - sum(map(len, cohorts)),
-        stages=tuple(stages),
-        variants=_variants(fetches.values()),
+        devices=devices,
+        left_out=len(candidates) - len(reached.claimed) - devices,
+        stages=stages,
+        variants=_variants(reached.fetches.values()),
         broadcast_bytes=sum(stage.broadcast_bytes for stage in stages),
         most_bytes=sum(stage.most_bytes for stage in stages),
         expected_s=sum(stage.expected_s for stage in stages),
         longest_s=sum(stage.longest_s for stage in stages),
         typical_install_s=typical_install_s,
-        obstacles=dict(Counter(refusal.obstacle for refusal in refusals)),
-        refusals=_bounded(refusals, bound),
+        obstacles=dict(Counter(refusal.obstacle for refusal in reached.refusals)),
+        refusals=_bounded(reached.refusals, bound),
         forecast=forecast,
-        warnings=tuple(warned.text for warned in (*warnings(rollout.plan, forecast), *left)),
+        warnings=tuple(warned.text for warned in (*warnings(rollout.plan, forecast), *left_for_later)),
         waits=told_waits(rollout.plan),
     )
 
 
-def stage_times_s(
-    plan: Plan, index: int, device_count: int, typical_install_s: float | None, *, passes_after_s: float = 0.0
-) -> tuple[float, float]:
-    """Return the expected and the longest time of a stage, see the head of this file.
+class _Reached(NamedTuple):
+    """Whom the rollout would reach.
 
-    Args:
-        plan: The plan.
-        index: The stage, from 0.
-        device_count: How many devices it adds.
-        typical_install_s: None for 0.
-        passes_after_s: After how long a bake the gate is expected to say PASS; 0 for within the shortest.
+    Attributes:
+        cohorts: The devices that move, by stage.
+        fetches: What each of them would fetch; those that can run no variant are missing.
+        claimed: Devices that other rollouts keep.
+        others_keep_some: Whether some of these are among the rollout's own.
+        refusals: Who would not follow, or not at once.
     """
-    stage, install_s = plan.stages[index], typical_install_s or 0.0
-    tries = 1 + plan.retries.attempts
-    timeout_s = plan.deployment_timeout_s + plan.shadow_s
-    release_s = 0.0
-    if plan.devices_per_minute is not None:
-        release_s = max(0, device_count - 1) * 60.0 / plan.devices_per_minute
-    waves = 0 if plan.concurrency is None else max(0, math.ceil(device_count / plan.concurrency) - 1)
-    expected_s = max(release_s, waves * install_s) + install_s + plan.shadow_s
-    expected_s += max(stage.minimum_bake_s, passes_after_s)
-    slowest_s = tries * timeout_s + plan.retries.waits_s
-    return expected_s, max(release_s, waves * slowest_s) + slowest_s + stage.maximum_bake_s
+
+    cohorts: list[list[str]]
+    fetches: dict[str, _Fetch]
+    claimed: set[str]
+    others_keep_some: bool
+    refusals: list[Refusal]
 
 
-def _passing_s(stages: Iterable[StageForecast]) -> dict[int, float]:
-    """Return after how long a bake a stage passes, of the stages of which a PASS is forecast."""
-    passing: dict[int, float] = {}
-    for stage in stages:
-        after_s = [one.passes_after_s for one in stage.metrics if one.passes_after_s is not None]
-        if after_s and len(after_s) == len(stage.metrics):
-            passing[stage.stage] = max(after_s)
-    return passing
+def _reached(
+    rollout: Rollout,
+    candidates: Mapping[str, Candidate],
+    manifest: Manifest,
+    offer: Callable[[str, Capabilities], Offer],
+) -> _Reached:
+    claimed = {device_id for device_id, one in candidates.items() if one.claimed_by is not None}
+    refusals = [Refusal(device_id, *claim_on(candidates[device_id])) for device_id in sorted(claimed)]
+    cohorts: list[list[str]] = [[] for _ in rollout.plan.stages]
+    fetches: dict[str, _Fetch] = {}
+    others_keep_some = False
+    for part in rollout.deployments:
+        if part.device_id in claimed:
+            others_keep_some = True
+            continue
+        cohorts[part.stage].append(part.device_id)
+        candidate = candidates[part.device_id]
+        fetch, found = _fetch(part.device_id, candidate, manifest, rollout.plan, offer)
+        if fetch is not None:
+            fetches[part.device_id] = fetch
+        refusals += [Refusal(part.device_id, obstacle, detail) for obstacle, detail in found]
+    return _Reached(cohorts, fetches, claimed, others_keep_some, refusals)
+
+
+def _stages(
+    plan: Plan,
+    reached: _Reached,
+    candidates: Mapping[str, Candidate],
+    forecast: Iterable[StageForecast],
+    *,
+    install_s: float,
+    bound: int | None,
+) -> tuple[StagePreview, ...]:
+    passes_s = passing_s(forecast)
+    stages: list[StagePreview] = []
+    for index, cohort in enumerate(reached.cohorts):
+        times = stage_times(plan, index, len(cohort), install_s, passes_after_s=passes_s.get(index, 0.0))
+        fetches = [reached.fetches[device_id] for device_id in cohort if device_id in reached.fetches]
+        broadcast_bytes, most_bytes = _bytes(fetches)
+        stages.append(
+            StagePreview(
+                name=plan.stages[index].name,
+                devices=len(cohort),
+                strata=_strata(candidates[device_id].cohorts for device_id in cohort),
+                named=tuple(cohort[:bound]),
+                broadcast_bytes=broadcast_bytes,
+                most_bytes=most_bytes,
+                expected_s=times.expected_s if cohort else 0.0,
+                longest_s=times.longest_s if cohort else 0.0,
+            )
+        )
+    return tuple(stages)
 
 
 def _fetch(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from fleet.rollout.durations import stage_times
 from fleet.rollout.plans.plan import Plan
-from fleet.rollout.preview import stage_times_s
 from fleet.rollout.state.columns import SUCCEEDED
 from fleet.rollout.state.deployments import scan
 from fleet.rollout.state.masks import is_not_back
@@ -139,7 +139,7 @@ class Account:
             succeeded=rollout.tally[place][1 + SUCCEEDED],
             failed=stage.failed,
             took_s=end_s - stage.started_s,
-            expected_s=stage_times_s(self._plan, place, stage.size, install_s)[0],
+            expected_s=stage_times(self._plan, place, stage.size, install_s).expected_s,
             promoted=stage.overridden,
         )
 
