@@ -23,7 +23,7 @@ from fleet.protocol.records import DeploymentReport
 from fleet.rollout.engine import create, step
 from fleet.rollout.events import Abort, Promote, Resume, Start
 from fleet.rollout.explanation.choices import choices
-from fleet.rollout.plans.plan import Gate, Metric, MetricGate, Plan, Stage
+from fleet.rollout.plans.plan import Plan
 from fleet.rollout.state.rollout import Happening, Kind, Rollout, Status
 from hub.alerts.facts import FleetLook, HubCounts
 from hub.registry.models import Models
@@ -37,6 +37,7 @@ from hub.trust.keys import KeyFolder
 from tests.support.agent_bundles import MODEL, build
 from tests.support.command_line import muster_on
 from tests.support.hub import HubProcess
+from tests.support.rollout_shell import EVERYBODY, GATE
 from tests.support.stores import DIGEST, add_device, incoming, join_running_hub, new_rollout, order, say
 from tests.support.terminal import Terminal
 from tests.support.tuf_client import download, updater
@@ -44,11 +45,8 @@ from tests.support.tuf_client import download, updater
 BUNDLES = {version: build(version) for version in (1, 2, 3)}
 CAMS = [f"cam-{number}" for number in range(3)]
 PLAN = Plan(
-    stages=(
-        Stage(devices=2, minimum_bake_s=1e6, maximum_bake_s=1e7),
-        Stage(devices="all", minimum_bake_s=1e6, maximum_bake_s=1e7),
-    ),
-    gate=Gate(metrics=(MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.1, limit=0.3),)),
+    stages=(msgspec.structs.replace(EVERYBODY, devices=2), EVERYBODY),
+    gate=GATE,
 )
 
 
@@ -332,7 +330,7 @@ def test_it_is_said_who_goes_back_and_how_what_is_held_is_ended(
     hub: HubProcess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     who = dict.fromkeys(["going-0", "going-1"])
-    plan = Plan(stages=(Stage(devices="all", minimum_bake_s=1e6, maximum_bake_s=1e7),), gate=PLAN.gate)
+    plan = Plan(stages=(EVERYBODY,), gate=GATE)
     with closing(SqliteStore(hub.home / "hub.db")) as store:
         assert store.add_version(row(1, DIGEST, "going"))
         for device_id in who:

@@ -6,44 +6,36 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Conflict, InvalidPlan
-from fleet.protocol.manifest import Manifest
 from fleet.rollout.events import Abort, Start, Supersede
 from fleet.rollout.obstacles import Obstacle
-from fleet.rollout.plans.plan import Gate, JudgedBy, Membership, Metric, MetricGate, Plan, Stage
+from fleet.rollout.plans.plan import JudgedBy, Membership, Plan, Stage
 from fleet.rollout.state.rollout import CauseCode, Status
 from hub.rollouts import joiners
 from hub.rollouts.shell import Rollouts
 from hub.store.sqlite import SqliteStore
-from tests.support.agent_bundles import MODEL, build
+from tests.support.agent_bundles import MODEL
+from tests.support.rollout_shell import EVERYBODY, GATE, released, store_with
 from tests.support.stores import add_device
 
-BUNDLES = {version: build(version) for version in (1, 2, 3)}
-GATE = Gate(metrics=(MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.1, limit=0.3),))
 CAMS = [f"cam-{number}" for number in range(6)]
 
 
 def plan(*devices: int | str, priority: int = 0, **fields: Any) -> Plan:
     """Return a plan that waits for ever in every stage."""
-    stages = tuple(Stage(devices=d, minimum_bake_s=1e6, maximum_bake_s=1e7) for d in devices or ("all",))
+    stages = tuple(msgspec.structs.replace(EVERYBODY, devices=d) for d in devices or ("all",))
     return Plan(stages=stages, gate=GATE, priority=priority, **fields)
-
-
-def released(_model: str, version: int) -> tuple[str, Manifest]:
-    return BUNDLES[version].sha256, BUNDLES[version].manifest
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """A store with six devices."""
-    opened = SqliteStore(tmp_path / "hub.db")
-    for device_id in CAMS:
-        add_device(opened, device_id)
-    yield opened
-    opened.close()
+    with store_with(tmp_path, CAMS) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from fleet.protocol.manifest import Manifest
 from fleet.protocol.records import TelemetryWindow
 from fleet.rollout.engine import create
 from fleet.rollout.events import Abort, Start
@@ -20,13 +19,13 @@ from hub.rollouts.explaining import explanation_of
 from hub.rollouts.shell import Rollouts
 from hub.store.rows import OrderChange
 from hub.store.sqlite import SqliteStore
-from tests.support.agent_bundles import MODEL, build
+from tests.support.agent_bundles import MODEL
 from tests.support.differing_fleet import HOUR_S, START_S, DifferingFleet
+from tests.support.rollout_shell import released, store_with
 from tests.support.rollouts import OLD
 from tests.support.rollups import DeviceWindow, keep_windows
-from tests.support.stores import add_device, order
+from tests.support.stores import order
 
-BUNDLE = build(2)
 FLEET = DifferingFleet(24, Metric.INFERENCE_ERRORS, {0: 0.98, 1: 0.02}, correlation=0.05, per_minute=30)
 PLAN = Plan(
     stages=(
@@ -38,16 +37,9 @@ PLAN = Plan(
 UNSURE = MetricGate(metric=Metric.UNSURE, margin=0.2, limit=0.5, threshold=0.5)
 
 
-def released(_model: str, _version: int) -> tuple[str, Manifest]:
-    return BUNDLE.sha256, BUNDLE.manifest
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """A store with devices that run version 1."""
-    opened = SqliteStore(tmp_path / "hub.db")
-    for name in FLEET.names:
-        add_device(opened, name)
     other = create(
         number=1,
         kind=Kind.ROLLBACK,
@@ -59,11 +51,11 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
         devices=dict.fromkeys(FLEET.names),
         now_s=0.0,
     )
-    row = opened.create_rollout(lambda number: msgspec.structs.replace(other, number=number), 0.0)
     orders = [OrderChange(name, MODEL, order(1, model=MODEL)) for name in FLEET.names]
-    opened.apply_step(row.state, previous=row.state, position=0, changes=orders)
-    yield opened
-    opened.close()
+    with store_with(tmp_path, FLEET.names) as opened:
+        row = opened.create_rollout(lambda number: msgspec.structs.replace(other, number=number), 0.0)
+        opened.apply_step(row.state, previous=row.state, position=0, changes=orders)
+        yield opened
 
 
 @pytest.fixture

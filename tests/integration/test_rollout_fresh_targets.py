@@ -11,39 +11,27 @@ import pytest
 
 from fleet.health import HealthPolicy
 from fleet.protocol.errors import InvalidPlan
-from fleet.protocol.manifest import Manifest
 from fleet.rollout.events import Start, Supersede
-from fleet.rollout.plans.plan import Gate, Membership, Metric, MetricGate, Plan, Stage
+from fleet.rollout.plans.plan import Membership, Plan
 from hub.health import FleetStates
 from hub.rollouts.shell import Rollouts
 from hub.store.sqlite import SqliteStore
 from hub.store.state_rows import StateRules
-from tests.support.agent_bundles import MODEL, build
-from tests.support.stores import add_device, say
+from tests.support.agent_bundles import MODEL
+from tests.support.rollout_shell import EVERYBODY, GATE, released, store_with
+from tests.support.stores import say
 
-BUNDLES = {version: build(version) for version in (1, 2)}
 CAMS = ("cam-0", "cam-1", "cam-2")
-STAGE = Stage(devices="all", minimum_bake_s=1e6, maximum_bake_s=1e7)
-PLAN = Plan(
-    stages=(STAGE,),
-    gate=Gate(metrics=(MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.1, limit=0.3),)),
-    target='health == "offline"',
-)
-
-
-def released(_model: str, version: int) -> tuple[str, Manifest]:
-    return BUNDLES[version].sha256, BUNDLES[version].manifest
+PLAN = Plan(stages=(EVERYBODY,), gate=GATE, target='health == "offline"')
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """A store with three devices that are online."""
-    opened = SqliteStore(tmp_path / "hub.db")
-    for device_id in CAMS:
-        add_device(opened, device_id)
-        say(opened, device_id, time.time(), online=True)
-    yield opened
-    opened.close()
+    with store_with(tmp_path, CAMS) as opened:
+        for device_id in CAMS:
+            say(opened, device_id, time.time(), online=True)
+        yield opened
 
 
 @pytest.fixture
@@ -71,8 +59,8 @@ def test_a_plan_means_who_is_offline_now(store: SqliteStore, rollouts: Rollouts)
 
 
 def test_a_cohort_is_who_is_offline_now(store: SqliteStore, rollouts: Rollouts) -> None:
-    named = msgspec.structs.replace(STAGE, devices=None, cohort='health == "offline"')
-    plan = msgspec.structs.replace(PLAN, target=None, stages=(named, STAGE))
+    named = msgspec.structs.replace(EVERYBODY, devices=None, cohort='health == "offline"')
+    plan = msgspec.structs.replace(PLAN, target=None, stages=(named, EVERYBODY))
     leave(store, "cam-2")
     state = rollouts.create(MODEL, 1, plan=plan, devices=None, seed=0).state
     assert {part.device_id for part in state.deployments if part.stage == 0} == {"cam-2"}

@@ -19,7 +19,8 @@ from fleet.rollout.state.rollout import Status
 from hub.rollouts.shell import Rollouts
 from hub.store.sqlite import SqliteStore
 from tests.support.agent_bundles import MODEL, build
-from tests.support.stores import add_device, incoming, window
+from tests.support.rollout_shell import store_with
+from tests.support.stores import incoming, window
 
 BUNDLE = build(1)
 
@@ -41,11 +42,8 @@ def released(_model: str, version: int) -> tuple[str, Manifest]:
 
 @pytest.fixture(name="store")
 def store_fixture(tmp_path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "hub.db")
-    for number in range(4):
-        add_device(store, f"cam-{number}")
-    yield store
-    store.close()
+    with store_with(tmp_path, [f"cam-{number}" for number in range(4)]) as store:
+        yield store
 
 
 @pytest.fixture

@@ -15,17 +15,15 @@ from fleet.protocol.errors import Cause, InvalidPlan, NotFound
 from fleet.protocol.manifest import Manifest
 from fleet.protocol.records import DeploymentReport
 from fleet.rollout.events import Pause, Start
-from fleet.rollout.plans.plan import Gate, Membership, Metric, MetricGate, Plan, Stage
+from fleet.rollout.plans.plan import Membership, Plan, Stage
 from fleet.rollout.state.rollout import Status
 from hub.rollouts import joiners
 from hub.rollouts.shell import Rollouts
 from hub.store.rows import Action, OrderChange
 from hub.store.sqlite import SqliteStore
-from tests.support.agent_bundles import MODEL, build
+from tests.support.agent_bundles import MODEL
+from tests.support.rollout_shell import EVERYBODY, GATE, released, store_with
 from tests.support.stores import add_device, incoming
-
-BUNDLE = build(1)
-GATE = Gate(metrics=(MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.1, limit=0.3),))
 
 
 def plan(membership: Membership) -> Plan:
@@ -33,7 +31,7 @@ def plan(membership: Membership) -> Plan:
     return Plan(
         stages=(
             Stage(cohort='id like "early-*"', minimum_bake_s=1e6, maximum_bake_s=1e7),
-            Stage(devices="all", minimum_bake_s=1e6, maximum_bake_s=1e7),
+            EVERYBODY,
         ),
         gate=GATE,
         target='site == "lyon"',
@@ -41,21 +39,11 @@ def plan(membership: Membership) -> Plan:
     )
 
 
-EVERYBODY = plan(Membership.CONTINUOUS).stages[1]
-
-
-def released(_model: str, _version: int) -> tuple[str, Manifest]:
-    return BUNDLE.sha256, BUNDLE.manifest
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """A store with two early devices and a late one."""
-    opened = SqliteStore(tmp_path / "hub.db")
-    for device_id in ("early-1", "early-2", "late-1"):
-        add_device(opened, device_id)
-    yield opened
-    opened.close()
+    with store_with(tmp_path, ("early-1", "early-2", "late-1")) as opened:
+        yield opened
 
 
 def begun(store: SqliteStore, membership: Membership) -> tuple[Rollouts, int]:

@@ -13,20 +13,17 @@ from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Conflict, InvalidPlan, InvalidTarget, NotFound
 from fleet.protocol.manifest import Manifest
 from fleet.rollout.events import Abort, DeploymentReported, DeploymentsReported, Start
-from fleet.rollout.plans.plan import Gate, Metric, MetricGate, Plan, Stage
+from fleet.rollout.plans.plan import Plan
 from fleet.rollout.state.rollout import Kind, Status
 from hub.rollouts.shell import Rollouts
 from hub.store.sqlite import SqliteStore
 from tests.support.agent_bundles import MODEL, build
-from tests.support.stores import add_device
+from tests.support.rollout_shell import EVERYBODY, GATE, store_with
 
 BACK, GONE = DeploymentState.SUCCEEDED, DeploymentState.REMOVED
 RELEASED = {1: build(1), 3: build(3), 4: build(4)}
 NORTH, SOUTH = ("north-1", "north-2", "north-3"), ("south-1", "south-2")
-PLAN = Plan(
-    stages=(Stage(devices="all", minimum_bake_s=1e6, maximum_bake_s=1e7),),
-    gate=Gate(metrics=(MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.1, limit=0.3),)),
-)
+PLAN = Plan(stages=(EVERYBODY,), gate=GATE)
 
 
 def released(model: str, version: int) -> tuple[str, Manifest]:
@@ -41,11 +38,8 @@ def released(model: str, version: int) -> tuple[str, Manifest]:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """A store with three devices in the north and two in the south."""
-    opened = SqliteStore(tmp_path / "hub.db")
-    for device_id in (*NORTH, *SOUTH):
-        add_device(opened, device_id)
-    yield opened
-    opened.close()
+    with store_with(tmp_path, (*NORTH, *SOUTH)) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import pytest
 
-from fleet.protocol.manifest import Manifest
 from fleet.protocol.records import ShadowReport
 from fleet.rollout.events import Start
 from fleet.rollout.plans.plan import Gate, Metric, MetricGate, Plan, Stage
 from fleet.rollout.state.rollout import Status
 from hub.rollouts.shell import Rollouts
 from hub.store.sqlite import SqliteStore
-from tests.support.agent_bundles import MODEL, build
-from tests.support.stores import CAPABILITIES, add_device, greeting, incoming, say
+from tests.support.agent_bundles import MODEL
+from tests.support.rollout_shell import released, store_with
+from tests.support.stores import CAPABILITIES, greeting, incoming, say
 
-BUNDLES = {version: build(version) for version in (1, 2)}
+CAMS = [f"cam-{number}" for number in range(4)]
 ABLE = msgspec.structs.replace(CAPABILITIES, obeys_wishes=True)
 SHADOW = MetricGate(metric=Metric.SHADOW_DISAGREEMENT, limit=0.1)
 
 
-def released(_model: str, version: int) -> tuple[str, Manifest]:
-    return BUNDLES[version].sha256, BUNDLES[version].manifest
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    with store_with(tmp_path, CAMS) as opened:
+        yield opened
 
 
-def test_disagreement_takes_a_version_back_before_it_answers(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "hub.db")
-    for number in range(4):
-        add_device(store, f"cam-{number}")
-        say(store, f"cam-{number}", 2.0, hello=greeting(ABLE))
+def test_disagreement_takes_a_version_back_before_it_answers(store: SqliteStore) -> None:
+    for device_id in CAMS:
+        say(store, device_id, 2.0, hello=greeting(ABLE))
     plan = Plan(
         stages=(Stage(devices="all", minimum_bake_s=1.0, maximum_bake_s=1e6),),
         gate=Gate(metrics=(SHADOW,)),
@@ -46,7 +48,7 @@ def test_disagreement_takes_a_version_back_before_it_answers(tmp_path: Path) -> 
             model=MODEL,
             active_version=1,
             version=2,
-            manifest_sha256=BUNDLES[2].sha256,
+            manifest_sha256=released(MODEL, 2)[0],
             compared=1000,
             disagreed=disagreed,
         )
@@ -57,4 +59,3 @@ def test_disagreement_takes_a_version_back_before_it_answers(tmp_path: Path) -> 
     assert state.cause is not None
     assert "shadow disagreement 49.5% of 4,000 in the shadow" in state.cause.detail
     assert msgspec.json.decode(msgspec.json.encode(state.verdict))["parts"] == 1
-    store.close()

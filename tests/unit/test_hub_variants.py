@@ -12,7 +12,6 @@ from fleet.protocol.assignment import VariantPolicy as P
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import VariantUnsupported
 from fleet.protocol.maintenance import Day, Maintenance, Mode
-from fleet.protocol.manifest import Manifest
 from fleet.protocol.messages import Capabilities
 from fleet.rollout.engine import create, step
 from fleet.rollout.events import Assign, DeploymentReported, DeploymentsReported, Promote, Start, Supersede
@@ -20,27 +19,22 @@ from fleet.rollout.plans.plan import Plan, default_plan, rollback_plan
 from fleet.rollout.state.rollout import Kind, Rollout
 from hub.store.sqlite import SqliteStore
 from hub.variants import Offers
-from tests.support.agent_bundles import TFLITE_VARIANT, VARIANT, build
+from tests.support.agent_bundles import TFLITE_VARIANT, VARIANT
 from tests.support.measurements import HARDWARE, RUNTIMES, candidate, measurement
-from tests.support.stores import add_device, greeting, incoming, say
+from tests.support.rollout_shell import released, store_with
+from tests.support.stores import greeting, incoming, say
 
-BUNDLES = {1: build(1), 2: build(2)}
 ABLE = Capabilities("0.1.0", "x86_64", RUNTIMES, 2**32, 2**32, HARDWARE)
 
 
 @pytest.fixture(name="store")
 def store_fixture(tmp_path: Path) -> Iterator[SqliteStore]:
     """A store with four devices of one class."""
-    store = SqliteStore(tmp_path / "hub.db")
-    for number in range(4):
-        add_device(store, f"cam-{number}")
-        say(store, f"cam-{number}", 1.0, hello=greeting(ABLE))
-    yield store
-    store.close()
-
-
-def released(_model: str, version: int) -> tuple[str, Manifest]:
-    return BUNDLES[version].sha256, BUNDLES[version].manifest
+    devices = [f"cam-{number}" for number in range(4)]
+    with store_with(tmp_path, devices) as store:
+        for device_id in devices:
+            say(store, device_id, 1.0, hello=greeting(ABLE))
+        yield store
 
 
 def rollout(store: SqliteStore, version: int, plan: Plan, kind: Kind = Kind.UPDATE) -> Rollout:
@@ -71,7 +65,7 @@ def policy(chosen: P) -> Plan:
 def tell_measurement(store: SqliteStore, *numbers: int) -> None:
     """Let devices have measured that version 1 is faster on LiteRT."""
     measured = measurement(candidate(VARIANT, 9.0), candidate(TFLITE_VARIANT, 5.0))
-    measured = msgspec.structs.replace(measured, manifest_sha256=BUNDLES[1].sha256)
+    measured = msgspec.structs.replace(measured, manifest_sha256=released("digits", 1)[0])
     store.add_records([incoming(f"cam-{number}", 1, measured) for number in numbers])
 
 
