@@ -1,4 +1,4 @@
-"""What tests of rollouts with a real store start from: enrolled devices, released versions, plans that wait."""
+"""What tests of rollouts with a real store start from: devices, released versions and plans that wait."""
 
 from __future__ import annotations
 
