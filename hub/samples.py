@@ -17,8 +17,8 @@ import msgspec
 from fleet.protocol.assignment import CLOCK_TOLERANCE_S
 from fleet.protocol.capture import CapturePolicy
 from fleet.protocol.errors import Conflict, InvalidMessage, NotFound
-from fleet.protocol.manifest import Manifest
 from fleet.protocol.samples import Sample, SampleMessage, check_sample, read_sample
+from hub.registry.lookups import Known
 from hub.store.protocols import DeviceStore, SampleStore, WishStore
 from hub.store.rows import Action, DeviceRow
 from hub.store.sample_rows import SampleFilter, SampleRow
@@ -52,7 +52,7 @@ class Samples:
 
     Args:
         store: Keeps them.
-        manifest: Returns a version's bundle digest and manifest; raises `NotFound`.
+        manifest: Looks up versions that have a bundle.
         on_orders: Called after a policy was stored: assignments wait to be sent.
         budget_bytes: How much all samples may take.
         retention_s: How long a sample is kept.
@@ -62,7 +62,7 @@ class Samples:
         self,
         store: SamplingStore,
         *,
-        manifest: Callable[[str, int], tuple[str, Manifest]],
+        manifest: Known,
         on_orders: Callable[[], None],
         budget_bytes: int,
         retention_s: float,

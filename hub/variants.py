@@ -7,18 +7,18 @@ variant that it ran then and need not fetch or measure anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from fleet.protocol.assignment import ModelOrder, VariantPolicy
 from fleet.protocol.errors import VariantUnsupported
 from fleet.protocol.maintenance import Maintenance, Mode
-from fleet.protocol.manifest import Manifest
 from fleet.protocol.messages import Capabilities
 from fleet.protocol.records import Measurement
 from fleet.rollout.events import Assign
 from fleet.rollout.state.rollout import Kind, Rollout
 from fleet.variants import Peers, offer
+from hub.registry.lookups import Released
 from hub.store.protocols import DeviceStore, MeasurementStore, RolloutStore
 
 ROLLOUTS_LOOKED_AT = 100
@@ -51,13 +51,11 @@ class Offers:
 
     Args:
         store: Knows devices and what they measured.
-        released: Returns digest and manifest of a released version.
+        released: Looks up versions that may be rolled out.
         rollout: Gives the orders.
     """
 
-    def __init__(
-        self, store: OfferStore, released: Callable[[str, int], tuple[str, Manifest]], rollout: Rollout
-    ) -> None:
+    def __init__(self, store: OfferStore, released: Released, rollout: Rollout) -> None:
         self._store = store
         self._released = released
         self._rollout = rollout

@@ -6,14 +6,13 @@ with the state that it led to.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
-from fleet.protocol.manifest import Manifest
 from fleet.rollout.events import DevicesJoined, Event, Ticked
 from fleet.rollout.state.rollout import Rollout
+from hub.registry.lookups import Known, Released
 from hub.rollouts.events import events_of, removals_of, revocation_of
-from hub.rollouts.inputs import Known, told_apart
+from hub.rollouts.inputs import told_apart
 from hub.rollouts.joiners import JoinerStore, Look, still_free
 from hub.rollouts.stepping import Stepping
 from hub.store.protocols import RecordStore
@@ -34,15 +33,15 @@ class Advancing:
     Args:
         store: Keeps records and devices.
         stepping: Steps through events and stores the outcome.
-        released: Returns digest and manifest of a released version; raises `NotFound` or `Conflict`.
-        known: Likewise of any version that has a bundle.
+        released: Looks up versions that may be rolled out.
+        known: Looks up any that have a bundle: devices may run revoked ones.
     """
 
     def __init__(
         self,
         store: AdvancingStore,
         stepping: Stepping,
-        released: Callable[[str, int], tuple[str, Manifest]],
+        released: Released,
         *,
         known: Known,
     ) -> None:

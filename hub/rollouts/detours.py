@@ -16,7 +16,8 @@ from fleet.rollout.events import Assign, DevicesDetoured
 from fleet.rollout.state.masks import Test
 from fleet.rollout.state.rollout import Kind, Rollout, Warned
 from fleet.sentences import devices
-from hub.rollouts.proven import Released, proven_of
+from hub.registry.lookups import Released
+from hub.rollouts.proven import proven_of
 from hub.store.rows import OrderChange
 from hub.variants import Offers, OfferStore
 
@@ -43,7 +44,7 @@ def detours(
 
     Args:
         store: Keeps rollouts.
-        released: Returns digest and manifest of a released version; raises `NotFound` or `Conflict`.
+        released: Looks up versions that may be rolled out.
         offers: Of this step.
         state: Of the rollout.
         refused: What was refused.
@@ -96,7 +97,7 @@ def foreseen(store: OfferStore, released: Released, rollout: Rollout) -> tuple[W
 
     Args:
         store: Keeps rollouts and knows devices.
-        released: Returns digest and manifest of a released version; raises `NotFound` or `Conflict`.
+        released: Looks up versions that may be rolled out.
         rollout: As the engine created it.
     """
     found: list[Warned] = []

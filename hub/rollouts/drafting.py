@@ -8,12 +8,12 @@ from typing import Protocol
 import msgspec
 
 from fleet.protocol.assignment import VariantPolicy
-from fleet.protocol.manifest import Manifest
 from fleet.rollout import engine
 from fleet.rollout.plans.fit import check_members, check_sizes
 from fleet.rollout.plans.plan import Plan, default_plan
 from fleet.rollout.state.rollout import Kind, Rollout
 from hub.query.devices import Searches, SearchStore
+from hub.registry.lookups import Released
 from hub.rollouts.inputs import check_running
 from hub.rollouts.members import check_attributes, members_of, stage_cohorts, strata_of
 from hub.store.protocols import RolloutStore
@@ -24,13 +24,33 @@ class DraftingStore(SearchStore, RolloutStore, Protocol):
     """What drawing up a rollout needs of the store."""
 
 
+class Proposal(msgspec.Struct, frozen=True):
+    """An update that is thought through and has no number yet.
+
+    Attributes:
+        model: Name of the model.
+        version: A released version of it.
+        plan: As it will be carried out.
+        members: Every device that the plan means, whatever it runs.
+        seed: Fixes the order in which devices are reached.
+        by: Who proposes it; empty if nobody needs to know.
+    """
+
+    model: str
+    version: int
+    plan: Plan
+    members: tuple[DeviceRow, ...]
+    seed: int
+    by: str = ""
+
+
 class Drafting:
     """Draws rollouts up; it stores nothing.
 
     Args:
         store: Knows devices and what they should run.
         find: Searches devices.
-        released: Returns digest and manifest of a released version; raises `NotFound` or `Conflict`.
+        released: Looks up versions that may be rolled out.
         group_by: The hub's setting.
         clock: Returns the hub's time, Unix seconds.
     """
@@ -39,7 +59,7 @@ class Drafting:
         self,
         store: DraftingStore,
         find: Searches,
-        released: Callable[[str, int], tuple[str, Manifest]],
+        released: Released,
         group_by: tuple[str, ...],
         clock: Callable[[], float],
     ) -> None:
@@ -49,15 +69,18 @@ class Drafting:
         self._group_by = group_by
         self._clock = clock
 
-    def drawn_up(
+    def proposal(
         self,
         model: str,
         version: int,
+        *,
         plan: Plan | None,
         devices: Sequence[str] | None,
+        seed: int,
         variant_policy: VariantPolicy | None,
-    ) -> tuple[list[DeviceRow], Plan]:
-        """Return whom a plan means, and the plan as it will be carried out.
+        by: str = "",
+    ) -> Proposal:
+        """Return the update that somebody means; args as `hub.rollouts.shell.Rollouts.create` has them.
 
         Raises:
             NotFound: There is no such version or device.
@@ -73,12 +96,16 @@ class Drafting:
         check_attributes(self._store, plan, self._group_by)
         if variant_policy is not None:
             plan = msgspec.structs.replace(plan, variant_policy=variant_policy)
-        return members, plan
+        return Proposal(model, version, plan, tuple(members), seed, by)
 
-    def update(
-        self, model: str, version: int, plan: Plan, members: Sequence[DeviceRow], seed: int, *, by: str = ""
-    ) -> Callable[[int], Rollout]:
-        """Return what makes the update of a number."""
+    def update(self, proposal: Proposal) -> Callable[[int], Rollout]:
+        """Return what makes the update of a number.
+
+        Raises:
+            InvalidPlan: Inputs are to be compared, and the versions that devices run count others. What is
+                returned raises it if the plan fits the devices not.
+        """
+        model, version, plan, members = proposal.model, proposal.version, proposal.plan, proposal.members
         desired = self._store.desired_versions(model)
         running = {desired[row.device_id] for row in members if row.device_id in desired}
         check_running(self._released, model, version, plan, running)
@@ -88,10 +115,10 @@ class Drafting:
             kind=Kind.UPDATE,
             plan=plan,
             devices=[row.device_id for row in members],
-            seed=seed,
+            seed=proposal.seed,
             strata=strata_of(members, plan, self._group_by),
             cohorts=stage_cohorts(self._find, plan),
-            by=by,
+            by=proposal.by,
         )
 
         def build(number: int) -> Rollout:

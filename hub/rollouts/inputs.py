@@ -7,26 +7,23 @@ is no evidence; of all else it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
 from fleet.protocol.errors import Conflict, InvalidPlan, NotFound
-from fleet.protocol.manifest import Manifest
 from fleet.rollout.events import Event, EvidenceObserved
 from fleet.rollout.plans.fit import check_inputs, compared_inputs
 from fleet.rollout.plans.plan import Plan
 from fleet.rollout.state.rollout import Rollout
-
-Known = Callable[[str, int], tuple[str, Manifest]]
-"""Returns digest and manifest of a version; raises `NotFound` or `Conflict`."""
+from hub.registry.lookups import Known, Released
 
 
-def check_running(known: Known, model: str, version: int, plan: Plan, running: Collection[int]) -> None:
+def check_running(released: Released, model: str, version: int, plan: Plan, running: Collection[int]) -> None:
     """Check that inputs which are to be compared are counted alike by all versions concerned.
 
     Args:
-        known: For released versions.
+        released: Looks up versions that may be rolled out.
         model: Name of the model.
         version: The version that the plan brings.
         plan: The plan.
@@ -38,21 +35,21 @@ def check_running(known: Known, model: str, version: int, plan: Plan, running: C
     if not compared_inputs(plan):
         return
     try:
-        references = {number: known(model, number)[1].reference for number in running if number != version}
+        references = {number: released(model, number)[1].reference for number in running if number != version}
     except (NotFound, Conflict) as error:
         raise InvalidPlan(
             f"gate.metrics, input_drift: {error.message}",
             remedy="Devices run it, and their inputs cannot be compared; leave the metric out.",
             field="gate.metrics",
         ) from error
-    check_inputs(plan, known(model, version)[1].reference, references)
+    check_inputs(plan, released(model, version)[1].reference, references)
 
 
 def told_apart(known: Known, state: Rollout, events: Iterable[Event]) -> list[Event]:
     """Return the events with the bundles named whose inputs cannot be compared.
 
     Args:
-        known: For versions, revoked ones too: devices may run them.
+        known: Looks up versions that have a bundle, revoked ones too: devices may run them.
         state: Of the rollout.
         events: Of its records.
     """

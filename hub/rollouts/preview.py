@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping
 from statistics import median
 from typing import Protocol
 
@@ -21,10 +21,12 @@ from fleet.rollout.state.columns import SUCCEEDED, Mask, Rows
 from fleet.rollout.state.rollout import Kind, Rollout
 from fleet.variants import Offer, Peers, offer
 from hub.query.devices import SearchStore
+from hub.registry.lookups import Released
 from hub.rollouts.claims import check_claims, claims_on
+from hub.rollouts.detours import foreseen
+from hub.rollouts.drafting import Drafting, Proposal
 from hub.rollouts.forecast import forecast_of
 from hub.store.protocols import MeasurementStore, QuarantineStore, RolloutStore, RollupStore, WishStore
-from hub.store.rows import DeviceRow
 from hub.variants import Measured, measured_of
 
 PAST_ROLLOUTS = 5
@@ -39,87 +41,110 @@ class PreviewStore(
     """What the dry run needs of the store."""
 
 
-def preview_of(
-    store: PreviewStore,
-    rollout: Rollout,
-    members: Sequence[DeviceRow],
-    released: tuple[str, Manifest],
-    *,
-    group_by: Iterable[str],
-    now_s: float,
-    all_named: bool,
-    redrawn: Callable[[Sequence[DeviceRow]], Rollout],
-) -> Preview:
-    """Return what a rollout would do that was drawn up and is not stored.
-
-    Devices that another rollout keeps are put into no stage, as at the start.
+class Previewing:
+    """Makes dry runs; nothing is stored.
 
     Args:
         store: Knows devices, measurements, quarantines and other rollouts.
-        rollout: As the engine created it.
-        members: Every device that the plan means.
-        released: Digest and manifest of the version.
+        drafting: Draws rollouts up.
+        released: Looks up versions that may be rolled out.
         group_by: The hub's setting.
-        now_s: Hub time, Unix seconds.
-        all_named: Whether to name every device.
-        redrawn: Draws the same plan up for fewer members; raises `InvalidPlan`.
+        clock: Returns the hub's time, Unix seconds.
     """
-    digest, manifest = released
-    quarantined, held = {row.device_id for row in store.quarantines()}, store.held_devices()
-    kept = {
-        claim.device_id: claim.rollout
-        for claim in claims_on(store, rollout)
-        if keeps(claim, priority_of(rollout))
-        and rollout.deployments.members.place(claim.device_id) is not None
-    }
-    asked = rollout
-    rollout, misfit = _without(kept, rollout, members, redrawn)
-    begins = not kept or rollout is not asked
-    candidates = {
-        row.device_id: Candidate(
-            capabilities=row.capabilities,
-            cohorts=cohorts_of(
-                row.attributes,
-                hardware=row.capabilities.hardware,
-                architecture=row.capabilities.architecture,
-                group_by=(*group_by, *(rollout.plan.stratify_by or ())),
-            ),
-            is_held=row.device_id in held,
-            is_quarantined=row.device_id in quarantined,
-            claimed_by=kept.get(row.device_id),
+
+    def __init__(
+        self,
+        store: PreviewStore,
+        drafting: Drafting,
+        released: Released,
+        group_by: tuple[str, ...],
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._drafting = drafting
+        self._released = released
+        self._group_by = group_by
+        self._clock = clock
+
+    def preview(self, proposal: Proposal, *, all_named: bool) -> Preview:
+        """Return what an update would do that somebody means.
+
+        Devices that another rollout keeps are put into no stage, as at the start.
+
+        Args:
+            proposal: The update.
+            all_named: Whether to name every device.
+
+        Raises:
+            InvalidPlan: The plan cannot be carried out with these devices.
+        """
+        asked = self._drafting.update(proposal)(0)
+        kept = self._kept(asked)
+        starting, misfit = self._starting(proposal, asked, kept)
+        digest, manifest = self._released(proposal.model, proposal.version)
+        told = preview(
+            starting or asked,
+            self._candidates(proposal, kept),
+            manifest,
+            offer=_offers(self._store, digest, manifest, proposal.plan.variant_policy),
+            typical_install_s=typical_install_s(self._store, proposal.model),
+            forecast=forecast_of(self._store, starting, self._clock()) if starting is not None else (),
+            all_named=all_named,
         )
-        for row in members
-    }
-    told = preview(
-        rollout,
-        candidates,
-        manifest,
-        offer=_offers(store, digest, manifest, rollout.plan.variant_policy),
-        typical_install_s=typical_install_s(store, rollout.model),
-        forecast=forecast_of(store, rollout, now_s) if begins else (),
-        all_named=all_named,
-    )
-    told = msgspec.structs.replace(told, warnings=(*misfit, *told.warnings))
-    try:
-        check_claims(store, asked)
-    except InvalidPlan as error:
-        return msgspec.structs.replace(told, refused=error.message, remedy=error.remedy)
-    return told
+        ways_back = (warned.text for warned in foreseen(self._store, self._released, asked))
+        told = msgspec.structs.replace(told, warnings=(*misfit, *told.warnings, *ways_back))
+        try:
+            check_claims(self._store, asked)
+        except InvalidPlan as error:
+            return msgspec.structs.replace(told, refused=error.message, remedy=error.remedy)
+        return told
 
+    def _kept(self, asked: Rollout) -> dict[str, int]:
+        """Return which of its devices other rollouts would keep, and which one each."""
+        return {
+            claim.device_id: claim.rollout
+            for claim in claims_on(self._store, asked)
+            if keeps(claim, priority_of(asked))
+            and asked.deployments.members.place(claim.device_id) is not None
+        }
 
-def _without(
-    kept: Collection[str],
-    rollout: Rollout,
-    members: Sequence[DeviceRow],
-    redrawn: Callable[[Sequence[DeviceRow]], Rollout],
-) -> tuple[Rollout, tuple[str, ...]]:
-    """Return the rollout as it would start without devices that others keep, and why it would not."""
-    if not kept or len(kept) == len(rollout.deployments):
-        return rollout, ()
-    try:
-        return redrawn([row for row in members if row.device_id not in kept]), ()
-    except InvalidPlan as error:
-        return rollout, (f"Without what other rollouts keep, it could not start. {error.message}",)
+    def _starting(
+        self, proposal: Proposal, asked: Rollout, kept: Collection[str]
+    ) -> tuple[Rollout | None, tuple[str, ...]]:
+        """Return the rollout as it would start, without devices that others keep.
+
+        It is None if it could not; then comes why, unless nobody is left, which `check_claims` refuses.
+        """
+        if not kept:
+            return asked, ()
+        if len(kept) == len(asked.deployments):
+            return None, ()
+        left = tuple(row for row in proposal.members if row.device_id not in kept)
+        try:
+            return self._drafting.update(msgspec.structs.replace(proposal, members=left))(0), ()
+        except InvalidPlan as error:
+            return None, (f"Without what other rollouts keep, it could not start. {error.message}",)
+
+    def _candidates(self, proposal: Proposal, kept: Mapping[str, int]) -> dict[str, Candidate]:
+        """Return what is known of every device that the plan means."""
+        quarantined = {row.device_id for row in self._store.quarantines()}
+        held = self._store.held_devices()
+        attributes = (*self._group_by, *(proposal.plan.stratify_by or ()))
+        return {
+            row.device_id: Candidate(
+                capabilities=row.capabilities,
+                cohorts=cohorts_of(
+                    row.attributes,
+                    hardware=row.capabilities.hardware,
+                    architecture=row.capabilities.architecture,
+                    group_by=attributes,
+                ),
+                is_held=row.device_id in held,
+                is_quarantined=row.device_id in quarantined,
+                claimed_by=kept.get(row.device_id),
+            )
+            for row in proposal.members
+        }
 
 
 def typical_install_s(store: RolloutStore, model: str) -> float | None:

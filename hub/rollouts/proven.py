@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from fleet.protocol.errors import Conflict, NotFound
-from fleet.protocol.manifest import Manifest
 from fleet.rollout import proven
 from fleet.rollout.proven import NEVER_BROUGHT, Standing
+from hub.registry.lookups import Released
 from hub.store.protocols import RolloutStore
 from hub.variants import ROLLOUTS_LOOKED_AT
-
-Released = Callable[[str, int], tuple[str, Manifest]]
 
 
 class Proven:
@@ -82,7 +80,7 @@ def proven_of(store: RolloutStore, released: Released, model: str) -> Proven:
 
     Args:
         store: Keeps rollouts.
-        released: Returns digest and manifest of a released version; raises `NotFound` or `Conflict`.
+        released: Looks up versions that may be rolled out.
         model: Name of the model.
     """
 

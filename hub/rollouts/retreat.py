@@ -19,7 +19,8 @@ from fleet.protocol.errors import Conflict, InvalidPlan
 from fleet.rollout.claims import claims_of
 from fleet.rollout.state.rollout import Rollout, Warned
 from hub.query.devices import Searches, SearchStore
-from hub.rollouts.proven import Proven, Released, proven_of
+from hub.registry.lookups import Released
+from hub.rollouts.proven import Proven, proven_of
 from hub.store.protocols import RolloutStore
 from hub.store.rows import RolloutRow
 
@@ -82,7 +83,7 @@ def retreat(
     Args:
         store: Knows devices, what they should run, and rollouts.
         find: Searches devices.
-        released: Returns digest and manifest of a released version; raises `NotFound` or `Conflict`.
+        released: Looks up versions that may be rolled out.
         model: Name of the model.
         to: A released version; None for the newest proven one below what the devices should run.
         target: An expression of `fleet.targets`; None for every device.

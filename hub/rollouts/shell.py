@@ -17,7 +17,6 @@ import msgspec
 
 from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.errors import Conflict, MusterError
-from fleet.protocol.manifest import Manifest
 from fleet.rollout.events import Event, Start, Supersede, WasAway
 from fleet.rollout.forecast.forecast import warnings
 from fleet.rollout.meanwhile import check_current
@@ -26,15 +25,16 @@ from fleet.rollout.preview import Preview
 from fleet.rollout.state.rollout import Kind, Rollout
 from fleet.rollout.unseen import unseen
 from hub.query.devices import Searches
+from hub.registry.lookups import Known, Released
 from hub.rollouts.advancing import Advancing, AdvancingStore
 from hub.rollouts.claims import check_claims, start
 from hub.rollouts.detours import foreseen
 from hub.rollouts.drafting import Drafting
 from hub.rollouts.events import revocation_of
 from hub.rollouts.forecast import forecast_of
-from hub.rollouts.inputs import Known, check_running
+from hub.rollouts.inputs import check_running
 from hub.rollouts.joiners import Joiners
-from hub.rollouts.preview import PreviewStore, preview_of
+from hub.rollouts.preview import Previewing, PreviewStore
 from hub.rollouts.proven import proven_of
 from hub.rollouts.retreat import Retreat, retreat
 from hub.rollouts.stepping import Stepping
@@ -52,10 +52,10 @@ class Rollouts:
 
     Args:
         store: Keeps rollouts, orders and records.
-        released: Returns digest and manifest of a released version; raises `NotFound` or `Conflict`.
+        released: Looks up versions that may be rolled out.
         on_orders: Called after orders were stored.
         group_by: The hub's setting.
-        known: Returns the same of any version that has a bundle, also of a revoked one; None for `released`.
+        known: Looks up any that have a bundle, revoked ones too; None for `released`.
         refresh: Brings up to date what targets ask of health and drift, see `hub.query.devices.Searches`.
         clock: Returns the hub's time, Unix seconds.
     """
@@ -64,7 +64,7 @@ class Rollouts:
         self,
         store: RolloutShellStore,
         *,
-        released: Callable[[str, int], tuple[str, Manifest]],
+        released: Released,
         on_orders: Callable[[], None],
         group_by: tuple[str, ...] = (),
         known: Known | None = None,
@@ -74,10 +74,10 @@ class Rollouts:
         self._store = store
         self._released = released
         self._on_orders = on_orders
-        self._group_by = group_by
         self._clock = clock
         self._find = Searches(store, refresh)
         self._drafting = Drafting(store, self._find, released, group_by, clock)
+        self._previewing = Previewing(store, self._drafting, released, group_by, clock)
         self._stepping = Stepping(store, released, on_orders, clock)
         self._joiners = Joiners(store, self._find, group_by, clock)
         self._advancing = Advancing(store, self._stepping, released, known=known or released)
@@ -112,11 +112,13 @@ class Rollouts:
             Conflict: The version was not released.
             InvalidPlan: The plan cannot be carried out with these devices, or there are none.
         """
-        members, plan = self._drafting.drawn_up(model, version, plan, devices, variant_policy)
-        creation = self._drafting.update(model, version, plan, members, seed, by=by)
+        proposal = self._drafting.proposal(
+            model, version, plan=plan, devices=devices, seed=seed, variant_policy=variant_policy, by=by
+        )
+        creation = self._drafting.update(proposal)
         now_s = self._clock()
         drawn = creation(0)
-        warned = warnings(plan, forecast_of(self._store, drawn, now_s))
+        warned = warnings(drawn.plan, forecast_of(self._store, drawn, now_s))
         warned += (*unseen(drawn), *foreseen(self._store, self._released, drawn))
 
         def build(number: int) -> Rollout:
@@ -153,20 +155,10 @@ class Rollouts:
             Conflict: Likewise.
             InvalidPlan: Likewise.
         """
-        members, plan = self._drafting.drawn_up(model, version, plan, devices, variant_policy)
-        drawn = self._drafting.update(model, version, plan, members, seed)(0)
-        told = preview_of(
-            self._store,
-            drawn,
-            members,
-            self._released(model, version),
-            group_by=self._group_by,
-            now_s=self._clock(),
-            all_named=all_named,
-            redrawn=lambda rows: self._drafting.update(model, version, plan, rows, seed)(0),
+        proposal = self._drafting.proposal(
+            model, version, plan=plan, devices=devices, seed=seed, variant_policy=variant_policy
         )
-        ways_back = tuple(warned.text for warned in foreseen(self._store, self._released, drawn))
-        return msgspec.structs.replace(told, warnings=(*told.warnings, *ways_back))
+        return self._previewing.preview(proposal, all_named=all_named)
 
     def retreat(self, model: str, to: int | None, *, target: str | None = None) -> Retreat:
         """Return what `roll_back` would do, before anything moves; args and errors are as there."""

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import MusterError, VariantUnsupported, VersionRevoked
-from fleet.protocol.manifest import Manifest
 from fleet.rollout import engine
 from fleet.rollout.events import Assign, DeploymentReported, DeploymentsReported, Event
 from fleet.rollout.state.rollout import Rollout
+from hub.registry.lookups import Released
 from hub.rollouts.detours import Refused, detours
 from hub.store.rows import OrderChange, RolloutRow, RolloutStep
 from hub.variants import Offers, OfferStore
@@ -24,7 +24,7 @@ class Stepping:
 
     Args:
         store: Keeps rollouts and orders; knows what devices can run.
-        released: Returns digest and manifest of a released version; raises `NotFound` or `Conflict`.
+        released: Looks up versions that may be rolled out.
         on_orders: Called after orders were stored.
         clock: Returns the hub's time, Unix seconds.
     """
@@ -32,7 +32,7 @@ class Stepping:
     def __init__(
         self,
         store: OfferStore,
-        released: Callable[[str, int], tuple[str, Manifest]],
+        released: Released,
         on_orders: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
