@@ -27,13 +27,13 @@ from converters.embedding import EMBEDDING, with_embedding
 from converters.judging.gate import Gate
 from converters.judging.latency import measure_latency
 from converters.judging.mixed_precision import check_layers, with_fewest_float
-from converters.judging.prepare import given_samples, prepare
+from converters.judging.prepare import Prepared, given_samples, prepare
 from converters.judging.sensitivity import layer_errors_of
-from converters.judging.variant import build_variant
+from converters.judging.variant import Candidate, Yardstick, build_variant
 from converters.report import Report, make_report
 from converters.source import Source
 from converters.sources import open_source
-from converters.target import CalibrationMethod, Work
+from converters.target import CalibrationMethod, Target, Work
 from converters.targets import chosen_targets
 from fleet.drift.inputs import LAYOUTS
 from fleet.protocol.errors import InvalidInput
@@ -129,17 +129,13 @@ def convert(
     prepared = prepare(opened, samples, held_out, gate or Gate(), seed)
     headed = opened
     if embedding:
-        headed = with_embedding(opened, embedding, prepared.calibration)
+        headed, prepared = _with_head(opened, prepared, embedding)
         pinned |= {EMBEDDING}
-        prepared = prepared._replace(yardstick=replace(prepared.yardstick, signature=headed.signature))
     work = Work(headed.onnx or b"", headed.signature, prepared.calibration, method, pinned)
     candidates = []
     for target in wanted:
         begin(target.name)
-        candidate = build_variant(target, work, prepared.yardstick)
-        if keep_float == "auto" and target.quantized and target.precision == "int8":
-            candidate = with_fewest_float(candidate, work, prepared.yardstick)
-        candidates.append(candidate)
+        candidates.append(_built(target, work, prepared.yardstick, search_float=keep_float == "auto"))
     begin("measure")
     layers = layer_errors_of(candidates, work) if sensitivity else ()
     measure_latency(candidates, prepared.yardstick)
@@ -152,6 +148,21 @@ def convert(
         file_names={each.target.name: each.target.file_name for each in sound},
         bundle=bundle,
     )
+
+
+def _with_head(source: Source, prepared: Prepared, embedding: str) -> tuple[Source, Prepared]:
+    """Return the source with its embedding head, and what it is judged by with the signature that says so."""
+    headed = with_embedding(source, embedding, prepared.calibration)
+    yardstick = replace(prepared.yardstick, signature=headed.signature)
+    return headed, prepared._replace(yardstick=yardstick)
+
+
+def _built(target: Target, work: Work, yardstick: Yardstick, *, search_float: bool) -> Candidate:
+    """Return the variant, judged; an int8 one with the fewest layers in float, if those are searched for."""
+    candidate = build_variant(target, work, yardstick)
+    if search_float and target.quantized and target.precision == "int8":
+        return with_fewest_float(candidate, work, yardstick)
+    return candidate
 
 
 def _laid_out(source: Source, layout: str, samples: Sequence[Samples]) -> Source:
