@@ -117,7 +117,7 @@ def revoke(draft: Draft, event: Revoke) -> None:
     is_known, leads_back = bool(rollout.revoked), rollout.kind is Kind.ROLLBACK
     if is_known and (leads_back or orders.open_orders(draft.editing.tally) == 0):
         return
-    draft.change(revoked=event.why)
+    draft.change(revoked=event.why, awaits_since_s=None)
     count = 0
     if not leads_back:
         count = orders.take_back(draft, Cause(CauseCode.CANCELED.value, event.why))

@@ -365,6 +365,17 @@ def test_the_next_that_runs_out_of_time_is_one_that_is_open() -> None:
     assert f"The next of them runs out of time, or is tried again, in {left}." in goes_on
 
 
+def test_who_was_not_ordered_a_version_that_is_revoked_waits_for_no_order() -> None:
+    slow = msgspec.structs.replace(plan("50%", "all"), devices_per_minute=1.0)
+    campaign = Campaign(slow)
+    ordered = [part for part in campaign.cohort(0) if part.attempt.is_open]
+    assert 0 < len(ordered) < len(campaign.cohort(0))
+    assert Reason.PACE in {group.reason for group in explain(campaign.rollout, {}, 0.0).held_up_by}
+    campaign.do(Revoke("Version 2 was revoked."))
+    found = {group.reason: group.devices for group in explain(campaign.rollout, {}, 0.0).held_up_by}
+    assert found == {Reason.GOING_BACK: len(ordered)}
+
+
 def test_an_abort_takes_back_only_who_was_not_sent_back_already() -> None:
     assert effects(Campaign(started=False))["abort 7"] == "ends it before it began"
     campaign = Campaign(plan("50%", "all"))

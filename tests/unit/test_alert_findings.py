@@ -31,7 +31,7 @@ from fleet.protocol.board import BoardWindow, Gauge
 from fleet.protocol.errors import Cause
 from fleet.quality.concept import ConceptState
 from fleet.rollout.engine import step
-from fleet.rollout.events import Abort, Approve, Pause, Start
+from fleet.rollout.events import Abort, Approve, Pause, Revoke, Start
 from fleet.rollout.state.rollout import Kind, Rollout, Status
 from hub.cli.app import app
 from tests.support.stores import new_rollout
@@ -210,6 +210,10 @@ def test_a_rollout_is_alerted_while_somebody_may_act() -> None:
     assert waits.matter.command == "muster rollout approve 7 --stage 1"
     assert waits.matter.evidence[0] == "a second person is who is not ana"
     assert rollout_finding(step(_awaiting(), Approve(by="ben"), 3.0)[0], 5.0, RULES) is None
+    revoked = rollout_finding(step(_awaiting(), Revoke("Version 2 was revoked."), 3.0)[0], 5.0, RULES)
+    assert revoked is not None
+    assert revoked.matter.sentence == "Rollout 7 of digits version 2 never goes forward again: abort it."
+    assert revoked.matter.command.startswith("muster rollout abort 7 --rollback ")
     failed = rollout_finding(_ended(Status.FAILED), 20.0, RULES)
     assert failed is not None
     assert failed.matter.severity is Severity.CRITICAL

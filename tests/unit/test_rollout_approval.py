@@ -8,7 +8,7 @@ import pytest
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Conflict, NotPermitted
 from fleet.rollout.engine import create
-from fleet.rollout.events import Abort, Approve, Pause, Promote, Resume, Start, WasAway
+from fleet.rollout.events import Abort, Approve, Pause, Promote, Resume, Revoke, Start, WasAway
 from fleet.rollout.plans.plan import OnFail, Plan
 from fleet.rollout.state.rollout import Happening, Kind, Status
 from tests.support.rollouts import DEVICES, NEW, Campaign, plan, restored, stored
@@ -227,6 +227,19 @@ def test_there_is_nothing_to_approve_where_no_stage_waits() -> None:
     campaign.do(Approve("cem"))
     with pytest.raises(Conflict, match="cem approved of stage 2"):
         campaign.do(Approve("dee"))
+
+
+def test_a_stage_of_a_version_that_was_revoked_waits_for_nobody() -> None:
+    campaign = Reviewed(asking(1))
+    campaign.do(Promote("ann", "seen"))
+    assert campaign.rollout.awaits_since_s is not None
+    campaign.do(Revoke("digits version 2 was revoked by ann: It leaks."))
+    assert campaign.rollout.awaits_since_s is None
+    with pytest.raises(Conflict, match="no stage of it waits for approval"):
+        campaign.do(Approve("ben", stage=2))
+    campaign.do(Abort("ann", "revoked", roll_back=True))
+    campaign.restore_all()
+    assert campaign.status() is Status.ROLLED_BACK
 
 
 def test_a_device_that_fails_late_does_not_end_the_waiting() -> None:

@@ -25,6 +25,8 @@ def rollout_finding(rollout: Rollout, now_s: float, thresholds: Thresholds) -> F
     if rollout.status is Status.PAUSED and not rollout.pause_reason.startswith(PAUSED_BY):
         reason = rollout.pause_reason
         sentence = f"{_upper(name)} waits: resume, promote or abort it."
+        if rollout.revoked:
+            sentence = f"{_upper(name)} never goes forward again: abort it."
         return _finding("paused", rollout, f"{name} is paused", sentence, reason)
     if rollout.awaits_since_s is not None:
         number, movers = len(rollout.stages) + 1, " or ".join(rollout.movers)

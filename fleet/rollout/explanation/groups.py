@@ -221,7 +221,7 @@ def _unordered(rollout: Rollout) -> dict[Reason, Test]:
         return {Reason.PACE: waits_back}
     current = rollout.stage_index
     found: dict[Reason, Test] = {}
-    if any(counts[WAITING] for counts in rollout.tally[: current + 1]):
+    if not rollout.revoked and any(counts[WAITING] for counts in rollout.tally[: current + 1]):
         found[Reason.PACE] = lambda rows: _waits_in(rows, current) & np.isnan(rows["due_s"])
         found[Reason.RETRY] = lambda rows: _waits_in(rows, current) & ~np.isnan(rows["due_s"])
     if rollout.open_restores:
