@@ -220,11 +220,11 @@ def test_a_stage_that_was_stored_before_there_were_groups_goes_on() -> None:
     """What it had heard until then stays in, whichever group is left out of the rest."""
     running = campaign(LEAST_DEVICES)
     running.observe(rounds=2)
-    summary, devices = stored(running.rollout)
-    old = msgspec.json.decode(summary)
-    assert old["stages"][0]["evidence"].pop("groups")
-    running.rollout = restored((msgspec.json.encode(old), devices))
-    before = stage_of(running).evidence
+    stage = stage_of(running)
+    before = msgspec.structs.replace(stage.evidence, groups={})
+    old = msgspec.structs.replace(running.rollout, stages=(msgspec.structs.replace(stage, evidence=before),))
+    running.rollout = restored(stored(old))
+    assert stage_of(running).evidence == before != stage.evidence
     running.observe(rounds=1)
     evidence = stage_of(running).evidence
     assert evidence.canary.windows == 3 * LEAST_DEVICES

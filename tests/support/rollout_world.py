@@ -27,7 +27,7 @@ from hub.store.sqlite import SqliteStore
 from hub.store.telemetry_rows import TelemetryStep
 
 Release = tuple[str, Manifest]
-TABLES = ("rollouts", "rollout_devices", "rollout_decisions", "rollout_claims", "desired")
+TABLES = ("rollouts", "rollout_devices", "rollout_evidence", "rollout_decisions", "rollout_claims", "desired")
 """What rollouts write, beside the sequence numbers of devices."""
 
 

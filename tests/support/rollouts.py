@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from fleet.drift.features import CONFIDENCE_EDGES, OUTPUT_CONFIDENCE
 from fleet.drift.profile import FeatureCounts
@@ -12,6 +13,7 @@ from fleet.protocol.records import TelemetryWindow
 from fleet.rollout.engine import create, step
 from fleet.rollout.events import Assign, Command, DeploymentReported, Event, EvidenceObserved, Start, Ticked
 from fleet.rollout.gates.gate import Verdict
+from fleet.rollout.gates.stored import changed_parts, from_parts
 from fleet.rollout.plans.plan import Gate, Metric, MetricGate, OnInconclusive, Plan, Stage
 from fleet.rollout.state.columns import Deployment
 from fleet.rollout.state.deployments import Deployments
@@ -197,15 +199,24 @@ class Campaign:
                 yield d.device_id, window(OLD, started_s, wrong=control_wrong)
 
 
-def stored(rollout: Rollout) -> tuple[bytes, tuple[Deployment, ...]]:
+class Stored(NamedTuple):
+    """All that a store keeps of a rollout."""
+
+    summary: bytes
+    evidence: tuple[dict[int, bytes], ...]
+    devices: tuple[Deployment, ...]
+
+
+def stored(rollout: Rollout) -> Stored:
     """Return all that a store keeps of a rollout."""
-    return encode_summary(rollout), tuple(rollout.deployments)
+    evidence = tuple(changed_parts(stage.evidence, None) for stage in rollout.stages)
+    return Stored(encode_summary(rollout), evidence, tuple(rollout.deployments))
 
 
-def restored(kept: tuple[bytes, tuple[Deployment, ...]]) -> Rollout:
+def restored(kept: Stored) -> Rollout:
     """Return the rollout of which `stored` was kept."""
-    summary = decode_summary(kept[0])
-    return whole(summary, Deployments.of(summary.number, kept[1]))
+    summary = decode_summary(kept.summary, [from_parts(parts) for parts in kept.evidence])
+    return whole(summary, Deployments.of(summary.number, kept.devices))
 
 
 def assigned(commands: Iterable[Command]) -> dict[str, int | None]:

@@ -20,10 +20,10 @@ from fleet.rollout.events import (
     Supersede,
     Ticked,
 )
+from fleet.rollout.gates.stored import WHOLE
 from fleet.rollout.meanwhile import check_current
 from fleet.rollout.plans.plan import default_gate
 from fleet.rollout.state.rollout import CauseCode, Happening, Kind, Status
-from fleet.rollout.state.stored import decode_summary
 from tests.support.rollouts import DEVICES, NEW, OLD, Campaign, plan, restored, stored, window
 
 
@@ -285,13 +285,20 @@ def test_an_update_needs_metrics_and_a_rollback_has_none() -> None:
 
 
 def test_what_cannot_be_read_back_from_the_store_is_corrupt() -> None:
-    summary, parts = stored(Campaign().rollout)
-    assert restored((summary, parts)) == Campaign().rollout
+    kept = stored(Campaign().rollout)
+    assert restored(kept) == Campaign().rollout
+    summary, (evidence,) = kept.summary, kept.evidence
     for data in (summary[:-1], b"{}", b"\xff", summary.replace(b"RUNNING", b"WALKING")):
         with pytest.raises(StorageCorrupt):
-            decode_summary(data)
+            restored(kept._replace(summary=data))
+    for parts in ({}, {WHOLE: b"\x90"}, {WHOLE: evidence[WHOLE][:-1]}, {**evidence, 0: b"\xc1"}):
+        with pytest.raises(StorageCorrupt):
+            restored(kept._replace(evidence=(parts,)))
+    for of_stages in ((), (evidence, evidence)):
+        with pytest.raises(StorageCorrupt):
+            restored(kept._replace(evidence=of_stages))
     with pytest.raises(StorageCorrupt):
-        restored((summary, parts[:-1]))
+        restored(kept._replace(devices=kept.devices[:-1]))
 
 
 def test_ticks_before_the_start_do_nothing() -> None:

@@ -13,17 +13,27 @@ import sqlite_utils
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Cause
 from fleet.protocol.messages import ModelState, StateReport, encode
-from fleet.protocol.records import Incident, RecordBody, packed
+from fleet.protocol.records import Incident, RecordBody, TelemetryWindow, packed
 from fleet.rollout.claims import claims_of
 from fleet.rollout.engine import step
-from fleet.rollout.events import Abort, DeploymentReported, DeploymentsReported, Ticked
-from fleet.rollout.state.rollout import Status
+from fleet.rollout.events import (
+    Abort,
+    DeploymentReported,
+    DeploymentsReported,
+    EvidenceObserved,
+    Promote,
+    Ticked,
+)
+from fleet.rollout.gates.evidence import Arm, Evidence, Tally, gathered
+from fleet.rollout.plans.plan import Metric, MetricGate
+from fleet.rollout.state.rollout import Rollout, Status
 from hub.store.rows import VersionRow, VersionStatus
 from hub.store.sqlite import SqliteStore
 from hub.store.sqlite.migrations import migrations
 from hub.store.sqlite.packs import INSERT, rows_of
 from tests.support.rollout_rules import check_counters
-from tests.support.rollouts import Campaign, plan
+from tests.support.rollouts import LABELS, NEW, OLD, Campaign, plan
+from tests.support.rollouts import window as campaign_window
 from tests.support.stores import (
     DIGEST,
     STREAM,
@@ -38,6 +48,8 @@ from tests.support.stores import (
 
 ROLLOUT = Path(__file__).parents[1] / "vectors" / "rollout_in_one_value.json"
 """As a hub stored it before m013: two devices are on their way back, the third was never reached."""
+WITH_EVIDENCE = Path(__file__).parents[1] / "vectors" / "rollout_with_its_evidence.json"
+"""A summary as a hub stored it before m020: what `_judged` returns."""
 
 
 def test_versions_survive_that_their_dataset_may_be_elsewhere(tmp_path: Path) -> None:
@@ -178,3 +190,56 @@ def test_ways_back_of_before_are_counted(tmp_path: Path) -> None:
         kept = store.rollout(state.number).state
     assert (kept.open_restores, kept.restored, kept.unrestored) == (1, 2, 1)
     assert kept == state
+
+
+def test_evidence_of_before_is_kept_apart_to_the_last_number(tmp_path: Path) -> None:
+    path, expected = tmp_path / "hub.db", _judged()
+    with closing(SqliteStore(path)) as store:
+        store.create_rollout(lambda _number: expected, 1.0)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DROP TABLE rollout_evidence")
+        connection.execute("DELETE FROM _sqlite_migrations WHERE name = 'm020_evidence_apart'")
+        connection.execute("UPDATE rollouts SET state = ?", [WITH_EVIDENCE.read_text()])
+    with closing(SqliteStore(path)) as store:
+        kept = store.rollout(expected.number).state
+        assert [one.evidence for one in kept.stages] == [one.evidence for one in expected.stages]
+        assert len(kept.stages[-1].evidence.spans) == 3
+        assert kept.verdict is not None
+        assert expected.verdict is not None
+        for one, other in zip(kept.verdict.metrics, expected.verdict.metrics, strict=True):
+            assert (one.canary, one.control) == (other.canary, other.control)
+        after = step(kept, Promote("ana", "It is known to be well."), 2000.0)[0]
+        store.apply_step(after, previous=kept, position=0, changes=[])
+    with closing(SqliteStore(path)) as store:
+        assert store.rollout(expected.number).state == after
+
+
+def _judged() -> Rollout:
+    """Return a rollout of two metrics in its second stage, with evidence of classes, groups and spans."""
+    latency = MetricGate(metric=Metric.LATENCY, quantile=0.9, ratio=1.5, budget_us=60_000.0)
+    campaign = Campaign(plan(2, 4, "all", metrics=(LABELS, latency)))
+    for stage in range(2):
+        campaign.do(EvidenceObserved(_said(campaign)))  # before there is a canary of the stage, and after
+        campaign.succeed(stage)
+        campaign.do(EvidenceObserved(_said(campaign)))
+        if stage == 0:
+            campaign.do(Promote("ana", "It is known to be well.", 1))
+    counted = Tally.of(7, 190), Tally.of_cells({58: 100, 70: 90})
+    by_class = {name: Arm(3, 5, 1, counted, noised=2) for name in ("board=pi4", "board=pi5")}
+    sides = gathered(by_class, 2), gathered({"board=pi4": Arm(1, 1, 0, counted)}, 2)
+    of_classes = Evidence(*sides, groups={group: Evidence(*sides) for group in (0, 5)}).during(3)
+    past, now = campaign.rollout.stages
+    now = msgspec.structs.replace(now, evidence=now.evidence.plus(of_classes))
+    return msgspec.structs.replace(campaign.rollout, stages=(past, now))
+
+
+def _said(campaign: Campaign) -> tuple[tuple[str, TelemetryWindow], ...]:
+    """Return what every device says of the next two seconds."""
+    started_s = campaign.now_s
+    campaign.now_s += 2.0
+    parts = campaign.rollout.deployments
+    versions = [NEW if one.attempt.state is DeploymentState.SUCCEEDED else OLD for one in parts]
+    return tuple(
+        (one.device_id, campaign_window(version, started_s, latency={60: 150, 63: 50}))
+        for one, version in zip(parts, versions, strict=True)
+    )

@@ -13,20 +13,23 @@ talks nonsense is a reason to stop and look (verdict ERROR).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import msgspec
 
 MOST_STRATA = 64
 """Windows of further strata count for the whole alone."""
+_WHOLE_UP_TO = 2**63
 
 
-class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
+class Tally(msgspec.Struct, frozen=True, array_like=True):
     """How many of ``total`` samples were ``bad``, or how many fell into which cell.
 
     Attributes:
         bad: How many; of a histogram the sum of the numbers of its cells.
         total: Of how many.
-        bad_squared: Sum over windows of the square of ``bad``.
+        bad_squared: Sum over windows of the square of ``bad``; whole, of what was observed, while it is below
+            `_WHOLE_UP_TO`.
         cross: Likewise of ``bad`` times ``total``.
         total_squared: Likewise of the square of ``total``.
         cells: Of a metric that compares histograms: how many samples fell into each cell that any did.
@@ -34,15 +37,15 @@ class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
 
     bad: int = 0
     total: int = 0
-    bad_squared: float = 0.0
-    cross: float = 0.0
-    total_squared: float = 0.0
+    bad_squared: int | float = 0
+    cross: int | float = 0
+    total_squared: int | float = 0
     cells: dict[int, int] = {}
 
     @classmethod
     def of(cls, bad: int, total: int) -> Tally:
         """Return the tally of one window."""
-        return cls(bad, total, float(bad) * bad, float(bad) * total, float(total) * total)
+        return cls(bad, total, bad * bad, bad * total, total * total)
 
     @classmethod
     def of_cells(cls, cells: dict[int, int]) -> Tally:
@@ -55,9 +58,9 @@ class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
         return Tally(
             self.bad + other.bad,
             self.total + other.total,
-            self.bad_squared + other.bad_squared,
-            self.cross + other.cross,
-            self.total_squared + other.total_squared,
+            _storable(self.bad_squared + other.bad_squared),
+            _storable(self.cross + other.cross),
+            _storable(self.total_squared + other.total_squared),
             _added(self.cells, other.cells),
         )
 
@@ -72,7 +75,7 @@ class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
         return 0 <= self.bad <= self.total
 
 
-class Arm(msgspec.Struct, frozen=True, omit_defaults=True):
+class Arm(msgspec.Struct, frozen=True, array_like=True):
     """What one side of the comparison reported during a stage.
 
     Attributes:
@@ -116,7 +119,7 @@ class Arm(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
 
-class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
+class Evidence(msgspec.Struct, frozen=True, array_like=True):
     """Both sides of the comparison during one stage.
 
     Attributes:
@@ -157,6 +160,25 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
         groups = {group: evidence.sums for group, evidence in self.groups.items()}
         return Evidence(self.canary, self.control, groups=groups)
 
+    def of_span(self, number: int) -> Evidence:
+        """Return one of the spans, with what each group of devices said in it."""
+        span = self.spans[number]
+        groups = {group: said.spans[number] for group, said in self.groups.items() if number in said.spans}
+        return Evidence(span.canary, span.control, groups=groups)
+
+    def with_spans(self, spans: Mapping[int, Evidence]) -> Evidence:
+        """Return sums together with their spans, each as `of_span` returns it."""
+        groups = {
+            group: Evidence(
+                said.canary,
+                said.control,
+                {number: span.groups[group] for number, span in spans.items() if group in span.groups},
+            )
+            for group, said in self.groups.items()
+        }
+        bare = {number: Evidence(span.canary, span.control) for number, span in spans.items()}
+        return Evidence(self.canary, self.control, bare, groups)
+
     def of_arms(self, canary: bool, control: bool) -> Evidence:
         """Return the same with nothing of an arm that is not asked for."""
         if canary and control:
@@ -184,6 +206,11 @@ def _together(left: dict[int, Evidence], right: dict[int, Evidence]) -> dict[int
     for number, evidence in right.items():
         both[number] = both[number].plus(evidence) if number in both else evidence
     return both
+
+
+def _storable(squares: int | float) -> int | float:
+    """Return a sum of squares as it can be stored: a whole number takes half the room, but has a largest."""
+    return squares if squares < _WHOLE_UP_TO else float(squares)
 
 
 def _added(left: dict[int, int], right: dict[int, int]) -> dict[int, int]:

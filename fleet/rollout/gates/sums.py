@@ -1,7 +1,6 @@
 """An arm as a batch of windows adds up to it: numbers that change in place, so that a window makes no values.
 
-At the end they are the `Arm` that adding the windows' values one after the other would have been: the sums of
-squares are taken in the same order.
+At the end they are the `Arm` that adding the windows' values one after the other would have been.
 """
 
 from __future__ import annotations
@@ -65,8 +64,7 @@ class _Sum:
     __slots__ = ("_bad", "_bad_squared", "_cells", "_cross", "_total", "_total_squared")
 
     def __init__(self) -> None:
-        self._bad = self._total = 0
-        self._bad_squared = self._cross = self._total_squared = 0.0
+        self._bad = self._total = self._bad_squared = self._cross = self._total_squared = 0
         self._cells: dict[int, int] = {}
 
     def add(self, bad: int, total: int, cells: dict[int, int]) -> None:
@@ -74,9 +72,9 @@ class _Sum:
             bad, total, cells = bounded(bad, total, cells)
         self._bad += bad
         self._total += total
-        self._bad_squared += float(bad) * bad
-        self._cross += float(bad) * total
-        self._total_squared += float(total) * total
+        self._bad_squared += bad * bad
+        self._cross += bad * total
+        self._total_squared += total * total
         if cells:
             for cell, number in cells.items():
                 self._cells[cell] = self._cells.get(cell, 0) + number

@@ -13,6 +13,7 @@ import sqlite_utils
 
 from fleet.protocol.errors import Conflict, NotFound
 from fleet.rollout.claims import Claim, priority_of
+from fleet.rollout.gates.evidence import Evidence
 from fleet.rollout.state.deployments import Deployments
 from fleet.rollout.state.rollout import HistoryEntry, Rollout, Status, Summary
 from fleet.rollout.state.stored import decode_summary, encode_summary, whole
@@ -22,28 +23,30 @@ from hub.store.sqlite.database import Database, Part
 from hub.store.sqlite.migrations import table
 from hub.store.sqlite.orders import change_orders
 from hub.store.sqlite.rollout_devices import read_bringers, read_devices, read_members, write_devices
+from hub.store.sqlite.rollout_evidence import read_evidence, write_evidence
 
-_SELECT = "SELECT state, position, created_at_s FROM rollouts"
+_SELECT = "SELECT number, revision, state, position, created_at_s FROM rollouts"
 
 
 _KEPT_IN_MEMORY = 8
-"""So many rollouts whose devices are at hand besides those under way, which are read every second."""
+"""So many rollouts whose parts are at hand besides those under way, which are read every second."""
 
 
 class _Known(NamedTuple):
-    """The devices of a rollout as they are in memory."""
+    """The devices and the evidence of a rollout as they are in memory."""
 
     revision: int
     deployments: Deployments
+    evidence: tuple[Evidence, ...]
     is_open: bool
 
 
 class SqliteRollouts(Part):
     """Implements `hub.store.protocols.RolloutStore`.
 
-    The devices of the rollouts under way and of those used last stay in memory, with the revision that they
-    are of: the values never change, so readers share them. What is committed is put there; what is not of the
-    revision that the file has is read anew.
+    Devices and evidence of the rollouts under way and of those used last stay in memory, with the revision
+    that they are of: the values never change, so readers share them. What is committed is put there; what is
+    not of the revision that the file has is read anew.
     """
 
     def __init__(self, database: Database) -> None:
@@ -102,26 +105,26 @@ class SqliteRollouts(Part):
     def rollout(self, number: int) -> RolloutRow:
         """Return a rollout; raises `NotFound`."""
         with self._database.snapshot() as connection:
-            row = _found(connection, number)
+            row = self._found(connection, number)
             state = whole(row.state, self._devices(connection, row.state))
         return RolloutRow(state=state, position=row.position, created_at_s=row.created_at_s)
 
     def rollout_summary(self, number: int) -> SummaryRow:
         """Return a rollout without its devices; raises `NotFound`."""
-        with self._database.reading() as connection:
-            return _found(connection, number)
+        with self._database.snapshot() as connection:
+            return self._found(connection, number)
 
     def rollouts(
         self, *, model: str | None = None, before: int | None = None, limit: int = 100
     ) -> list[SummaryRow]:
         """Return rollouts without their devices, newest first."""
-        with self._database.reading() as connection:
+        with self._database.snapshot() as connection:
             rows = connection.execute(
                 f"{_SELECT} WHERE (? IS NULL OR model = ?) AND (? IS NULL OR number < ?)"
                 " ORDER BY number DESC LIMIT ?",
                 (model, model, before, before, limit),
             ).fetchall()
-        return [_summary(row) for row in rows]
+            return [self._summary(connection, row) for row in rows]
 
     def decisions(self, number: int, *, after: int = 0, limit: int = 100) -> list[HistoryEntry]:
         """Return decisions about a rollout, see `hub.store.protocols.RolloutStore.decisions`."""
@@ -167,7 +170,7 @@ class SqliteRollouts(Part):
         with self._database.snapshot() as connection:
             sql = f"{_SELECT} WHERE model = ? AND status = ? ORDER BY number"
             for row in connection.execute(sql, (model, Status.CREATED.value)).fetchall():
-                state = _summary(row).state
+                state = self._summary(connection, row).state
                 reached = read_members(connection, state.number)
                 priority = priority_of(state)
                 found += (Claim(one, state.number, priority, False) for one in reached if one in device_ids)
@@ -183,7 +186,10 @@ class SqliteRollouts(Part):
         with self._known_lock:
             known = self._known.get(state.number)
             if known is None or known.revision <= state.revision:
-                self._known[state.number] = _Known(state.revision, state.deployments, _is_open(state))
+                evidence = tuple(stage.evidence for stage in state.stages)
+                self._known[state.number] = _Known(
+                    state.revision, state.deployments, evidence, _is_open(state)
+                )
             self._known.move_to_end(state.number)
             others = [number for number, kept in self._known.items() if not kept.is_open]
             for number in others[:-_KEPT_IN_MEMORY]:
@@ -191,22 +197,33 @@ class SqliteRollouts(Part):
 
     def _devices(self, connection: sqlite3.Connection, summary: Summary) -> Deployments:
         """Return the devices of the revision that the connection sees."""
-        with self._known_lock:
-            known = self._known.get(summary.number)
-        if known is not None and known.revision == summary.revision:
+        if (known := self._at_hand(summary.number, summary.revision)) is not None:
             return known.deployments
         deployments = read_devices(connection, summary.number)
         self._remember(whole(summary, deployments))
         return deployments
 
+    def _at_hand(self, number: int, revision: int) -> _Known | None:
+        """Return what is in memory of a revision; None if that is nothing."""
+        with self._known_lock:
+            known = self._known.get(number)
+        return known if known is not None and known.revision == revision else None
 
-def _found(connection: sqlite3.Connection, number: int) -> SummaryRow:
-    row = connection.execute(_SELECT + " WHERE number = ?", [number]).fetchone()
-    if row is None:
-        raise NotFound(
-            f"There is no rollout {number}.", remedy="`muster rollout list` shows those there are."
-        )
-    return _summary(row)
+    def _found(self, connection: sqlite3.Connection, number: int) -> SummaryRow:
+        row = connection.execute(_SELECT + " WHERE number = ?", [number]).fetchone()
+        if row is None:
+            raise NotFound(
+                f"There is no rollout {number}.", remedy="`muster rollout list` shows those there are."
+            )
+        return self._summary(connection, row)
+
+    def _summary(self, connection: sqlite3.Connection, row: tuple[int, int, str, int, float]) -> SummaryRow:
+        """Return what a row, and the evidence that the same snapshot has, comes to."""
+        number, revision, text, position, created_at_s = row
+        known = self._at_hand(number, revision)
+        evidence = known.evidence if known is not None else read_evidence(connection, number)
+        state = decode_summary(text.encode(), evidence)
+        return SummaryRow(state=state, position=position, created_at_s=created_at_s)
 
 
 def _next_number(db: sqlite_utils.Database) -> int:
@@ -216,6 +233,7 @@ def _next_number(db: sqlite_utils.Database) -> int:
 def _insert(db: sqlite_utils.Database, state: Rollout, *, position: int, now_s: float) -> None:
     columns = {"number": state.number, "created_at_s": now_s, "position": position, **_state_columns(state)}
     table(db, "rollouts").insert(columns)
+    write_evidence(db, state, None)
     write_devices(db, state, None)
     _add_decisions(db, state, 0)
 
@@ -232,6 +250,7 @@ def _update(db: sqlite_utils.Database, state: Rollout, previous: Rollout) -> Non
             remedy="Look at its status and try again.",
         )
 
+    write_evidence(db, state, previous)
     write_devices(db, state, previous)
     _add_decisions(db, state, previous.decisions)
 
@@ -261,8 +280,3 @@ def _state_columns(state: Rollout) -> dict[str, Any]:
         "revision": state.revision,
         "state": encode_summary(state).decode(),
     }
-
-
-def _summary(row: tuple[str, int, float]) -> SummaryRow:
-    text, position, created_at_s = row
-    return SummaryRow(state=decode_summary(text.encode()), position=position, created_at_s=created_at_s)

@@ -25,6 +25,7 @@ from hub.store.sqlite.migrations import (
     m017_noised_sums,
     m018_cohort_values,
     m019_ways_back_counted,
+    m020_evidence_apart,
 )
 from hub.store.sqlite.migrations.registry import migrations, table
 
@@ -48,6 +49,7 @@ __all__ = [
     "m017_noised_sums",
     "m018_cohort_values",
     "m019_ways_back_counted",
+    "m020_evidence_apart",
     "migrations",
     "table",
 ]
