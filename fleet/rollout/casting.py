@@ -16,41 +16,59 @@ from fleet.rollout.targeting import named_strata, ordered, stage_sizes
 
 
 class Cast(NamedTuple):
-    """Devices in their stages."""
+    """Devices in their stages.
+
+    Attributes:
+        ends: How many devices each stage of the plan and those before it have.
+        strata: Names of the strata, see `fleet.rollout.targeting.named_strata`.
+        deployments: One for each device, in the order of the rollout.
+    """
 
     ends: tuple[int, ...]
     strata: tuple[str, ...]
     deployments: Deployments
 
 
-def cast(
-    plan: Plan,
-    *,
-    number: int,
-    version: int,
-    seed: int,
-    devices: Mapping[str, int | None],
-    now_s: float,
-    strata: Mapping[str, str],
-    cohorts: Mapping[int, Collection[str]],
-) -> Cast:
+class Meant(NamedTuple):
+    """Whom a rollout means.
+
+    Attributes:
+        devices: For each device the version that it runs, None for none.
+        strata: The stratum of devices, see `fleet.rollout.targeting`; those not named here share one.
+        cohorts: By the place of a stage that names its cohort: the devices that match.
+    """
+
+    devices: Mapping[str, int | None]
+    strata: Mapping[str, str]
+    cohorts: Mapping[int, Collection[str]]
+
+
+def cast(plan: Plan, meant: Meant, *, number: int, version: int, seed: int, now_s: float) -> Cast:
     """Put the devices that do not run the version into stages.
+
+    Args:
+        plan: Its stages.
+        meant: The devices.
+        number: Of the rollout.
+        version: The version to bring.
+        seed: Fixes the order of devices.
+        now_s: Hub time, Unix seconds: since when they wait.
 
     Raises:
         InvalidPlan: There is nobody, or the plan does not fit so many devices.
     """
-    targets = [device_id for device_id, previous in devices.items() if previous != version]
+    targets = [device_id for device_id, previous in meant.devices.items() if previous != version]
     if not targets:
         raise InvalidPlan(f"There is no device to bring version {version} to.")
-    order, ends = stage_sizes(plan.stages, ordered(seed, targets, strata), cohorts)
-    names = named_strata(strata.get(device_id, "") for device_id in order)
+    order, ends = stage_sizes(plan.stages, ordered(seed, targets, meant.strata), meant.cohorts)
+    names = named_strata(meant.strata.get(device_id, "") for device_id in order)
     code = {name: place for place, name in enumerate(names)}
     deployments = Deployments.queued(
         number,
-        {device_id: devices[device_id] for device_id in order},
+        {device_id: meant.devices[device_id] for device_id in order},
         np.repeat(np.arange(len(ends), dtype=np.uint8), np.diff((0, *ends))),
         now_s,
-        np.array([code.get(strata.get(device_id, ""), 0) for device_id in order], dtype=np.uint16),
+        np.array([code.get(meant.strata.get(device_id, ""), 0) for device_id in order], dtype=np.uint16),
     )
     return Cast(ends, names, deployments)
 
@@ -78,13 +96,11 @@ def recast(draft: Draft, running: Mapping[str, int | None], left: Collection[str
             cohorts[stage].add(device_id)
     anew = cast(
         rollout.plan,
+        Meant(devices, strata, cohorts),
         number=rollout.number,
         version=rollout.version,
         seed=rollout.seed,
-        devices=devices,
         now_s=draft.now_s,
-        strata=strata,
-        cohorts=cohorts,
     )
     draft.change(strata=anew.strata)
     draft.recast(anew.ends, anew.deployments)

@@ -93,16 +93,8 @@ def create(
     """
     check_plan(plan)
     _check_kind(kind, plan)
-    cast = casting.cast(
-        plan,
-        number=number,
-        version=version,
-        seed=seed,
-        devices=devices,
-        now_s=now_s,
-        strata=strata or {},
-        cohorts=cohorts or {},
-    )
+    meant = casting.Meant(devices, strata or {}, cohorts or {})
+    cast = casting.cast(plan, meant, number=number, version=version, seed=seed, now_s=now_s)
     return Rollout(
         number=number,
         kind=kind,

@@ -104,7 +104,14 @@ def way_back(
 
 
 def doubt(version: int, devices: Collection[str], known: Mapping[int, Standing], ran: Ran) -> str:
-    """Return why these devices would not be led to a version but by name, a sentence; empty if they would."""
+    """Return why these devices would not be led to a version but by name, a sentence; empty if they would.
+
+    Args:
+        version: The version.
+        devices: Who would go back to it.
+        known: Of `standings`.
+        ran: Tells who committed what.
+    """
     standing = known.get(version, NEVER_BROUGHT)
     if standing.rejected:
         return f"Version {version} is rejected: {standing.rejected}."

@@ -141,7 +141,23 @@ class Drafting:
         cohorts: Mapping[int, Collection[str]] | None = None,
         by: str = "",
     ) -> Callable[[int], Rollout]:
-        """Return what makes the rollout of a number."""
+        """Return what makes the rollout of a number.
+
+        Args:
+            model: Name of the model.
+            version: A released version of it.
+            kind: Update or rollback.
+            plan: As it will be carried out.
+            devices: Whom it means.
+            seed: Fixes the order in which they are reached.
+            strata: See `fleet.rollout.engine.create`, like the next.
+            cohorts: Likewise.
+            by: Who creates it; empty if nobody needs to know.
+
+        Raises:
+            NotFound: There is no such version.
+            Conflict: It was not released. What is returned raises as `fleet.rollout.engine.create` does.
+        """
         digest, _ = self._released(model, version)
         previous = self._store.desired_versions(model)
         now_s = self._clock()

@@ -111,7 +111,15 @@ def reason_of(rollout: Rollout, part: Deployment, known: Facts) -> Reason:
 
 
 def detail_of(rollout: Rollout, part: Deployment, known: Facts, reason: Reason, now_s: float) -> str:
-    """Return since when, and how long the device has yet."""
+    """Return since when a device is where it is, and how long it has yet.
+
+    Args:
+        rollout: Says in which direction it goes.
+        part: Of the device; it has not ended in that direction.
+        known: What the hub knows of the device.
+        reason: Of `reason_of`.
+        now_s: Hub time, Unix seconds.
+    """
     if reason is Reason.OFFLINE:
         said = heard_of(known, now_s)
     else:

@@ -205,7 +205,14 @@ def waiting_rows(
     now_s: float,
     strata: NDArray[np.uint16] | None = None,
 ) -> Rows:
-    """Return rows of devices that wait for their order, see `Deployments.queued`."""
+    """Return rows of devices that wait for their order.
+
+    Args:
+        versions: What each of n devices runs, None for no version.
+        stages: The stage of each, from 0, shape (n,).
+        now_s: Since when they wait, Unix seconds.
+        strata: The place of each one's stratum among the rollout's, shape (n,); None for the first.
+    """
     rows = np.zeros(len(versions), dtype=ROW)
     rows["stage"] = stages
     rows["stratum"] = 0 if strata is None else strata

@@ -34,13 +34,32 @@ class RegistryStore(Protocol):
         seed: int,
         now_s: float,
     ) -> VersionRow:
-        """Reserve the model's next version number for a training; raises `NotFound` for the dataset."""
+        """Reserve the model's next version number for a training, and return the version.
+
+        Args:
+            model: Name of the model.
+            dataset: Name of the dataset.
+            estimator: What is trained, see `hub.training.estimators`.
+            hyperparameters: How.
+            seed: Of every random choice.
+            now_s: Hub time, Unix seconds.
+
+        Raises:
+            NotFound: There is no such dataset.
+        """
         ...
 
     def finish_version(
         self, model: str, version: int, *, manifest_sha256: str, report: Mapping[str, Any]
     ) -> None:
-        """Training → registered."""
+        """Training → registered.
+
+        Args:
+            model: Name of the model.
+            version: The version.
+            manifest_sha256: Digest of the bundle that came of it.
+            report: What the training tells, see `hub.training.job.TrainingResult`.
+        """
         ...
 
     def add_version(self, version: VersionRow) -> bool:
