@@ -162,8 +162,9 @@ class FleetLook:
                 if found is None or devices == 0:
                     continue
                 why = f"{found.by} revoked it: {found.reason}"
-                previous, is_newest = self._previous(model.model, version), version >= max(running)
-                revoked = RevokedVersion(model.model, version, why, devices, previous, is_newest)
+                previous = self._previous(model.model, version)
+                is_alone = not any(n and (previous or 0) < other != version for other, n in running.items())
+                revoked = RevokedVersion(model.model, version, why, devices, previous, is_alone)
                 yield revoked_finding(revoked, self._thresholds)
 
     def _revoked(self, model: str, version: int) -> Revocation | None:

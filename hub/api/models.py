@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import msgspec
 from fastapi import APIRouter, Request, Response, status
 
-from fleet.alerts import commands
 from fleet.protocol.errors import InvalidInput
 from fleet.rollout.state.rollout import Status
 from fleet.variants import summaries
@@ -19,6 +17,7 @@ from hub.api.revocation_schemas import RevocationPreviewOut, RevokedOut, RevokeI
 from hub.api.schemas import Name, Page, ProgressOut, TrainIn, VersionOut
 from hub.api.services import Hub, HubServices
 from hub.api.uploads import uploaded
+from hub.rollouts.ways_out import ways_out
 from hub.store.rows import VersionRow
 
 router = APIRouter(tags=["models"])
@@ -117,39 +116,21 @@ def revoke(model: str, version: Number, body: RevokeIn, hub: Hub, caller: Admin)
     held = hub.rollouts.hold_revoked(model, version)
     desired = hub.store.desired_versions(model)
     devices = _who_is_to_run(row, desired)
+    rollouts = [hub.store.rollout(number).state for number in held]
+    older = hub.rollouts.way_back(model, dict.fromkeys(devices, version))
     return RevokedOut(
         version=_out(hub, row),
         device_count=len(devices),
         devices=devices[:MOST_NAMED],
-        going_back=sum(hub.store.rollout(number).state.open_restores for number in held),
+        going_back=sum(rollout.open_restores for rollout in rollouts),
         has_older=hub.rollouts.has_older(model, version),
         rollouts_held=held,
-        commands=_ways_out(hub, row, held, desired),
+        commands=ways_out(model, version, rollouts, desired, older),
     )
 
 
 def _who_is_to_run(row: VersionRow, desired: Mapping[str, int]) -> list[str]:
     return sorted(device_id for device_id, runs in desired.items() if runs == row.version)
-
-
-def _ways_out(
-    hub: HubServices, row: VersionRow, held: Sequence[int], desired: Mapping[str, int]
-) -> list[str]:
-    """Return the commands that bring devices from a version that was revoked to another one.
-
-    Args:
-        hub: Knows what is released.
-        row: The version.
-        held: Rollouts of it.
-        desired: What each of the model's devices is to run.
-    """
-    running = {device_id: runs for device_id, runs in desired.items() if runs == row.version}
-    older = hub.rollouts.way_back(row.model, running)
-    reason, is_newest = f"version {row.version} was revoked", row.version >= max(desired.values(), default=0)
-    if older is None:
-        return [commands.rollout_abort(number, reason) for number in held]
-    target = None if is_newest else f"version({json.dumps(row.model)}) == {row.version}"
-    return [commands.rollback(row.model, older, reason, target)]
 
 
 def _key(after: str) -> tuple[str, int]:

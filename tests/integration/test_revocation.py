@@ -28,6 +28,7 @@ from fleet.rollout.state.rollout import Happening, Kind, Rollout, Status
 from hub.alerts.facts import FleetLook, HubCounts
 from hub.registry.models import Models
 from hub.rollouts.shell import Rollouts
+from hub.rollouts.ways_out import ways_out
 from hub.store.blobs import BlobFolder
 from hub.store.rows import OrderChange, VersionRow, VersionStatus
 from hub.store.sqlite import SqliteStore
@@ -358,6 +359,44 @@ def test_it_is_said_who_goes_back_and_how_what_is_held_is_ended(
     assert "What is held is ended so:" in told
     assert f"muster rollout abort {number} --rollback" in told
     assert "They go on" not in told
+
+
+def brought(parts: Hub, version: int, *device_ids: str) -> int:
+    """Have some devices run a version; the rollout goes on."""
+    plan = Plan(stages=(EVERYBODY,), gate=GATE)
+    number = parts.rollouts.create(MODEL, version, plan=plan, devices=device_ids, seed=0).state.number
+    parts.rollouts.act(number, Start("ann"))
+    parts.report(number, DeploymentState.SUCCEEDED)
+    return number
+
+
+def revoked(parts: Hub, version: int) -> list[str]:
+    """Revoke a version and return the commands that lead away from it."""
+    parts.models.revoke(MODEL, version, by="ann", reason="It leaks.")
+    held = [parts.store.rollout(number).state for number in parts.rollouts.hold_revoked(MODEL, version)]
+    desired = parts.store.desired_versions(MODEL)
+    running = {device_id: runs for device_id, runs in desired.items() if runs == version}
+    return ways_out(MODEL, version, held, desired, parts.rollouts.way_back(MODEL, running))
+
+
+def test_the_way_out_of_a_version_takes_no_other_version_from_anybody(parts: Hub) -> None:
+    parts.bring(1)
+    parts.rollouts.act(brought(parts, 2, "cam-0"), Promote("ann", "it is good"))
+    number = brought(parts, 3, "cam-1")
+    assert parts.rollouts.retreat(MODEL, 1).leaves == {3: 1, 2: 1}, "who runs 2 would go as well"
+    assert revoked(parts, 3) == [f"muster rollout abort {number} --rollback --reason 'version 3 was revoked'"]
+    parts.rollouts.act(number, Abort("ann", "revoked", roll_back=True))
+    assert parts.store.desired_versions(MODEL) == {"cam-0": 2, "cam-1": 1, "cam-2": 1}
+
+
+def test_what_is_held_is_ended_before_a_rollback_that_it_would_be_in_the_way_of(parts: Hub) -> None:
+    parts.bring(1)
+    parts.rollouts.act(brought(parts, 3, "cam-0"), Promote("ann", "it is good"))
+    parts.rollouts.act(brought(parts, 2, "cam-1"), Promote("ann", "it is good"))
+    number = brought(parts, 2, "cam-2")
+    first, second = revoked(parts, 2)
+    assert first.startswith(f"muster rollout abort {number} --rollback ")
+    assert second.startswith(f"muster rollback {MODEL} --to 1 --target ")
 
 
 def test_devices_that_run_a_revoked_version_are_an_alert(parts: Hub) -> None:

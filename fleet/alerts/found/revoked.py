@@ -22,7 +22,7 @@ class RevokedVersion(NamedTuple):
         why: By whom and why it was revoked, a sentence.
         devices: How many devices run it.
         previous: The proven version that they go back to; None if there is none.
-        is_newest: Whether no device runs a newer one.
+        is_alone: Whether no device runs another version that is newer than that one.
     """
 
     model: str
@@ -30,7 +30,7 @@ class RevokedVersion(NamedTuple):
     why: str
     devices: int
     previous: int | None
-    is_newest: bool
+    is_alone: bool
 
 
 def revoked_finding(revoked: RevokedVersion, thresholds: Thresholds) -> Finding:
@@ -46,7 +46,7 @@ def revoked_finding(revoked: RevokedVersion, thresholds: Thresholds) -> Finding:
     inspect = commands.fleet_devices(target)
     command = inspect
     if revoked.previous is not None:
-        only = None if revoked.is_newest else target
+        only = None if revoked.is_alone else target
         reason = f"version {revoked.version} was revoked"
         command = commands.rollback(revoked.model, revoked.previous, reason, only)
     return finding(
