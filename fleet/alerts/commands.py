@@ -5,6 +5,7 @@ A test has the command line itself parse each of them.
 
 from __future__ import annotations
 
+import json
 import shlex
 
 
@@ -47,6 +48,11 @@ def rollback(model: str, to: int, reason: str, target: str | None = None) -> str
     """Return the command that brings a model's devices, or those of a target, back to an older version."""
     only = () if target is None else ("--target", target)
     return _line("rollback", model, "--to", str(to), *only, "--reason", reason)
+
+
+def running(model: str, version: int) -> str:
+    """Return the target that means the devices which run a version."""
+    return f"version({json.dumps(model)}) == {version}"
 
 
 def rollout_status(number: int) -> str:

@@ -207,7 +207,7 @@ class FleetLook:
             if rollout is None or rollout.revision != head.revision:
                 rollout = self._store.rollout(head.number).state
             known[head.number] = rollout
-            found = rollout_finding(rollout, now_s, self._thresholds)
+            found = rollout_finding(rollout, now_s, previous=self._previous, thresholds=self._thresholds)
             if found is not None:
                 yield found
         self._rollouts = known

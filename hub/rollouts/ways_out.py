@@ -7,7 +7,6 @@ a rollout also has devices outside its target, what is held of the revoked versi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 from fleet.alerts import commands
@@ -36,5 +35,4 @@ def ways_out(
     members = [rollout.deployments.members for rollout in held]
     if all(any(those.place(device_id) is not None for those in members) for device_id in running):
         return ended
-    target = f"version({json.dumps(model)}) == {version}"
-    return [*ended, commands.rollback(model, older, reason, target)]
+    return [*ended, commands.rollback(model, older, reason, commands.running(model, version))]

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from fleet.alerts import commands
 from fleet.alerts.alert import KINDS, Finding, Severity
+from fleet.alerts.found import rollouts
 from fleet.alerts.found.concept import ConceptDrift, concept_finding
 from fleet.alerts.found.devices import (
     UnwellDevices,
@@ -23,7 +24,6 @@ from fleet.alerts.found.devices import (
 from fleet.alerts.found.drift import by_cause, drift_finding
 from fleet.alerts.found.hub import HubFacts, hub_findings
 from fleet.alerts.found.revoked import RevokedVersion, revoked_finding
-from fleet.alerts.found.rollouts import rollout_finding
 from fleet.alerts.thresholds import Thresholds
 from fleet.drift.affected import SharedTrait
 from fleet.drift.fleet_alarms import FleetAlarm
@@ -62,6 +62,10 @@ def _drift(alarm: FleetAlarm, previous: int | None = 3) -> Finding:
     return drift_finding([alarm], previous=lambda *_: previous, thresholds=RULES)
 
 
+def _of_rollout(rollout: Rollout, now_s: float, previous: int | None = 1) -> Finding | None:
+    return rollouts.rollout_finding(rollout, now_s, previous=lambda *_: previous, thresholds=RULES)
+
+
 def _paused(by_operator: bool) -> Rollout:
     started = step(new_rollout(7), Start(by="ana"), 2.0)[0]
     if by_operator:
@@ -95,10 +99,10 @@ def _all_findings() -> list[Finding]:
         revoked_finding(RevokedVersion("digits", 4, "ann revoked it: It leaks.", 2, 3, True), RULES),
         revoked_finding(RevokedVersion("digits", 4, "ann revoked it: It leaks.", 1, 3, False), RULES),
         revoked_finding(RevokedVersion("digits", 4, "ann revoked it: It leaks.", 1, None, True), RULES),
-        rollout_finding(_paused(by_operator=False), 5.0, RULES),
-        rollout_finding(_awaiting(), 5.0, RULES),
+        _of_rollout(_paused(by_operator=False), 5.0),
+        _of_rollout(_awaiting(), 5.0),
         *(
-            rollout_finding(_ended(status, kind=kind), 20.0, RULES)
+            _of_rollout(_ended(status, kind=kind), 20.0)
             for status in (Status.ROLLED_BACK, Status.FAILED)
             for kind in Kind
         ),
@@ -192,33 +196,38 @@ def test_drift_of_answers_on_most_devices_is_taken_back() -> None:
 
 
 def test_what_operators_do_is_no_news_to_them() -> None:
-    assert rollout_finding(_paused(by_operator=True), 5.0, RULES) is None
+    assert _of_rollout(_paused(by_operator=True), 5.0) is None
     aborted = step(_paused(by_operator=False), Abort(by="ana", reason="no", roll_back=True), 4.0)[0]
-    assert rollout_finding(aborted, 5.0, RULES) is None
-    assert rollout_finding(_ended(Status.ROLLED_BACK, code="aborted"), 20.0, RULES) is None
-    assert rollout_finding(_ended(Status.SUCCEEDED), 20.0, RULES) is None
+    assert _of_rollout(aborted, 5.0) is None
+    assert _of_rollout(_ended(Status.ROLLED_BACK, code="aborted"), 20.0) is None
+    assert _of_rollout(_ended(Status.SUCCEEDED), 20.0) is None
 
 
 def test_a_rollout_is_alerted_while_somebody_may_act() -> None:
-    paused = rollout_finding(_paused(by_operator=False), 5.0, RULES)
+    paused = _of_rollout(_paused(by_operator=False), 5.0)
     assert paused is not None
     assert paused.matter.key == "rollout:7:paused"
     assert paused.matter.evidence[0] == "Stage 1: too little was observed."
-    waits = rollout_finding(_awaiting(), 5.0, RULES)
+    waits = _of_rollout(_awaiting(), 5.0)
     assert waits is not None
     assert waits.matter.key == "rollout:7:approval"
     assert waits.matter.command == "muster rollout approve 7 --stage 1"
     assert waits.matter.evidence[0] == "a second person is who is not ana"
-    assert rollout_finding(step(_awaiting(), Approve(by="ben"), 3.0)[0], 5.0, RULES) is None
-    revoked = rollout_finding(step(_awaiting(), Revoke("Version 2 was revoked."), 3.0)[0], 5.0, RULES)
+    assert _of_rollout(step(_awaiting(), Approve(by="ben"), 3.0)[0], 5.0) is None
+    revoked = _of_rollout(step(_awaiting(), Revoke("Version 2 was revoked."), 3.0)[0], 5.0)
     assert revoked is not None
     assert revoked.matter.sentence == "Rollout 7 of digits version 2 never goes forward again: abort it."
     assert revoked.matter.command.startswith("muster rollout abort 7 --rollback ")
-    failed = rollout_finding(_ended(Status.FAILED), 20.0, RULES)
+    failed = _of_rollout(_ended(Status.FAILED), 20.0)
     assert failed is not None
     assert failed.matter.severity is Severity.CRITICAL
     assert shlex.split(failed.matter.command)[:5] == ["muster", "rollback", "digits", "--to", "1"]
-    assert rollout_finding(_ended(Status.FAILED), 10.0 + RULES.rollout_for_s, RULES) is None
+    assert "--target" in failed.matter.command, "nobody else is led there"
+    for ended, previous in ((_ended(Status.FAILED), None), (_ended(Status.FAILED, kind=Kind.ROLLBACK), 1)):
+        found = _of_rollout(ended, 20.0, previous)
+        assert found is not None
+        assert found.matter.command == "muster rollout status 7", "there is nowhere to lead them, or nobody"
+    assert _of_rollout(_ended(Status.FAILED), 10.0 + RULES.rollout_for_s) is None
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ A revocation takes nothing from a device, for nothing would replace it; somebody
 
 from __future__ import annotations
 
-import json
 from typing import NamedTuple
 
 from fleet.alerts import commands
@@ -42,7 +41,7 @@ def revoked_finding(revoked: RevokedVersion, thresholds: Thresholds) -> Finding:
     """
     named = f"{revoked.model} version {revoked.version}"
     runs = "1 device runs" if revoked.devices == 1 else f"{revoked.devices:,} devices run"
-    target = f"version({json.dumps(revoked.model)}) == {revoked.version}"
+    target = commands.running(revoked.model, revoked.version)
     inspect = commands.fleet_devices(target)
     command = inspect
     if revoked.previous is not None:

@@ -6,6 +6,8 @@ acted. What an operator paused or aborted is no news to operators.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fleet.alerts import commands
 from fleet.alerts.alert import Finding, Severity, finding
 from fleet.alerts.thresholds import Thresholds
@@ -13,12 +15,16 @@ from fleet.rollout.state.masks import has_failed
 from fleet.rollout.state.rollout import PAUSED_BY, CauseCode, Kind, Rollout, Status
 
 
-def rollout_finding(rollout: Rollout, now_s: float, thresholds: Thresholds) -> Finding | None:
+def rollout_finding(
+    rollout: Rollout, now_s: float, *, previous: Callable[[str, int], int | None], thresholds: Thresholds
+) -> Finding | None:
     """Return what is found of a rollout; None for nothing.
 
     Args:
         rollout: The newest of its model that was started.
         now_s: Unix seconds.
+        previous: Returns the proven version that devices which are to run one go back to; None for none, also
+            where no device is to run it.
         thresholds: Where alerts begin.
     """
     name = f"rollout {rollout.number} of {rollout.model} version {rollout.version}"
@@ -45,11 +51,14 @@ def rollout_finding(rollout: Rollout, now_s: float, thresholds: Thresholds) -> F
         return _finding("taken-back", rollout, f"{name} was taken back", sentence, cause)
     if rollout.status is Status.FAILED:
         sentence = f"{_upper(name)} failed, and not every device is where it should be."
-        return _finding("failed", rollout, f"{name} failed", sentence, cause)
+        back = previous(rollout.model, rollout.version) if rollout.kind is Kind.UPDATE else None
+        return _finding("failed", rollout, f"{name} failed", sentence, cause, back=back)
     return None
 
 
-def _finding(what: str, rollout: Rollout, title: str, sentence: str, reason: str) -> Finding:
+def _finding(
+    what: str, rollout: Rollout, title: str, sentence: str, reason: str, *, back: int | None = None
+) -> Finding:
     failed = [part.device_id for part in rollout.deployments.where(has_failed)]
     verdict = [rollout.verdict.sentence] if rollout.verdict else []
     counts = ", ".join(f"{number} {state}" for state, number in sorted(rollout.counts.items()))
@@ -62,7 +71,7 @@ def _finding(what: str, rollout: Rollout, title: str, sentence: str, reason: str
         sentence=sentence,
         evidence=[reason or "no reason is known", *verdict, f"devices: {counts or 'none'}"],
         devices=failed,
-        command=_command(rollout, title),
+        command=_command(rollout, title, back),
         inspect=commands.rollout_explain(rollout.number),
         path=f"/api/v1/rollouts/{rollout.number}",
         model=rollout.model,
@@ -70,19 +79,17 @@ def _finding(what: str, rollout: Rollout, title: str, sentence: str, reason: str
     )
 
 
-def _command(rollout: Rollout, title: str) -> str:
-    """Return what acts: bring devices back that are not; where all are, there is only to look."""
+def _command(rollout: Rollout, title: str, back: int | None) -> str:
+    """Return what acts: lead away who is still to run the version; where nobody is, there is only to look.
+
+    Who was ordered back and is not there keeps that order: it would be refused to bring it there again.
+    """
     if rollout.awaits_since_s is not None:
         return commands.rollout_approve(rollout.number, len(rollout.stages) + 1)
     if rollout.status is Status.PAUSED:
         return commands.rollout_abort(rollout.number, title)
-    if rollout.status is Status.FAILED:
-        if rollout.kind is Kind.ROLLBACK:
-            return commands.rollback(rollout.model, rollout.version, f"again: {title}")
-        versions = rollout.deployments.previous_versions().items()
-        older = [(number, version) for version, number in versions if version < rollout.version]
-        if older:
-            return commands.rollback(rollout.model, max(older)[1], title)
+    if back is not None:
+        return commands.rollback(rollout.model, back, title, commands.running(rollout.model, rollout.version))
     return commands.rollout_status(rollout.number)
 
 
