@@ -147,3 +147,15 @@ def test_devices_of_one_hash_are_told_apart(monkeypatch: Any) -> None:
     monkeypatch.setattr(members_module, "blake2b", lambda *_, **__: same)
     members = Members.of(["cam-1", "cam-2"]).plus(["cam-3"])
     assert [members.place(f"cam-{i}") for i in (1, 2, 3, 4)] == [0, 1, 2, None]
+
+
+def test_what_is_written_after_the_end_is_written_to_pages_of_its_own() -> None:
+    columns = Deployments.of(9, plain())
+    editing = Editing(columns, tally(plain()))
+    editing.note_counted(np.array([2, PAGE_SIZE]), 1)
+    first = editing.finished()
+    editing.note_counted(np.array([2]), 3)
+    second = editing.finished()
+    counted = [(one[2].counted_in, one[PAGE_SIZE].counted_in) for one in (columns, first, second)]
+    assert counted == [(-1, -1), (1, 1), (3, 1)]
+    assert editing.finished() is second

@@ -2,12 +2,12 @@
 
 ::
 
-    pages:    ( rows 0 … 63, rows 64 … 127, … )        a deployment's index is its place
+    pages:    ( rows 0 … 31, rows 32 … 63, …  )        a deployment's index is its place
     members:  place → device id, device id → place     fixed, or extended at the end
 
 All of it is immutable by contract: a step of the engine copies the pages in which something changes, once,
 and shares the rest (`editing`), so that the old value stays what it was. Of a million devices one page
-and the tuple of pages are 4 kB and 125 kB.
+and the tuple of pages are 2 kB and 250 kB.
 
 `Deployment` and `Attempt` are values made on demand for whoever looks at few devices; what concerns many is
 asked of the columns, with `where`.
@@ -43,7 +43,7 @@ from fleet.rollout.state.columns import (
 from fleet.rollout.state.masks import Test
 from fleet.rollout.state.members import Members
 
-_BLOCK = 32
+_BLOCK = 64
 """Pages that are looked through at a time."""
 
 
@@ -281,5 +281,5 @@ def scan(pages: Sequence[Page], test: Test, *, start: int = 0, limit: int | None
     return np.concatenate(found)[:limit] if found else np.arange(0)
 
 
-def _bytes(data: bytes) -> NDArray[np.uint8]:
+def _bytes(data: bytes | bytearray) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8).reshape(-1, ROW_SIZE)

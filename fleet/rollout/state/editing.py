@@ -30,6 +30,10 @@ from fleet.rollout.state.columns import (
 from fleet.rollout.state.deployments import Deployments, least, scan, split
 from fleet.rollout.state.masks import Test
 
+assert ROW.fields is not None
+_COUNTED_IN = ROW.fields["counted_in"][1]
+"""Where the only column of a row that is written alone stands: one byte."""
+
 
 class Editing:
     """A working copy of deployments.
@@ -78,11 +82,8 @@ class Editing:
 
     def note_counted(self, places: Places, stage: int) -> None:
         """Note that telemetry of the devices was counted in a stage; no tally tells these apart."""
-        if len(places) == 0:
-            return
-        rows = self.rows(places)
-        rows["counted_in"] = stage
-        self._write(places, rows)
+        for number, at in _addresses(places):
+            self._writable(number)[at + _COUNTED_IN] = stage
 
     def put(self, deployment: Deployment) -> None:
         """Exchange a deployment for its next value."""
@@ -130,10 +131,14 @@ class Editing:
         return least(self._pages(), column)
 
     def finished(self) -> Deployments:
-        """Return the next deployments; the very same object if nothing was written."""
-        if not self._open:
-            return self._before
-        return Deployments(self._before.number, self.members, tuple(self._pages()))
+        """Return the next deployments; the very same object if nothing was written.
+
+        The pages are handed over, not copied: what is written after this is written to new ones.
+        """
+        if self._open:
+            self._before = Deployments(self._before.number, self.members, tuple(self._pages()))
+            self._open, self._causes = {}, {}
+        return self._before
 
     def _pages(self) -> Sequence[Page]:
         """Return all pages as the step has left them so far."""
@@ -147,7 +152,7 @@ class Editing:
     def _page(self, number: int) -> Page:
         page = self._before.pages[number]
         data = self._open.get(number)
-        return page if data is None else Page(bytes(data), self._causes.get(number, page.causes))
+        return page if data is None else Page(data, self._causes.get(number, page.causes))
 
     def _writable(self, number: int) -> bytearray:
         """Return the rows of a page, to be written to."""
