@@ -27,12 +27,10 @@ class Range(NamedTuple):
     Attributes:
         minimum: Least value; missing values (NaN) do not count.
         maximum: Greatest value.
-        mean_square: Mean of the squares.
     """
 
     minimum: float
     maximum: float
-    mean_square: float
 
 
 def batches(
@@ -71,8 +69,6 @@ def ranges(model: bytes, samples: Inputs) -> dict[str, Range]:
     """
     lowest: dict[str, float] = {}
     highest: dict[str, float] = {}
-    squares: dict[str, float] = {}
-    counts: dict[str, int] = {}
     for batch in batches(model, samples):
         for name, array in batch.items():
             known = array[~np.isnan(array)]
@@ -80,9 +76,7 @@ def ranges(model: bytes, samples: Inputs) -> dict[str, Range]:
                 continue
             lowest[name] = min(lowest.get(name, np.inf), float(known.min()))
             highest[name] = max(highest.get(name, -np.inf), float(known.max()))
-            squares[name] = squares.get(name, 0.0) + float(np.square(known, dtype=np.float64).sum())
-            counts[name] = counts.get(name, 0) + known.size
-    return {name: Range(lowest[name], highest[name], squares[name] / counts[name]) for name in counts}
+    return {name: Range(lowest[name], highest[name]) for name in lowest}
 
 
 def histograms(

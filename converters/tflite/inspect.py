@@ -61,9 +61,7 @@ class TfliteModel:
         operators: The kinds of operators, in the file's order.
         quantization: What its products compute with.
         size_bytes: Size of the file.
-        minimum_runtime: Lowest TensorFlow version, as the converter wrote it; empty if it did not.
         external_buffers: Whether weights lie behind the flatbuffer, which runtimes before 2.15 do not read.
-        description: The producer's words.
     """
 
     inputs: tuple[Tensor, ...]
@@ -71,9 +69,7 @@ class TfliteModel:
     operators: tuple[TfliteOperator, ...]
     quantization: Quantization
     size_bytes: int
-    minimum_runtime: str
     external_buffers: bool
-    description: str
 
 
 def inspect_tflite(data: bytes) -> TfliteModel:
@@ -111,12 +107,13 @@ class _File:
         subgraphs = list(self._model.tables(2))
         if not subgraphs:
             raise InvalidModel("The TFLite file has no graph.")
-        sizes = [size_bytes for size_bytes, _, _ in self._buffers]
+        sizes = [size_bytes for size_bytes, _ in self._buffers]
         values = [[checked_tensor(tensor, sizes) for tensor in subgraph.tables(0)] for subgraph in subgraphs]
         for subgraph, tensors in zip(subgraphs, values, strict=True):
             self._check_graph(subgraph, tensors)
         names = self._signatures(values)
-        minimum_runtime = self._metadata().split(b"\0", 1)[0].decode("ascii", "replace")
+        self._check_metadata()
+        self._model.text(3)  # the producer's words
         inputs, outputs = (
             tuple(
                 _described(values[0], int(index), names[side]) for index in subgraphs[0].vector(field, "i4")
@@ -132,20 +129,17 @@ class _File:
             ),
             quantization=self._quantization(),
             size_bytes=self._size_bytes,
-            minimum_runtime=minimum_runtime,
-            external_buffers=any(external for _, _, external in self._buffers),
-            description=self._model.text(3),
+            external_buffers=any(external for _, external in self._buffers),
         )
 
-    def _buffer(self, buffer: Table) -> tuple[int, bytes, bool]:
-        """Return a buffer's size, its beginning, and whether it lies behind the flatbuffer."""
+    def _buffer(self, buffer: Table) -> tuple[int, bool]:
+        """Return a buffer's size in bytes, and whether it lies behind the flatbuffer."""
         offset, size = buffer.number(1, "Q"), buffer.number(2, "Q")
         if offset > 1 or size > 1:
             if offset + size > self._size_bytes:
                 raise InvalidModel("The TFLite file is damaged: a buffer lies outside of it.")
-            return size, b"", True
-        contents = buffer.contents(0)
-        return len(contents), bytes(contents[:64]), False
+            return size, True
+        return len(buffer.contents(0)), False
 
     def _check_graph(self, subgraph: Table, tensors: list[Value]) -> None:
         subgraph.text(4)
@@ -203,18 +197,14 @@ class _File:
                     names[side] = pairs
         return names
 
-    def _metadata(self) -> bytes:
-        """Check the metadata; return what it says of the runtime."""
-        found = b""
+    def _check_metadata(self) -> None:
         for entry in self._model.tables(6):
             buffer = entry.number(1, "I")
             if buffer >= len(self._buffers):
                 raise InvalidModel(
                     f"Metadata of the TFLite file refers to buffer {buffer}, which is missing."
                 )
-            if entry.text(0) == "min_runtime_version":
-                found = self._buffers[buffer][1]
-        return found
+            entry.text(0)
 
 
 _PRODUCTS = frozenset(

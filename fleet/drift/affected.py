@@ -75,11 +75,6 @@ class SharedTrait(msgspec.Struct, frozen=True):
         return self.holders / self.affected
 
     @property
-    def other_share(self) -> float:
-        """Share of the others that have it."""
-        return self.other_holders / max(1, self.others)
-
-    @property
     def sentence(self) -> str:
         """What stands out, for people."""
         named = " and ".join(f"{attribute}={value}" for attribute, value in self.trait.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import Any
 
 import flatbuffers
@@ -46,7 +47,7 @@ def test_file_is_described() -> None:
     assert described.outputs == (Tensor("y", "float32", (-1, 8)),)
     assert described.operators == (TfliteOperator("FULLY_CONNECTED", 1, 2), TfliteOperator("TANH", 1, 1))
     assert (described.quantization, described.size_bytes) == ("fp32", len(dense()))
-    assert (described.minimum_runtime, described.external_buffers) == ("", False)
+    assert not described.external_buffers
 
 
 def test_dynamic_int8_is_told_from_static() -> None:
@@ -81,14 +82,15 @@ def test_file_without_signature_is_named_by_its_tensors() -> None:
     assert TfliteSession(model).run({"first": weights(1, 2, 32)})["y"].shape == (2, 8)
 
 
-def test_converters_minimum_runtime_is_read() -> None:
-    def change(tables: Any) -> None:
+def test_metadata_may_refer_only_to_buffers_that_are_there() -> None:
+    def change(tables: Any, *, beyond: int) -> None:
         entry = schema.MetadataT()
-        entry.name, entry.buffer = "min_runtime_version", len(tables.buffers)
-        tables.buffers.append(schema.BufferT(data=list(b"2.3.0\0\0\0\0\0\0\0\0\0\0\0")))
+        entry.name, entry.buffer = "min_runtime_version", len(tables.buffers) - 1 + beyond
         tables.metadata = [entry]
 
-    assert inspect_tflite(changed(change)).minimum_runtime == "2.3.0"
+    assert inspect_tflite(changed(partial(change, beyond=0))).inputs
+    with pytest.raises(InvalidModel, match="refers to buffer"):
+        inspect_tflite(changed(partial(change, beyond=1)))
 
 
 def test_custom_operator_has_its_own_name() -> None:
