@@ -20,6 +20,7 @@ import msgspec
 MOST_STRATA = 64
 """Windows of further strata count for the whole alone."""
 _WHOLE_UP_TO = 2**63
+"""A whole number takes half the room of a float where it is stored, but has a largest."""
 
 
 class Tally(msgspec.Struct, frozen=True, array_like=True):
@@ -28,8 +29,8 @@ class Tally(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         bad: How many; of a histogram the sum of the numbers of its cells.
         total: Of how many.
-        bad_squared: Sum over windows of the square of ``bad``; whole, of what was observed, while it is below
-            `_WHOLE_UP_TO`.
+        bad_squared: Sum over windows of the square of ``bad``; whole, of what was observed, while this and the
+            next two are below `_WHOLE_UP_TO`.
         cross: Likewise of ``bad`` times ``total``.
         total_squared: Likewise of the square of ``total``.
         cells: Of a metric that compares histograms: how many samples fell into each cell that any did.
@@ -55,14 +56,15 @@ class Tally(msgspec.Struct, frozen=True, array_like=True):
 
     def plus(self, other: Tally) -> Tally:
         """Return both together."""
-        return Tally(
-            self.bad + other.bad,
-            self.total + other.total,
-            _storable(self.bad_squared + other.bad_squared),
-            _storable(self.cross + other.cross),
-            _storable(self.total_squared + other.total_squared),
-            _added(self.cells, other.cells),
+        squares = (
+            self.bad_squared + other.bad_squared,
+            self.cross + other.cross,
+            self.total_squared + other.total_squared,
         )
+        if max(squares) >= _WHOLE_UP_TO:
+            squares = (float(squares[0]), float(squares[1]), float(squares[2]))
+        cells = _added(self.cells, other.cells) if other.cells else self.cells
+        return Tally(self.bad + other.bad, self.total + other.total, *squares, cells)
 
     @property
     def is_possible(self) -> bool:
@@ -113,7 +115,7 @@ class Arm(msgspec.Struct, frozen=True, array_like=True):
             self.devices + other.devices,
             self.windows + other.windows,
             self.unusable + other.unusable,
-            tuple(a.plus(b) for a, b in zip(self.tallies, other.tallies, strict=True)),
+            tuple([a.plus(b) for a, b in zip(self.tallies, other.tallies, strict=True)]),
             strata,
             self.noised + other.noised,
         )
@@ -196,9 +198,10 @@ def gathered(by_stratum: dict[str, Arm], metrics: int) -> Arm:
         metrics: How many the gate has.
     """
     whole = Arm.empty(metrics)
-    for name, arm in by_stratum.items():
-        whole = whole.plus(msgspec.structs.replace(arm, strata={name: arm}) if name else arm)
-    return whole
+    for arm in by_stratum.values():
+        whole = whole.plus(arm)
+    named = [name for name in by_stratum if name]
+    return msgspec.structs.replace(whole, strata={name: by_stratum[name] for name in named[:MOST_STRATA]})
 
 
 def _together(left: dict[int, Evidence], right: dict[int, Evidence]) -> dict[int, Evidence]:
@@ -208,12 +211,5 @@ def _together(left: dict[int, Evidence], right: dict[int, Evidence]) -> dict[int
     return both
 
 
-def _storable(squares: int | float) -> int | float:
-    """Return a sum of squares as it can be stored: a whole number takes half the room, but has a largest."""
-    return squares if squares < _WHOLE_UP_TO else float(squares)
-
-
 def _added(left: dict[int, int], right: dict[int, int]) -> dict[int, int]:
-    if not right:
-        return left
     return {cell: left.get(cell, 0) + right.get(cell, 0) for cell in left.keys() | right.keys()}
