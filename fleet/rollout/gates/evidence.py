@@ -29,8 +29,8 @@ class Tally(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         bad: How many; of a histogram the sum of the numbers of its cells.
         total: Of how many.
-        bad_squared: Sum over windows of the square of ``bad``; whole, of what was observed, while this and the
-            next two are below `_WHOLE_UP_TO`.
+        bad_squared: Sum over windows of the square of ``bad``; whole, of what was observed, while none of the
+            three is beyond `_WHOLE_UP_TO`.
         cross: Likewise of ``bad`` times ``total``.
         total_squared: Likewise of the square of ``total``.
         cells: Of a metric that compares histograms: how many samples fell into each cell that any did.
