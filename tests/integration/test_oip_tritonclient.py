@@ -15,13 +15,14 @@ from tests.support.agent_fixtures import mosquitto_fixture  # noqa: F401 - pytes
 from tests.support.agent_models import CLASSES, PIXELS
 from tests.support.agent_peer import Peer
 from tests.support.brokers import RunningBroker
-from tests.support.inference_server import free_port
+from tests.support.ports import LOOPBACK, ReservedPort
 from tests.support.triton import calls_of_tritonclient
 
 
 @pytest.fixture(name="port", scope="module")
-def port_fixture() -> int:
-    return free_port()
+def port_fixture() -> Iterator[int]:
+    reserved = ReservedPort()
+    yield reserved.number
 
 
 @pytest.fixture(name="device", scope="module")
@@ -46,7 +47,7 @@ def device_fixture(
 @pytest.fixture(name="calls", scope="module")
 def calls_fixture(device: Device, port: int) -> dict[str, Any]:
     assert device.is_running()
-    return calls_of_tritonclient(f"127.0.0.1:{port}")
+    return calls_of_tritonclient(f"{LOOPBACK}:{port}")
 
 
 def expected(scale: float = 1.0) -> list[float]:

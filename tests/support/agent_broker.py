@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from pathlib import Path
 from typing import Protocol
 
 from tests.support.brokers import HOST, listens, require_mosquitto
+from tests.support.ports import ReservedPort
 from tests.support.waiting import eventually
 
 
@@ -38,13 +38,16 @@ class OpenBroker:
 
     def __init__(self, folder: Path) -> None:
         self.passwords: dict[str, str] = _AnyPassword()
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            self.port: int = probe.getsockname()[1]
+        self._reserved = ReservedPort()
         self._settings = folder / "open.conf"
         self._settings.write_text(f"listener {self.port} {HOST}\nallow_anonymous true\n")
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
+
+    @property
+    def port(self) -> int:
+        """Where it listens, also after it was started again."""
+        return self._reserved.number
 
     def apply_accounts(self) -> None:
         """Do nothing: everybody may connect."""

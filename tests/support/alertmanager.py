@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import httpx
 
 from tests.support.needed import need_program
-from tests.support.receivers import LOOPBACK
+from tests.support.ports import LOOPBACK, ReservedPort
 from tests.support.waiting import eventually
 
 ALERTMANAGER_IS_MISSING = (
@@ -26,8 +25,8 @@ def running_alertmanager(folder: Path) -> Iterator[str]:
     program = need_program("prometheus-alertmanager", "alertmanager", missing=ALERTMANAGER_IS_MISSING)
     configuration = folder / "alertmanager.yml"
     configuration.write_text(_CONFIGURATION)
-    with socket.create_server((LOOPBACK, 0)) as listener:
-        address = f"{LOOPBACK}:{listener.getsockname()[1]}"
+    reserved = ReservedPort()
+    address = f"{LOOPBACK}:{reserved.number}"
     with (folder / "alertmanager.log").open("wb") as log:
         process = subprocess.Popen(
             [

@@ -20,6 +20,7 @@ from hub.broker.kinds import Kind
 from hub.broker.mosquitto import find_mosquitto
 from hub.broker.process import Broker, start_broker
 from tests.support.needed import leave_out
+from tests.support.ports import ReservedPort
 
 HOST = "127.0.0.1"
 MOSQUITTO_IS_MISSING = "Mosquitto is missing, and these tests need it. Get it with: apt-get install mosquitto"
@@ -58,12 +59,15 @@ class RunningBroker:
         self.kind: Kind = kind
         self.passwords = {HUB_ACCOUNT: new_password()}
         self._known_hashes: dict[str, str] = {}
+        self._reserved = ReservedPort()  # tests stop a broker, and start another one in its place
         self._numbers = itertools.count(1)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="broker", daemon=True)
         self._thread.start()
         try:
-            self.broker: Broker = self._run(start_broker(kind, folder, HOST, 0, self.hashes()))
+            self.broker: Broker = self._run(
+                start_broker(kind, folder, HOST, self._reserved.number, self.hashes())
+            )
         except BaseException:
             self._end_loop()
             raise

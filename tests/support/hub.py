@@ -19,6 +19,7 @@ from hub.home import ADDRESS_FILE, Address
 from hub.settings import read_settings, write_settings
 from tests.support.brokers import listens
 from tests.support.digits import flattened, registered_part
+from tests.support.ports import ReservedPort
 from tests.support.waiting import eventually
 
 START_TIMEOUT_S = 60.0
@@ -42,7 +43,9 @@ class HubProcess:
     def __init__(self, home: Path, *, broker: str, settings: dict[str, Any] | None = None) -> None:
         self.home = home
         self.token = self.muster("hub", "init", "--home", str(home), "--broker", broker).split()[-1]
-        changed = {"http_port": 0, "mqtt_port": 0, **FAST, **(settings or {})}
+        self._http, self._mqtt = ReservedPort(), ReservedPort()
+        ports = {"http_port": self._http.number, "mqtt_port": self._mqtt.number}
+        changed = {**ports, **FAST, **(settings or {})}
         write_settings(home, msgspec.structs.replace(read_settings(home), **changed))
         self._process: subprocess.Popen[bytes] | None = None
         self.address = Address("", "", 0, "")
@@ -76,7 +79,7 @@ class HubProcess:
         return self._client
 
     def start(self) -> None:
-        """Start the process and wait until it serves; ports stay the same after the first start."""
+        """Start the process and wait until it serves; ports stay the same."""
         (self.home / ADDRESS_FILE).unlink(missing_ok=True)
         with (self.home / "hub.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -86,11 +89,6 @@ class HubProcess:
             )
         eventually(self._is_up, f"the hub in {self.home} serves", timeout_s=START_TIMEOUT_S)
         self.address = msgspec.json.decode((self.home / ADDRESS_FILE).read_bytes(), type=Address)
-        http_port = int(self.address.url.rpartition(":")[2])
-        settings = msgspec.structs.replace(
-            read_settings(self.home), http_port=http_port, mqtt_port=self.address.mqtt_port
-        )
-        write_settings(self.home, settings)
 
     def stop(self) -> None:
         """Stop it as an operator would."""

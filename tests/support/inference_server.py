@@ -28,17 +28,12 @@ from tests.support.agent_bundles import (
     load_bundle,
 )
 from tests.support.agent_device import SAMPLE, Reply, UnixConnection
+from tests.support.ports import ReservedPort
 
 LIMIT_BYTES = 20_000
 FAST_LIMIT_BYTES = 200_000
 LOADING = ModelState("later", None, None, None, "DOWNLOADING", None)
 """A model that the device has and that does not answer."""
-
-
-def free_port() -> int:
-    """Return a port on loopback that nobody listened on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def tensor(**changes: Any) -> dict[str, Any]:
@@ -66,7 +61,8 @@ class Api:
         self.faults: list[dict[str, Any]] = []
         """What nobody caught in the server."""
         self.loop.set_exception_handler(lambda _loop, fault: self.faults.append(fault))
-        self.port = free_port()
+        self._reserved = ReservedPort()
+        self.port = self._reserved.number
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
         self.run(self._start(folder))

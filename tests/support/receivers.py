@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-LOOPBACK = "127.0.0.1"
+from tests.support.ports import LOOPBACK, ReservedPort
+
 HANG, CUT = "hang", "cut"
 
 
@@ -103,10 +104,11 @@ class MailServer:
             self.logins.append((data.login, data.password))
             return AuthResult(success=data.password == password.encode())
 
+        self._reserved = ReservedPort()
         self._controller = Controller(
             self,
             hostname=LOOPBACK,
-            port=_free_port(),
+            port=self._reserved.number,
             tls_context=context,
             authenticator=login,
             auth_required=True,
@@ -164,8 +166,3 @@ def silent_server() -> Iterator[int]:
     """Listen on a port, and never say a word; gives the port."""
     with socket.create_server((LOOPBACK, 0)) as listener:
         yield listener.getsockname()[1]
-
-
-def _free_port() -> int:
-    with socket.create_server((LOOPBACK, 0)) as listener:
-        return int(listener.getsockname()[1])

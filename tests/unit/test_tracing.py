@@ -10,8 +10,8 @@ import pytest
 
 from fleet.protocol.errors import InvalidConfiguration, NotFound
 from hub.tracing import EXPORT_TIMEOUT_S, span, tracing
-from tests.support.inference_server import free_port
 from tests.support.otlp_receiver import OtlpReceiver, attributes, otlp_receiver
+from tests.support.ports import LOOPBACK, ReservedPort
 
 
 def _names(receiver: OtlpReceiver) -> list[str]:
@@ -66,7 +66,8 @@ def test_a_share_of_none_sends_none() -> None:
 
 def test_a_collector_that_is_away_holds_the_end_up_for_seconds_only() -> None:
     started_s = time.monotonic()
-    with tracing(f"http://127.0.0.1:{free_port()}", 1.0), span("lost"):
+    nobody = ReservedPort()
+    with tracing(f"http://{LOOPBACK}:{nobody.number}", 1.0), span("lost"):
         pass
     assert time.monotonic() - started_s < 2.0 * EXPORT_TIMEOUT_S
 
