@@ -61,6 +61,7 @@ def test_a_download_goes_on_after_a_power_cut_without_fetching_again(
     journal = device.state / "blobs" / f"{BIG.model_blob}.journal"
     eventually(lambda: journal.exists() and journal.stat().st_size == 4 * 5)
     device.kill()
+    peer.renew()
     peer.wants.clear()
     peer.alter_chunk = lambda _sha, _number, data: data
     device.start()
@@ -88,7 +89,7 @@ def test_a_device_killed_again_and_again_ends_on_a_verified_version(
     assert end.state in {S.SUCCEEDED, S.ROLLED_BACK, S.FAILED}
     assert (end.cause is None) == (end.state is S.SUCCEEDED)
     device.wait_version(3 if end.state is S.SUCCEEDED else 1)
-    eventually(lambda: peer.states[-1].unacknowledged_records == 0)
+    peer.wait_settled()
     numbers = [record.number for record in peer.records]
     assert sorted(numbers) == list(range(1, len(numbers) + 1)), "a record was lost"
 

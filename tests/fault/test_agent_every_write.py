@@ -65,11 +65,7 @@ def has_ended(peer: Peer, deployment_id: str) -> bool:
 
 def no_record_is_lost(peer: Peer, device: FaultyDevice) -> None:
     """Check that every record that a device ever numbered has come."""
-
-    def is_settled() -> bool:
-        return peer.states[-1].unacknowledged_records == 0 or not device.is_running()
-
-    eventually(is_settled, "all are acknowledged", timeout_s=60)
+    peer.wait_settled()
     assert device.is_running()
     numbers = [record.number for record in peer.records]
     assert sorted(numbers) == list(range(1, len(numbers) + 1))

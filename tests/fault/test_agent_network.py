@@ -72,7 +72,7 @@ def device_fixture(peer: Peer, proxy: FaultProxy, tmp_path: Path) -> Iterator[De
 def every_prediction_is_counted(peer: Peer, given: int) -> None:
     """Check that exactly so many predictions come to be counted."""
     eventually(lambda: sum(window.predictions for window in peer.windows()) >= given)
-    eventually(lambda: peer.states[-1].unacknowledged_records == 0)
+    peer.wait_settled()
     assert sum(window.predictions for window in peer.windows()) == given
 
 

@@ -9,6 +9,7 @@ import http.client
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,6 +81,10 @@ class Load:
     def count(self) -> int:
         """Return how many answers have come."""
         return sum(len(answers) for answers in self.answers)
+
+    def has_seen(self, version: int) -> bool:
+        """Tell whether each client's last answer is of a version."""
+        return all(answers and answers[-1].version == version for answers in self.answers)
 
     def stop(self) -> None:
         """End the clients."""
@@ -165,10 +170,10 @@ def test_twenty_swaps_under_load(peer: Peer, make_device: MakeDevice) -> None:
     sizes = []
     try:
         for swap, bundle in enumerate(bundles[1:], start=1):
-            before = load.count()
             swap_to(peer, device, bundle)
             enough = REQUESTS * swap // SWAPS
-            eventually(lambda before=before, enough=enough: load.count() >= max(enough, before + 50))  # type: ignore[misc]
+            eventually(lambda enough=enough: load.count() >= enough)  # type: ignore[misc]
+            eventually(partial(load.has_seen, bundle.manifest.version), "each client is answered by it")
             sizes.append(resident_bytes(device.process_id))
         eventually(lambda: inside.answers[0][-1].version == SWAPS + 1)
     finally:

@@ -92,6 +92,8 @@ def test_chunks_of_a_wrong_size_or_that_nobody_wants_are_ignored(peer: Peer, dev
     peer.release(BIG)
     peer.publish(chunk("0" * 64, 0), b"nobody wants this")
     peer.publish(chunk(BIG.model_blob, 0), b"")
+    device.restart_with(delivery_attempts=4)
+    device.wait_version(1)
     peer.assign(device.id, (BIG, "d-2"))
     end = peer.wait_end("d-2")
     assert end.cause is not None

@@ -125,6 +125,7 @@ def test_a_damaged_spool_is_told_and_put_aside_and_samples_go_on(peer: Peer, mak
     device = answering(peer, make_device(**ALLOWED))
     eventually(lambda: SAMPLE in given(peer))
     device.stop()
+    peer.renew()
     for file in device.state.glob(f"{SPOOL_FILE}*"):
         file.unlink()
     (device.state / SPOOL_FILE).write_bytes(b"no database " * 1000)
@@ -182,6 +183,7 @@ def test_what_waits_unredacted_never_leaves_once_redaction_is_wanted(
     peer.assign(device.id, (ONE, "d-1"), capture=ALL)
     eventually(lambda: device.infer(SAMPLE) and spooled(device) > 0, "without the requirement it is kept")
     device.stop()
+    peer.renew()
     peer.samples.clear()
     peer.silent.clear()
     device.restart_with(

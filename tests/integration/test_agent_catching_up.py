@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from pathlib import Path
 
+from agent.settings import read_given, write_settings
 from agent.status import read_status
 from agent.telemetry.outbox import Outbox
 from fleet.protocol.deployment import DeploymentState as S
@@ -24,6 +25,10 @@ from tests.support.hub import HubProcess
 from tests.support.waiting import eventually
 
 RATE_PER_S, IN_FLIGHT = 100, 32
+WINDOWS = 4000
+"""More than can come while a version is installed, also on a busy machine."""
+SPAN_S = 3.0
+"""In which the network, or a machine that holds a process up, may bunch what was sent evenly."""
 ONE = build(1)
 
 
@@ -53,7 +58,7 @@ def test_it_keeps_its_rate_and_no_report_waits_behind_the_windows(
     peer: Peer, make_device: MakeDevice
 ) -> None:
     device = make_device(records_per_second=RATE_PER_S, records_in_flight=IN_FLIGHT)
-    windows = [window(ONE.sha256, number) for number in range(2000)]
+    windows = [window(ONE.sha256, number) for number in range(WINDOWS)]
     assert spool(device, 2**30, windows) == len(windows)
     peer.release(ONE)
     lost: set[int] = set()
@@ -70,14 +75,14 @@ def test_it_keeps_its_rate_and_no_report_waits_behind_the_windows(
     assert len(peer.windows()) < len(windows) / 2, "it overtook windows that are older"
     eventually(lambda: len(peer.windows()) >= 5 * RATE_PER_S, "the windows come")
     arrivals_s = list(peer.arrivals_s)
-    busiest = max(bisect_right(arrivals_s, at_s + 1.0) - index for index, at_s in enumerate(arrivals_s))
-    assert busiest <= 1.5 * RATE_PER_S + IN_FLIGHT, "the network may bunch what was sent evenly, a little"
+    busiest = max(bisect_right(arrivals_s, at_s + SPAN_S) - index for index, at_s in enumerate(arrivals_s))
+    assert busiest <= 1.5 * SPAN_S * RATE_PER_S + IN_FLIGHT
     assert len(arrivals_s) > len(peer.records), "what was not acknowledged came again"
 
 
 def test_what_was_merged_and_sent_twice_is_counted_once_by_the_hub(hub: HubProcess, tmp_path: Path) -> None:
     token = hub.client.post("/enrolment-tokens")["token"]
-    device = Device(Invitation(hub.url, token), tmp_path, "back-1", records_per_second=1000)
+    device = Device(Invitation(hub.url, token), tmp_path, "back-1", records_per_second=20)
     manifest_sha256 = hub.client.get("/models/digits/versions/1")["manifest_sha256"]
     windows = [window(manifest_sha256, number) for number in range(2000)]
     kept = spool(device, 100_000, windows)
@@ -95,6 +100,7 @@ def test_what_was_merged_and_sent_twice_is_counted_once_by_the_hub(hub: HubProce
             device.kill()
             before = counted()
         assert before < sum(record.predictions for record in windows)
+        write_settings(device.state, {**read_given(device.state), "records_per_second": 1000})
         device.start()
         eventually(lambda: counted() >= sum(record.predictions for record in windows), "all is counted")
         eventually(lambda: waiting_records(device) == 0, "every record was acknowledged")

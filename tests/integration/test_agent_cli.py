@@ -20,7 +20,6 @@ from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures
     peer_fixture,
 )
 from tests.support.agent_peer import Peer
-from tests.support.waiting import eventually
 
 SOURCE = str(Path(__file__).parents[2])
 
@@ -109,7 +108,7 @@ def test_a_running_device_tells_its_status_and_is_not_run_or_enrolled_twice(
     device.start()
     peer.assign(device.id, (bundle, "d-1"))
     peer.wait_report("d-1", S.SUCCEEDED)
-    eventually(lambda: peer.states[-1].unacknowledged_records == 0)
+    peer.wait_settled()
     state = str(device.state)
     shown = msgspec.json.decode(agent("status", "--state", state, "--json").stdout)
     assert shown["running"]

@@ -440,9 +440,8 @@ def test_a_model_that_hangs_is_given_up_and_counted_once(tmp_path: Path) -> None
                 assert {type(error) for error in told} == {InferenceTimedOut}
                 assert other.model("visits").name == "visits"  # other models answer
         finally:
-            started_s = time.monotonic()
             api.run(api.fast.close(0.2))
-            assert time.monotonic() - started_s < 1.0
+            assert hosted.is_busy, "the end waited for the model"
             eventually(lambda: not hosted.is_busy)  # the process must not end around a runtime at work
             wait_no_clients(api)  # the thread that was held up has ended too
             api.close()

@@ -67,28 +67,31 @@ def test_the_first_version_waits_for_a_program_that_says_no_and_then_yes(
     device.start()
     peer.assign(device.id, (ONE, "d-1"))
     assert wait_reason(peer, "The vehicle") == "The vehicle moves."
-    assert states(peer, "d-1") == [S.DOWNLOADING, S.VERIFYING, S.STAGED]
+    eventually(lambda: states(peer, "d-1") == [S.DOWNLOADING, S.VERIFYING, S.STAGED])
     (model,) = read_status(device.state).models
     assert (model.phase, model.waiting_for) == ("STAGED", "The vehicle moves.")
     assert "waiting: The vehicle moves." in agent("status", "--state", str(device.state))
     parked.touch()
     peer.wait_report("d-1", S.SUCCEEDED)
     eventually(lambda: peer.states[-1].models[0].waiting_for is None)
-    assert read_status(device.state).models[0].waiting_for is None
+    eventually(lambda: read_status(device.state).models[0].waiting_for is None)
 
 
 def test_after_a_shadow_all_are_asked_once_more(peer: Peer, make_device: MakeDevice, tmp_path: Path) -> None:
-    parked = tmp_path / "parked"
-    command = script(tmp_path, f'[ -e {parked} ] && exit 0\necho "The vehicle moves."\nexit 3')
+    parked, departs = tmp_path / "parked", tmp_path / "departs"
+    drives_off = f"[ -e {departs} ] && mv {departs} {tmp_path / 'departed'} && rm {parked}"
+    command = script(
+        tmp_path, f'[ -e {parked} ] && {{ {drives_off}; exit 0; }}\necho "The vehicle moves."\nexit 3'
+    )
     device = make_device(readiness_command=command, readiness_interval_s=0.2)
     parked.touch()
     peer.release(ONE, TWO)
     device.start()
     peer.assign(device.id, (ONE, "d-1"))
     peer.wait_report("d-1", S.SUCCEEDED)
+    departs.touch()  # it says yes once more, before the shadow
     peer.assign(device.id, (TWO, "d-2"), shadow_s=1)
     peer.wait_report("d-2", S.SHADOW)
-    parked.unlink()
     wait_reason(peer, "The vehicle moves.")
     assert (peer.states[-1].models[0].phase, device.answering_version()) == ("SHADOW", "1")
     parked.touch()
@@ -100,7 +103,7 @@ def test_after_a_shadow_all_are_asked_once_more(peer: Peer, make_device: MakeDev
     [
         ("exit 7", "The readiness command ended with exit code 7."),
         ("kill -9 $$", "The readiness command ended with exit code -9."),
-        ("sleep 600 & echo $! > child; wait", "The readiness command did not end within 0.5 s."),
+        ("sleep 600 & echo $! >> children; wait", "The readiness command did not end within 0.5 s."),
         ("yes | head -c 1000000; exit 0", "The readiness command did not end within 0.5 s."),
     ],
 )
@@ -112,9 +115,10 @@ def test_whatever_is_no_clear_yes_is_no_and_leaves_no_process(
     peer.release(ONE)
     device.start()
     peer.assign(device.id, (ONE, "d-1"))
-    assert wait_reason(peer, "The readiness command") == reason
-    if "child" in text:
-        assert not is_alive(int((tmp_path / "child").read_text()))
+    assert wait_reason(peer, reason) == reason  # a busy machine may be too slow for it at first
+    if "children" in text:
+        first, *_ = (tmp_path / "children").read_text().split()  # it is asked again, and again
+        assert not is_alive(int(first))
     assert S.TRIAL not in states(peer, "d-1")
 
 

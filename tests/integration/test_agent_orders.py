@@ -52,7 +52,7 @@ def test_the_same_orders_with_other_times_are_no_incident(peer: Peer, make_devic
 def test_the_directors_keys_are_asked_for_again_without_a_new_connection(
     peer: Peer, make_device: MakeDevice
 ) -> None:
-    device = make_device(trust_refresh_interval_s=0.2)
+    device = make_device(trust_refresh_interval_s=0.2, hello_interval_s=3600.0)
     device.start()
     eventually(lambda: peer.fetches.count(TIMESTAMP) >= 4, "the metadata is refreshed at its interval")
     assert len(peer.hellos) == 1
@@ -71,7 +71,7 @@ def test_lost_keys_are_fetched_again_and_old_orders_stay_refused(peer: Peer, mak
     whole = keys.read_bytes()
     keys.write_bytes(whole[:5])
     device.start()
-    eventually(lambda: keys.read_bytes() == whole, "the keys were fetched again")
+    eventually(lambda: keys.exists() and keys.read_bytes() == whole, "the keys were fetched again")
     peer.send(device.id, Down.ASSIGNMENT, peer.repository.director.sign(older))
     eventually(lambda: "assignment_replayed" in incidents(peer))
     device.wait_version(2)

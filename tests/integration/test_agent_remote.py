@@ -77,7 +77,7 @@ def test_a_request_is_answered_once_although_nobody_listens_and_the_agent_is_kil
     peer.silent.clear()
     device.start()
     eventually(lambda: bundles(peer, "d-1"), "the answer comes")
-    eventually(lambda: peer.states[-1].unacknowledged_records == 0)
+    peer.wait_settled()
     device.stop()
     device.start()
     peer.assign(device.id, (ONE, "o-1"), wishes=Wishes(diagnostics="d-1"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
@@ -50,7 +51,7 @@ def manager_fixture(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ServiceManager]:
     """A manager with either kind of address, which wants signs of life."""
-    name = f"muster-test-{next(_numbers)}"
+    name = f"muster-test-{os.getpid()}-{next(_numbers)}"  # all processes of the machine share these names
     manager = ServiceManager(f"@{name}" if request.param == "abstract" else str(tmp_path / "n"))
     monkeypatch.setenv("NOTIFY_SOCKET", manager.address)
     monkeypatch.setenv("WATCHDOG_USEC", str(int(WATCHDOG_S * 1e6)))
@@ -140,18 +141,21 @@ def test_a_model_that_never_answers_is_an_incident_and_no_reason_to_restart(
     assert (code, took_s < STOP_S) == (0, True), took_s
 
 
+@pytest.mark.parametrize("manager", ["path"], indirect=True)
 def test_requests_under_way_are_answered_and_counted_before_the_end(
-    peer: Peer, make_service: MakeService
+    manager: ServiceManager, peer: Peer, make_service: MakeService
 ) -> None:
     service = make_service(telemetry_interval_s=600)
-    answering(peer, service, build_working(1, positive_rounds=10_000))
+    service.become_holdable()
+    answering(peer, service, build(1))
     peer.away()
-    connections = [ask(service, SAMPLE) for _ in range(5)]
-    statuses = [status_of(connections[0])]  # the others wait for the model's one thread
-    code, took_s = service.end(signal.SIGTERM)
-    statuses += [status_of(connection) for connection in connections[1:]]
-    assert statuses == [200] * 5
-    assert (code, took_s < STOP_S) == (0, True), took_s
+    with service.held_models():
+        connections = [ask(service, SAMPLE) for _ in range(5)]
+        assert service.call("GET", "/v2/health/live").status == 200  # it came last, so all have been read
+        service.begin_end()
+        manager.wait("STOPPING=1")
+    assert [status_of(connection) for connection in connections] == [200] * 5
+    assert service.wait_ended() == 0
     assert not service.socket.exists()
     outbox = Outbox(service.state / "outbox.sqlite", 2**20)
     bodies = [outbox.record(entry).body for entry in outbox.take(100, beside=set())]

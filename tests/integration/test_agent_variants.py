@@ -9,6 +9,7 @@ import msgspec
 from agent.life.measurements import Entry
 from fleet.protocol.assignment import VariantPolicy as P
 from fleet.protocol.deployment import DeploymentState as S
+from fleet.protocol.messages import ModelState
 from fleet.protocol.records import Measurement
 from fleet.variants import check_measurement, choose, class_of
 from tests.support.agent_bundles import SLOW, TFLITE_VARIANT, VARIANT, WRONG, build
@@ -37,9 +38,14 @@ def measured(peer: Peer, deployment_id: str) -> Measurement:
     return eventually(lambda: peer.measurements(deployment_id) or None)[0]
 
 
-def running(peer: Peer) -> str | None:
-    """Return the variant that answers, by the last heartbeat."""
-    return peer.wait_running(1, "COMMITTED").models[0].variant
+def running(peer: Peer, deployment_id: str) -> str | None:
+    """Return the variant that answers once a deployment has committed it, by the last heartbeat."""
+
+    def told() -> ModelState | None:
+        states = peer.wait_running(1, "COMMITTED").models
+        return next((state for state in states if state.deployment_id == deployment_id), None)
+
+    return eventually(told, f"a heartbeat tells of {deployment_id}").variant
 
 
 def entries(device: Device) -> list[Entry]:
@@ -70,7 +76,7 @@ def test_a_device_measures_what_it_is_offered_and_keeps_only_the_winner(
         TFLITE_VARIANT: "litert",
     }
     assert measurement.chosen in {VARIANT, TFLITE_VARIANT}
-    assert running(peer) == measurement.chosen
+    assert running(peer, "d-1") == measurement.chosen
     eventually(lambda: installed(device) == {measurement.chosen})
     assert device.infer(SAMPLE).status == 200
 
@@ -79,14 +85,14 @@ def test_a_device_measures_what_it_is_offered_and_keeps_only_the_winner(
     peer.assign(device.id, (CHOICE.offering(P.FASTEST, VARIANT, SLOW, TFLITE_VARIANT), "d-2"))
     assert peer.wait_end("d-2").state is S.SUCCEEDED
     assert (peer.measurements("d-2"), len(peer.wants)) == ([], wants)
-    assert running(peer) == measurement.chosen
+    assert running(peer, "d-2") == measurement.chosen
 
     # By another policy the same measurement may say something else.
     peer.assign(device.id, (CHOICE.offering(P.COOLEST, SLOW, VARIANT, TFLITE_VARIANT), "d-3"))
     assert peer.wait_end("d-3").state is S.SUCCEEDED
     coolest = choose(measurement.candidates, P.COOLEST)
     assert coolest is not None
-    assert (peer.measurements("d-3"), running(peer)) == ([], coolest.variant)
+    assert (peer.measurements("d-3"), running(peer, "d-3")) == ([], coolest.variant)
 
 
 def test_what_was_measured_is_measured_again_where_the_file_is_damaged(
@@ -106,7 +112,7 @@ def test_what_was_measured_is_measured_again_where_the_file_is_damaged(
     device.start()
     peer.assign(device.id, (offered, "d-3"))
     assert peer.wait_end("d-3").state is S.SUCCEEDED
-    assert measured(peer, "d-3").chosen == running(peer)
+    assert measured(peer, "d-3").chosen == running(peer, "d-3")
 
 
 def test_a_variant_that_answers_wrongly_is_left_out_and_told(peer: Peer, make_device: MakeDevice) -> None:
@@ -120,7 +126,7 @@ def test_a_variant_that_answers_wrongly_is_left_out_and_told(peer: Peer, make_de
     wrong = next(candidate for candidate in measurement.candidates if candidate.variant == WRONG)
     assert wrong.cause is not None
     assert (wrong.cause.code, wrong.median_us) == ("self_test_failed", 0.0)
-    assert (measurement.chosen, running(peer)) == (VARIANT, VARIANT)
+    assert (measurement.chosen, running(peer, "d-1")) == (VARIANT, VARIANT)
 
 
 def test_a_deployment_of_which_every_variant_is_wrong_fails_for_the_reason_of_the_first(
@@ -149,7 +155,7 @@ def test_the_smallest_variant_that_is_wrong_gives_way_to_the_next_and_no_other_i
     assert peer.wait_end("d-1").state is S.SUCCEEDED
     again = [report.cause for report in peer.reports("d-1") if report.state is S.DOWNLOADING]
     assert [cause.code if cause else None for cause in again] == [None, "self_test_failed"]
-    assert running(peer) == VARIANT
+    assert running(peer, "d-1") == VARIANT
     assert CHOICE.ordering(SLOW).model_blob not in {want.sha256 for want in peer.wants}
     assert peer.measurements("d-1") == []
 
@@ -168,7 +174,7 @@ def test_a_variant_with_which_the_process_ends_is_left_out_after_the_next_start(
     assert peer.wait_end("d-1").state is S.SUCCEEDED
     measurement = measured(peer, "d-1")
     assert {c.variant: c.cause is None for c in measurement.candidates} == {VARIANT: True, SLOW: False}
-    assert running(peer) == VARIANT
+    assert running(peer, "d-1") == VARIANT
 
 
 def test_an_orderly_stop_in_the_middle_of_a_measurement_leaves_nothing_out(
@@ -199,7 +205,7 @@ def test_only_the_first_is_fetched_where_there_is_no_room_for_all(
             peer.assign(device.id, (large.offering(P.FASTEST, TFLITE_VARIANT, VARIANT), "d-1"))
             assert peer.wait_end("d-1").state is S.SUCCEEDED
             assert peer.wait_incident("no_space")
-            assert (running(peer), peer.measurements("d-1")) == (TFLITE_VARIANT, [])
+            assert (running(peer, "d-1"), peer.measurements("d-1")) == (TFLITE_VARIANT, [])
             assert large.ordering(VARIANT).model_blob not in {want.sha256 for want in peer.wants}
         finally:
             device.close()

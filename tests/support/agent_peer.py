@@ -79,6 +79,7 @@ class Peer:
         self._assignments: dict[str, bytes] = {}
         self._broker = broker
         self._stored: set[tuple[str, int]] = set()
+        self._faults: list[Exception] = []
         self.back()
         self._enrolment = EnrolmentServer(self.enrol)
 
@@ -161,6 +162,7 @@ class Peer:
 
     def reports(self, deployment_id: str) -> list[DeploymentReport]:
         """Return what was reported of a deployment, in the order of the records' numbers."""
+        self._check()
         return [
             record.body
             for record in sorted(self.records, key=lambda record: record.number)
@@ -212,6 +214,15 @@ class Peer:
 
         return eventually(seen)
 
+    def wait_settled(self) -> None:
+        """Wait until a heartbeat tells that no record waits any more: one of now, not one of before."""
+        since_s = time.time()
+        eventually(
+            lambda: any(s.at_s >= since_s and s.unacknowledged_records == 0 for s in self.states),
+            "every record is acknowledged",
+            timeout_s=60.0,
+        )
+
     def away(self) -> None:
         """Leave the broker: devices get no answer to anything."""
         self._client.disconnect()
@@ -232,6 +243,11 @@ class Peer:
         client.loop_start()
         assert ready.wait(10)
 
+    def renew(self) -> None:
+        """Begin anew at the broker: what a device sent before it ended does not come any more."""
+        self.away()
+        self.back()
+
     def move(self, broker: AnyBroker) -> None:
         """Go to another broker, which knows nothing of the one before."""
         self.away()
@@ -239,13 +255,29 @@ class Peer:
         self.back()
 
     def close(self) -> None:
-        """Go away for good."""
+        """Go away for good.
+
+        Raises:
+            Exception: What went wrong here while a message was taken.
+        """
         self._enrolment.close()
         self.away()
+        self._check()
+
+    def _check(self) -> None:
+        """Raise what went wrong in the thread that takes messages: nobody else would hear of it."""
+        if self._faults:
+            raise self._faults[0]
 
     # The protocol ------------------------------------------------------------
 
     def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
+        try:
+            self._take(message)
+        except Exception as error:
+            self._faults.append(error)
+
+    def _take(self, message: paho.MQTTMessage) -> None:
         device_id, channel = parse_up(message.topic)
         payload = bytes(message.payload)
         if channel is Up.HELLO:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from benchmarks.bundles import Build
 from fleet.protocol.manifest import Signature, Tensor
 from tests.support.agent_bundles import GOLDEN, MODEL, VARIANT, Bundle, pack
 from tests.support.agent_device import Device
+from tests.support.processes import end
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +35,22 @@ from agent.cli import main
 raise SystemExit(main(sys.argv[1:]))
 """
 """The agent, whose main thread, which is the event loop's, is blocked by SIGUSR1."""
+
+_HOLDABLE = """
+import fcntl, sys
+from agent import daemon
+from agent.runtimes.onnx import OnnxModel
+daemon.DRAIN_S = daemon.STOP_S = daemon.STOP_LIMIT_S = 60.0
+infer, lock = OnnxModel.infer, sys.argv.pop(1)
+def infer_when_let(*args):
+    with open(lock) as let:
+        fcntl.flock(let, fcntl.LOCK_SH)
+    return infer(*args)
+OnnxModel.infer = infer_when_let
+from agent.cli import main
+raise SystemExit(main(sys.argv[1:]))
+"""
+"""The agent, whose models compute while nobody holds a lock, and which has patience with them at its end."""
 
 
 class ServiceManager:
@@ -72,9 +91,11 @@ class ServiceManager:
 class Service(Device):
     """A device whose agent can be blocked and leaves a readable log."""
 
+    program: tuple[str, ...] = (_BLOCKABLE,)
+
     def start(self) -> None:
         """Start the agent."""
-        command = [sys.executable, "-W", "error", "-c", _BLOCKABLE, "run", "--state", str(self.state)]
+        command = [sys.executable, "-W", "error", "-c", *self.program, "run", "--state", str(self.state)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(command, stderr=self._log, env=environment)
 
@@ -83,17 +104,32 @@ class Service(Device):
         assert self._process is not None
         self._process.send_signal(signal.SIGUSR1)
 
+    @contextmanager
+    def held_models(self) -> Iterator[None]:
+        """Let no model compute for the time of a block, in an agent that was started holdable."""
+        with self._lock.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def become_holdable(self) -> None:
+        """Make an agent that starts from now on one whose models can be held up, and that waits for them."""
+        self._lock.touch()
+        self.program = (_HOLDABLE, str(self._lock))
+
+    @property
+    def _lock(self) -> Path:
+        return self.state.with_name(f"{self.id}.lock")
+
     def begin_end(self) -> None:
         """Ask it to end, and do not wait."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
 
     def end(self, how: signal.Signals) -> tuple[int, float]:
-        """Send a signal; return the exit code and how long the end took, in seconds."""
+        """Send a signal; return the exit code and how long the end took it, in seconds."""
         assert self._process is not None
-        started_s = time.monotonic()
-        self._process.send_signal(how)
-        return self._process.wait(10), time.monotonic() - started_s
+        took_s = end(self._process, how)
+        return self._process.returncode, took_s
 
     def wait_ended(self) -> int:
         """Return the exit code, when it has ended."""
@@ -108,13 +144,8 @@ class Service(Device):
         return self.state.with_name(f"{self.id}.log").read_text("utf-8").splitlines()
 
 
-def build_working(version: int, *, positive_rounds: int = 0) -> Bundle:
-    """Build a model that computes for ever, in native code, when its numbers add up to less than zero.
-
-    Args:
-        version: Its number.
-        positive_rounds: Rounds that it computes for other inputs; a million take a second or less.
-    """
+def build_working(version: int) -> Bundle:
+    """Build a model that computes for ever, in native code, when its numbers add up to less than zero."""
     numbers = np.random.default_rng(7).random((GOLDEN, 4)).astype(np.float32)
     signature = Signature(
         inputs=(Tensor("pixels", "float32", (-1, 4)),),
@@ -123,12 +154,12 @@ def build_working(version: int, *, positive_rounds: int = 0) -> Bundle:
     )
     shifted = np.exp(numbers - numbers.max(axis=1, keepdims=True))
     outputs = shifted / shifted.sum(axis=1, keepdims=True)
-    data = _loop(ROUNDS_FOR_EVER, positive_rounds)
+    data = _loop(ROUNDS_FOR_EVER)
     return pack(MODEL, version, signature, {"pixels": numbers}, outputs, Build(VARIANT, "model.onnx", data))
 
 
-def _loop(negative_rounds: int, positive_rounds: int) -> bytes:
-    """Return ``softmax(pixels)`` after a loop that changes nothing, of as many rounds as the sum's sign says.
+def _loop(rounds: int) -> bytes:
+    """Return ``softmax(pixels)`` after a loop that changes nothing, of so many rounds for a sum below zero.
 
     The loop carries the pixels and adds zero to them: a graph optimizer cannot know that it is zero, for it
     is the product of an input and a constant.
@@ -152,15 +183,15 @@ def _loop(negative_rounds: int, positive_rounds: int) -> bytes:
     nodes = [
         helper.make_node("ReduceSum", ["pixels"], ["sum"], keepdims=0),
         helper.make_node("Less", ["sum", "zero"], ["is_negative"]),
-        helper.make_node("Where", ["is_negative", "many", "few"], ["rounds"]),
+        helper.make_node("Where", ["is_negative", "many", "none"], ["rounds"]),
         helper.make_node("Mul", ["pixels", "zero"], ["nothing"]),
         helper.make_node("Loop", ["rounds", "", "pixels"], ["same"], body=body),
         helper.make_node("Softmax", ["same"], ["probabilities"], axis=1),
     ]
     constants = {
         "zero": np.array(0, dtype=np.float32),
-        "many": np.array(negative_rounds, dtype=np.int64),
-        "few": np.array(positive_rounds, dtype=np.int64),
+        "many": np.array(rounds, dtype=np.int64),
+        "none": np.array(0, dtype=np.int64),
     }
     graph = helper.make_graph(
         nodes,

@@ -1,8 +1,14 @@
-"""Looking at processes, by their numbers."""
+"""Looking at processes, by their numbers, and ending them."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import time
 from pathlib import Path
+
+from tests.support.waiting import eventually
 
 _GONE = (FileNotFoundError, ProcessLookupError)
 
@@ -24,6 +30,34 @@ def command_line(process_id: int) -> str:
         return Path(f"/proc/{process_id}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except _GONE:
         return ""
+
+
+def end(process: subprocess.Popen[bytes], how: signal.Signals) -> float:
+    """Send a process a signal; return how long its end took by its own doing, in seconds.
+
+    What its first thread waited for a processor, which others had, is not its doing.
+    """
+    if process.poll() is not None:
+        return 0.0
+    waited_s, started_s = _waited_s(process.pid), time.monotonic()
+    process.send_signal(how)
+    # It is not reaped before it was looked at: until then it has its number, and its times.
+    seen = os.WEXITED | os.WNOWAIT | os.WNOHANG
+    eventually(lambda: os.waitid(os.P_PID, process.pid, seen), "the process ends")
+    took_s = time.monotonic() - started_s - (_waited_s(process.pid) - waited_s)
+    process.wait()
+    return took_s
+
+
+def _waited_s(process_id: int) -> float:
+    """Return how long a process' first thread was ready to run and did not; 0 where the kernel does not say.
+
+    See Documentation/scheduler/sched-stats.rst of Linux: the second number, in nanoseconds.
+    """
+    try:
+        return int(Path(f"/proc/{process_id}/schedstat").read_text().split()[1]) / 1e9
+    except OSError:
+        return 0.0
 
 
 def _state_and_parent(process_id: int) -> tuple[str, int] | None:
