@@ -71,8 +71,10 @@ def waiting(hub: HubProcess, beginning: str) -> set[str]:
 
 
 def take_back(hub: HubProcess, number: int) -> None:
-    """Abort a rollout and wait until nobody has the model."""
+    """Abort a rollout and wait until nobody has the model, and the hub knows it."""
     hub.client.post(f"/rollouts/{number}/abort", {"reason": "a test", "roll_back": True})
+    path = f"/rollouts/{number}"
+    eventually(lambda: hub.client.get(path)["status"] == "ROLLED_BACK", "it is taken back", timeout_s=30.0)
     eventually(lambda: not held(hub), "the model is removed", timeout_s=30.0)
 
 

@@ -61,7 +61,8 @@ def receiver() -> Iterator[HttpReceiver]:
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory, receiver: HttpReceiver) -> Iterator[HubProcess]:
     """A hub of this module alone, which tells one webhook of everything."""
-    made = HubProcess(tmp_path_factory.mktemp("hub") / "home", broker="embedded")
+    settings = {"offline_after_s": 3600.0}  # whoever is there says so once
+    made = HubProcess(tmp_path_factory.mktemp("hub") / "home", broker="embedded", settings=settings)
     (made.home / "ops.secret").write_text(SECRET)
     (made.home / ALERTS_FILE).write_text(SETTINGS.format(url=receiver.url))
     with made:

@@ -47,17 +47,23 @@ def test_a_blob_reaches_every_device_and_is_sent_once(kind: Kind, tmp_path: Path
 async def _story(
     broker: RunningBroker, blobs: BlobFolder, sha256: str, devices: list[Client]
 ) -> tuple[list[bytes], DeliveryCounters]:
+    asked: set[str] = set()
+
     async def handle(topic: str, payload: bytes) -> None:
         device_id, channel = parse_up(topic)
         assert channel is Up.WANT
         publisher.want(device_id, decode(payload, Want), time.monotonic())
+        asked.add(device_id)
 
     hub = HubMqtt(HOST, broker.port, HUB_ACCOUNT, broker.passwords[HUB_ACCOUNT], one_by_one(handle))
-    publisher = BlobPublisher(blobs, hub.publish, queue=ChunkQueue(gather_s=1.0))
+    publisher = BlobPublisher(blobs, hub.publish, queue=ChunkQueue(gather_s=0.0))
     async with asyncio.timeout(TIMEOUT_S):
-        running = [asyncio.create_task(part.run()) for part in (hub, publisher)]
+        running = [asyncio.create_task(hub.run())]
         await hub.wait_connected(TIMEOUT_S)
-        received = await asyncio.gather(*(asyncio.to_thread(_fetch, device, sha256) for device in devices))
+        fetching = asyncio.gather(*(asyncio.to_thread(_fetch, device, sha256) for device in devices))
+        await eventually_async(lambda: len(asked) == len(devices), "all have asked")
+        running.append(asyncio.create_task(publisher.run()))
+        received = await fetching
         await eventually_async(  # devices can have the last chunk before the hub has its acknowledgement
             lambda: publisher.counters.chunks_sent >= chunk_count(len(BLOB)), "every chunk is acknowledged"
         )

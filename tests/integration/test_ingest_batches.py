@@ -82,9 +82,12 @@ def test_the_newest_of_what_a_device_says_of_itself_counts(broker: RunningBroker
         device.say(Up.PRESENCE, messages.encode(Presence(online=False)))
         device.report([1], incident())
         device.acknowledged(1)
-        row = hub.store.device(device.id)
-        assert row.reported is not None
-        assert (row.online, row.reported.at_s) == (False, 49.0)
+
+        def said() -> tuple[bool, float | None]:
+            row = hub.store.device(device.id)
+            return row.online, row.reported.at_s if row.reported else None
+
+        eventually(lambda: said() == (False, 49.0), "the newest state and presence are known")
         device.mqtt.close()
 
     run(broker, tmp_path, story)

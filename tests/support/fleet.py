@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from tests.support.hub import HubProcess
 from tests.support.waiting import eventually
 
 MODEL = "digits"
-QUICK = {"minimum_bake_s": 0.2, "maximum_bake_s": 60.0}
+QUICK = {"minimum_bake_s": 0.2, "maximum_bake_s": 600.0}
 GATE = {
     "maximum_failed_share": 0.0,
     "metrics": [{"metric": "label_errors", "margin": 0.1, "limit": 0.4, "minimum_samples": 100}],
@@ -60,21 +59,24 @@ class Fleet:
             self._shooting.append(asyncio.run_coroutine_threadsafe(camera.run(), self._loop))
 
     def stop_cameras(self) -> None:
-        """Stop the cameras; what they asked was answered."""
+        """Stop the cameras; what they asked was answered, and what went wrong with one is raised."""
         for camera in self.cameras.values():
             camera.is_stopped = True
-        concurrent.futures.wait(self._shooting, timeout=30)
-        self._shooting.clear()
+        shooting, self._shooting = self._shooting, []
+        for shot in shooting:
+            shot.result(timeout=30)
 
     def close(self) -> None:
         """End everything but the hub."""
-        if self._thread.is_alive():
+        try:
             self.stop_cameras()
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(10)
-        self._loop.close()
-        for device in self.devices.values():
-            device.close()
+        finally:
+            if self._thread.is_alive():
+                self._loop.call_soon_threadsafe(self._loop.stop)
+                self._thread.join(10)
+            self._loop.close()
+            for device in self.devices.values():
+                device.close()
 
     def release(self, **training: Any) -> int:
         """Train and release the next version of the model; return its number."""
@@ -85,7 +87,7 @@ class Fleet:
         plan = {
             "stages": [{"devices": reach, **QUICK} for reach in devices],
             "gate": GATE,
-            "deployment_timeout_s": 60.0,
+            "deployment_timeout_s": 600.0,
         }
         body = {"model": MODEL, "version": version, "plan": plan}
         number: int = self.hub.client.post("/rollouts", body)["number"]
