@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import msgspec
@@ -241,12 +242,17 @@ class Rollouts:
             InvalidPlan: It would start, and without the devices that others have its plan fits no more, or
                 devices run another version by now of which it cannot compare inputs.
         """
-        with self._lock:
-            row = self._store.rollout(number)
+        with self._turn_at(number) as row:
             check_current(row.state, decisions)
             if isinstance(event, Start):
                 return self._start(row, event.by)
             return self._stepping.apply(row, [event], row.position)
+
+    @contextmanager
+    def _turn_at(self, number: int) -> Iterator[RolloutRow]:
+        """Take the turn at a rollout, which is as it is now: it does not change until the turn is over."""
+        with self._lock:
+            yield self._store.rollout(number)
 
     def _start(self, row: RolloutRow, by: str) -> RolloutRow:
         self._released(row.state.model, row.state.version)
@@ -268,11 +274,11 @@ class Rollouts:
         for row in self._store.open_rollouts():
             if (row.state.model, row.state.version) != (model, version):
                 continue
-            with self._lock:
-                row = self._store.rollout(row.state.number)  # noqa: PLW2901 - as it is under the lock
-                row = self._stepping.apply(row, revocation_of(self._released, row.state), row.position)  # noqa: PLW2901
-            if row.state.revoked:
-                numbers.append(row.state.number)
+            with self._turn_at(row.state.number) as current:
+                events = revocation_of(self._released, current.state)
+                held = self._stepping.apply(current, events, current.position)
+            if held.state.revoked:
+                numbers.append(held.state.number)
         return numbers
 
     def excuse(self, duration_s: float, *, since_s: float) -> None:
@@ -284,17 +290,16 @@ class Rollouts:
         """
         log.warning("The hub was away for %.0f s; no deadline counts that.", duration_s)
         for row in self._store.open_rollouts():
-            with self._lock:
-                row = self._store.rollout(row.state.number)  # noqa: PLW2901 - as it is under the lock
-                self._stepping.apply(row, [WasAway(duration_s, since_s)], row.position)
+            with self._turn_at(row.state.number) as current:
+                self._stepping.apply(current, [WasAway(duration_s, since_s)], current.position)
 
     def advance(self) -> None:
         """Feed every rollout under way the records that it has not seen, and the time."""
         for row in self._store.open_rollouts():
             try:
                 look = self._joiners.look(row.state)  # an operator's word does not wait for that
-                with self._lock:
-                    self._advancing.advance(self._store.rollout(row.state.number), look)
+                with self._turn_at(row.state.number) as current:
+                    self._advancing.advance(current, look)
                 if look is not None:
                     self._joiners.remember(row.state.number, look)
             except Conflict:
