@@ -95,6 +95,8 @@ class Preview(msgspec.Struct, frozen=True):
         forecast: What is to be expected of each stage that the gate judges.
         warnings: What of it an operator should know first, and which classes early stages leave out.
         waits: What is to be known of waits that are no work, sentences.
+        misfit: Why it could not start though it would be created, a sentence: the plan does not fit the
+            devices that others leave. Empty if it could.
         refused: Why the rollout would not be created now, a sentence; empty if it would be.
         remedy: What helps against that; empty if it would be.
     """
@@ -115,6 +117,7 @@ class Preview(msgspec.Struct, frozen=True):
     forecast: tuple[StageForecast, ...] = ()
     warnings: tuple[str, ...] = ()
     waits: tuple[str, ...] = ()
+    misfit: str = ""
     refused: str = ""
     remedy: str = ""
 

@@ -80,7 +80,7 @@ class StageForecastOut(Schema):
 
 
 class PreviewOut(Schema):
-    """What a rollout would do; ``refused`` says why it would not be created now, if so."""
+    """What a rollout would do; ``refused`` says why it would not be created, ``misfit`` why not started."""
 
     model: str
     version: int
@@ -98,6 +98,7 @@ class PreviewOut(Schema):
     forecast: list[StageForecastOut]
     warnings: list[str]
     waits: list[str]
+    misfit: str
     refused: str
     remedy: str
 

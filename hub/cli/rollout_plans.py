@@ -60,6 +60,7 @@ def plan(
         console.print(
             f"The plan is accepted: {devices(told['devices'])} in {len(told['stages'])} stages.{without}"
         )
+        _print_misfit(told)
 
 
 def schema() -> None:
@@ -88,6 +89,7 @@ def read_text(path: Path) -> str:
 def _print(told: dict[str, Any]) -> None:
     if told["refused"]:
         console.print(escape(f"`rollout create` would refuse this plan: {told['refused']} {told['remedy']}"))
+    _print_misfit(told)
     console.print(_stages(told))
     for variant in told["variants"]:
         console.print(
@@ -116,6 +118,12 @@ def _print(told: dict[str, Any]) -> None:
         console.print(_forecast(told))
     for warning in told["warnings"]:
         console.print(escape(f"  {warning}"))
+
+
+def _print_misfit(told: dict[str, Any]) -> None:
+    """Say why what would be created could not start."""
+    if told["misfit"]:
+        console.print(escape(told["misfit"]))
 
 
 def _stages(told: dict[str, Any]) -> Table:

@@ -92,7 +92,7 @@ class Previewing:
             all_named=all_named,
         )
         ways_back = (warned.text for warned in foreseen(self._store, self._released, asked))
-        told = msgspec.structs.replace(told, warnings=(*misfit, *told.warnings, *ways_back))
+        told = msgspec.structs.replace(told, warnings=(*told.warnings, *ways_back), misfit=misfit)
         try:
             check_claims(self._store, asked)
         except InvalidPlan as error:
@@ -110,20 +110,20 @@ class Previewing:
 
     def _starting(
         self, proposal: Proposal, asked: Rollout, kept: Collection[str]
-    ) -> tuple[Rollout | None, tuple[str, ...]]:
+    ) -> tuple[Rollout | None, str]:
         """Return the rollout as it would start, without devices that others keep.
 
         It is None if it could not; then comes why, unless nobody is left, which `check_claims` refuses.
         """
         if not kept:
-            return asked, ()
+            return asked, ""
         if len(kept) == len(asked.deployments):
-            return None, ()
+            return None, ""
         left = tuple(row for row in proposal.members if row.device_id not in kept)
         try:
-            return self._drafting.update(msgspec.structs.replace(proposal, members=left))(0), ()
+            return self._drafting.update(msgspec.structs.replace(proposal, members=left))(0), ""
         except InvalidPlan as error:
-            return None, (f"Without what other rollouts keep, it could not start. {error.message}",)
+            return None, f"Without what other rollouts keep, it could not start. {error.message}"
 
     def _candidates(self, proposal: Proposal, kept: Mapping[str, int]) -> dict[str, Candidate]:
         """Return what is known of every device that the plan means."""

@@ -125,7 +125,7 @@ def test_a_lower_priority_starts_without_what_the_higher_has(store: SqliteStore,
     assert [stage.devices for stage in told.stages] == [1, 1]
     told = shell.preview(MODEL, 3, plan=plan(3, "all", priority=1), devices=None, seed=0)
     assert told.devices == 2
-    assert told.warnings[0] == (
+    assert told.misfit == (
         "Without what other rollouts keep, it could not start. "
         "Stage 1: 3 devices are asked for; the rollout has 2."
     )

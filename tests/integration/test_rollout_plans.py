@@ -168,6 +168,28 @@ def test_two_rollouts_that_fight_over_devices_are_refused_with_the_line(
     muster("rollout", "abort", str(again))
 
 
+def test_what_could_be_created_and_not_started_is_said(muster: Muster, tmp_path: Path) -> None:
+    times, gate = "minimum_bake_s: 0, maximum_bake_s: 3600", PLAN[PLAN.index("gate:") :]
+    (tmp_path / "first.yaml").write_text(
+        f'priority: 9\ntarget: id like "plan-0*"\nstages: [{{devices: all, {times}}}]\n{gate}'
+    )
+    (tmp_path / "plan.yaml").write_text(
+        f"priority: 8\nstages:\n  - {{devices: 8, {times}}}\n  - {{devices: all, {times}}}\n{gate}"
+    )
+    first = json.loads(muster("rollout", "create", MODEL, "1", "--plan", "first.yaml", "--json")[0])["number"]
+    asked = ("rollout", "plan", "plan.yaml", "--model", MODEL, "--version", "1")
+    misfit = (
+        "Without what other rollouts keep, it could not start. "
+        "Stage 1: 8 devices are asked for; the rollout has 6."
+    )
+    for words in (asked, (*asked, "--check")):
+        assert misfit in " ".join(muster(*words)[0].split())
+    told = json.loads(muster(*asked, "--json")[0])
+    assert (told["misfit"], told["refused"], told["forecast"]) == (misfit, "", [])
+    muster("rollout", "abort", str(first))
+    assert misfit not in " ".join(muster(*asked, "--check")[0].split())
+
+
 def test_a_target_and_named_devices_are_too_much(hub: HubProcess) -> None:
     body = {"model": MODEL, "version": 1, "plan": PLAN, "devices": ["plan-00"]}
     for path in ("/rollouts", "/rollouts/dry-run"):
