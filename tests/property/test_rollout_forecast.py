@@ -7,6 +7,7 @@ cases in five is wrong here, with a tolerance of three standard errors, where it
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from fleet.rollout.forecast.chance import chance_of
 from fleet.rollout.forecast.expected import expected_arm
 from fleet.rollout.forecast.forecast import (
+    MOST_ASKED,
     MOST_SAMPLED,
     Expectation,
     StageForecast,
@@ -245,3 +247,16 @@ def test_a_stage_that_installs_end_is_not_forecast_and_samples_are_of_every_stag
     assert {rollout.deployments.of_device(name).stage for name in asked} == {0, 1, 2}  # type: ignore[union-attr]
     told = forecast(rollout, asked, IN_CLASSES.heard(np.random.default_rng(1), asked, 1))
     assert [stage.stage for stage in told] == [0, 1]
+
+
+def test_of_plans_that_ask_for_very_much_the_first_stages_are_told_of() -> None:
+    metrics = tuple(
+        MetricGate(metric=Metric.INPUT_DRIFT, feature=f"input.{n}", margin=0.1) for n in range(32)
+    )
+    stages = tuple(Stage(devices=n, minimum_bake_s=0.0, maximum_bake_s=60.0) for n in range(20, 40))
+    asks = Plan(
+        stages=(*stages, msgspec.structs.replace(stages[0], devices="all")), gate=Gate(metrics=metrics)
+    )
+    few = msgspec.structs.replace(asks, gate=Gate(metrics=metrics[:2]))
+    told = [len(forecast(IN_CLASSES.rollout(plan, 1), {}, [])) for plan in (asks, few)]
+    assert told == [MOST_ASKED // (32 * (13 + 8)), 21]

@@ -113,6 +113,11 @@ BAD: list[tuple[str, list[str | int], Any]] = [
     ("slow: budget_us", ["gate", "metrics", 2, "budget_us"], 1e300),
     (r"gate.metrics\[0\].metric", ["gate", "metrics", 0, "metric"], "vibes"),
     ("judged twice", ["gate", "metrics", 2], {"metric": "label_errors", "margin": 0.2, "limit": 0.2}),
+    (
+        "gate.metrics: 33 metrics; no gate judges more than 32",
+        ["gate", "metrics"],
+        [{"metric": "input_drift", "feature": f"input.{i}", "margin": 0.1} for i in range(33)],
+    ),
     ("there is no field 'pause' here", ["pause"], True),
     ("there is no field 'bake_s' here", ["stages", 0, "bake_s"], 5),
     ("there is no field 'budget' here", ["gate", "budget"], 5),

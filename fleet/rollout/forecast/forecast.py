@@ -30,6 +30,10 @@ from fleet.rollout.state.rollout import Rollout, Warned
 
 MOST_SAMPLED = 400
 """So many devices are asked about at most: they tell how far the others differ."""
+MOST_ASKED = 5_000
+"""Metrics of stages, each times its classes and `_OF_THE_WHOLE`, that are foretold: half a minute of work."""
+_OF_THE_WHOLE = 8
+"""What is asked of a metric in all classes together takes as long as so many classes."""
 _LATER = 30.0
 """A PASS that comes within so many times the longest bake is a question of time, else of devices."""
 
@@ -119,6 +123,8 @@ def forecast(
 ) -> tuple[StageForecast, ...]:
     """Return what is to be expected of each stage that is judged by the gate.
 
+    Of a plan with many metrics, stages and classes these are the first stages, as far as `MOST_ASKED` allows.
+
     Args:
         rollout: As the engine created it; it was not started.
         asked: Of `sampled`.
@@ -130,7 +136,7 @@ def forecast(
     sizes, with_version = _sizes(rollout)
     before: list[list[Evidence]] = [[] for _ in metrics]
     stages: list[StageForecast] = []
-    for index, stage in enumerate(plan.stages):
+    for index, stage in enumerate(plan.stages[: _stages_foretold(rollout)]):
         canaries, controls = _sum(sizes[: index + 1]), _sum(with_version[index + 1 :])
         outlooks = [
             Outlook(plan, gate, known, canaries, controls, tuple(earlier))
@@ -163,6 +169,12 @@ def warnings(plan: Plan, stages: Iterable[StageForecast]) -> tuple[Warned, ...]:
         ]
         told += [Warned(stage.stage, f"{name}: {sentence}") for sentence in found]
     return tuple(told)
+
+
+def _stages_foretold(rollout: Rollout) -> int:
+    """Return of how many stages there is time to tell, the first at least."""
+    of_each = len(rollout.plan.gate.metrics) * (len(rollout.strata) + _OF_THE_WHOLE)
+    return max(1, MOST_ASKED // max(1, of_each))
 
 
 def _stage(

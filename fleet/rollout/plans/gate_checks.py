@@ -8,7 +8,7 @@ import msgspec
 
 from fleet.drift.features import CONFIDENCE_EDGES
 from fleet.protocol.errors import InvalidPlan
-from fleet.rollout.plans.plan import LONGEST_BUDGET_US, Gate, Metric, MetricGate
+from fleet.rollout.plans.plan import LONGEST_BUDGET_US, MAX_METRICS, Gate, Metric, MetricGate
 from fleet.rollout.plans.refusals import check_number
 
 LARGEST_RATIO = 1000.0
@@ -52,6 +52,12 @@ def check_gate(gate: Gate) -> None:
     if gate.maximum_failed_share == 1.0:
         raise InvalidPlan(
             "gate.maximum_failed_share: 1 would let every deployment fail.", field="gate.maximum_failed_share"
+        )
+    if len(gate.metrics) > MAX_METRICS:
+        raise InvalidPlan(
+            f"gate.metrics: {len(gate.metrics)} metrics; no gate judges more than {MAX_METRICS}.",
+            remedy="Each of them has a part of the error budget, and evidence of its own is kept of it.",
+            field="gate.metrics",
         )
     for index, metric in enumerate(gate.metrics):
         _check_metric(f"gate.metrics[{index}]", metric)

@@ -29,6 +29,7 @@ from fleet.protocol.maintenance import Maintenance, Mode
 
 MAX_PLAN_SIZE_BYTES = 64 * 1024
 MAX_STAGES = 32
+MAX_METRICS = 32
 MAX_RETRIES = 10
 MAX_DEVICES = 10**7
 MAX_PRIORITY = 1000
