@@ -132,6 +132,18 @@ class Searches:
         return search
 
 
+def asks_what_devices_are(where: str | None) -> bool:
+    """Return whether a target asks of devices nothing but what `DeviceStore.device_changes` tells of."""
+    if where is None:
+        return True
+    target = parse_target(where)
+    volatile = {Fact(BuiltIn.ONLINE), Fact(BuiltIn.HEALTH)}
+    read = read_of_devices(target)
+    if read & volatile or any(isinstance(operand, VersionOf) for operand in read):
+        return False
+    return not any(isinstance(test, Runs | Drifts) for test in tests(target))
+
+
 def check_names(store: SearchStore, target: Target) -> None:
     """Refuse a target that asks for what nobody has: more often it is a slip of the pen than meant.
 

@@ -1,11 +1,26 @@
-"""Who joins the rollouts that take devices in: the fleet is looked through again and again, some at a time.
+"""Who joins the rollouts that take devices in: the fleet is looked through, then what changed of it.
 
 A look goes through some of the devices, `DEVICES_PER_TURN` at most, on from where the look before came to;
-the next one is made `TURN_S` later at the earliest. `JOIN_LOOK_S` after the first one, or when they are
-through if that takes longer, they begin anew. A look is made before the rollout is advanced, outside of the
-lock that operators' words take. Who is of the rollout already is left out by id, before anything else is
-read of it. What may have changed since the look is asked again in `still_free`, under the lock, of the few
-that were found: which rollout has them, and what they should run.
+the next one is made `TURN_S` later at the earliest. Devices come in the order in which they became what they
+are (`DeviceStore.device_changes`), so that behind the last one come those that enrolled or changed since, and
+nobody is looked at again who is what he was. `JOIN_LOOK_S` after the first look, or when they are through if
+that takes longer, a round ends and the next one begins:
+
+==================================  =======================================================================
+what a round goes through           when
+==================================  =======================================================================
+what changed since, and who waits   the target asks what devices are
+all devices                         it is the first one; the target asks also what devices do (health, drift,
+                                    connections, versions); more than `MOST_WAITING` wait
+==================================  =======================================================================
+
+Who *waits* matches and was not taken in: another rollout has the device, it should run the version anyhow,
+the plan has no room. That can change without the device, so it is asked again in every round.
+
+A look is made before the rollout is advanced, outside of the lock that operators' words take. Who is of the
+rollout already is left out by id, before anything else is read of it. What may have changed since the look is
+asked again in `still_free`, under the lock, of the few that were found: which rollout has them, and what they
+should run.
 
 Where a look has come to is not stored: a hub that starts anew begins with the first device.
 """
@@ -21,7 +36,7 @@ from fleet.rollout.claims import priority_of
 from fleet.rollout.events import Joiner
 from fleet.rollout.plans.plan import Membership, Plan
 from fleet.rollout.state.rollout import Rollout, Status
-from hub.query.devices import Searches, SearchStore
+from hub.query.devices import Searches, SearchStore, asks_what_devices_are
 from hub.rollouts.members import strata_of
 from hub.store.protocols import ClaimStore, RolloutStore
 from hub.store.rows import DeviceRow
@@ -32,6 +47,8 @@ DEVICES_PER_TURN = 2_000
 """Devices that all rollouts together look at in a turn: it takes hundredths of a second."""
 TURN_S = 1.0
 """How soon a rollout looks on, however often it is advanced."""
+MOST_WAITING = 2_000
+"""Devices that a rollout remembers because they match and could not be taken in."""
 
 
 class JoinerStore(SearchStore, ClaimStore, RolloutStore, Protocol):
@@ -44,14 +61,19 @@ class Look(NamedTuple):
     Attributes:
         found: Devices that match and are in no rollout of the model.
         at_s: When that was, hub time.
-        began_s: When the first device was looked at.
-        after: The last device that was looked at; empty if that was the last of all.
+        began_s: When the round began.
+        after: Number of the last change that was looked at.
+        is_through: Whether there was none after it.
+        waiting: Devices that matched when they were looked at last and were not of the rollout; None if they
+            are too many.
     """
 
     found: tuple[Joiner, ...]
     at_s: float
     began_s: float
-    after: str
+    after: int
+    is_through: bool
+    waiting: frozenset[str] | None
 
 
 class Joiners:
@@ -78,12 +100,22 @@ class Joiners:
         last, now_s = self._looks.get(rollout.number), self._clock()
         if not _takes_in(rollout) or (last is not None and _is_early(last, now_s)):
             return None
-        after, began_s = (last.after, last.began_s) if last is not None and last.after else ("", now_s)
+        if last is None or (last.is_through and not _is_kept_up(rollout, last)):
+            last = Look((), now_s, now_s, 0, True, frozenset())
         open_rollouts = [row.state for row in self._store.open_rollouts()]
         limit = max(1, DEVICES_PER_TURN // max(1, sum(map(_takes_in, open_rollouts))))
-        device_ids = self._store.device_ids(after=after, limit=limit)
-        found = self._found(rollout, device_ids, _before(open_rollouts, rollout))
-        return Look(found, now_s, began_s, device_ids[-1] if len(device_ids) == limit else "")
+        changes = self._store.device_changes(after=last.after, limit=limit)
+        again = last.waiting if last.is_through and last.waiting else ()
+        device_ids = list({*again, *(change.device_id for change in changes)})
+        rows = self._matching(rollout, device_ids)
+        return Look(
+            found=self._free(rollout, rows, _before(open_rollouts, rollout)),
+            at_s=now_s,
+            began_s=now_s if last.is_through else last.began_s,
+            after=changes[-1].number if changes else last.after,
+            is_through=len(changes) < limit,
+            waiting=_waiting(last, device_ids, rows),
+        )
 
     def remember(self, rollout: int, look: Look) -> None:
         """Go on after a look, of which it is stored who was found."""
@@ -93,10 +125,8 @@ class Joiners:
         """Begin anew with the next look of every rollout."""
         self._looks.clear()
 
-    def _found(
-        self, rollout: Rollout, device_ids: Sequence[str], before: Iterable[Rollout]
-    ) -> tuple[Joiner, ...]:
-        rows = self._matching(rollout, device_ids)
+    def _free(self, rollout: Rollout, rows: list[DeviceRow], before: Iterable[Rollout]) -> tuple[Joiner, ...]:
+        """Return those of the devices that match which the rollout can have."""
         elsewhere = self._store.claimed_by(rollout.model, [row.device_id for row in rows])
         rows = [row for row in rows if row.device_id not in elsewhere]
         if not rows:
@@ -154,9 +184,22 @@ def _takes_in(rollout: Rollout) -> bool:
 
 def _is_early(last: Look, now_s: float) -> bool:
     """Whether it is not time yet for the next look; if the clock was set, it is."""
-    if last.after:
-        return 0.0 <= now_s - last.at_s < TURN_S
-    return 0.0 <= now_s - last.began_s < JOIN_LOOK_S
+    if last.is_through:
+        return 0.0 <= now_s - last.began_s < JOIN_LOOK_S
+    return 0.0 <= now_s - last.at_s < TURN_S
+
+
+def _is_kept_up(rollout: Rollout, last: Look) -> bool:
+    """Whether nobody else can have come to match than who changed or waits, see the head of this file."""
+    return last.waiting is not None and asks_what_devices_are(rollout.plan.target)
+
+
+def _waiting(last: Look, looked_at: Iterable[str], matching: Iterable[DeviceRow]) -> frozenset[str] | None:
+    """Return who waits after a look."""
+    if last.waiting is None:
+        return None
+    waiting = last.waiting.difference(looked_at).union(row.device_id for row in matching)
+    return waiting if len(waiting) <= MOST_WAITING else None
 
 
 def _before(open_rollouts: Iterable[Rollout], rollout: Rollout) -> Iterator[Rollout]:

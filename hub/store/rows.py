@@ -118,6 +118,18 @@ class DeviceRow(msgspec.Struct, frozen=True):
     reported: StateReport | None = None
 
 
+class DeviceChange(NamedTuple):
+    """That a device enrolled, or became another one: attributes, capabilities or tags.
+
+    Attributes:
+        number: Rises with every change of any device.
+        device_id: Of which device that was the last change.
+    """
+
+    number: int
+    device_id: str
+
+
 class Desired(msgspec.Struct, frozen=True):
     """What a device should run, and under which sequence number it was last changed."""
 

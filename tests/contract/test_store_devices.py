@@ -9,7 +9,7 @@ from fleet.protocol.board import BoardWindow
 from fleet.protocol.errors import NotFound
 from fleet.protocol.messages import ModelState, StateReport
 from hub.store.protocols import Store
-from hub.store.rows import Desired, OrderChange
+from hub.store.rows import Action, Desired, OrderChange
 from tests.support.stores import CAPABILITIES, DIGEST, add_device, greeting, new_rollout, order, say
 
 STATE = StateReport(
@@ -51,9 +51,35 @@ def test_devices_come_in_pages(store: Store) -> None:
         add_device(store, name)
     assert [d.device_id for d in store.devices(limit=2)] == ["cam-1", "cam-2"]
     assert [d.device_id for d in store.devices(after="cam-2")] == ["cam-3"]
-    assert store.device_ids(limit=2) == ["cam-1", "cam-2"]
-    assert store.device_ids(after="cam-2", limit=2) == ["cam-3"]
     assert store.password_hashes() == {f"cam-{n}": f"hash of cam-{n}" for n in (1, 2, 3)}
+
+
+def _changed(store: Store, after: int = 0) -> list[str]:
+    return [change.device_id for change in store.device_changes(after=after)]
+
+
+def test_what_a_device_is_changes_under_a_higher_number_each_time(store: Store) -> None:
+    for name in ("cam-3", "cam-1", "cam-2"):
+        add_device(store, name)
+    assert _changed(store) == ["cam-3", "cam-1", "cam-2"]
+    first, second, read = store.device_changes()
+    assert store.device_changes(after=first.number, limit=1) == [second]
+    say(store, "cam-3", 1.0, hello=greeting(), report=STATE)  # as it enrolled
+    say(store, "cam-1", 2.0, online=False)
+    _apply(store, OrderChange("cam-1", "digits", order(1)))
+    assert _changed(store, read.number) == [], "what it does is no change of what it is"
+    more = msgspec.structs.replace(greeting().capabilities, memory_bytes=2**31)
+    say(store, "cam-3", 3.0, hello=greeting(more))
+    store.tag("cam-1", add=["lab", "old"], remove=[], action=Action(1.0, "ann", "Tagged."))
+    assert _changed(store, read.number) == ["cam-3", "cam-1"]
+    read = store.device_changes()[-1]
+    store.tag("cam-1", add=["lab"], remove=[], action=Action(2.0, "ann", "Tagged again."))
+    assert _changed(store, read.number) == []
+    store.tag("cam-3", add=[], remove=["none"], action=Action(3.0, "ann", "Untagged."))
+    store.tag("cam-1", add=[], remove=["lab"], action=Action(4.0, "ann", "Untagged."))
+    add_device(store, "cam-0")
+    assert _changed(store, read.number) == ["cam-1", "cam-0"]
+    assert len(_changed(store)) == 4, "each device once"
 
 
 def _apply(store: Store, *changes: OrderChange) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -17,13 +19,14 @@ from fleet.protocol.records import DeploymentReport
 from fleet.rollout.events import Pause, Start
 from fleet.rollout.plans.plan import Membership, Plan, Stage
 from fleet.rollout.state.rollout import Status
+from hub.query.devices import Search
 from hub.rollouts import joiners
 from hub.rollouts.shell import Rollouts
-from hub.store.rows import Action, OrderChange
+from hub.store.rows import Action, DeviceChange, DeviceRow, OrderChange
 from hub.store.sqlite import SqliteStore
 from tests.support.agent_bundles import MODEL
 from tests.support.rollout_shell import EVERYBODY, GATE, released, store_with
-from tests.support.stores import add_device, incoming
+from tests.support.stores import CAPABILITIES, add_device, greeting, incoming, say
 
 
 def plan(membership: Membership) -> Plan:
@@ -46,9 +49,13 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
         yield opened
 
 
-def begun(store: SqliteStore, membership: Membership) -> tuple[Rollouts, int]:
+def begun(store: SqliteStore, membership: Membership, target: str | None = None) -> tuple[Rollouts, int]:
+    """Start a rollout of the plan, or to all that another target means."""
+    the_plan = plan(membership)
+    if target is not None:
+        the_plan = msgspec.structs.replace(the_plan, target=target, stages=(EVERYBODY,))
     shell = Rollouts(store, released=released, on_orders=lambda: None)
-    row = shell.create(MODEL, 1, plan=plan(membership), devices=None, seed=0)
+    row = shell.create(MODEL, 1, plan=the_plan, devices=None, seed=0)
     shell.act(row.state.number, Start("ann"))
     return shell, row.state.number
 
@@ -124,8 +131,8 @@ class HeldStore(SqliteStore):
         self.is_held = threading.Event()
         self.let_go = threading.Event()
 
-    def device_ids(self, *, after: str = "", limit: int = 100) -> list[str]:
-        found = super().device_ids(after=after, limit=limit)
+    def device_changes(self, *, after: int = 0, limit: int = 100) -> list[DeviceChange]:
+        found = super().device_changes(after=after, limit=limit)
         self.is_held.set()
         assert self.let_go.wait(30.0)
         return found
@@ -194,7 +201,7 @@ def test_a_fleet_is_looked_through_some_devices_a_turn_and_each_is_found(
         shell.advance()  # one more within a second looks no further
         sizes.append(store.rollout(number).state.device_count)
         now[0] += joiners.TURN_S
-    assert sizes == [4, 5, 6, 6], "early-0 and 1, then 2 and 3, then late-1 and 2, then nobody"
+    assert sizes == [3, 4, 6, 6], "early-1 and 2, then late-1 and early-0, then 3 and late-2, then nobody"
     add_device(store, "late-3")
     shell.advance()
     assert store.rollout(number).state.device_count == 6, "all were looked at not long ago"
@@ -238,4 +245,120 @@ def test_two_rollouts_share_what_is_looked_at_in_a_turn(
         row = shell.create(MODEL, version, plan=reaching, devices=None, seed=0)
         shell.act(row.state.number, Start("ann"))
     looks = [shell._joiners.look(store.rollout(number).state) for number in (1, 2)]
-    assert [look.after for look in looks if look] == ["early-1", "early-1"]
+    first = store.device_changes(limit=1)[0].number
+    assert [look.after for look in looks if look] == [first, first]
+
+
+TAGGED = Action(1.0, "ann", "Tagged.")
+
+
+class CountingStore(SqliteStore):
+    """A store that remembers which devices were read."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.read: list[str] = []
+
+    def devices_named(self, device_ids: Iterable[str]) -> dict[str, DeviceRow]:
+        found = super().devices_named(device_ids)
+        self.read += found
+        return found
+
+
+@pytest.mark.parametrize("is_settled", [True, False], ids=["what devices are", "also what they do"])
+def test_who_did_not_change_is_not_looked_at_again(
+    tmp_path: Path, is_settled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the target asks for what changes without being told: here, who is connected."""
+    monkeypatch.setattr(joiners, "JOIN_LOOK_S", 0.0)
+    target = 'tag("lab")' if is_settled else 'tag("lab") and not online'
+    with closing(CountingStore(tmp_path / "hub.db")) as store:
+        for name in ("in-1", "out-1", "out-2"):
+            add_device(store, name)
+        store.tag("in-1", add=["lab"], remove=[], action=TAGGED)
+        shell, number = begun(store, Membership.CONTINUOUS, target)
+        rounds = []
+        for tagged in (None, None, "out-1", None):
+            if tagged:
+                store.tag(tagged, add=["lab"], remove=[], action=TAGGED)
+            store.read.clear()
+            shell.advance()
+            rounds.append(sorted(set(store.read)))
+        assert store.rollout(number).state.device_count == 2
+    everybody = ["out-1", "out-2"]
+    if is_settled:
+        assert rounds == [everybody, [], ["out-1"], []]
+    else:
+        assert rounds == [everybody, everybody, everybody, ["out-2"]]
+
+
+def test_who_could_not_be_taken_in_is_asked_again(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They should run the version anyhow, until they should not; where only one can be remembered, too."""
+    monkeypatch.setattr(joiners, "JOIN_LOOK_S", 0.0)
+    shell, number = begun(store, Membership.CONTINUOUS)
+    counts = []
+
+    def should_run(version: int, names: list[str]) -> None:
+        row = store.rollout(number)
+        orders = [ModelOrder(MODEL, version, b"m" * 32, "a", f"r9-{place}f") for place in range(len(names))]
+        changes = [OrderChange(name, MODEL, order) for name, order in zip(names, orders, strict=True)]
+        store.apply_step(row.state, previous=row.state, position=row.position, changes=changes)
+
+    for most, names in ((2_000, ["late-2", "late-3"]), (1, ["late-4", "late-5"])):
+        monkeypatch.setattr(joiners, "MOST_WAITING", most)
+        for name in names:
+            add_device(store, name)
+        should_run(1, names)
+        for _ in range(3):
+            shell.advance()
+        counts.append(store.rollout(number).state.device_count)
+        should_run(5, names)
+        for _ in range(2):
+            shell.advance()
+        counts.append(store.rollout(number).state.device_count)
+    assert counts == [3, 5, 5, 7]
+
+
+def test_whatever_changes_between_looks_nobody_is_lost(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is taken in here; some looks are forgotten, as if the hub had died before they were stored."""
+    monkeypatch.setattr(joiners, "JOIN_LOOK_S", 0.0)
+    monkeypatch.setattr(joiners, "TURN_S", 0.0)
+    monkeypatch.setattr(joiners, "DEVICES_PER_TURN", 3)
+    chance, names = random.Random(6), ["early-2", "late-1"]
+    store.tag("early-1", add=["lab"], remove=[], action=TAGGED)
+    shell, number = begun(store, Membership.CONTINUOUS, f'tag("lab") and memory_bytes < {2**31}')
+    state, seen = store.rollout(number).state, shell._joiners
+
+    def look() -> joiners.Look:
+        found = seen.look(state)
+        assert found is not None
+        return found
+
+    for place in range(80):
+        name = chance.choice(names)
+        match chance.randrange(4):
+            case 0:
+                names.append(f"cam-{place}")
+                add_device(store, names[-1])
+            case 1:
+                store.tag(name, add=["lab"], remove=[], action=TAGGED)
+            case 2:
+                store.tag(name, add=[], remove=["lab"], action=TAGGED)
+            case _:
+                memory = chance.choice([2**30, 2**32])
+                of_it = msgspec.structs.replace(CAPABILITIES, memory_bytes=memory)
+                say(store, name, float(place), hello=greeting(of_it))
+        one = look()
+        if chance.random() < 0.7:
+            seen.remember(number, one)
+        if place % 10 == 9:
+            while not (one := look()).is_through:
+                seen.remember(number, one)
+            seen.remember(number, one)
+            one = look()  # a round of those that wait
+            matching = {row.device_id for row in Search(store, state.plan.target).devices()} - {"early-1"}
+            assert {joiner.device_id for joiner in one.found} == matching

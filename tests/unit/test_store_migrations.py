@@ -27,7 +27,7 @@ from fleet.rollout.events import (
 from fleet.rollout.gates.evidence import Arm, Evidence, Tally, gathered
 from fleet.rollout.plans.plan import Metric, MetricGate
 from fleet.rollout.state.rollout import Rollout, Status
-from hub.store.rows import VersionRow, VersionStatus
+from hub.store.rows import Action, VersionRow, VersionStatus
 from hub.store.sqlite import SqliteStore
 from hub.store.sqlite.migrations import migrations
 from hub.store.sqlite.packs import INSERT, rows_of
@@ -190,6 +190,24 @@ def test_ways_back_of_before_are_counted(tmp_path: Path) -> None:
         kept = store.rollout(state.number).state
     assert (kept.open_restores, kept.restored, kept.unrestored) == (1, 2, 1)
     assert kept == state
+
+
+def test_devices_of_before_are_numbered_and_so_is_what_changes(tmp_path: Path) -> None:
+    path = tmp_path / "hub.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        migrations.apply(sqlite_utils.Database(connection, strict=True), stop_before="m021_device_changes")
+        for name in ("cam-2", "cam-1"):
+            connection.execute(
+                "INSERT INTO devices (device_id, password_hash, attributes, capabilities, enrolled_at_s)"
+                " VALUES (?, 'x', '{}', '{}', 1.0)",
+                [name],
+            )
+    with closing(SqliteStore(path)) as store:
+        first, second = store.device_changes()
+        assert (first.device_id, second.device_id) == ("cam-2", "cam-1")
+        assert 0 < first.number < second.number
+        store.tag("cam-2", add=["lab"], remove=[], action=Action(1.0, "ann", "Tagged."))
+        assert [change.device_id for change in store.device_changes(after=second.number)] == ["cam-2"]
 
 
 def test_evidence_of_before_is_kept_apart_to_the_last_number(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from hub.store.rows import Action, Desired, DeviceRow, DeviceWishes, DiagnosticsRow, NewDevice
+from hub.store.rows import Action, Desired, DeviceChange, DeviceRow, DeviceWishes, DiagnosticsRow, NewDevice
 
 
 class DeviceStore(Protocol):
@@ -35,8 +35,16 @@ class DeviceStore(Protocol):
         """Return devices by id."""
         ...
 
-    def device_ids(self, *, after: str = "", limit: int = 100) -> list[str]:
-        """Return the ids of devices, ascending."""
+    def device_changes(self, *, after: int = 0, limit: int = 100) -> list[DeviceChange]:
+        """Return the last change of what each device is, oldest first; what it does and reports is none.
+
+        Whoever has read up to a number has missed nothing if it goes on after that number: what changes
+        meanwhile moves to the end.
+
+        Args:
+            after: Only changes of a higher number.
+            limit: At most so many.
+        """
         ...
 
     def password_hashes(self) -> dict[str, str]:

@@ -15,7 +15,7 @@ from fleet.protocol.errors import Conflict, NotAuthenticated, NotFound
 from fleet.protocol.maintenance import Maintenance, Mode
 from fleet.protocol.messages import Capabilities, StateReport
 from hub.store.intake_rows import Said
-from hub.store.rows import Desired, DeviceRow, NewDevice
+from hub.store.rows import Desired, DeviceChange, DeviceRow, NewDevice
 from hub.store.sqlite.database import Part
 from hub.store.sqlite.migrations import table
 from hub.store.sqlite.samples import capture_of
@@ -84,11 +84,11 @@ class SqliteDevices(Part):
         )
         return [_device(row) for row in rows]
 
-    def device_ids(self, *, after: str = "", limit: int = 100) -> list[str]:
-        """Return the ids of devices, ascending."""
-        sql = "SELECT device_id FROM devices WHERE device_id > ? ORDER BY device_id LIMIT ?"
+    def device_changes(self, *, after: int = 0, limit: int = 100) -> list[DeviceChange]:
+        """Return the last change of what each device is, see `DeviceStore.device_changes`."""
+        sql = "SELECT changed, device_id FROM devices WHERE changed > ? ORDER BY changed LIMIT ?"
         with self._database.reading() as connection:
-            return [row[0] for row in connection.execute(sql, (after, limit))]
+            return [DeviceChange(*row) for row in connection.execute(sql, (after, limit))]
 
     def password_hashes(self) -> dict[str, str]:
         """Return every device's broker password hash."""

@@ -26,6 +26,7 @@ from hub.store.sqlite.migrations import (
     m018_cohort_values,
     m019_ways_back_counted,
     m020_evidence_apart,
+    m021_device_changes,
 )
 from hub.store.sqlite.migrations.registry import migrations, table
 
@@ -50,6 +51,7 @@ __all__ = [
     "m018_cohort_values",
     "m019_ways_back_counted",
     "m020_evidence_apart",
+    "m021_device_changes",
     "migrations",
     "table",
 ]
