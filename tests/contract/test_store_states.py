@@ -43,6 +43,7 @@ from tests.support.stores import (
     say,
     window,
 )
+from tests.support.thoroughness import examples
 
 RULES = StateRules(HealthPolicy(silence_limit_s=100.0), ("site",))
 STRICT = StateRules(HealthPolicy(silence_limit_s=50.0, minimum_requests=1), ("line",))
@@ -287,7 +288,8 @@ def check(mirror: Mirror) -> None:
 
 
 @pytest.mark.parametrize("kind", STORES)
-@settings(max_examples=20, derandomize=True, deadline=None)
+@pytest.mark.thorough
+@settings(max_examples=examples(20), derandomize=True, deadline=None)
 @given(
     sites=st.lists(st.sampled_from(["lyon", "oslo", ""]), min_size=len(DEVICES), max_size=len(DEVICES)),
     events=st.lists(st.tuples(EVENTS, st.booleans()), max_size=25),

@@ -17,6 +17,9 @@ from fleet.drift.profile import merge_profiles
 from fleet.protocol.latency import bucket, count_durations, merge_latency
 from fleet.protocol.records import TelemetryWindow
 from tests.support.agent_bundles import VARIANT, build
+from tests.support.thoroughness import examples
+
+pytestmark = pytest.mark.thorough
 
 MANIFEST = build(1).manifest
 PROFILE = MANIFEST.reference
@@ -42,7 +45,7 @@ def samples(count: int, numbers: int, seed: int) -> tuple[NDArray[np.float32], N
     return inputs, rng.dirichlet(np.ones(3), size=count).astype(np.float32)
 
 
-@settings(max_examples=25, derandomize=True, deadline=None)
+@settings(max_examples=examples(25), derandomize=True, deadline=None)
 @given(
     sizes=st.tuples(st.lists(st.integers(1, 9), max_size=10), MANY).flatmap(
         lambda few_and_many: st.permutations([*few_and_many[0], *few_and_many[1]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -32,6 +33,9 @@ from agent.life.terms import (
 from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.deployment import DeploymentState as S
 from fleet.protocol.errors import Cause
+from tests.support.thoroughness import examples
+
+pytestmark = pytest.mark.thorough
 
 OFFERS = ((), ("onnx-int8",), ("tflite-int8", "onnx-int8"))
 VERSIONS = st.integers(1, 4)
@@ -171,6 +175,6 @@ class AnyLife(RuleBasedStateMachine):
 
 
 AnyLife.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, derandomize=True
+    max_examples=examples(150), stateful_step_count=40, deadline=None, derandomize=True
 )
 TestAnyLife = AnyLife.TestCase

@@ -21,8 +21,11 @@ from fleet.protocol.maintenance import (
     Maintenance,
     longest_closed_s,
 )
+from tests.support.thoroughness import examples
 
-MANY = settings(max_examples=200, derandomize=True, deadline=None)
+pytestmark = pytest.mark.thorough
+
+MANY = settings(max_examples=examples(200), derandomize=True, deadline=None)
 ZONES = st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu"])
 MINUTES = st.integers(0, 24 * 60 - 1)
 # Around both changes of every zone above, and in between.
@@ -62,7 +65,7 @@ def test_a_window_is_open_when_its_text_says_so(texts: list[str], at_s: int, zon
 
 
 @given(st.lists(window_texts(), min_size=1, max_size=2), TIMES_S, ZONES)
-@settings(max_examples=60, derandomize=True, deadline=None)
+@settings(max_examples=examples(60), derandomize=True, deadline=None)
 def test_the_next_opening_is_the_first_minute_that_is_open(texts: list[str], at_s: int, zone: str) -> None:
     windows, local = parse_windows(texts), partial(to_local, zone)
     found_s = next_open_s(windows, at_s, local)
@@ -220,7 +223,7 @@ def closed_for_s(window: Maintenance, zone: str) -> int:
     length=st.integers(1, 1440) | st.integers(1, 130) | st.sampled_from([30, 60, 120]),
     zone=st.sampled_from(CHANGING),
 )
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(max_examples=examples(100), derandomize=True, deadline=None)
 def test_no_window_stays_closed_for_longer_than_plans_are_held_to(
     days: set[Day], begins: int, length: int, zone: str
 ) -> None:

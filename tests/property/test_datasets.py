@@ -6,12 +6,16 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from converters.data.dataset import Dataset, checked_dataset, read_dataset, split_stratified, write_dataset
 from fleet.protocol.errors import InvalidDataset
+from tests.support.thoroughness import examples
+
+pytestmark = pytest.mark.thorough
 
 
 def _valid_bytes() -> bytes:
@@ -39,7 +43,7 @@ def test_bytes_are_refused(data: bytes) -> None:
     assert _read(data) is None
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 255)), min_size=1, max_size=6))
 def test_a_damaged_file_is_refused_or_still_a_sound_dataset(damage: list[tuple[int, int]]) -> None:
     data = bytearray(VALID)
@@ -62,7 +66,7 @@ def _datasets(draw: st.DrawFn) -> Dataset:
     return checked_dataset(features, labels, tuple(classes))
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(_datasets())
 def test_what_is_written_is_what_is_read(dataset: Dataset) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -17,6 +17,9 @@ from fleet.drift.encoding import decode_profile, encode_profile
 from fleet.drift.matrix import CountsMatrix, Groups, Layout
 from fleet.drift.profile import MAX_COUNT, FeatureCounts, Profile, merge_profiles
 from fleet.protocol.errors import InvalidMessage
+from tests.support.thoroughness import examples
+
+pytestmark = pytest.mark.thorough
 
 LAYOUT = Layout((("output.class", 3), ("input.mean", 6), ("Größe", 4)))
 NUMBERS = st.one_of(st.integers(0, 3), st.integers(100, 300), st.integers(0, 2**22))
@@ -61,7 +64,7 @@ def test_rows_are_added_as_windows_are(windows: list[Profile], data: st.DataObje
         assert summed.profile(number) == reduce(merge_profiles, members)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(windows=st.lists(profiles(), min_size=1, max_size=5), seed=st.integers(0, 2**32))
 def test_what_is_damaged_is_refused_exactly_where_one_by_one_is(windows: list[Profile], seed: int) -> None:
     rng = random.Random(seed)

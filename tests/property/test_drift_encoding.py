@@ -5,14 +5,18 @@ from __future__ import annotations
 import zlib
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.drift.encoding import decode_profile, encode_profile
 from fleet.drift.profile import FeatureCounts, FeatureReference, check_counts, count
 from fleet.protocol.errors import InvalidMessage
+from tests.support.thoroughness import examples
 
-MANY = settings(max_examples=300, derandomize=True, deadline=None)
+pytestmark = pytest.mark.thorough
+
+MANY = settings(max_examples=examples(300), derandomize=True, deadline=None)
 EDGES = st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=8, unique=True).map(lambda e: tuple(sorted(e)))
 NUMERIC = st.builds(
     lambda edges, values: count(FeatureReference("", (0,) * (len(edges) + 1), edges), np.array(values)),

@@ -38,9 +38,12 @@ from fleet.protocol.text import encode_text
 from tests.support.agent_bundles import build_tabular
 from tests.support.agent_device import SAMPLE
 from tests.support.inference_server import Api
+from tests.support.thoroughness import examples
+
+pytestmark = pytest.mark.thorough
 
 FUZZ = settings(
-    max_examples=300,
+    max_examples=examples(300),
     deadline=timedelta(seconds=5),
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -97,7 +100,7 @@ def api_fixture() -> Iterator[Api]:
         assert api.faults == []
 
 
-@settings(max_examples=1000, derandomize=True, deadline=None)
+@settings(max_examples=examples(1000), derandomize=True, deadline=None)
 @given(head=st.one_of(st.binary(max_size=120), spoiled(_VISIT), spoiled(_LABELS)), size=st.integers(0, 64))
 def test_heads_are_understood_or_refused(head: bytes, size: int) -> None:
     with suppress(InvalidMessage):

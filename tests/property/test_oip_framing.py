@@ -23,9 +23,12 @@ from hypothesis import strategies as st
 from agent.serving.http_messages import Request
 from fleet.protocol.text import encode_text
 from tests.support.inference_server import Api, tensor
+from tests.support.thoroughness import examples
+
+pytestmark = pytest.mark.thorough
 
 FUZZ = settings(
-    max_examples=400,
+    max_examples=examples(400),
     deadline=timedelta(seconds=5),
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -56,6 +56,9 @@ from fleet.protocol.wishes import LogLevel, Wishes
 from fleet.rollout.plans.checks import check_plan
 from fleet.rollout.state.stored import decode_summary
 from hub.plan_file import read_plan
+from tests.support.thoroughness import examples
+
+pytestmark = pytest.mark.thorough
 
 KINDS: list[type[msgspec.Struct]] = [
     Ack, FetchRequest, FileAnswer, Hello, Presence, Record, StateReport, Want,
@@ -71,7 +74,7 @@ TREES = st.recursive(
     ),
     max_leaves=12,
 )
-MANY = settings(max_examples=300, derandomize=True, deadline=None)
+MANY = settings(max_examples=examples(300), derandomize=True, deadline=None)
 
 
 @given(st.binary(max_size=300), st.sampled_from(KINDS))
@@ -151,7 +154,7 @@ def orders(draw: st.DrawFn) -> ModelOrder:
     ),
     st.binary(min_size=64, max_size=64),
 )
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(max_examples=examples(100), derandomize=True, deadline=None)
 def test_what_is_signed_is_opened_again(assignment: Assignment, signature: bytes) -> None:
     message = sign1(
         encode_assignment(assignment), signer_key_id=bytes(16), external_aad=b"x", sign=lambda _: signature

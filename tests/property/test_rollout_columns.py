@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,9 @@ from fleet.rollout.state.columns import KINDS, PAGE_SIZE, Attempt, Deployment, b
 from fleet.rollout.state.deployments import Deployments
 from fleet.rollout.state.editing import Editing
 from fleet.rollout.state.members import Members
+from tests.support.thoroughness import examples
+
+pytestmark = pytest.mark.thorough
 
 COUNT = 2 * PAGE_SIZE + 40
 STAGES = 3
@@ -83,7 +87,7 @@ COLUMNS: dict[str, Any] = {
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=examples(60), deadline=None, derandomize=True)
 def test_columns_and_plain_values_go_the_same_way(data: st.DataObject) -> None:
     expected = plain()
     columns = Deployments.of(9, expected)

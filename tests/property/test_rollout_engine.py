@@ -409,7 +409,7 @@ class RolloutMachine(RuleBasedStateMachine):
 
 
 RolloutMachine.TestCase.settings = settings(
-    max_examples=300 if ALL else 60,
+    max_examples=300 if ALL else 30,
     stateful_step_count=50,
     deadline=None,
     derandomize=True,

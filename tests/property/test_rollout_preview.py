@@ -24,6 +24,9 @@ from fleet.rollout.unseen import unseen
 from fleet.rollout.waits import mean_wait_s
 from fleet.variants import Offer
 from tests.support.agent_bundles import build
+from tests.support.thoroughness import examples
+
+pytestmark = pytest.mark.thorough
 
 MANIFEST = build(2).manifest
 VARIANT = MANIFEST.variants[0]
@@ -115,7 +118,7 @@ def played(rollout: Rollout) -> list[set[str]]:
 
 
 @given(plans, st.integers(1, 40), st.integers(0, 2**32 - 1), st.integers(0, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_the_dry_run_names_the_devices_that_each_stage_then_orders(
     plan: Plan, count: int, seed: int, already: int
 ) -> None:
@@ -230,7 +233,7 @@ def test_of_many_classes_that_are_left_out_the_largest_are_named() -> None:
     assert "and 59 more. Harm" in warned.text
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(st.sets(st.sampled_from(DAYS), min_size=1), st.integers(0, 1439), st.integers(1, 1440))
 def test_the_mean_wait_for_a_window_is_that_of_every_minute_of_the_week(
     days: set[Day], begin: int, length: int

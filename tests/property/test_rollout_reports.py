@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,9 @@ from fleet.rollout.plans.plan import Retries, Stage
 from fleet.rollout.state.draft import Draft
 from fleet.rollout.targeting import cohort_ends, ordered, stage_sizes
 from tests.support.rollouts import DEVICES, Campaign, plan, stored
+from tests.support.thoroughness import examples
+
+pytestmark = pytest.mark.thorough
 
 Script = tuple[DeploymentState, ...]
 ENDS = [s for s in DeploymentState if s.is_terminal]
@@ -45,7 +49,7 @@ def reports(campaign: Campaign, scripts: list[Script]) -> list[DeploymentReporte
     share=st.sampled_from([0.0, 0.5, 0.99]),
     data=st.data(),
 )
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=examples(150), deadline=None, derandomize=True)
 def test_doubled_and_reordered_reports_end_the_same(
     scripts: list[Script], share: float, data: st.DataObject
 ) -> None:
@@ -76,7 +80,7 @@ SAID = st.tuples(
 
 
 @given(st.lists(SAID, max_size=40), st.lists(SAID, max_size=10))
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=examples(100), deadline=None, derandomize=True)
 def test_a_batch_says_what_its_reports_say_one_by_one(first: list[Any], then: list[Any]) -> None:
     patient = msgspec.structs.replace(plan("50%", "all"), retries=Retries(attempts=2, backoff_s=1.0))
     rollout = Campaign(patient).rollout

@@ -14,6 +14,9 @@ from converters.sources.tflite_file import open_tflite
 from converters.tflite.emit import emit_tflite
 from fleet.protocol.errors import MusterError
 from tests.support.onnx_models import cnn
+from tests.support.thoroughness import examples
+
+pytestmark = pytest.mark.thorough
 
 ONNX = cnn(batch=1, reshape=(1, -1), opset=13).SerializeToString()
 TFLITE = emit_tflite(cnn())
@@ -24,7 +27,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("damaged")
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=examples(150), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 @given(
     cut=st.integers(0, len(ONNX)) | st.just(len(ONNX)),
     flips=st.lists(st.tuples(st.integers(0, len(ONNX) - 1), st.integers(0, 7)), max_size=4),
@@ -42,7 +47,7 @@ def test_damaged_onnx_files_are_read_or_refused(folder: Path, cut: int, flips: l
         assert str(error)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(25), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     cut=st.just(len(TFLITE)) | st.integers(0, len(TFLITE)),
     flips=st.lists(st.tuples(st.integers(0, len(TFLITE) - 1), st.integers(0, 7)), max_size=3),

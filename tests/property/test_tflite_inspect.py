@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
@@ -13,6 +14,9 @@ from converters.tflite.inspect import TfliteModel, inspect_tflite
 from converters.tflite.quantize import quantize_tflite_int8
 from fleet.protocol.errors import InvalidModel
 from tests.support.tflite_graphs import graph, weights
+from tests.support.thoroughness import examples
+
+pytestmark = pytest.mark.thorough
 
 
 @cache
@@ -36,7 +40,7 @@ def _described_or_refused(data: bytes) -> None:
         assert str(error)
 
 
-@settings(max_examples=600, deadline=None, derandomize=True)
+@settings(max_examples=examples(600), deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=6))
 def test_changed_bytes(changes: list[tuple[int, int]]) -> None:
     data = bytearray(file())
@@ -45,7 +49,7 @@ def test_changed_bytes(changes: list[tuple[int, int]]) -> None:
     _described_or_refused(bytes(data))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=examples(300), deadline=None, derandomize=True)
 @given(st.integers(0, 10**6), st.integers(-(2**31), 2**31 - 1))
 def test_changed_references(place: int, value: int) -> None:
     data = bytearray(file())
@@ -54,7 +58,7 @@ def test_changed_references(place: int, value: int) -> None:
     _described_or_refused(bytes(data))
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=examples(200), deadline=None, derandomize=True)
 @given(st.integers(0, 10**6), st.binary(max_size=40))
 def test_cut_and_continued(length: int, rest: bytes) -> None:
     _described_or_refused(file()[: length % len(file())] + rest)

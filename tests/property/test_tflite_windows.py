@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, helper, shape_inference
@@ -13,6 +14,9 @@ from converters.tflite.emit import emit_tflite
 from converters.tflite.run import TfliteSession
 from fleet.protocol.errors import UnsupportedOperator
 from tests.support.tflite_graphs import TOLERANCE, graph, onnx_answers, samples, weights
+from tests.support.thoroughness import examples
+
+pytestmark = pytest.mark.thorough
 
 SMALL = st.integers(1, 3)
 
@@ -55,7 +59,7 @@ def _is_as_in_onnx(model: ModelProto) -> None:
         np.testing.assert_allclose(session.run(inputs)["y"], wanted, rtol=TOLERANCE, atol=TOLERANCE)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=examples(150), deadline=None, derandomize=True)
 @given(st.data(), st.integers(1, 2), SMALL, SMALL, SMALL)
 def test_convolution(data: st.DataObject, rank: int, groups: int, inputs: int, outputs: int) -> None:
     sizes, attributes = data.draw(windows(rank=rank, dilated=True))
@@ -65,7 +69,7 @@ def test_convolution(data: st.DataObject, rank: int, groups: int, inputs: int, o
     _is_as_in_onnx(graph([node], {"x": ("N", groups * inputs, *sizes)}, constants))
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=examples(150), deadline=None, derandomize=True)
 @given(st.data(), st.integers(1, 2), SMALL, SMALL, SMALL)
 def test_transposed_convolution(
     data: st.DataObject, rank: int, groups: int, inputs: int, outputs: int
@@ -83,7 +87,7 @@ def test_transposed_convolution(
     _is_as_in_onnx(model)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=examples(150), deadline=None, derandomize=True)
 @given(st.data(), st.integers(1, 2), st.booleans(), st.booleans(), st.booleans())
 def test_pool(data: st.DataObject, rank: int, average: bool, ceil: bool, include: bool) -> None:
     sizes, attributes = data.draw(windows(rank=rank, dilated=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,8 +15,11 @@ from fleet.protocol.records import Candidate, Measurement
 from fleet.variants import NOISE, Peers, agreed, check_measurement, choose, offer
 from tests.support.agent_bundles import build
 from tests.support.measurements import DIGEST, HARDWARE, RUNTIMES, measurement
+from tests.support.thoroughness import examples
 
-MANY = settings(max_examples=200, derandomize=True, deadline=None)
+pytestmark = pytest.mark.thorough
+
+MANY = settings(max_examples=examples(200), derandomize=True, deadline=None)
 MANIFEST = build(1).manifest
 NAMES = [variant.name for variant in MANIFEST.variants]
 DEVICE = Capabilities("0.1.0", "x86_64", RUNTIMES, 2**32, 2**32, HARDWARE)

@@ -21,3 +21,12 @@ def brokers(one: Kind) -> Sequence[Kind]:
         one: That stands for both.
     """
     return KINDS if ALL else (one,)
+
+
+def examples(full: int) -> int:
+    """Return how many examples of a property to try: all, or the first quarter of them.
+
+    Args:
+        full: How many are all.
+    """
+    return full if ALL else max(full // 4, 5)
