@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -15,9 +14,10 @@ import msgspec
 from converters.data.dataset import write_dataset
 from hub.cli.client import Client
 from hub.cli.models import wait_for_training
-from hub.home import ADDRESS_FILE, Address
-from hub.settings import read_settings, write_settings
+from hub.home import ADDRESS_FILE, Address, create_home, parse_settings
+from hub.settings import Settings
 from tests.support.brokers import listens
+from tests.support.command_line import muster_here
 from tests.support.digits import flattened, registered_part
 from tests.support.ports import ReservedPort
 from tests.support.waiting import eventually
@@ -42,11 +42,10 @@ class HubProcess:
 
     def __init__(self, home: Path, *, broker: str, settings: dict[str, Any] | None = None) -> None:
         self.home = home
-        self.token = self.muster("hub", "init", "--home", str(home), "--broker", broker).split()[-1]
         self._http, self._mqtt = ReservedPort(), ReservedPort()
         ports = {"http_port": self._http.number, "mqtt_port": self._mqtt.number}
-        changed = {**ports, **FAST, **(settings or {})}
-        write_settings(home, msgspec.structs.replace(read_settings(home), **changed))
+        changed = {"broker": broker, **ports, **FAST, **(settings or {})}
+        self.token = create_home(home, parse_settings({**msgspec.structs.asdict(Settings()), **changed}))
         self._process: subprocess.Popen[bytes] | None = None
         self.address = Address("", "", 0, "")
         self._client: Client | None = None
@@ -122,18 +121,13 @@ class HubProcess:
         return number
 
     def muster(self, *arguments: str, check: bool = True) -> str:
-        """Run a ``muster`` command and return what it printed, errors included if it may fail."""
-        environment = dict(os.environ)
-        if hasattr(self, "address"):
-            environment |= {"MUSTER_URL": self.address.url, "MUSTER_TOKEN": self.token, "COLUMNS": "200"}
-        done = subprocess.run(
-            [sys.executable, "-m", "hub", *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60.0,
-            check=False,
-        )
+        """Run a ``muster`` command in this process and return what it printed.
+
+        Args:
+            arguments: Those after ``muster``.
+            check: Fail where the command does; else errors are returned too.
+        """
+        done = muster_here(*arguments, MUSTER_URL=self.url, MUSTER_TOKEN=self.token, COLUMNS="200")
         if check and done.returncode:
             raise AssertionError(f"muster {' '.join(arguments)} failed: {done.stderr}")
         return done.stdout if check else done.stdout + done.stderr
