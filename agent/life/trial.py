@@ -30,6 +30,7 @@ device does makes the greater difference.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -193,48 +194,62 @@ async def run_trial(hosted: Hosted, before: Hosted | None, settings: Settings) -
         TrialFailed: See `judge_trial`.
     """
     clock = asyncio.get_running_loop().time
-    failures = Failures()
-    failed = asyncio.Event()
-
-    def on_failure(error: InferenceFailed) -> None:
-        nonlocal failures
-        failures = failures.plus(error)
-        failed.set()
-
-    started_s, answered_before = clock(), hosted.answered
-    pace_before = None if before is None else before.counter.recent()
-
-    def has_passed() -> bool:
-        hosted.tell_late_run()
-        seen = Seen(
-            elapsed_s=clock() - started_s,
-            predictions=hosted.answered - answered_before,
-            failures=failures,
-            pace=hosted.counter.recent(),
-            before=pace_before,
-            footprint=measure_footprint(),
-            footprint_before=hosted.footprint_before,
-            stated_memory_bytes=hosted.stated_memory_bytes,
-        )
-        return judge_trial(seen, settings)
-
-    golden_due_s = started_s + settings.trial_golden_interval_s
-    hosted.on_failure = on_failure
+    watch = _Watch(hosted, before, settings, clock)
+    golden_due_s = clock() + settings.trial_golden_interval_s
+    hosted.on_failure = watch.note_failure
     try:
-        while not has_passed():
+        while not watch.has_passed():
             if clock() >= golden_due_s:
                 begun_s = clock()
                 await _run_golden_inputs(hosted)
                 rest_s = (clock() - begun_s) * (1 / GOLDEN_SHARE - 1)
                 golden_due_s = clock() + max(settings.trial_golden_interval_s, rest_s)
-            failed.clear()
+            watch.failed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(CHECK_INTERVAL_S, settings.trial_s / 2)):
-                    await failed.wait()
+                    await watch.failed.wait()
         await _run_golden_inputs(hosted)
-        has_passed()  # nothing was broken meanwhile
+        watch.has_passed()  # nothing was broken meanwhile
     finally:
         hosted.on_failure = None
+
+
+class _Watch:
+    """What is seen of a version from the beginning of its trial.
+
+    Attributes:
+        failed: Set when an inference fails.
+    """
+
+    def __init__(
+        self, hosted: Hosted, before: Hosted | None, settings: Settings, clock: Callable[[], float]
+    ) -> None:
+        self.failed = asyncio.Event()
+        self._hosted = hosted
+        self._settings = settings
+        self._clock = clock
+        self._failures = Failures()
+        self._started_s, self._answered_before = clock(), hosted.answered
+        self._pace_before = None if before is None else before.counter.recent()
+
+    def note_failure(self, error: InferenceFailed) -> None:
+        self._failures = self._failures.plus(error)
+        self.failed.set()
+
+    def has_passed(self) -> bool:
+        """Judge the trial by what was seen so far; raises `TrialFailed`."""
+        self._hosted.tell_late_run()
+        seen = Seen(
+            elapsed_s=self._clock() - self._started_s,
+            predictions=self._hosted.answered - self._answered_before,
+            failures=self._failures,
+            pace=self._hosted.counter.recent(),
+            before=self._pace_before,
+            footprint=measure_footprint(),
+            footprint_before=self._hosted.footprint_before,
+            stated_memory_bytes=self._hosted.stated_memory_bytes,
+        )
+        return judge_trial(seen, self._settings)
 
 
 async def _run_golden_inputs(hosted: Hosted) -> None:

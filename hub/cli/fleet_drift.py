@@ -85,13 +85,7 @@ def drift(
         else:
             give_value(strongest_first(rows, limit)[0], wanted, out, console.print)
         return
-    if alarms or every or former or limit is not None:
-        raise InvalidInput(
-            "--alarms, --all, --former and --limit are of the last looks.",
-            remedy="Leave out --matrix and --plot.",
-        )
-    if model is None:
-        raise InvalidInput("It is not said which model is meant.", remedy="Add --model NAME.")
+    _check_matrix(asked, of_looks=alarms or every or former or limit is not None)
     if matrix:
         give(client, "/fleet/drift/matrix", asked, wanted, out, _print_matrix)
     if plot is not None:
@@ -112,6 +106,21 @@ def _check_looks(asked: dict[str, Any], form: Form) -> None:
             "The last looks are narrowed by --model and --where only.",
             remedy="Add --matrix, or --plot FILE.",
         )
+
+
+def _check_matrix(asked: dict[str, Any], *, of_looks: bool) -> None:
+    """Refuse what cannot be said of a matrix or a picture.
+
+    Raises:
+        InvalidInput: Something is of the last looks, or it is not said which model is meant.
+    """
+    if of_looks:
+        raise InvalidInput(
+            "--alarms, --all, --former and --limit are of the last looks.",
+            remedy="Leave out --matrix and --plot.",
+        )
+    if asked["model"] is None:
+        raise InvalidInput("It is not said which model is meant.", remedy="Add --model NAME.")
 
 
 def _plot(client: Client, asked: dict[str, Any], file: Path) -> None:
