@@ -182,6 +182,7 @@ def test_an_end_that_is_held_up_is_bounded(
     manager: ServiceManager, peer: Peer, make_service: MakeService
 ) -> None:
     service = make_service()
+    service.become_patient()
     answering(peer, service, build_working(1))
     with ask(service, NEGATIVE):
         seen = manager.signs_of_life()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,7 @@ from hub.training.runner import run_training
 from hub.training.train import STEPS
 from hub.training.train import TARGETS as TRAINED
 from tests.support.digits import digits_job, field_part, registered_part, transposed
+from tests.support.processes import waited_for_processor_s
 
 WEAK = {"training_share": 0.08}
 GOOD = {"hidden": 256, "max_iterations": 120}
@@ -137,13 +139,16 @@ def test_progress_names_every_step_while_the_event_loop_stays_free(tmp_path: Pat
     async def train() -> tuple[float, TrainingResult]:
         longest_gap_s, stopped = 0.0, asyncio.Event()
 
+        def clock() -> float:
+            return time.monotonic() - waited_for_processor_s(os.getpid())  # that is not the loop's doing
+
         async def heartbeat() -> None:
             nonlocal longest_gap_s
-            last = time.monotonic()
+            last = clock()
             while not stopped.is_set():
                 await asyncio.sleep(0.01)
-                longest_gap_s = max(longest_gap_s, time.monotonic() - last)
-                last = time.monotonic()
+                longest_gap_s = max(longest_gap_s, clock() - last)
+                last = clock()
 
         beat = asyncio.create_task(heartbeat())
         result = await run_training(digits_job(tmp_path), seen.append)

@@ -36,11 +36,16 @@ raise SystemExit(main(sys.argv[1:]))
 """
 """The agent, whose main thread, which is the event loop's, is blocked by SIGUSR1."""
 
+_PATIENT = """
+from agent import daemon
+daemon.DRAIN_S = daemon.STOP_S = 60.0
+"""
+"""Before the agent: what is under way at its end is waited for, so that a test need not be quick."""
+
 _HOLDABLE = """
 import fcntl, sys
-from agent import daemon
 from agent.runtimes.onnx import OnnxModel
-daemon.DRAIN_S = daemon.STOP_S = daemon.STOP_LIMIT_S = 60.0
+daemon.STOP_LIMIT_S = 60.0
 infer, lock = OnnxModel.infer, sys.argv.pop(1)
 def infer_when_let(*args):
     with open(lock) as let:
@@ -50,7 +55,7 @@ OnnxModel.infer = infer_when_let
 from agent.cli import main
 raise SystemExit(main(sys.argv[1:]))
 """
-"""The agent, whose models compute while nobody holds a lock, and which has patience with them at its end."""
+"""After `_PATIENT`: the agent, whose models compute while nobody holds a lock."""
 
 
 class ServiceManager:
@@ -112,9 +117,13 @@ class Service(Device):
             yield
 
     def become_holdable(self) -> None:
-        """Make an agent that starts from now on one whose models can be held up, and that waits for them."""
+        """Do what `become_patient` does, and make it one whose models can be held up."""
         self._lock.touch()
-        self.program = (_HOLDABLE, str(self._lock))
+        self.program = (_PATIENT + _HOLDABLE, str(self._lock))
+
+    def become_patient(self) -> None:
+        """Make an agent that starts from now on one that waits for what is under way at its end."""
+        self.program = (_PATIENT + _BLOCKABLE,)
 
     @property
     def _lock(self) -> Path:

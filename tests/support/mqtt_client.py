@@ -161,10 +161,12 @@ class Client:
             self._published.notify_all()
 
     def _serve(self) -> None:
-        while self._client.loop(0.05) == MQTTErrorCode.MQTT_ERR_SUCCESS:
-            pass
-        self._connected.put(False)
-        self.ended.set()
+        try:
+            while self._client.loop(0.05) == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                pass
+        finally:
+            self._connected.put(False)
+            self.ended.set()
         connection = self._client.socket()
         if connection is not None:
             connection.close()

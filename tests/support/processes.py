@@ -39,17 +39,17 @@ def end(process: subprocess.Popen[bytes], how: signal.Signals) -> float:
     """
     if process.poll() is not None:
         return 0.0
-    waited_s, started_s = _waited_s(process.pid), time.monotonic()
+    waited_s, started_s = waited_for_processor_s(process.pid), time.monotonic()
     process.send_signal(how)
     # It is not reaped before it was looked at: until then it has its number, and its times.
     seen = os.WEXITED | os.WNOWAIT | os.WNOHANG
     eventually(lambda: os.waitid(os.P_PID, process.pid, seen), "the process ends")
-    took_s = time.monotonic() - started_s - (_waited_s(process.pid) - waited_s)
+    took_s = time.monotonic() - started_s - (waited_for_processor_s(process.pid) - waited_s)
     process.wait()
     return took_s
 
 
-def _waited_s(process_id: int) -> float:
+def waited_for_processor_s(process_id: int) -> float:
     """Return how long a process' first thread was ready to run and did not; 0 where the kernel does not say.
 
     See Documentation/scheduler/sched-stats.rst of Linux: the second number, in nanoseconds.
