@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from fleet.rollout.durations import stage_times
 from fleet.rollout.plans.plan import Plan
@@ -12,13 +13,20 @@ from fleet.rollout.state.masks import is_not_back
 from fleet.rollout.state.rollout import PAUSED_BY, CauseCode, Happening, HistoryEntry, Rollout, Status
 from hub.simulation.devices import Bools
 from hub.simulation.installs import Installs
-from hub.simulation.outcome import Outcome, StageOutcome, judged
+from hub.simulation.outcome import Judgement, Outcome, StageOutcome, judged
 from hub.simulation.scenario import START_S, Scenario
 from hub.simulation.telemetry import Telemetry
 
 _BY_GATE = frozenset({CauseCode.GATE_FAILED.value, CauseCode.INSTALLS_FAILED.value})
 _NOT_ENDED = frozenset({Status.RUNNING, Status.PAUSED, Status.SUCCEEDED})
 """Of what people did, they ended none of these: they let it go on."""
+
+
+class Exposed(NamedTuple):
+    """How many devices ran the version until some time, and how many of them it did harm to."""
+
+    got_it: int
+    harmed: int
 
 
 class Account:
@@ -42,7 +50,7 @@ class Account:
         self._installs, self._telemetry = installs, telemetry
         self._history: list[HistoryEntry] = []
         self._stopped_s: float | None = None
-        self._before_stop = (0, 0)
+        self._before_stop: Exposed | None = None
         self._gate_failed = False
         self._waits_s: float | None = None
 
@@ -65,11 +73,10 @@ class Account:
         if after.status is Status.PAUSED and "FAIL" in after.pause_reason and is_stopped:
             self._gate_failed = True
 
-    def _exposed(self, now_s: float) -> tuple[int, int]:
-        """Return how many devices ran the version until a time, and how many it did harm to."""
+    def _exposed(self, now_s: float) -> Exposed:
         installs = self._installs
         ran = (installs.runs_from_s <= now_s) & (installs.runs_from_s < installs.runs_until_s)
-        return int(ran.sum()), int((ran & self._telemetry.is_harmed).sum())
+        return Exposed(int(ran.sum()), int((ran & self._telemetry.is_harmed).sum()))
 
     def outcome(
         self,
@@ -92,21 +99,13 @@ class Account:
         ended_s = now_s if self._waits_s is None else self._waits_s
         if rollout.ended_s is not None:
             ended_s = rollout.ended_s - START_S
-        got_it, harmed = self._exposed(now_s)
-        before = self._before_stop if self._stopped_s is not None else (got_it, harmed)
+        exposed = self._exposed(now_s)
+        before_stop = exposed if self._before_stop is None else self._before_stop
         counts = {state.value: number for state, number in rollout.counts.items()}
         unaccounted = sum(n for state, n in rollout.counts.items() if not state.is_terminal)
-        promoted = any(entry.kind is Happening.OVERRIDDEN for entry in self._history)
-        aborted = rollout.cause is not None and rollout.cause.code == CauseCode.ABORTED.value
-        judgement = judged(
-            rollout.status,
-            ought_to_stop=self._ought_to_stop,
-            gate_failed=self._gate_failed,
-            by_people=(promoted or aborted) and rollout.status not in _NOT_ENDED,
-        )
         return Outcome(
             seed=seed,
-            judgement=judgement,
+            judgement=self._judgement(rollout),
             ought_to_stop=self._ought_to_stop,
             status=rollout.status,
             reason=rollout.cause.detail if rollout.cause is not None else rollout.pause_reason,
@@ -116,15 +115,25 @@ class Account:
             not_back=len(scan(rollout.deployments.pages, is_not_back)),
             unaccounted=unaccounted if rollout.status.is_final else 0,
             stages=tuple(self._stage(rollout, place, ended_s) for place in range(len(rollout.stages))),
-            got_it=got_it,
-            harmed=harmed,
+            got_it=exposed.got_it,
+            harmed=exposed.harmed,
             stopped_s=self._stopped_s,
-            got_it_before_stop=before[0],
-            harmed_before_stop=before[1],
+            got_it_before_stop=before_stop.got_it,
+            harmed_before_stop=before_stop.harmed,
             received_bytes=self._installs.received_bytes,
             history=tuple(self._history),
             refused=tuple(refused),
             **counted,
+        )
+
+    def _judgement(self, rollout: Rollout) -> Judgement:
+        promoted = any(entry.kind is Happening.OVERRIDDEN for entry in self._history)
+        aborted = rollout.cause is not None and rollout.cause.code == CauseCode.ABORTED.value
+        return judged(
+            rollout.status,
+            ought_to_stop=self._ought_to_stop,
+            gate_failed=self._gate_failed,
+            by_people=(promoted or aborted) and rollout.status not in _NOT_ENDED,
         )
 
     def _stage(self, rollout: Rollout, place: int, ended_s: float) -> StageOutcome:
