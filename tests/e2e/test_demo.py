@@ -59,6 +59,7 @@ def demo() -> Iterator[Demo]:
     begun.close()
 
 
+@pytest.mark.long
 def test_a_failed_step_is_named_and_the_exit_code_is_1(demo: Demo) -> None:
     eventually(lambda: len(demo.processes("camera-04")) >= 2, "the agents run", timeout_s=60)
     for pid in demo.processes("serve"):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.support.agent_bundles import MODEL, expected_class
 from tests.support.agent_device import Device
@@ -40,6 +41,7 @@ def shadow(hub: HubProcess, number: int) -> dict[str, Any]:
     return told
 
 
+@pytest.mark.long
 def test_what_a_version_does_in_the_shadow_is_told_before_it_answers(tmp_path: Path) -> None:
     with HubProcess(tmp_path / "hub", broker="embedded") as hub:
         token = hub.client.post("/enrolment-tokens")["token"]

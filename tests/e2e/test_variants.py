@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from converters.bundles.bundle import Bundle
 from fleet.protocol.manifest import Variant, encode_manifest
@@ -57,6 +58,7 @@ def measurements(hub: HubProcess, device: Device) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.long
 def test_the_winner_of_three_devices_is_what_the_fourth_is_offered(tmp_path: Path) -> None:
     devices: list[Device] = []
     with HubProcess(tmp_path / "hub", broker="embedded") as hub:

@@ -22,6 +22,9 @@ from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures
 )
 from tests.support.agent_peer import Peer
 from tests.support.faulty_device import FaultyDevice
+from tests.support.thoroughness import ALL
+
+pytestmark = pytest.mark.thorough
 
 ONE, TWO = build(1), build(2)
 NAN = build(2, negative_gives_nan=True)
@@ -75,7 +78,11 @@ def device_fixture(peer: Peer, tmp_path: Path) -> Iterator[FaultyDevice]:
     device.close()
 
 
-@pytest.mark.parametrize("phase", Phase)
+def test_every_phase_has_a_scenario() -> None:
+    assert SCENARIOS.keys() == set(Phase)
+
+
+@pytest.mark.parametrize("phase", Phase if ALL else (Phase.DOWNLOADING, Phase.TESTING, Phase.TRIAL))
 def test_a_power_cut_in_any_phase_loses_nothing(peer: Peer, device: FaultyDevice, phase: Phase) -> None:
     scenario = SCENARIOS[phase]
     if scenario.is_spoiled:

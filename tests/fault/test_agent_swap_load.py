@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 import agent
@@ -154,6 +155,7 @@ def resident_bytes(process_id: int) -> int:
     return int(status.partition("RssAnon:")[2].split()[0]) * 1024
 
 
+@pytest.mark.long
 def test_twenty_swaps_under_load(peer: Peer, make_device: MakeDevice) -> None:
     bundles = [build(version, padding_bytes=PADDING_BYTES + version) for version in range(1, SWAPS + 2)]
     peer.release(*bundles)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.fleet import Fleet
-from tests.support.thoroughness import brokers
+from tests.support.thoroughness import ALL, brokers
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.thorough
@@ -37,7 +37,7 @@ def test_a_hub_that_is_killed_again_and_again_continues_the_rollout(fleet: Fleet
         lambda rollout: rollout["counts"].get("SUCCEEDED", 0) >= 2,
         lambda rollout: rollout["stage"] >= 3,
     ]
-    for reached in moments:
+    for reached in moments if ALL else moments[1::2]:
         eventually(partial(_is_at, fleet, number, reached), "the moment to kill", timeout_s=60)
         fleet.hub.kill()
         fleet.hub.start()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from benchmarks.fleet import run
 from benchmarks.fleet_habits import Habits
 from benchmarks.fleet_report import Wanted, shown
@@ -24,6 +26,7 @@ gate:
 LINE = re.compile(r"AIM fleet-[a-z-]+ -?[0-9.]+ (<=|>=)[0-9.]+ (OK|MISS)")
 
 
+@pytest.mark.long
 def test_a_small_fleet_goes_through_a_rollout_and_nothing_is_lost_or_counted_twice(tmp_path: Path) -> None:
     require_mosquitto()
     habits = Habits(heartbeat_s=5.0, window_s=2.0, trial_s=0.3, away_s=0.5)
