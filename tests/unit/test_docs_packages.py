@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LISTED = ["agent/life", "fleet/drift", "fleet/protocol", "hub/rollouts", "hub/simulation"]
+LISTED = [
+    "agent/life",
+    "agent/telemetry",
+    "fleet/drift",
+    "fleet/protocol",
+    "hub/alerts",
+    "hub/query",
+    "hub/rollouts",
+    "hub/simulation",
+    "hub/telemetry",
+]
 """Packages whose head names every file."""
 
 
