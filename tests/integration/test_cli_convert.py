@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import joblib
@@ -19,7 +18,7 @@ import pytest
 from converters.bundles.folder import read_bundle
 from converters.report import Report
 from fleet.protocol.manifest import manifest_sha256
-from hub.cli.app import run
+from tests.support.command_line import muster_here
 from tests.support.digits import digits_source, fitted_model, training_and_held_out
 
 TARGETS = ("--target", "onnx-fp32", "--target", "onnx-int8")
@@ -43,6 +42,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _start(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
+    """Start the command in a process of its own."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MUSTER_")}
     return subprocess.Popen(
         [sys.executable, "-m", "hub", "model", "convert", *map(str, arguments)],
@@ -53,26 +53,25 @@ def _start(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def _convert(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def _process(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
     with _start(*arguments, **environment) as process:
         out, err = process.communicate(timeout=100)
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
-@pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run the command in this process, which must refuse and print one line alone; return that line."""
-    monkeypatch.setenv("COLUMNS", "80")
+def _convert(*arguments: str | Path, columns: int | None = 80) -> subprocess.CompletedProcess[str]:
+    """Run the command in this process."""
+    width = "" if columns is None else str(columns)
+    return muster_here("model", "convert", *map(str, arguments), COLUMNS=width)
 
-    def call(*arguments: str | Path) -> str:
-        monkeypatch.setattr("sys.argv", ["muster", "model", "convert", *map(str, arguments)])
-        code = run()
-        out, err = capsys.readouterr()
-        assert (code, out) == (1, "")
-        assert len(err.splitlines()) == 1, err
-        return err
 
-    return call
+def _refused(*arguments: str | Path) -> str:
+    """Run the command, which must refuse and print one line alone; return that line."""
+    done = _convert(*arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr
 
 
 def _samples(files: Path) -> tuple[str | Path, ...]:
@@ -130,14 +129,14 @@ def test_where_nothing_passes_the_report_is_shown_and_nothing_is_written(files: 
 
 def test_a_terminal_without_the_letters_gets_others(files: Path, tmp_path: Path) -> None:
     arguments = (files / "digits.onnx", "--out", tmp_path / "out", "--target", "onnx-fp32", *_samples(files))
-    done = _convert(*arguments, PYTHONIOENCODING="ascii")
+    done = _process(*arguments, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert "packed" in done.stdout
 
 
 def test_a_file_gets_the_table_however_wide_it_is(files: Path, tmp_path: Path) -> None:
     """There, no width is given."""
-    done = _convert(files / "digits.onnx", "--out", tmp_path / "out", COLUMNS="")
+    done = _convert(files / "digits.onnx", "--out", tmp_path / "out", columns=None)
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith(" onnx-int8 ")]
     assert [row.split()[-2:] for row in rows] == [["not", "built"]]
@@ -153,17 +152,17 @@ def test_what_is_true_of_several_variants_is_said_once(files: Path, tmp_path: Pa
 
 
 def test_libraries_do_not_write_for_information_into_the_terminal(files: Path, tmp_path: Path) -> None:
-    done = _convert(files / "digits.onnx", "--out", tmp_path / "out", "--target", "tflite-fp32")
+    done = _process(files / "digits.onnx", "--out", tmp_path / "out", "--target", "tflite-fp32")
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_images_of_a_model_that_takes_rows(files: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_images_of_a_model_that_takes_rows(files: Path, tmp_path: Path) -> None:
     source = (files / "digits.joblib", "--trust-pickle", "--target", "onnx-fp32", *_samples(files))
     done = _convert(*source, "--out", tmp_path / "out", "--sample-shape", f"{SIDE},{SIDE}")
     assert done.returncode == 0, done.stderr
     assert read_bundle(tmp_path / "out" / "bundle").manifest.signature.inputs[0].shape == (-1, SIDE, SIDE)
     for shape in ("8x8", "8,", "0,64", "-1,64", "9" * 5000):
-        said = refused(*source, "--out", tmp_path / "other", "--sample-shape", shape)
+        said = _refused(*source, "--out", tmp_path / "other", "--sample-shape", shape)
         assert said.endswith("[invalid_input]\n")
 
 
@@ -201,7 +200,7 @@ def test_without_samples_float_variants_are_written_without_a_bundle(files: Path
 
 def test_a_narrow_terminal_gets_whole_numbers(files: Path, tmp_path: Path) -> None:
     arguments = (files / "digits.onnx", "--out", tmp_path / "out", "--target", "onnx-fp32", *_samples(files))
-    done = _convert(*arguments, COLUMNS="40")
+    done = _convert(*arguments, columns=40)
     assert done.returncode == 0, done.stderr
     size = (tmp_path / "out" / "onnx-fp32.onnx").stat().st_size
     assert f"bytes {size:,}\n" in done.stdout
@@ -209,9 +208,7 @@ def test_a_narrow_terminal_gets_whole_numbers(files: Path, tmp_path: Path) -> No
     assert "…" not in done.stdout
 
 
-def test_what_cannot_be_done_is_one_clear_line(
-    files: Path, tmp_path: Path, refused: Callable[..., str]
-) -> None:
+def test_what_cannot_be_done_is_one_clear_line(files: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "model").write_text("mine")
     (tmp_path / "not-a-model.onnx").write_text("hello")
@@ -225,14 +222,12 @@ def test_what_cannot_be_done_is_one_clear_line(
         "invalid_dataset": (model, *out, "--minimum", "0.5"),
         "accuracy_too_low": (model, *out, *_samples(files), "--minimum", "0.999"),
     }.items():
-        assert refused(*arguments).endswith(f"[{code}]\n")
+        assert _refused(*arguments).endswith(f"[{code}]\n")
     assert {path.name for path in tmp_path.iterdir()} == {"full", "not-a-model.onnx"}
 
 
 def test_a_pickle_is_not_read_unless_it_is_trusted(files: Path, tmp_path: Path) -> None:
-    done = _convert(files / "digits.joblib", "--out", tmp_path / "out")
-    assert done.returncode == 1
-    assert done.stderr.endswith("[invalid_model]\n")
+    assert _refused(files / "digits.joblib", "--out", tmp_path / "out").endswith("[invalid_model]\n")
 
 
 def test_an_interrupt_leaves_nothing(files: Path, tmp_path: Path) -> None:
