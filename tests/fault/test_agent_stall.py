@@ -29,7 +29,7 @@ BRIGHT = [1000.0, *SAMPLE[1:]]
 def test_a_model_that_hangs_in_the_event_loop_ends_the_agent(peer: Peer, make_device: MakeDevice) -> None:
     bundle = build_costly(1, rounds=1_000_000)
     peer.release(bundle)
-    device = make_device(stall_limit_s=2.0, inference_timeout_s=20.0)
+    device = make_device(stall_limit_s=4.0, inference_timeout_s=20.0)
     device.start()
     peer.assign(device.id, (bundle, "d-1"))
     peer.wait_report("d-1", S.SUCCEEDED)
@@ -52,7 +52,7 @@ def test_a_model_that_hangs_in_the_event_loop_ends_the_agent(peer: Peer, make_de
 def test_a_hang_on_the_fast_path_ends_a_trial(peer: Peer, make_device: MakeDevice) -> None:
     one, two = build(1), build_costly(2, rounds=1_000_000)
     peer.release(one, two)
-    device = make_device(inference_timeout_s=1.0)
+    device = make_device(inference_timeout_s=2.0)
     device.start()
     peer.assign(device.id, (one, "d-1"))
     peer.wait_report("d-1", S.SUCCEEDED)

@@ -78,7 +78,7 @@ FAULTS = {
         build_costly(2, rounds=1_000_000),
         lambda device: ask_once(device, BLINDING),
         "trial_hung",
-        {"inference_timeout_s": 0.5},
+        {"inference_timeout_s": 2.0},
     ),
     "damaged in memory": Fault(
         build_mapped(2, SHIFT), damage_memory, "trial_golden_failed", {"trial_golden_interval_s": 0.1}

@@ -26,6 +26,7 @@ def api_fixture() -> Iterator[Api]:
         api = Api(Path(folder))
         yield api
         api.close()
+        assert api.faults == []
 
 
 def test_predictions_carry_what_the_protocol_says(api: Api) -> None:

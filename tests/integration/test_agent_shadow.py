@@ -119,7 +119,7 @@ def test_after_the_shadow_comes_the_trial(peer: Peer, make_device: MakeDevice) -
 def test_a_candidate_that_fails_in_the_shadow_never_answers(
     peer: Peer, make_device: MakeDevice, bundle: Bundle, sample: list[float], counted: str | None
 ) -> None:
-    device = make_device(inference_timeout_s=1.0, shadow_memory_limit_bytes=32 * MIB)
+    device = make_device(inference_timeout_s=2.0, shadow_memory_limit_bytes=32 * MIB)
     in_shadow(peer, device, bundle)
     replies = [device.infer(given) for given in (SAMPLE, sample)]
     while not any(report.state.is_terminal for report in peer.reports("d-2")):

@@ -22,6 +22,7 @@ from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures
 )
 from tests.support.agent_peer import Peer
 from tests.support.brokers import RunningBroker
+from tests.support.faulty_device import FaultyDevice
 from tests.support.small_disk import on_small_disk, small_disk
 from tests.support.waiting import eventually
 
@@ -161,20 +162,24 @@ def test_the_smallest_variant_that_is_wrong_gives_way_to_the_next_and_no_other_i
 
 
 def test_a_variant_with_which_the_process_ends_is_left_out_after_the_next_start(
-    peer: Peer, make_device: MakeDevice
+    peer: Peer, tmp_path: Path
 ) -> None:
     peer.release(CHOICE)
-    device = make_device()
-    device.start()
-    peer.assign(device.id, (CHOICE.offering(P.FASTEST, VARIANT, SLOW), "d-1"))
-    eventually(lambda: [entry.under_test for entry in entries(device)] == [SLOW])
-    device.kill()
-    assert [entry.under_test for entry in entries(device)] == [SLOW], "it was killed too late"
-    device.start()
-    assert peer.wait_end("d-1").state is S.SUCCEEDED
-    measurement = measured(peer, "d-1")
-    assert {c.variant: c.cause is None for c in measurement.candidates} == {VARIANT: True, SLOW: False}
-    assert running(peer, "d-1") == VARIANT
+    device = FaultyDevice(peer, tmp_path, "dev-under-test")
+    try:
+        device.plan("under", SLOW)
+        device.start()
+        peer.assign(device.id, (CHOICE.offering(P.FASTEST, VARIANT, SLOW), "d-1"))
+        device.wait_killed()
+        assert [entry.under_test for entry in entries(device)] == [SLOW]
+        device.plan("none")
+        device.start()
+        assert peer.wait_end("d-1").state is S.SUCCEEDED
+        measurement = measured(peer, "d-1")
+        assert {c.variant: c.cause is None for c in measurement.candidates} == {VARIANT: True, SLOW: False}
+        assert running(peer, "d-1") == VARIANT
+    finally:
+        device.close()
 
 
 def test_an_orderly_stop_in_the_middle_of_a_measurement_leaves_nothing_out(

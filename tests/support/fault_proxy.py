@@ -76,6 +76,7 @@ class FaultProxy:
         self._mode = Mode.FORWARD
         self._thawed = asyncio.Event()
         self._links: set[asyncio.Task[None]] = set()
+        self._faults: list[Exception] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy", daemon=True)
         self._thread.start()
@@ -96,11 +97,17 @@ class FaultProxy:
         self._run(self._cut())
 
     def close(self) -> None:
-        """End it."""
+        """End it.
+
+        Raises:
+            Exception: What went wrong here while a connection was served.
+        """
         self._run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        if self._faults:
+            raise self._faults[0]
 
     async def _listen(self) -> asyncio.Server:
         self._thawed.set()
@@ -133,6 +140,8 @@ class FaultProxy:
             await self._serve(reader, writer, len(self.received_bytes) - 1)
         except (OSError, asyncio.CancelledError):
             pass  # a cut, from here or there
+        except Exception as error:
+            self._faults.append(error)
         finally:
             self._links.discard(task)
             writer.transport.abort()

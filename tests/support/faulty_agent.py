@@ -13,6 +13,7 @@ plan           what happens
 =============  ======================================================================================
 ``kill N``     the process gets SIGKILL in place of operation N
 ``phase P``    it gets SIGKILL just after a model's state with phase P was put in its place
+``under V``    it gets SIGKILL just after it was written down that variant V is being measured
 ``errno N M``  operations N to M-1 fail; a write first stores half of its bytes, as on a disk that fills up
 =============  ======================================================================================
 
@@ -45,6 +46,8 @@ _SQLITE_CODES = {
     errno.ENOSPC: (sqlite3.SQLITE_FULL, "database or disk is full"),
     errno.EIO: (sqlite3.SQLITE_IOERR, "disk I/O error"),
 }
+_ENTERED = {"phase": (".state", "phase"), "under": ("variants.json", "under_test")}
+"""How the file's name ends, and which of its fields says that it is time, by what is planned."""
 _CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -92,11 +95,15 @@ class _Machine:
         if code:
             raise OSError(code, os.strerror(code), path)
 
-    def entered(self, state: bytes) -> None:
-        """Take note that a model's state is in its place."""
+    def entered(self, path: str) -> None:
+        """Take note that a file is in its place."""
         _, what, *wanted = _text("plan").split()
-        if what == "phase" and f'"phase":"{wanted[0]}"'.encode() in state:
-            _kill(os.getpid(), signal.SIGKILL)
+        name, field = _ENTERED.get(what, (None, ""))
+        if name is None or not path.endswith(name):
+            return
+        with original_open(path, "rb") as stream:
+            if f'"{field}":"{wanted[0]}"'.encode() in stream.read():
+                _kill(os.getpid(), signal.SIGKILL)
 
 
 _machine = _Machine()
@@ -127,12 +134,8 @@ def _wrap_replace() -> None:
 
     def replace(source: Any, target: Any) -> None:
         _machine.check("replace", os.fspath(target))
-        state = b""
-        if os.fspath(target).endswith(".state"):
-            with original_open(source, "rb") as stream:
-                state = stream.read()
         original(source, target)
-        _machine.entered(state)
+        _machine.entered(os.fspath(target))
 
     os.replace = replace  # type: ignore[assignment]
 
