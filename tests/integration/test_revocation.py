@@ -187,6 +187,7 @@ def test_who_would_go_back_to_a_revoked_version_goes_to_the_proven_one_before_it
     state = parts.store.rollout(number).state
     assert {part.previous_version for part in state.deployments if part.restore} == {1}
     assert state.status is Status.ROLLING_BACK
+    assert state.last_move is not None and state.last_move.kind is Happening.ROLLING_BACK
     why = f"{MODEL} version 2 was revoked by ann: It leaks."
     told = f"Devices go back to version 1 in place of version 2: {why}"
     assert [entry.text for entry in state.history if entry.kind is Happening.DETOURED] == [told]

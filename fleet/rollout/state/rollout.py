@@ -104,8 +104,8 @@ class Happening(StrEnum):
     ENDED = "ended"
 
 
-OF_MEMBERS = frozenset({Happening.DEVICES_JOINED, Happening.DEVICES_TAKEN})
-"""Lines that tell who came and went; the rollout stands where it stood before."""
+OF_DEVICES = frozenset({Happening.DEVICES_JOINED, Happening.DEVICES_TAKEN, Happening.DETOURED})
+"""Lines that tell who came, went, or goes elsewhere; the rollout stands where it stood before."""
 
 
 class HistoryEntry(msgspec.Struct, frozen=True):
@@ -331,7 +331,7 @@ class Summary(msgspec.Struct, frozen=True):
     @property
     def last_move(self) -> HistoryEntry | None:
         """The latest decision at hand about where the rollout stands."""
-        return next((entry for entry in reversed(self.history) if entry.kind not in OF_MEMBERS), None)
+        return next((entry for entry in reversed(self.history) if entry.kind not in OF_DEVICES), None)
 
     @property
     def device_count(self) -> int:
