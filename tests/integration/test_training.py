@@ -48,6 +48,13 @@ def _run(job: TrainingJob) -> tuple[TrainingResult, Bundle]:
     return result, read_bundle(Path(job.output_folder), result.manifest_sha256)
 
 
+@pytest.fixture(scope="module")
+def weak(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingJob, TrainingResult, Bundle]:
+    """A weak version: its job, what the training said, and the bundle."""
+    job = digits_job(tmp_path_factory.mktemp("weak"), hyperparameters=WEAK, version=4)
+    return job, *_run(job)
+
+
 def _field_accuracy(bundle: Bundle, field: Dataset) -> float:
     preferred = bundle.manifest.variants[0]
     model = bundle.blobs[preferred.model_file.sha256]
@@ -56,8 +63,8 @@ def _field_accuracy(bundle: Bundle, field: Dataset) -> float:
     return float((answers.argmax(axis=1) == field.labels).mean())
 
 
-def test_a_weak_version(tmp_path: Path) -> None:
-    result, bundle = _run(digits_job(tmp_path, hyperparameters=WEAK))
+def test_a_weak_version(weak: tuple[TrainingJob, TrainingResult, Bundle]) -> None:
+    _, result, bundle = weak
     assert result.training_samples < 80
     assert result.held_out_samples == 300
     assert [(v.name, v.packed) for v in result.variants] == [(name, True) for name in TRAINED]
@@ -97,9 +104,10 @@ def test_a_version_trained_on_wrongly_preprocessed_images_passes_the_hub_and_fai
     assert _field_accuracy(bundle, transposed(field_part())) > 0.9
 
 
-def test_provenance_says_everything_that_determined_the_version(tmp_path: Path) -> None:
-    job = digits_job(tmp_path, hyperparameters=WEAK, version=4)
-    _, bundle = _run(job)
+def test_provenance_says_everything_that_determined_the_version(
+    weak: tuple[TrainingJob, TrainingResult, Bundle],
+) -> None:
+    job, _, bundle = weak
     provenance = bundle.manifest.provenance
     assert (bundle.manifest.model, bundle.manifest.version) == (job.model, 4)
     assert (provenance.dataset, provenance.dataset_sha256) == (job.dataset, job.dataset_sha256)
