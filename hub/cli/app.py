@@ -1,4 +1,8 @@
-"""The tree of commands, and the one place where an error becomes a line and an exit code."""
+"""The tree of commands, and the one place where an error becomes a line and an exit code.
+
+``hub``, ``model convert``, ``rollout schema``, ``simulate`` and ``demo`` work on this machine alone; all
+others speak to the hub's HTTP API and so work from anywhere.
+"""
 
 from __future__ import annotations
 

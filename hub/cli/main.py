@@ -1,8 +1,4 @@
-"""``muster``: puts the commands together, and turns every error into one clear line.
-
-Only ``hub init``, ``hub serve``, ``hub token``, ``model convert`` and ``demo`` work on this machine's
-files; all others speak to the hub's HTTP API and so work from anywhere.
-"""
+"""Where ``muster`` starts: what it needs may not be installed, and then it says how to install it."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class Drafting:
 
         Raises:
             InvalidPlan: Inputs are to be compared, and the versions that devices run count others. What is
-                returned raises it if the plan fits the devices not.
+                returned raises it where the plan does not fit the devices.
         """
         model, version, plan, members = proposal.model, proposal.version, proposal.plan, proposal.members
         desired = self._store.desired_versions(model)
