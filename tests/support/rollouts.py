@@ -12,8 +12,11 @@ from fleet.protocol.errors import Cause
 from fleet.protocol.records import TelemetryWindow
 from fleet.rollout.engine import create, step
 from fleet.rollout.events import Assign, Command, DeploymentReported, Event, EvidenceObserved, Start, Ticked
+from fleet.rollout.gates.evidence import Tally
 from fleet.rollout.gates.gate import Verdict
 from fleet.rollout.gates.stored import changed_parts, from_parts
+from fleet.rollout.gates.sums import TallySum
+from fleet.rollout.gates.windows import reader
 from fleet.rollout.plans.plan import Gate, Metric, MetricGate, OnInconclusive, Plan, Stage
 from fleet.rollout.state.columns import Deployment
 from fleet.rollout.state.deployments import Deployments
@@ -197,6 +200,13 @@ class Campaign:
                 yield d.device_id, window(NEW, started_s, wrong=canary_wrong)
             elif d.attempt.ordered_s is None and d.previous_version is not None:
                 yield d.device_id, window(OLD, started_s, wrong=control_wrong)
+
+
+def tally(one: TelemetryWindow, gate: MetricGate) -> Tally:
+    """Return what a window says about one metric."""
+    counted = TallySum()
+    counted.add(*reader(gate)(one))
+    return counted.tally()
 
 
 class Stored(NamedTuple):

@@ -16,13 +16,13 @@ from fleet.rollout.gates.comparison import Basis
 from fleet.rollout.gates.evidence import Arm, Evidence, Tally
 from fleet.rollout.gates.gate import Outcome, Verdict, judge, parts
 from fleet.rollout.gates.sums import ArmSum
-from fleet.rollout.gates.windows import MOST_ANSWERS, tally
+from fleet.rollout.gates.windows import MOST_ANSWERS
 from fleet.rollout.installs import installs_fail
 from fleet.rollout.plans.checks import check_plan
 from fleet.rollout.plans.fit import check_sizes
 from fleet.rollout.plans.plan import JudgedBy, Metric, MetricGate, Plan
 from fleet.rollout.state.rollout import Status
-from tests.support.rollouts import LABELS, NEW, Campaign, plan, window
+from tests.support.rollouts import LABELS, NEW, Campaign, plan, tally, window
 
 MIB = 2**20
 CONFIDENCE = MetricGate(metric=Metric.CONFIDENCE_DRIFT, margin=0.1)

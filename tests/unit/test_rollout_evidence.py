@@ -17,11 +17,11 @@ from fleet.rollout.engine import create
 from fleet.rollout.events import DeploymentReported, EvidenceObserved, Start
 from fleet.rollout.gates.evidence import Arm, Tally
 from fleet.rollout.gates.sums import ArmSum
-from fleet.rollout.gates.windows import tally, unusable
+from fleet.rollout.gates.windows import unusable
 from fleet.rollout.plans.plan import Metric, MetricGate
 from fleet.rollout.state.columns import Deployment
 from fleet.rollout.state.rollout import Kind, Status
-from tests.support.rollouts import DEVICES, NEW, OLD, Campaign, plan, window
+from tests.support.rollouts import DEVICES, NEW, OLD, Campaign, plan, tally, window
 
 
 def cells(*values: float) -> list[int]:

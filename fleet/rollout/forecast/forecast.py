@@ -22,7 +22,7 @@ from fleet.rollout.forecast.habits import Asked, Heard, habits_of
 from fleet.rollout.forecast.outlook import LIKELY, Outlook, devices_needed, least_harm, time_needed_s
 from fleet.rollout.gates.comparison import Basis
 from fleet.rollout.gates.evidence import Evidence
-from fleet.rollout.gates.gate import HEARD_SHARE
+from fleet.rollout.gates.gate import HEARD_SHARE, MetricVerdict
 from fleet.rollout.plans.naming import stage_called
 from fleet.rollout.plans.plan import JudgedBy, Metric, MetricGate, Plan
 from fleet.rollout.state.columns import NO_VERSION
@@ -203,8 +203,10 @@ def _metric(gate: MetricGate, outlook: Outlook | None, bake_s: float) -> MetricF
     if outlook is None:
         sentence = sentences.unknown(gate)
         return MetricForecast(gate.metric, gate.feature, Expectation.UNKNOWN, sentence)
-    chance, basis, habits = outlook.chance(bake_s), outlook.judged(bake_s).basis, outlook.habits
-    passes_after_s, found = time_needed_s(outlook, bake_s), least_harm(outlook, bake_s)
+    said, habits = outlook.judged(bake_s), outlook.habits
+    chance, basis = outlook.chance_by(said), said.basis
+    passes_after_s = time_needed_s(outlook, bake_s, at_longest=chance)
+    found = least_harm(outlook, bake_s)
     if chance >= LIKELY:
         expectation, needed = Expectation.LIKELY, None
         sentence = sentences.likely(gate, passes_after_s, found, bake_s)
@@ -215,7 +217,7 @@ def _metric(gate: MetricGate, outlook: Outlook | None, bake_s: float) -> MetricF
         sentence = sentences.short_of(
             gate,
             basis,
-            _cause(outlook, basis, bake_s, later_s),
+            _cause(outlook, said, later_s),
             canaries=round(sum(outlook.canaries.values())),
             bake_s=bake_s,
             is_open=expectation is Expectation.OPEN,
@@ -238,10 +240,10 @@ def _metric(gate: MetricGate, outlook: Outlook | None, bake_s: float) -> MetricF
     )
 
 
-def _cause(outlook: Outlook, basis: Basis, bake_s: float, later_s: float | None) -> str:
-    """Return why a harmless version is not likely to pass."""
-    verdict, habits = outlook.judged(bake_s), outlook.habits
-    if basis is Basis.LIMIT and verdict.harm >= verdict.safety:
+def _cause(outlook: Outlook, said: MetricVerdict, later_s: float | None) -> str:
+    """Return why a harmless version that the gate ``said`` this of is not likely to pass."""
+    habits = outlook.habits
+    if said.basis is Basis.LIMIT and said.harm >= said.safety:
         return sentences.beyond(outlook.gate, habits)
     if later_s is not None:
         return sentences.few_answers(habits)

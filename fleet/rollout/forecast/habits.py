@@ -23,7 +23,8 @@ from fleet.protocol.records import TelemetryWindow
 from fleet.rollout.gates.counts import Part, flattened_parts
 from fleet.rollout.gates.dispersion import correlation
 from fleet.rollout.gates.evidence import Tally
-from fleet.rollout.gates.windows import tally
+from fleet.rollout.gates.sums import TallySum
+from fleet.rollout.gates.windows import Said, reader
 from fleet.rollout.plans.plan import Metric, MetricGate
 
 MOST_CELLS = 8
@@ -112,13 +113,28 @@ class _Said(NamedTuple):
     stratum: str
     start_s: float
     window: TelemetryWindow
-    tally: Tally
+    said: Said
 
 
 class _Device(NamedTuple):
     stratum: str
     tally: Tally
     per_s: float
+
+
+class _Time:
+    """What one device said in all, and from when to when, as its windows add up to it."""
+
+    __slots__ = ("first_s", "last_s", "stratum", "sum")
+
+    def __init__(self, one: _Said) -> None:
+        self.stratum, self.sum = one.stratum, TallySum()
+        self.first_s, self.last_s = one.window.started_at_s, one.window.ended_at_s
+
+    def add(self, one: _Said) -> None:
+        self.sum.add(*one.said)
+        self.first_s = min(self.first_s, one.window.started_at_s)
+        self.last_s = max(self.last_s, one.window.ended_at_s)
 
 
 def habits_of(gate: MetricGate, asked: Mapping[str, Asked], heard: Iterable[Heard]) -> Habits | None:
@@ -129,10 +145,11 @@ def habits_of(gate: MetricGate, asked: Mapping[str, Asked], heard: Iterable[Hear
         asked: Every device that was asked about.
         heard: What those of them said that said anything.
     """
+    read = reader(gate)
     told = [
         _Said(one.device_id, asked[one.device_id].stratum, one.start_s, one.window, said)
         for one in heard
-        if (said := tally(one.window, gate)).total
+        if (said := read(one.window))[1]
     ]
     devices = _devices(told)
     if not devices:
@@ -160,22 +177,24 @@ def habits_of(gate: MetricGate, asked: Mapping[str, Asked], heard: Iterable[Hear
 
 def _devices(told: Iterable[_Said]) -> dict[str, _Device]:
     """Return what each device said in all, and how much in a second from its first to its last word."""
-    sums: dict[str, tuple[str, Tally, float, float]] = {}
+    times: dict[str, _Time] = {}
     for one in told:
-        begun_s, ended_s = one.window.started_at_s, one.window.ended_at_s
-        _, before, first_s, last_s = sums.get(one.device_id, ("", Tally(), begun_s, ended_s))
-        both = before.plus(one.tally)
-        sums[one.device_id] = one.stratum, both, min(first_s, begun_s), max(last_s, ended_s)
-    return {
-        device_id: _Device(stratum, said, said.total / max(_LEAST_SPAN_S, last_s - first_s))
-        for device_id, (stratum, said, first_s, last_s) in sums.items()
-    }
+        if (known := times.get(one.device_id)) is None:
+            known = times[one.device_id] = _Time(one)
+        known.add(one)
+    found: dict[str, _Device] = {}
+    for device_id, known in times.items():
+        said = known.sum.tally()
+        per_s = said.total / max(_LEAST_SPAN_S, known.last_s - known.first_s)
+        found[device_id] = _Device(known.stratum, said, per_s)
+    return found
 
 
 def _habit(devices: list[_Device], asked: int) -> Habit:
-    said = Tally()
+    both = TallySum()
     for device in devices:
-        said = said.plus(device.tally)
+        both.add(device.tally.bad, device.tally.total, device.tally.cells)
+    said = both.tally()
     per_s = fmean(device.per_s for device in devices)
     return Habit(
         heard_share=len(devices) / asked,
@@ -212,12 +231,13 @@ def _put_together(habit: Habit, kept: Mapping[int, int]) -> Habit:
 
 def _parts(told: Iterable[_Said]) -> list[Part]:
     """Return what each class said in each span."""
-    parts: dict[tuple[str, float], Part] = {}
+    sums: dict[tuple[str, float], TallySum] = {}
     for one in told:
         place = one.stratum, one.start_s
-        known = parts.get(place, Part(0, 0, Tally()))
-        parts[place] = Part(known.devices + 1, known.windows + 1, known.tally.plus(one.tally))
-    return list(parts.values())
+        if (known := sums.get(place)) is None:
+            known = sums[place] = TallySum()
+        known.add(*one.said)
+    return [Part(one.added, one.added, one.tally()) for one in sums.values()]
 
 
 def _quantile(ascending: list[float], q: float) -> float:

@@ -80,7 +80,10 @@ class Outlook(NamedTuple):
 
     def chance(self, duration_s: float) -> float:
         """Return how likely a harmless version has a PASS of this metric after a bake, 0 to 1."""
-        said = self.judged(duration_s)
+        return self.chance_by(self.judged(duration_s))
+
+    def chance_by(self, said: MetricVerdict) -> float:
+        """Return the same from what the gate makes of the evidence after that bake."""
         if not self._is_enough(said):
             return 0.0
         chance = self._chance(said.safety)
@@ -101,9 +104,23 @@ class Outlook(NamedTuple):
         return min(arm.total for arm in arms) >= self.gate.minimum_samples
 
 
-def time_needed_s(outlook: Outlook, longest_s: float, chance: float = 0.5) -> float | None:
-    """Return after how long a bake a PASS is as likely as that; None if not within the longest."""
-    return _least(lambda duration_s: outlook.chance(duration_s) >= chance, SHORTEST_S, longest_s)
+def time_needed_s(
+    outlook: Outlook, longest_s: float, chance: float = 0.5, *, at_longest: float | None = None
+) -> float | None:
+    """Return after how long a bake a PASS is as likely as that; None if not within the longest.
+
+    Args:
+        outlook: Of the metric and its devices.
+        longest_s: The longest bake.
+        chance: As likely as that.
+        at_longest: How likely it is after the longest, if that is known.
+    """
+
+    def is_likely(duration_s: float) -> bool:
+        known = at_longest if duration_s == longest_s else None
+        return (outlook.chance(duration_s) if known is None else known) >= chance
+
+    return _least(is_likely, SHORTEST_S, longest_s)
 
 
 def devices_needed(outlook: Outlook, duration_s: float) -> int | None:

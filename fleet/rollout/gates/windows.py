@@ -28,13 +28,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 
-import msgspec
-
 from fleet.drift.features import CONFIDENCE_EDGES, OUTPUT_CLASS, OUTPUT_CONFIDENCE
 from fleet.protocol.latency import bucket, count_above
 from fleet.protocol.records import TelemetryWindow
 from fleet.protocol.windows import contradiction
-from fleet.rollout.gates.evidence import Tally
 from fleet.rollout.plans.plan import Metric, MetricGate
 
 MOST_ANSWERS = 100_000
@@ -58,21 +55,9 @@ def unusable(window: TelemetryWindow) -> str | None:
     return contradiction(window)
 
 
-def tally(window: TelemetryWindow, gate: MetricGate) -> Tally:
-    """Return what a window that does not contradict itself says about one metric."""
-    bad, total, cells = said(window, gate)
-    one = Tally.of(bad, total)
-    return msgspec.structs.replace(one, cells=cells) if cells else one
-
-
-def said(window: TelemetryWindow, gate: MetricGate) -> Said:
-    """Return the same as numbers: how many were bad, of how many, and into which cells they fell."""
-    return reader(gate)(window)
-
-
 @lru_cache(maxsize=256)
 def reader(gate: MetricGate) -> Callable[[TelemetryWindow], Said]:
-    """Return what reads the same numbers of one metric out of any window."""
+    """Return what reads one metric out of any window that does not contradict itself."""
     match gate.metric:
         case Metric.INFERENCE_ERRORS:
             return _errors
@@ -142,9 +127,7 @@ def _bins(window: TelemetryWindow, feature: str) -> Said:
 
 def _binned(counts: Sequence[int], most: int) -> Said:
     """Return a histogram of so many cells at most; what is beyond them falls into the last."""
-    cells: dict[int, int] = {}
-    for number, count in enumerate(counts):
-        if count:
-            cell = min(number, most - 1)
-            cells[cell] = cells.get(cell, 0) + count
+    cells = {cell: count for cell, count in enumerate(counts[: most - 1]) if count}
+    if beyond := sum(counts[most - 1 :]):
+        cells[most - 1] = beyond
     return _histogram(cells)
