@@ -10,10 +10,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LISTED = [
     "agent/life",
+    "agent/runtimes",
     "agent/telemetry",
+    "converters/judging",
     "fleet/drift",
     "fleet/protocol",
+    "fleet/quality",
     "hub/alerts",
+    "hub/broker",
     "hub/query",
     "hub/rollouts",
     "hub/simulation",
