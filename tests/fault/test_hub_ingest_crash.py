@@ -26,7 +26,7 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.thorough
 
 DEVICES = 3
-RECORDS, KILLS = (3000, 5) if ALL else (800, 2)
+RECORDS, KILLS = (3000, 5) if ALL else (500, 1)
 TIMEOUT_S = 90.0
 
 

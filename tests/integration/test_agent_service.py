@@ -24,6 +24,7 @@ from tests.support.agent_device import SAMPLE
 from tests.support.agent_fixtures import mosquitto_fixture, peer_fixture  # noqa: F401 - pytest finds fixtures
 from tests.support.agent_peer import Peer
 from tests.support.agent_service import Service, ServiceManager, build_working
+from tests.support.thoroughness import ALL
 from tests.support.waiting import eventually
 
 STOP_S = 1.0
@@ -46,7 +47,10 @@ def make_service_fixture(peer: Peer, tmp_path: Path) -> Iterator[MakeService]:
         service.close()
 
 
-@pytest.fixture(name="manager", params=["path", "abstract"])
+KINDS_OF_ADDRESS = ["path", "abstract"]
+
+
+@pytest.fixture(name="manager", params=KINDS_OF_ADDRESS if ALL else ["path"])
 def manager_fixture(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ServiceManager]:
@@ -88,6 +92,7 @@ def status_of(connection: socket.socket) -> int:
         return response.status
 
 
+@pytest.mark.parametrize("manager", KINDS_OF_ADDRESS, indirect=True)
 def test_the_manager_is_told_of_start_life_and_end(
     manager: ServiceManager, make_service: MakeService
 ) -> None:
@@ -110,6 +115,7 @@ def test_the_manager_is_told_of_start_life_and_end(
     assert manager.lines().count("READY=1") == 1
 
 
+@pytest.mark.thorough
 def test_a_blocked_event_loop_gives_no_sign_of_life(
     manager: ServiceManager, make_service: MakeService
 ) -> None:
@@ -127,6 +133,7 @@ def test_a_blocked_event_loop_gives_no_sign_of_life(
     assert code == -signal.SIGABRT
 
 
+@pytest.mark.thorough
 def test_a_model_that_never_answers_is_an_incident_and_no_reason_to_restart(
     manager: ServiceManager, peer: Peer, make_service: MakeService
 ) -> None:
@@ -142,6 +149,7 @@ def test_a_model_that_never_answers_is_an_incident_and_no_reason_to_restart(
 
 
 @pytest.mark.parametrize("manager", ["path"], indirect=True)
+@pytest.mark.thorough
 def test_requests_under_way_are_answered_and_counted_before_the_end(
     manager: ServiceManager, peer: Peer, make_service: MakeService
 ) -> None:

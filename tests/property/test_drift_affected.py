@@ -11,6 +11,7 @@ from scipy import stats
 from fleet.drift.affected import FALSE_FIND_RATE, FleetTraits, shared_traits, told
 from fleet.drift.alarms import FeatureDrift
 from fleet.drift.fleet_alarms import DeviceAlarm, fleet_alarms
+from tests.support.thoroughness import ALL
 
 ROUNDS = 600
 
@@ -30,7 +31,8 @@ def fleet_of(rng: np.random.Generator, size: int) -> dict[str, dict[str, str]]:
     }
 
 
-@pytest.mark.parametrize("affected", [2, 5, 12, 60])
+@pytest.mark.thorough
+@pytest.mark.parametrize("affected", [2, 5, 12, 60] if ALL else [5, 60])
 def test_where_nothing_is_shared_something_is_named_as_seldom_as_is_stated(affected: int) -> None:
     rng = np.random.default_rng(affected)
     devices = fleet_of(rng, 120)
