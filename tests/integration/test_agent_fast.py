@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 import agent.client
+from agent.hosting.hosted import Hosted
+from agent.runtimes.protocol import Tensors
 from agent.serving import fast_stream
 from agent.serving.fast_frames import (
     ANSWER,
@@ -40,7 +42,7 @@ from fleet.protocol.errors import (
     NotFound,
     Unavailable,
 )
-from tests.support.agent_bundles import build_costly, expected_class, load_bundle
+from tests.support.agent_bundles import build, expected_class, load_bundle
 from tests.support.agent_device import SAMPLE
 from tests.support.fast_frames import receive_frame
 from tests.support.inference_server import (  # noqa: F401 - pytest finds fixtures by name
@@ -408,13 +410,30 @@ def test_threads_share_a_client(api: Api, client: agent.client.Client) -> None:
     assert wrong == []
 
 
-def test_a_model_that_hangs_is_given_up_and_counted_once(tmp_path: Path) -> None:
+def hold_up(hosted: Hosted, at_least: float, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Let a model hang with inputs of such values, until the event is set."""
+    let_go, model = threading.Event(), hosted._execution._model
+    infer = model.infer
+
+    def infer_when_let(inputs: Tensors) -> dict[str, Any]:
+        if inputs["pixels"].min() >= at_least:
+            assert let_go.wait(60.0)
+        return infer(inputs)
+
+    monkeypatch.setattr(model, "infer", infer_when_let)
+    return let_go
+
+
+def test_a_model_that_hangs_is_given_up_and_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its client is told, others that wait for their turn are told, and the agent still ends at once."""
     with tempfile.TemporaryDirectory() as folder:
         api = Api(Path(folder))
         api.run(api.fast.close(1.0))
-        api.fast = api.run(api.start_fast(timeout_s=0.5))
-        hosted = api.run(load_bundle(build_costly(1, rounds=500_000), tmp_path, timeout_s=0.5))
+        api.fast = api.run(api.start_fast(timeout_s=1.5))
+        hosted = api.run(load_bundle(build(1), tmp_path, timeout_s=1.5))
+        let_go = hold_up(hosted, 2.0, monkeypatch)
         told: list[InferenceFailed] = []
         hosted.on_failure = told.append
         api.host.put("digits", hosted)
@@ -441,7 +460,8 @@ def test_a_model_that_hangs_is_given_up_and_counted_once(tmp_path: Path) -> None
                 assert other.model("visits").name == "visits"  # other models answer
         finally:
             api.run(api.fast.close(0.2))
-            assert hosted.is_busy, "the end waited for the model"
+            assert hosted.is_busy, "it came to its end although the model hangs"
+            let_go.set()
             eventually(lambda: not hosted.is_busy)  # the process must not end around a runtime at work
             wait_no_clients(api)  # the thread that was held up has ended too
             api.close()
