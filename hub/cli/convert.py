@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from rich.progress import Progress, TextColumn
@@ -65,6 +67,7 @@ def convert(
 ) -> None:
     """Convert a trained model for the fleet's runtimes, and judge each variant against it."""
     from converters.bundles.output import check_output
+    from converters.convert import convert as convert_model
     from converters.judging.gate import Gate
     from hub.cli.conversion import print_advice, print_report, print_written
 
@@ -75,9 +78,9 @@ def convert(
         raise InvalidInput(f"{html} is a folder.", remedy="Name a file for --html.")
     kept = _listed(keep_float)
     searched = kept == ["auto"]
-    conversion = _converted(
+    work = partial(
+        convert_model,
         source,
-        show_progress=not as_json,
         targets=_listed(target) or None,
         samples=calibrate,
         held_out=held_out,
@@ -93,7 +96,7 @@ def convert(
         sample_shape=None if sample_shape is None else _shape(sample_shape),
         trust_pickle=trust_pickle,
     )
-    conversion = _called(conversion, name)
+    conversion = _called(_shown(work, source.name, show_progress=not as_json), name)
     names = _write(conversion, out, html)
     if as_json:
         print_json(msgspec.to_builtins(conversion.report))
@@ -108,17 +111,16 @@ def convert(
         )
 
 
-def _converted(source: Path, *, show_progress: bool, **how: Any) -> Conversion:
-    from converters.convert import convert as convert_model
-
+def _shown(work: Callable[..., Conversion], source: str, *, show_progress: bool) -> Conversion:
+    """Convert, and show how far it is."""
     columns = (*Progress.get_default_columns(), TextColumn("{task.fields[step]}"))
     with set_aside() as stream, progress(*columns, show=show_progress, stream=stream) as bar:
-        shown = bar.add_task(f"Converting {source.name}", step="open the source", total=None)
+        shown = bar.add_task(f"Converting {source}", step="open the source", total=None)
 
         def on_step(step: str, done: int, of: int) -> None:
             bar.update(shown, total=of, completed=done, step=step)
 
-        return convert_model(source, on_step=on_step, **how)
+        return work(on_step=on_step)
 
 
 def _listed(texts: list[str] | None) -> list[str]:
