@@ -23,7 +23,7 @@ from fleet.rollout.targeting import fraction, lot_limits, rooms, stage_of
 def take_in(draft: Draft, event: DevicesJoined) -> None:
     """Take devices in; one that is known or runs the version, or came too late, changes nothing."""
     rollout = draft.rollout
-    if rollout.plan.membership is not Membership.CONTINUOUS:
+    if rollout.plan.membership is not Membership.CONTINUOUS or rollout.revoked:
         return
     if rollout.status not in {Status.CREATED, Status.RUNNING, Status.PAUSED}:
         return

@@ -7,7 +7,7 @@ import pytest
 
 from fleet.protocol.deployment import DeploymentState
 from fleet.protocol.errors import Conflict
-from fleet.rollout.events import Abort, DevicesJoined, DevicesTaken, Joiner, Pause, Promote
+from fleet.rollout.events import Abort, DevicesJoined, DevicesTaken, Joiner, Pause, Promote, Revoke
 from fleet.rollout.explanation.explanation import explain
 from fleet.rollout.joined import TOLD_EVERY_S
 from fleet.rollout.plans.plan import Membership, Plan
@@ -71,6 +71,14 @@ def test_a_device_that_is_known_or_runs_the_version_or_comes_too_late_changes_no
     before = campaign.rollout
     assert before.status is Status.ROLLING_BACK
     campaign.do(DevicesJoined((Joiner(EARLY, 1),)))
+    assert campaign.rollout is before
+
+
+def test_nobody_joins_a_version_that_was_revoked() -> None:
+    campaign = Campaign(continuous("50%", "all"))
+    campaign.do(Revoke("digits version 2 was revoked by ann: It leaks."))
+    before = campaign.rollout
+    campaign.do(DevicesJoined((Joiner("new-1", 1),)))
     assert campaign.rollout is before
 
 
