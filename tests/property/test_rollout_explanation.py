@@ -271,6 +271,21 @@ def test_failures_are_grouped_by_cause() -> None:
     ]
 
 
+def test_who_is_not_back_is_told_of_a_rollout_that_succeeded_without_them() -> None:
+    campaign = Campaign(plan("all", maximum_failed_share=0.9))
+    lost, *rest = campaign.cohort(0)
+    campaign.report(lost, DeploymentState.ROLLED_BACK, cause=Cause("trial_crashed", "It crashed."))
+    campaign.report(lost, DeploymentState.REJECTED, back=True, cause=Cause("version_revoked", "It leaks."))
+    for part in rest:
+        campaign.report(part, DeploymentState.SUCCEEDED)
+    campaign.do(Promote("ann", "seen"))
+    assert campaign.status() is Status.SUCCEEDED
+    explanation = explain(campaign.rollout, {}, campaign.now_s)
+    assert explanation.why.endswith(" Sent back, and not there: 1 device.")
+    (helps,) = (choice.command for choice in explanation.choices if "--to VERSION" in choice.command)
+    assert lost.device_id in helps
+
+
 WANTED = {
     "created": {"start", "abort"},
     "running": {"pause", "promote", "abort", "devices"},

@@ -74,7 +74,7 @@ def _ends(rollout: Rollout) -> list[Choice]:
         count = len(scan(rollout.deployments.pages, can_be_sent_back))
         takes = f"takes it back from {devices(count)}" if count else "sends back no further device"
         found.append(Choice(f"muster rollout abort {number} --rollback", f"ends it and {takes}"))
-    if status is Status.FAILED and rollout.unrestored:
+    if status in {Status.FAILED, Status.SUCCEEDED} and rollout.unrestored:
         found.append(_leads_back(rollout))
     if rollout.stages:
         found.append(Choice(f"muster rollout devices {number}", "lists every device's part"))

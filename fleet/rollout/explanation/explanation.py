@@ -132,7 +132,9 @@ def _why(rollout: Rollout, now_s: float) -> str:
             left = devices(rollout.open_restores)
             return f"It is taken back: {cause} Not yet back: {left}."
         case Status.SUCCEEDED:
-            return f"Every stage has ended. {cause}".rstrip()
+            lost = rollout.unrestored
+            not_back = f" Sent back, and not there: {devices(lost)}." if lost else ""
+            return f"Every stage has ended. {cause}".rstrip() + not_back
         case _:
             return cause
 
