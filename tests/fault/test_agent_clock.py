@@ -19,6 +19,7 @@ from tests.support.agent_device import SAMPLE
 from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures by name
     mosquitto_fixture,
     peer_fixture,
+    settle,
 )
 from tests.support.agent_peer import Peer
 from tests.support.faulty_device import FaultyDevice
@@ -40,10 +41,7 @@ def device_fixture(peer: Peer, tmp_path: Path) -> Iterator[FaultyDevice]:
     device = FaultyDevice(
         peer, tmp_path, f"dev-clock-{next(_numbers)}", trust_refresh_interval_s=0.3, hello_interval_s=0.5
     )
-    peer.release(ONE)
-    device.start()
-    peer.assign(device.id, (ONE, "d-1"))
-    peer.wait_report("d-1", S.SUCCEEDED)
+    settle(peer, device, ONE)
     yield device
     device.close()
 

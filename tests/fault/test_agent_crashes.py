@@ -27,6 +27,7 @@ from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures
     mosquitto_fixture,
     open_broker_fixture,
     peer_fixture,
+    settle,
 )
 from tests.support.agent_peer import Peer
 from tests.support.thoroughness import ALL
@@ -36,19 +37,11 @@ ONE, TWO = build(1), build(2)
 BIG = build(3, padding_bytes=9 * CHUNK_SIZE_BYTES)
 
 
-def settled(peer: Peer, device: Device) -> None:
-    """Bring a device to answer with version 1."""
-    peer.release(ONE)
-    device.start()
-    peer.assign(device.id, (ONE, "d-1"))
-    peer.wait_report("d-1", S.SUCCEEDED)
-
-
 def test_a_download_goes_on_after_a_power_cut_without_fetching_again(
     peer: Peer, make_device: MakeDevice
 ) -> None:
     device = make_device()
-    settled(peer, device)
+    settle(peer, device, ONE)
     held: set[int] = set()
 
     def only_five(sha256: str, number: int, data: bytes) -> bytes | None:
@@ -80,7 +73,7 @@ def test_a_device_killed_again_and_again_ends_on_a_verified_version(
     peer: Peer, make_device: MakeDevice
 ) -> None:
     device = make_device(trial_s=1.0)
-    settled(peer, device)
+    settle(peer, device, ONE)
     peer.release(BIG)
     peer.assign(device.id, (BIG, "d-2"))
     delays = random.Random(20).choices([0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8], k=10 if ALL else 4)
@@ -100,7 +93,7 @@ def test_a_device_killed_again_and_again_ends_on_a_verified_version(
 
 def test_three_crashes_in_trial_roll_back_before_loading(peer: Peer, make_device: MakeDevice) -> None:
     device = make_device()
-    settled(peer, device)
+    settle(peer, device, ONE)
     device.restart_with(trial_s=60.0)
     peer.release(TWO)
     peer.assign(device.id, (TWO, "d-2"))
@@ -120,7 +113,7 @@ def test_a_trial_rolls_back_without_the_network(peer: Peer, make_device: MakeDev
     """The hub is gone when version 2 begins to answer NaN; the report comes when the hub does."""
     device = make_device()
     nan = build(2, negative_gives_nan=True)
-    settled(peer, device)
+    settle(peer, device, ONE)
     device.restart_with(trial_s=60.0)
     peer.release(nan)
     peer.assign(device.id, (nan, "d-2"))
@@ -144,7 +137,7 @@ def test_an_offline_device_answers_and_its_counts_arrive_later(
     peer = Peer(open_broker)
     device = Device(peer, tmp_path, "dev-offline")
     try:
-        settled(peer, device)
+        settle(peer, device, ONE)
         open_broker.stop()
         for _ in range(20):
             assert device.infer(SAMPLE).status == 200
@@ -166,7 +159,7 @@ def test_an_oversized_packet_costs_one_connection_and_is_not_offered_again(
     peer = Peer(open_broker)
     device = Device(peer, tmp_path, "dev-oversized")
     try:
-        settled(peer, device)
+        settle(peer, device, ONE)
         hellos = len(peer.hellos)
         peer.send(device.id, Down.FILE, bytes(4 * MAX_MESSAGE_SIZE_BYTES))
         assert peer.wait_incident("message_too_large")
@@ -181,7 +174,7 @@ def test_an_oversized_packet_costs_one_connection_and_is_not_offered_again(
 
 def test_too_little_space_is_told_before_a_byte_is_fetched(peer: Peer, make_device: MakeDevice) -> None:
     device = make_device()
-    settled(peer, device)
+    settle(peer, device, ONE)
     device.restart_with(reserve_free_bytes=shutil.disk_usage(device.state).free * 2)
     device.wait_version(1)
     peer.release(TWO)
@@ -196,7 +189,7 @@ def test_too_little_space_is_told_before_a_byte_is_fetched(peer: Peer, make_devi
 def test_a_disk_that_fills_up_during_a_download_fails_it_cleanly(peer: Peer, make_device: MakeDevice) -> None:
     """The part is a link to the kernel's full device, so the write fails as on a full disk."""
     device = make_device()
-    settled(peer, device)
+    settle(peer, device, ONE)
     peer.release(TWO)
     (device.state / "blobs" / f"{TWO.model_blob}.part").symlink_to("/dev/full")
     peer.assign(device.id, (TWO, "d-2"))
@@ -209,7 +202,7 @@ def test_a_disk_that_fills_up_during_a_download_fails_it_cleanly(peer: Peer, mak
 
 def test_a_damaged_version_falls_back_and_is_repaired(peer: Peer, make_device: MakeDevice) -> None:
     device = make_device()
-    settled(peer, device)
+    settle(peer, device, ONE)
     peer.release(TWO)
     peer.assign(device.id, (TWO, "d-2"))
     peer.wait_report("d-2", S.SUCCEEDED)
@@ -228,7 +221,7 @@ def test_a_damaged_version_falls_back_and_is_repaired(peer: Peer, make_device: M
 
 def test_a_lost_state_of_the_life_is_no_reason_to_stop(peer: Peer, make_device: MakeDevice) -> None:
     device = make_device()
-    settled(peer, device)
+    settle(peer, device, ONE)
     device.stop()
     (device.state / "life" / "digits.state").write_bytes(b"{damaged")
     device.start()
@@ -240,6 +233,6 @@ def test_a_lost_state_of_the_life_is_no_reason_to_stop(peer: Peer, make_device: 
 
 def test_an_orderly_stop_takes_less_than_a_second(peer: Peer, make_device: MakeDevice) -> None:
     device = make_device()
-    settled(peer, device)
+    settle(peer, device, ONE)
     assert device.stop() < 1.0
     assert not device.socket.exists()

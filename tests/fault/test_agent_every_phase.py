@@ -19,6 +19,7 @@ from tests.support.agent_bundles import Bundle, build
 from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures by name
     mosquitto_fixture,
     peer_fixture,
+    settle,
 )
 from tests.support.agent_peer import Peer
 from tests.support.faulty_device import FaultyDevice
@@ -70,10 +71,7 @@ SCENARIOS = {
 def device_fixture(peer: Peer, tmp_path: Path) -> Iterator[FaultyDevice]:
     """A device that answers with version 1."""
     device = FaultyDevice(peer, tmp_path, f"dev-phase-{next(_numbers)}", trial_s=0.4)
-    peer.release(ONE)
-    device.start()
-    peer.assign(device.id, (ONE, "d-1"))
-    peer.wait_report("d-1", S.SUCCEEDED)
+    settle(peer, device, ONE)
     yield device
     device.close()
 

@@ -22,6 +22,7 @@ from tests.support.agent_device import SAMPLE, Device
 from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures by name
     mosquitto_fixture,
     peer_fixture,
+    settle,
 )
 from tests.support.agent_peer import Peer
 from tests.support.brokers import RunningBroker, running_broker
@@ -61,10 +62,7 @@ def device_fixture(peer: Peer, proxy: FaultProxy, tmp_path: Path) -> Iterator[De
     identity = read_identity(device.state)
     through = msgspec.structs.replace(identity.broker, port=proxy.port)
     write_identity(device.state, msgspec.structs.replace(identity, broker=through))
-    peer.release(ONE)
-    device.start()
-    peer.assign(device.id, (ONE, "d-1"))
-    peer.wait_report("d-1", S.SUCCEEDED)
+    settle(peer, device, ONE)
     yield device
     device.close()
 

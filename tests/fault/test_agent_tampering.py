@@ -23,6 +23,7 @@ from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures
     make_device_fixture,
     mosquitto_fixture,
     peer_fixture,
+    settle,
 )
 from tests.support.agent_peer import Peer
 from tests.support.agent_repository import DirectorKey
@@ -33,11 +34,8 @@ ONE, TWO, BIG = build(1), build(2), build(3, padding_bytes=3 * CHUNK_SIZE_BYTES)
 @pytest.fixture(name="device")
 def device_fixture(peer: Peer, make_device: MakeDevice) -> Device:
     """A device that answers with version 1."""
-    peer.release(ONE)
     device = make_device()
-    device.start()
-    peer.assign(device.id, (ONE, "d-1"))
-    peer.wait_report("d-1", S.SUCCEEDED)
+    settle(peer, device, ONE)
     return device
 
 

@@ -21,7 +21,11 @@ from fleet.protocol.deployment import DeploymentState as S
 from fleet.protocol.records import TelemetryWindow
 from tests.support.agent_bundles import build
 from tests.support.agent_device import SAMPLE
-from tests.support.agent_fixtures import mosquitto_fixture, peer_fixture  # noqa: F401 - pytest finds fixtures
+from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures by name
+    mosquitto_fixture,
+    peer_fixture,
+    settle,
+)
 from tests.support.agent_peer import Peer
 from tests.support.agent_service import Service, ServiceManager, build_working
 from tests.support.thoroughness import ALL
@@ -61,14 +65,6 @@ def manager_fixture(
     monkeypatch.setenv("WATCHDOG_USEC", str(int(WATCHDOG_S * 1e6)))
     yield manager
     manager.close()
-
-
-def answering(peer: Peer, service: Service, bundle: Any) -> None:
-    """Bring a service to answer with a version that is committed."""
-    peer.release(bundle)
-    service.start()
-    peer.assign(service.id, (bundle, "d-1"))
-    peer.wait_report("d-1", S.SUCCEEDED)
 
 
 def ask(service: Service, sample: list[float]) -> socket.socket:
@@ -138,7 +134,7 @@ def test_a_model_that_never_answers_is_an_incident_and_no_reason_to_restart(
     manager: ServiceManager, peer: Peer, make_service: MakeService
 ) -> None:
     service = make_service(inference_timeout_s=0.5)
-    answering(peer, service, build_working(1))
+    settle(peer, service, build_working(1))
     assert service.infer(NEGATIVE).status == 500
     assert "answered no request" in peer.wait_incident("inference_failed").cause.detail
     seen = manager.signs_of_life()
@@ -155,7 +151,7 @@ def test_requests_under_way_are_answered_and_counted_before_the_end(
 ) -> None:
     service = make_service(telemetry_interval_s=600)
     service.become_holdable()
-    answering(peer, service, build(1))
+    settle(peer, service, build(1))
     peer.away()
     with service.held_models():
         connections = [ask(service, SAMPLE) for _ in range(5)]
@@ -173,7 +169,7 @@ def test_requests_under_way_are_answered_and_counted_before_the_end(
 
 def test_it_ends_in_a_second_with_a_model_stuck_in_native_code(peer: Peer, make_service: MakeService) -> None:
     service = make_service()
-    answering(peer, service, build_working(1))
+    settle(peer, service, build_working(1))
     with ask(service, NEGATIVE):
         # Its thread is taken: another request gets no answer either, and the agent has read both.
         with ask(service, SAMPLE) as second:
@@ -191,7 +187,7 @@ def test_an_end_that_is_held_up_is_bounded(
 ) -> None:
     service = make_service()
     service.become_patient()
-    answering(peer, service, build_working(1))
+    settle(peer, service, build_working(1))
     with ask(service, NEGATIVE):
         seen = manager.signs_of_life()
         eventually(lambda: manager.signs_of_life() > seen + 1, "the request was read")
@@ -232,7 +228,7 @@ def test_the_sockets_are_for_the_account_or_for_its_group(
 
 def test_its_log_is_one_object_a_line(peer: Peer, make_service: MakeService) -> None:
     service = make_service(log_level="debug")
-    answering(peer, service, build(1))
+    settle(peer, service, build(1))
     service.end(signal.SIGTERM)
     entries = service.log_entries()
     assert entries

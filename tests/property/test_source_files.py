@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("damaged")
 
 
+def damaged(path: Path, data: bytes, cut: int, flips: list[tuple[int, int]]) -> Path:
+    """Write the beginning of a file, with some bits turned; return its path."""
+    changed = bytearray(data)
+    for at, bit in flips:
+        changed[at] ^= 1 << bit
+    path.write_bytes(changed[:cut])
+    return path
+
+
+def read_or_refused(read: Callable[[Path], Source], path: Path) -> None:
+    try:
+        assert isinstance(read(path), Source)
+    except MusterError as error:
+        assert str(error)
+
+
 @settings(
     max_examples=examples(150), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
@@ -36,15 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 @example(cut=len(ONNX), flips=[(40, 7)])  # an operator whose name is not text
 def test_damaged_onnx_files_are_read_or_refused(folder: Path, cut: int, flips: list[tuple[int, int]]) -> None:
-    data = bytearray(ONNX)
-    for at, bit in flips:
-        data[at] ^= 1 << bit
-    path = folder / "m.onnx"
-    path.write_bytes(data[:cut])
-    try:
-        assert isinstance(open_onnx(path), Source)
-    except MusterError as error:
-        assert str(error)
+    read_or_refused(open_onnx, damaged(folder / "m.onnx", ONNX, cut, flips))
 
 
 @settings(max_examples=examples(25), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -55,12 +64,4 @@ def test_damaged_onnx_files_are_read_or_refused(folder: Path, cut: int, flips: l
 def test_damaged_tflite_files_are_read_or_refused(
     folder: Path, cut: int, flips: list[tuple[int, int]]
 ) -> None:
-    data = bytearray(TFLITE)
-    for at, bit in flips:
-        data[at] ^= 1 << bit
-    path = folder / "m.tflite"
-    path.write_bytes(data[:cut])
-    try:
-        assert isinstance(open_tflite(path), Source)
-    except MusterError as error:
-        assert str(error)
+    read_or_refused(open_tflite, damaged(folder / "m.tflite", TFLITE, cut, flips))

@@ -9,13 +9,23 @@ from typing import Any
 
 import pytest
 
+from fleet.protocol.deployment import DeploymentState
 from tests.support.agent_broker import OpenBroker
+from tests.support.agent_bundles import Bundle
 from tests.support.agent_device import Device
 from tests.support.agent_peer import Peer
 from tests.support.brokers import RunningBroker, running_broker
 
 MakeDevice = Callable[..., Device]
 _numbers = count(1)
+
+
+def settle(peer: Peer, device: Device, bundle: Bundle) -> None:
+    """Start a device and bring it to answer with a version that is committed, by deployment ``d-1``."""
+    peer.release(bundle)
+    device.start()
+    peer.assign(device.id, (bundle, "d-1"))
+    peer.wait_report("d-1", DeploymentState.SUCCEEDED)
 
 
 @pytest.fixture(scope="module", name="broker")
