@@ -19,6 +19,7 @@ from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures
     make_device_fixture,
     mosquitto_fixture,
     peer_fixture,
+    settle,
 )
 from tests.support.agent_peer import Peer
 from tests.support.processes import is_alive
@@ -85,10 +86,8 @@ def test_after_a_shadow_all_are_asked_once_more(peer: Peer, make_device: MakeDev
     )
     device = make_device(readiness_command=command, readiness_interval_s=0.2)
     parked.touch()
-    peer.release(ONE, TWO)
-    device.start()
-    peer.assign(device.id, (ONE, "d-1"))
-    peer.wait_report("d-1", S.SUCCEEDED)
+    settle(peer, device, ONE)
+    peer.release(TWO)
     departs.touch()  # it says yes once more, before the shadow
     peer.assign(device.id, (TWO, "d-2"), shadow_s=1)
     peer.wait_report("d-2", S.SHADOW)
@@ -136,19 +135,14 @@ def test_what_a_program_leaves_behind_is_ended_and_the_version_swapped_in(
     child = tmp_path / "child"
     command = script(tmp_path, f"sleep 600 & echo $! > {child}; exit 0")
     device = make_device(readiness_command=command)
-    peer.release(ONE)
-    device.start()
-    peer.assign(device.id, (ONE, "d-1"))
-    peer.wait_report("d-1", S.SUCCEEDED)
+    settle(peer, device, ONE)
     eventually(lambda: not is_alive(int(child.read_text())), "what it left behind is ended")
 
 
 def test_the_hubs_hold_outlives_crashes_and_ends_by_its_release(peer: Peer, make_device: MakeDevice) -> None:
     device = make_device()
-    peer.release(ONE, TWO)
-    device.start()
-    peer.assign(device.id, (ONE, "d-1"))
-    peer.wait_report("d-1", S.SUCCEEDED)
+    settle(peer, device, ONE)
+    peer.release(TWO)
     peer.assign(device.id, (TWO, "d-2"), wishes=HELD)
     wait_reason(peer, "Updates are held by the hub.")
     for _ in range(4):  # one more than a trial outlives
@@ -166,10 +160,8 @@ def test_a_hold_at_the_device_outlives_a_crash_and_a_newer_order_takes_its_place
     peer: Peer, make_device: MakeDevice
 ) -> None:
     device = make_device()
-    peer.release(ONE, TWO, THREE)
-    device.start()
-    peer.assign(device.id, (ONE, "d-1"))
-    peer.wait_report("d-1", S.SUCCEEDED)
+    settle(peer, device, ONE)
+    peer.release(TWO, THREE)
     agent("hold", "--state", str(device.state), "--reason", "on the road")
     peer.assign(device.id, (TWO, "d-2"))
     assert wait_reason(peer, "Updates are held") == "Updates are held on the device: on the road."

@@ -17,6 +17,7 @@ from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures
     make_device_fixture,
     mosquitto_fixture,
     peer_fixture,
+    settle,
 )
 from tests.support.agent_peer import Peer
 from tests.support.waiting import eventually
@@ -79,10 +80,7 @@ def test_lost_keys_are_fetched_again_and_old_orders_stay_refused(peer: Peer, mak
 
 def test_a_damaged_record_gives_its_place_up_and_is_told_of(peer: Peer, make_device: MakeDevice) -> None:
     device = make_device(records_in_flight=1)
-    peer.release(ONE)
-    device.start()
-    peer.assign(device.id, (ONE, "d-1"))
-    peer.wait_report("d-1", S.SUCCEEDED)
+    settle(peer, device, ONE)
     device.stop()
     with closing(sqlite3.connect(device.state / "outbox.sqlite")) as database:
         database.execute("DELETE FROM record")

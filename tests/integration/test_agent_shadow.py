@@ -20,6 +20,7 @@ from tests.support.agent_fixtures import (  # noqa: F401 - pytest finds fixtures
     make_device_fixture,
     mosquitto_fixture,
     peer_fixture,
+    settle,
 )
 from tests.support.agent_peer import Peer
 from tests.support.waiting import eventually
@@ -37,10 +38,8 @@ LONG_S = 40
 
 def in_shadow(peer: Peer, device: Device, bundle: Bundle, *, shadow_s: int = LONG_S) -> None:
     """Bring a device that answers with version 1 to compare another, and wait until it does."""
-    peer.release(ONE, bundle)
-    device.start()
-    peer.assign(device.id, (ONE, "d-1"))
-    peer.wait_report("d-1", S.SUCCEEDED)
+    settle(peer, device, ONE)
+    peer.release(bundle)
     peer.assign(device.id, (bundle, "d-2"), shadow_s=shadow_s)
     eventually(lambda: peer.shadows("d-2"), "the first report of the shadow, about nothing, is here")
 
