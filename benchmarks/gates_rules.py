@@ -109,6 +109,7 @@ def run_gate(world: World, plan: Plan, *, maximum_bake: int, by_class: bool = Tr
                 has_control=have < DEVICES,
                 heard=reach,
                 expected=reach,
+                classes=len(CLASSES) if by_class else 0,
             )
             baked += have == reach
             if verdict.outcome is Outcome.FAIL:

@@ -131,6 +131,17 @@ def test_groups_cost_an_eighth_of_the_evidence_and_no_verdict() -> None:
         assert judged(msgspec.structs.replace(evidence, groups={})).outcome is outcome
 
 
+def test_a_class_is_not_named_for_what_one_device_claims() -> None:
+    rng = np.random.default_rng(17)
+    canaries, controls = drawn(rng, 0.01, 3 * CANARIES), drawn(rng, 0.01, 3 * CONTROLS)
+    worse = drawn(rng, 0.2, 3 * CANARIES)
+    canaries = [worse[n] if n // GROUPS % 3 == 0 else one for n, one in enumerate(canaries)]
+    canaries[GROUPS + 3] = claimed([Tally.of(MOST_ANSWERS, MOST_ANSWERS)])
+    evidence = evidence_of(canaries, controls, classes=3)
+    assert metric(evidence).outcome is Outcome.FAIL
+    assert metric(evidence).classes == ("class=0",)
+
+
 def test_one_group_alone_proves_nothing() -> None:
     rng = np.random.default_rng(14)
     canaries = [Tally() if group_of(place) else one for place, one in enumerate(drawn(rng, 0.9, CANARIES))]

@@ -125,3 +125,14 @@ def test_classes_that_nothing_was_heard_of_yet_are_in_the_mean_from_the_first_lo
     ]
     assert harms[0] == harms[1]
     assert harms[0].harm > 2.0 * harms[2].harm > 2.0
+
+
+def test_the_mean_is_looked_at_before_enough_was_heard_of_any_class() -> None:
+    """What is the whole's e-value at some looks and the mean at others is no e-value."""
+    few = MetricGate(metric=Metric.INFERENCE_ERRORS, margin=0.02, limit=0.05, minimum_samples=300)
+    canary = {PI3: arm(10, Tally(20, 250)), PI4: arm(10, Tally(20, 250))}
+    control = {PI3: arm(100, Tally(50, 2_500)), PI4: arm(100, Tally(50, 2_500))}
+    unaware = ({"": Arm(20, 20, 0, (Tally(40, 500),))}, {"": Arm(200, 200, 0, (Tally(100, 5_000),))})
+    whole = said(few, *unaware).metrics[0].harm
+    assert whole > 1.0
+    assert said(few, canary, control).metrics[0].harm == pytest.approx((whole + 1.0) / 2.0)

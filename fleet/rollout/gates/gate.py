@@ -32,15 +32,15 @@ safety there, which nobody would be left to give; proof of harm rolls back as ev
 **Classes.** With more than one class of devices (`fleet.rollout.gates.comparison`) the e-value of harm is the
 mean of the whole's and of the mean over the classes: a mean of e-values is one, so harm in one class only
 is found at the price of a factor of twice the number of classes, and nothing of the budget. A class that
-too little was heard of counts with 1, so that the mean is of the same classes at every look. Which are
-named follows e-BH (Wang and Ramdas 2022, "False discovery rate control with e-values"): the k of K classes
-with the largest e-values, for the largest k at which each of them is at least K / (k alpha). A class leans
-to harm if its e-value of harm exceeds 1 and its e-value of safety; that holds a PASS back and spends no
-budget.
+too little was heard of counts with 1, so that the mean is of the same classes at every look; it is looked at
+from the first one on, for the larger of the whole's and the mean would be no e-value. Which are named follows
+e-BH (Wang and Ramdas 2022, "False discovery rate control with e-values"): the k of K classes with the largest
+e-values, for the largest k at which each of them is at least K / (k alpha). A class leans to harm if its
+e-value of harm exceeds 1 and its e-value of safety; that holds a PASS back and spends no budget.
 
 **A device that lies.** FAIL and PASS must stand whichever group of devices is left out (`groups`): where the
-e-values are enough, the least of all of it and of it without each group has to be. A class that leans to harm
-in any of them holds a PASS back.
+e-values are enough, the least of all of it and of it without each group has to be, and so has that of a class
+that is named. A class that leans to harm in any of them holds a PASS back.
 
 Evidence of earlier stages' canaries goes on counting, but no stage passes on it alone: `HEARD_SHARE` of the
 devices that the stage added must have been heard of.

@@ -31,7 +31,8 @@ class Weighed(NamedTuple):
     Attributes:
         whole: All classes together.
         classes: Each of several.
-        harm: Logarithm of the e-value of harm, the classes considered.
+        harm: Logarithm of the e-value of harm, the classes considered: also before enough was heard of any,
+            for what is the whole's at some looks and the mean at others is no e-process.
         safety: Likewise of safety.
         leaning: The classes that lean to harm.
     """
@@ -105,7 +106,7 @@ def weigh(
 def _weighed(found: list[Compared], most_classes: int) -> Weighed:
     whole, *classes = found
     harm, safety = whole.evidences
-    if classes:
+    if most_classes > 1:
         unheard = [NOTHING.harm] * (most_classes - len(classes))
         harm = mean([harm, mean([*(one.evidences.harm for one in classes), *unheard])])
     leaning = [one for one in classes if one.evidences.harm > max(0.0, one.evidences.safety)]
@@ -126,7 +127,15 @@ def least(gate: MetricGate, basis: Basis, found: Weighed, others: list[Weighed])
         enough = is_enough(gate, basis, one.whole)
         harm, safety = min(harm, one.harm * enough), min(safety, one.safety * enough)
         leaning = leaning or one.leaning
-    return found._replace(harm=harm, safety=safety, leaning=leaning)
+    classes = [_least_of_class(one, others) for one in found.classes]
+    return found._replace(classes=classes, harm=harm, safety=safety, leaning=leaning)
+
+
+def _least_of_class(of_all: Compared, others: list[Weighed]) -> Compared:
+    """Return a class with what stands of its harm: nothing where too little is left without a group."""
+    without = [{one.name: one.evidences.harm for one in other.classes} for other in others]
+    harms = [of_class.get(of_all.name, NOTHING.harm) for of_class in without]
+    return of_all._replace(evidences=of_all.evidences._replace(harm=min([of_all.evidences.harm, *harms])))
 
 
 def is_enough(gate: MetricGate, basis: Basis, whole: Compared) -> bool:
