@@ -63,6 +63,7 @@ def try_to_succeed(draft: Draft) -> None:
     if failed:
         names = _named(draft, has_failed, lambda d: d.attempt)
         text = f"{failed:,} of {len(rollout.deployments):,} devices did not follow: {names}."
+        text += _not_back(draft)
         if any(stage_fails(draft, number) for number in range(len(rollout.stages))):
             status, cause = Status.FAILED, Cause(CauseCode.INSTALLS_FAILED.value, text)
         else:
@@ -76,10 +77,10 @@ def end_rollback(draft: Draft) -> None:
     if rollout.open_restores > 0:
         return
     assert rollout.ending is not None and rollout.cause is not None
-    names = _named(draft, is_not_back, lambda d: d.restore)
-    if names:
-        text = f"{rollout.cause.detail} Not back on what they ran before: {names}.{_why_not_back(draft)}"
-        _end(draft, Status.FAILED, Cause(CauseCode.RESTORE_FAILED.value, text))
+    left = _not_back(draft)
+    if left:
+        cause = Cause(CauseCode.RESTORE_FAILED.value, f"{rollout.cause.detail}{left}")
+        _end(draft, Status.FAILED, cause)
     else:
         _end(draft, rollout.ending, rollout.cause)
 
@@ -90,11 +91,15 @@ def _end(draft: Draft, status: Status, cause: Cause | None) -> None:
     draft.decide(Happening.ENDED, f"{status.value}{': ' + cause.detail if cause else '.'}")
 
 
-def _why_not_back(draft: Draft) -> str:
-    """Return why the first of the devices that are not back is not, where a cause is known."""
+def _not_back(draft: Draft) -> str:
+    """Return who is not back, and why the first is not where that is known; empty if everybody is."""
+    names = _named(draft, is_not_back, lambda d: d.restore)
+    if not names:
+        return ""
     (place,) = draft.editing.where(is_not_back, limit=1).tolist()
     restore = draft.deployment(place).restore
-    return f" {whole(restore.cause.detail)}" if restore is not None and restore.cause is not None else ""
+    why = f" {whole(restore.cause.detail)}" if restore is not None and restore.cause is not None else ""
+    return f" Not back on what they ran before: {names}.{why}"
 
 
 def _named(draft: Draft, unwell: Test, attempt_of: Callable[[Deployment], Attempt | None]) -> str:

@@ -132,9 +132,7 @@ def _why(rollout: Rollout, now_s: float) -> str:
             left = devices(rollout.open_restores)
             return f"It is taken back: {cause} Not yet back: {left}."
         case Status.SUCCEEDED:
-            lost = rollout.unrestored
-            not_back = f" Sent back, and not there: {devices(lost)}." if lost else ""
-            return f"Every stage has ended. {cause}".rstrip() + not_back
+            return f"Every stage has ended. {cause}".rstrip()
         case _:
             return cause
 
