@@ -26,6 +26,7 @@ from fleet.rollout.forecast.forecast import (
 )
 from fleet.rollout.forecast.habits import Habit, Habits, habits_of
 from fleet.rollout.forecast.harm import harmed, sizes
+from fleet.rollout.forecast.outlook import _least
 from fleet.rollout.gates.counts import Part, flattened_parts
 from fleet.rollout.gates.dispersion import correlation
 from fleet.rollout.plans.plan import Gate, JudgedBy, Metric, MetricGate, Plan, Stage
@@ -120,6 +121,23 @@ def test_expected_evidence_has_the_correlation_that_it_was_made_of(
     assert found == pytest.approx(rho, rel=0.02, abs=0.0001)
     assert arm.tallies[0].is_possible
     assert arm.tallies[0].bad / arm.tallies[0].total == pytest.approx(share, abs=1e-3)
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(st.floats(1.0, 20_000.0), st.one_of(st.none(), st.floats(1.0, 20_000.0)))
+def test_what_is_tried_first_changes_nothing_but_how_often_is_asked(bound: float, near: float | None) -> None:
+    asked: list[float] = []
+
+    def holds(value: float) -> bool:
+        asked.append(value)
+        return value >= bound
+
+    plain = _least(holds, 60.0, 7200.0)
+    if plain is not None:
+        asked.clear()
+        assert _least(holds, 60.0, 7200.0, plain) == plain
+        assert len(asked) <= 3, "the greatest, the one, and the one below"
+    assert _least(holds, 60.0, 7200.0, near) == plain
 
 
 def test_silent_devices_are_not_counted_on_and_unknown_classes_are_like_the_others() -> None:

@@ -136,6 +136,7 @@ def forecast(
     sizes, with_version = _sizes(rollout)
     before: list[list[Evidence]] = [[] for _ in metrics]
     stages: list[StageForecast] = []
+    latest: dict[Metric, MetricForecast] = {}
     for index, stage in enumerate(plan.stages[: _stages_foretold(rollout)]):
         canaries, controls = _sum(sizes[: index + 1]), _sum(with_version[index + 1 :])
         outlooks = [
@@ -145,11 +146,11 @@ def forecast(
             for gate, known, earlier in zip(metrics, habits, before, strict=True)
         ]
         if stage.judged_by is JudgedBy.GATE:
-            forecasts = tuple(
-                _metric(gate, outlook, stage.maximum_bake_s)
-                for gate, outlook in zip(metrics, outlooks, strict=True)
-            )
-            stages.append(_stage(index, canaries, heard_share, forecasts))
+            forecasts: list[MetricForecast] = []
+            for gate, outlook in zip(metrics, outlooks, strict=True):
+                forecasts.append(_metric(gate, outlook, stage.maximum_bake_s, latest.get(gate.metric)))
+                latest[gate.metric] = forecasts[-1]
+            stages.append(_stage(index, canaries, heard_share, tuple(forecasts)))
         for outlook, known, earlier in zip(outlooks, stages[-1].metrics, before, strict=True):
             bake_s = max(stage.minimum_bake_s, known.passes_after_s or stage.maximum_bake_s)
             earlier.append(outlook.evidence(bake_s) if outlook is not None else Evidence.empty(1))
@@ -199,14 +200,18 @@ def _stage(
     )
 
 
-def _metric(gate: MetricGate, outlook: Outlook | None, bake_s: float) -> MetricForecast:
+def _metric(
+    gate: MetricGate, outlook: Outlook | None, bake_s: float, like: MetricForecast | None
+) -> MetricForecast:
+    """Return what is to be expected of a metric; what was found of one ``like`` it is tried first."""
     if outlook is None:
         sentence = sentences.unknown(gate)
         return MetricForecast(gate.metric, gate.feature, Expectation.UNKNOWN, sentence)
     said, habits = outlook.judged(bake_s), outlook.habits
     chance, basis = outlook.chance_by(said), said.basis
-    passes_after_s = time_needed_s(outlook, bake_s, at_longest=chance)
-    found = least_harm(outlook, bake_s)
+    near_s, near = (like.passes_after_s, like.least_harm) if like else (None, None)
+    passes_after_s = time_needed_s(outlook, bake_s, at_longest=chance, near_s=near_s)
+    found = least_harm(outlook, bake_s, near)
     if chance >= LIKELY:
         expectation, needed = Expectation.LIKELY, None
         sentence = sentences.likely(gate, passes_after_s, found, bake_s)

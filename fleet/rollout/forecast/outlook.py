@@ -105,7 +105,12 @@ class Outlook(NamedTuple):
 
 
 def time_needed_s(
-    outlook: Outlook, longest_s: float, chance: float = 0.5, *, at_longest: float | None = None
+    outlook: Outlook,
+    longest_s: float,
+    chance: float = 0.5,
+    *,
+    at_longest: float | None = None,
+    near_s: float | None = None,
 ) -> float | None:
     """Return after how long a bake a PASS is as likely as that; None if not within the longest.
 
@@ -114,13 +119,14 @@ def time_needed_s(
         longest_s: The longest bake.
         chance: As likely as that.
         at_longest: How likely it is after the longest, if that is known.
+        near_s: What was found of a metric much like it, if there is one.
     """
 
     def is_likely(duration_s: float) -> bool:
         known = at_longest if duration_s == longest_s else None
         return (outlook.chance(duration_s) if known is None else known) >= chance
 
-    return _least(is_likely, SHORTEST_S, longest_s)
+    return _least(is_likely, SHORTEST_S, longest_s, near_s)
 
 
 def devices_needed(outlook: Outlook, duration_s: float) -> int | None:
@@ -149,32 +155,89 @@ def devices_needed(outlook: Outlook, duration_s: float) -> int | None:
     return None
 
 
-def least_harm(outlook: Outlook, duration_s: float) -> float | None:
-    """Return the least harm that is likely found within a time, as people are told of it; None if none is."""
+def least_harm(outlook: Outlook, duration_s: float, near: float | None = None) -> float | None:
+    """Return the least harm that is likely found within a time, as people are told of it; None if none is.
+
+    Args:
+        outlook: Of the metric and its devices.
+        duration_s: The time.
+        near: What was found of a metric much like it, if there is one.
+    """
     tried = sizes(outlook.gate.metric)
+    is_found = _Rising(lambda place: outlook.finds(tried[int(place)], duration_s))
     low, high = -1, len(tried)
+    if near is not None:
+        guess = next(
+            (place for place, size in enumerate(tried) if told(outlook.gate.metric, size) >= near), high
+        )
+        is_found.look_around(max(-1, guess - 1), min(high - 1, guess), least=0)
     while high - low > 1:
         middle = (low + high) // 2
-        if outlook.finds(tried[middle], duration_s):
+        if is_found(middle):
             high = middle
         else:
             low = middle
     return told(outlook.gate.metric, tried[high]) if high < len(tried) else None
 
 
-def _least(holds: Callable[[float], bool], low: float, high: float) -> float | None:
-    """Return about the least value from which on something holds; None if not even at the greatest."""
+class _Rising:
+    """A question that is answered with yes from some value on; what follows from an answer is not asked.
+
+    Args:
+        holds: Answers it.
+    """
+
+    def __init__(self, holds: Callable[[float], bool]) -> None:
+        self._holds = holds
+        self._fails_to, self._holds_from = -math.inf, math.inf
+
+    def __call__(self, value: float) -> bool:
+        if value <= self._fails_to or value >= self._holds_from:
+            return value >= self._holds_from
+        found = self._holds(value)
+        if found:
+            self._holds_from = value
+        else:
+            self._fails_to = value
+        return found
+
+    def look_around(self, below: float, value: float, *, least: float) -> None:
+        """Ask first whether a value is the first with yes, for which no is expected below."""
+        if self(value) and below >= least:
+            self(below)
+
+
+def _least(
+    holds: Callable[[float], bool], low: float, high: float, near: float | None = None
+) -> float | None:
+    """Return about the least value from which on something holds; None if not even at the greatest.
+
+    Args:
+        holds: Whether it does at a value.
+        low: The least value.
+        high: The greatest.
+        near: A value that is expected to be about the one.
+    """
     if low >= high:
         return high if holds(high) else None
     if not holds(high):
         return None
+    asked = _Rising(holds)
+    if near is not None:
+        below, guess = _halved(lambda middle: middle >= near, low, high)
+        asked.look_around(below, guess, least=math.nextafter(low, high))
+    return _halved(asked, low, high)[1]
+
+
+def _halved(holds: Callable[[float], bool], low: float, high: float) -> tuple[float, float]:
+    """Return two values between which something begins to hold."""
     for _ in range(_HALVINGS):
         middle = math.sqrt(low * high)
         if holds(middle):
             high = middle
         else:
             low = middle
-    return high
+    return low, high
 
 
 def _rounded(devices: float) -> int:
