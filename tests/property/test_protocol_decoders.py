@@ -172,7 +172,7 @@ def test_json_of_any_bytes(data: bytes) -> None:
     with pytest.raises(MetadataRejected):
         decode_director_keys(data)
     with pytest.raises(StorageCorrupt):
-        decode_summary(data)
+        decode_summary(data, ())
     with contextlib.suppress(InvalidPlan):
         check_plan(read_plan(data.decode("utf-8", "surrogateescape"))[0])
 
