@@ -8,7 +8,7 @@ from tests.support.fleet import MODEL, Fleet
 from tests.support.thoroughness import brokers
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(600)]  # many starts, slow on a busy machine
 
 
 @pytest.mark.parametrize("fleet", brokers("mosquitto"), indirect=True)

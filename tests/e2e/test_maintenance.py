@@ -15,7 +15,7 @@ from tests.support.hub import HubProcess
 from tests.support.registrable import archive, small_bundle
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]  # many starts, slow on a busy machine
 
 MODEL = "digits"
 OWN = "The next maintenance window opens on"

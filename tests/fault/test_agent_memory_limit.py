@@ -44,6 +44,7 @@ def fleet(group: MemoryGroup, tmp_path: Path) -> Iterator[Fleet]:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_the_demos_models_are_delivered_served_and_swapped(fleet: Fleet, group: MemoryGroup) -> None:
     (device,) = fleet.devices.values()
     first, second = (fleet.release(**training) for training in DEMO)

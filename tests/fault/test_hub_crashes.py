@@ -17,7 +17,7 @@ from tests.support.fleet import Fleet
 from tests.support.thoroughness import ALL, brokers
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(600)]  # many starts, slow on a busy machine
 
 
 def _is_at(fleet: Fleet, number: int, reached: Callable[[dict[str, Any]], bool]) -> bool:

@@ -23,7 +23,7 @@ from tests.support.stores import CAPABILITIES, STREAM, window
 from tests.support.thoroughness import ALL
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(600)]  # many starts, slow on a busy machine
 
 DEVICES = 3
 RECORDS, KILLS = (3000, 5) if ALL else (500, 1)
