@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 
 
 def fleet_health() -> str:
@@ -48,6 +49,20 @@ def rollback(model: str, to: int, reason: str, target: str | None = None) -> str
     """Return the command that brings a model's devices, or those of a target, back to an older version."""
     only = () if target is None else ("--target", target)
     return _line("rollback", model, "--to", str(to), *only, "--reason", reason)
+
+
+def lead_away(model: str, version: int, to: int, reason: str, by_version: Mapping[int, int]) -> str:
+    """Return the command that brings the devices which run a version back to an older one, and nobody else.
+
+    Args:
+        model: Name of the model.
+        version: The version.
+        to: The older one.
+        reason: Why.
+        by_version: How many devices run each version of the model.
+    """
+    others = any(number and to < other != version for other, number in by_version.items())
+    return rollback(model, to, reason, running(model, version) if others else None)
 
 
 def running(model: str, version: int) -> str:

@@ -27,7 +27,7 @@ from fleet.alerts.found.revoked import RevokedVersion, revoked_finding
 from fleet.alerts.found.rollouts import rollout_finding
 from fleet.alerts.thresholds import Thresholds
 from fleet.drift.fleet_alarms import FleetAlarm
-from fleet.health import FleetHealth, HealthStatus
+from fleet.health import FleetHealth, HealthStatus, ModelHealth
 from fleet.protocol.errors import NotFound
 from fleet.rollout.state.rollout import Rollout, Status
 from hub.health import alarms_of
@@ -108,7 +108,7 @@ class FleetLook:
         """
         health = self._store.fleet_health()
         return [
-            *self._of_drift(),
+            *self._of_drift(health),
             *self._of_concepts(health),
             *self._of_revoked(health),
             *self._of_rollouts(now_s),
@@ -116,11 +116,12 @@ class FleetLook:
             *hub_findings(self._hub_facts(now_s), self._thresholds),
         ]
 
-    def _of_drift(self) -> Iterable[Finding]:
+    def _of_drift(self, health: FleetHealth) -> Iterable[Finding]:
         """Yield what is found of drift; what devices share is asked only when others drift than before."""
         who: dict[str, set[tuple[str, int, tuple[str, ...]]]] = defaultdict(set)
         for row in self._store.alarming():
             who[row.model].add((row.device_id, row.version, row.alarm.raised))
+        running = {model.model: _running(model) for model in health.models}
         before, self._drift = self._drift, {}
         for model in sorted(who):
             known = before.get(model)
@@ -128,7 +129,12 @@ class FleetLook:
                 known = _Drift(who[model], alarms_of(self._store, model))
             self._drift[model] = known
             for alarms in by_cause(known.alarms):
-                yield drift_finding(alarms, previous=self._previous, thresholds=self._thresholds)
+                yield drift_finding(
+                    alarms,
+                    previous=self._previous,
+                    by_version=running.get(model, {}),
+                    thresholds=self._thresholds,
+                )
 
     def _of_concepts(self, health: FleetHealth) -> Iterable[Finding]:
         """Yield what labels say of versions that devices run; a test of what nobody runs ends no more."""
@@ -156,15 +162,14 @@ class FleetLook:
     def _of_revoked(self, health: FleetHealth) -> Iterable[Finding]:
         """Yield what was revoked and is run all the same."""
         for model in health.models:
-            running = {int(version): n for version, n in model.by_version.items() if version.isdecimal()}
+            running = _running(model)
             for version, devices in sorted(running.items()):
                 found = self._revoked(model.model, version)
                 if found is None or devices == 0:
                     continue
                 why = f"{found.by} revoked it: {found.reason}"
                 previous = self._previous(model.model, version)
-                is_alone = not any(n and (previous or 0) < other != version for other, n in running.items())
-                revoked = RevokedVersion(model.model, version, why, devices, previous, is_alone)
+                revoked = RevokedVersion(model.model, version, why, previous, running)
                 yield revoked_finding(revoked, self._thresholds)
 
     def _revoked(self, model: str, version: int) -> Revocation | None:
@@ -267,6 +272,11 @@ class FleetLook:
             taken=now.taken - before.taken,
             backlog=now.backlog,
         )
+
+
+def _running(model: ModelHealth) -> dict[int, int]:
+    """Return how many devices run each version of a model."""
+    return {int(version): n for version, n in model.by_version.items() if version.isdecimal()}
 
 
 class _Drift(NamedTuple):

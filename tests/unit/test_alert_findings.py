@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -59,7 +60,14 @@ def _alarm(devices: int, *, feature: str = "input.mean", versions: tuple[int, ..
 
 
 def _drift(alarm: FleetAlarm, previous: int | None = 3) -> Finding:
-    return drift_finding([alarm], previous=lambda *_: previous, thresholds=RULES)
+    return _drifting([alarm], previous)
+
+
+def _drifting(
+    alarms: Sequence[FleetAlarm], previous: int | None = 3, by_version: Mapping[int, int] | None = None
+) -> Finding:
+    running = by_version or {4: 10}
+    return drift_finding(alarms, previous=lambda *_: previous, by_version=running, thresholds=RULES)
 
 
 def _of_rollout(rollout: Rollout, now_s: float, previous: int | None = 1) -> Finding | None:
@@ -96,9 +104,9 @@ def _all_findings() -> list[Finding]:
         _drift(_alarm(8, feature="output.class")),
         concept_finding(ConceptDrift("digits", 4, RAISED, {}, 10), RULES),
         concept_finding(ConceptDrift("digits", 4, None, {"cam-01": RAISED}, 10), RULES),
-        revoked_finding(RevokedVersion("digits", 4, "ann revoked it: It leaks.", 2, 3, True), RULES),
-        revoked_finding(RevokedVersion("digits", 4, "ann revoked it: It leaks.", 1, 3, False), RULES),
-        revoked_finding(RevokedVersion("digits", 4, "ann revoked it: It leaks.", 1, None, True), RULES),
+        revoked_finding(RevokedVersion("digits", 4, "ann revoked it: It leaks.", 3, {4: 2}), RULES),
+        revoked_finding(RevokedVersion("digits", 4, "ann revoked it: It leaks.", 3, {4: 1, 5: 2}), RULES),
+        revoked_finding(RevokedVersion("digits", 4, "ann revoked it: It leaks.", None, {4: 1}), RULES),
         _of_rollout(_paused(by_operator=False), 5.0),
         _of_rollout(_awaiting(), 5.0),
         *(
@@ -271,7 +279,7 @@ def test_features_that_move_on_the_same_devices_are_one_finding() -> None:
         ["input.sharpness"],
         ["input.mean", "input.contrast", "output.class"],
     ]
-    found = drift_finding(groups[1], previous=lambda *_: 3, thresholds=RULES)
+    found = _drifting(groups[1])
     assert found.matter.key == "drift:digits:input.mean"
     assert found.devices == ("a", "b", "c", "d")
     assert found.matter.sentence == (
@@ -284,7 +292,7 @@ def test_features_that_move_on_the_same_devices_are_one_finding() -> None:
 def test_a_finding_keeps_its_name_while_features_and_devices_follow() -> None:
     (first,) = by_cause(_alarms(("input.mean", "a", 10.0)))
     (later,) = by_cause(_alarms(("input.contrast", "abcd", 11.0), ("input.mean", "abc", 10.0)))
-    keys = {drift_finding(one, previous=lambda *_: 3, thresholds=RULES).matter.key for one in (first, later)}
+    keys = {_drifting(one).matter.key for one in (first, later)}
     assert keys == {"drift:digits:input.mean"}
 
 
@@ -292,13 +300,34 @@ def test_a_version_is_taken_back_only_where_its_answers_moved_on_many_devices() 
     inputs = ("input.mean", "abcdefgh", 1.0)
     for devices, is_back in (("ab", False), ("abcdef", True)):
         (group,) = by_cause(_alarms(inputs, ("output.class", devices, 2.0)))
-        command = drift_finding(group, previous=lambda *_: 3, thresholds=RULES).matter.command
+        command = _drifting(group).matter.command
         assert command.startswith("muster rollback") == is_back
+
+
+@pytest.mark.parametrize(
+    ("by_version", "is_narrowed"),
+    [
+        ({4: 10}, False),
+        ({3: 2, 4: 10}, False),
+        ({4: 10, 5: 0}, False),
+        ({4: 10, 5: 1}, True),
+        ({2: 1, 4: 9, 5: 3}, True),
+    ],
+    ids=str,
+)
+def test_a_version_that_drifts_is_taken_back_from_nobody_who_runs_another_newer_one(
+    by_version: dict[int, int], is_narrowed: bool
+) -> None:
+    command = _drifting([_alarm(8, feature="output.class")], 3, by_version).matter.command
+    words = shlex.split(command)
+    assert words[:5] == ["muster", "rollback", "digits", "--to", "3"]
+    target = words[words.index("--target") + 1] if "--target" in words else None
+    assert target == ('version("digits") == 4' if is_narrowed else None)
 
 
 def test_many_features_are_told_in_few_words() -> None:
     (group,) = by_cause(_alarms(*((f"input.{number}", "ab", float(number)) for number in range(1, 7))))
-    found = drift_finding(group, previous=lambda *_: None, thresholds=RULES)
+    found = _drifting(group, None)
     assert found.matter.title == "drift of digits in input.1, input.2 and 4 more features"
 
 

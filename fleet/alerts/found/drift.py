@@ -6,14 +6,14 @@ of the devices that drift in the one with fewer drift in the other too. The find
 that alarmed first, so that it stays the same alert while others follow.
 
 What acts on it depends on what moved. If **answers** moved on many devices of one version, the version is
-taken back: `muster rollback`. If **inputs** moved, an older version of the model would see the same; then
-the device on which they moved most is looked at.
+taken back, from those that run it and from nobody else: `muster rollback`. If **inputs** moved, an older
+version of the model would see the same; then the device on which they moved most is looked at.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from fleet.alerts import commands
 from fleet.alerts.alert import Finding, Severity, finding
@@ -37,13 +37,18 @@ def by_cause(alarms: Iterable[FleetAlarm]) -> list[list[FleetAlarm]]:
 
 
 def drift_finding(
-    alarms: Sequence[FleetAlarm], *, previous: Callable[[str, int], int | None], thresholds: Thresholds
+    alarms: Sequence[FleetAlarm],
+    *,
+    previous: Callable[[str, int], int | None],
+    by_version: Mapping[int, int],
+    thresholds: Thresholds,
 ) -> Finding:
     """Return what is found of the drift of a model that has one cause.
 
     Args:
         alarms: Of one model, from `by_cause`; each of all devices that alarm in its feature.
         previous: Returns the version of a model that one can go back to from a version; None for none.
+        by_version: How many devices run each version of the model.
         thresholds: Where alerts begin.
     """
     first = alarms[0]
@@ -55,8 +60,9 @@ def drift_finding(
     many = len(devices) >= thresholds.critical_share * first.of_devices
     back = previous(first.model, version) if version is not None else None
     command = commands.device_show(first.strongest)
-    if many and back is not None and any(_is_of_many_answers(alarm, thresholds) for alarm in alarms):
-        command = commands.rollback(first.model, back, f"{title} on {share}")
+    is_of_answers = many and any(_is_of_many_answers(alarm, thresholds) for alarm in alarms)
+    if version is not None and back is not None and is_of_answers:
+        command = commands.lead_away(first.model, version, back, f"{title} on {share}", by_version)
     named = f"{first.model} version {version}" if version is not None else first.model
     return finding(
         "drift",

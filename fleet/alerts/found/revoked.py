@@ -5,6 +5,7 @@ A revocation takes nothing from a device, for nothing would replace it; somebody
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from fleet.alerts import commands
@@ -19,17 +20,15 @@ class RevokedVersion(NamedTuple):
         model: Name of the model.
         version: Its version.
         why: By whom and why it was revoked, a sentence.
-        devices: How many devices run it.
-        previous: The proven version that they go back to; None if there is none.
-        is_alone: Whether no device runs another version that is newer than that one.
+        previous: The proven version that its devices go back to; None if there is none.
+        by_version: How many devices run each version of the model.
     """
 
     model: str
     version: int
     why: str
-    devices: int
     previous: int | None
-    is_alone: bool
+    by_version: Mapping[int, int]
 
 
 def revoked_finding(revoked: RevokedVersion, thresholds: Thresholds) -> Finding:
@@ -40,14 +39,15 @@ def revoked_finding(revoked: RevokedVersion, thresholds: Thresholds) -> Finding:
         thresholds: Where alerts begin.
     """
     named = f"{revoked.model} version {revoked.version}"
-    runs = "1 device runs" if revoked.devices == 1 else f"{revoked.devices:,} devices run"
-    target = commands.running(revoked.model, revoked.version)
-    inspect = commands.fleet_devices(target)
+    devices = revoked.by_version[revoked.version]
+    runs = "1 device runs" if devices == 1 else f"{devices:,} devices run"
+    inspect = commands.fleet_devices(commands.running(revoked.model, revoked.version))
     command = inspect
     if revoked.previous is not None:
-        only = None if revoked.is_alone else target
         reason = f"version {revoked.version} was revoked"
-        command = commands.rollback(revoked.model, revoked.previous, reason, only)
+        command = commands.lead_away(
+            revoked.model, revoked.version, revoked.previous, reason, revoked.by_version
+        )
     return finding(
         "revoked_version",
         revoked.model,
