@@ -76,6 +76,7 @@ class Outlook(NamedTuple):
             has_control=any(self.controls.values()),
             heard=1,
             expected=1,
+            classes=len((self.canaries.keys() | self.controls.keys()) - {""}),
         ).metrics[0]
 
     def chance(self, duration_s: float) -> float:
