@@ -80,13 +80,13 @@ class SqliteRecords(Part):
         sql = f"SELECT {COLUMNS} FROM records WHERE position > ? ORDER BY position"  # noqa: S608 - constant
         if model is None:
             return self._raw(sql, (position,), limit, most_bytes=MAX_READ_BYTES)
-        sql = f"SELECT {COLUMNS} FROM records WHERE model = ? AND position > ? ORDER BY position"  # noqa: S608
+        sql = f"SELECT {COLUMNS} FROM records WHERE model = ? AND position > ? ORDER BY position"  # noqa: S608 - constant
         return self._raw(sql, (model, position), limit, most_bytes=MAX_READ_BYTES)
 
     def timeline(self, device_id: str, *, before: int | None = None, limit: int = 100) -> list[StoredRecord]:
         """Return one device's reports and incidents (no windows), newest first."""
         raw = self._raw(
-            f"SELECT {COLUMNS} FROM records WHERE device_id = ? AND kind IN ('deployment', 'incident')"  # noqa: S608
+            f"SELECT {COLUMNS} FROM records WHERE device_id = ? AND kind IN ('deployment', 'incident')"  # noqa: S608 - constant
             " AND (? IS NULL OR position < ?) ORDER BY position DESC",
             (device_id, before, before),
             limit,

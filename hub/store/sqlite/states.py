@@ -176,12 +176,12 @@ def _change(
         gone += [(row.device_id, row.model) for row in had if row.model not in {each.model for each in has}]
     difference.write(connection)
     connection.executemany(
-        f"INSERT OR REPLACE INTO device_states ({_DEVICE_COLUMNS}) VALUES (?, ?, ?, ?, ?)",  # noqa: S608
+        f"INSERT OR REPLACE INTO device_states ({_DEVICE_COLUMNS}) VALUES (?, ?, ?, ?, ?)",  # noqa: S608 - constant
         changed,
     )
     connection.executemany("DELETE FROM model_states WHERE device_id = ? AND model = ?", gone)
     connection.executemany(
-        f"INSERT OR REPLACE INTO model_states ({_MODEL_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        f"INSERT OR REPLACE INTO model_states ({_MODEL_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constant
         changed_models,
     )
 
@@ -210,7 +210,7 @@ def _select(connection: sqlite3.Connection, what: str, wanted: str) -> sqlite3.C
     columns = _DEVICE_COLUMNS if what == "device" else _MODEL_COLUMNS
     order = "device_id" if what == "device" else "device_id, model"
     return connection.execute(
-        f"SELECT {columns} FROM {what}_states WHERE device_id IN (SELECT value FROM json_each(?))"  # noqa: S608
+        f"SELECT {columns} FROM {what}_states WHERE device_id IN (SELECT value FROM json_each(?))"  # noqa: S608 - our names
         f" ORDER BY {order}",
         (wanted,),
     )
