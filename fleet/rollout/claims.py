@@ -40,12 +40,14 @@ class Claim(NamedTuple):
         rollout: Number of the rollout.
         priority: Of the rollout, see `priority_of`.
         is_ordered: Whether the device was sent its order already.
+        is_started: Whether the rollout was started; else it has the device only if it starts first.
     """
 
     device_id: str
     rollout: int
     priority: float
     is_ordered: bool
+    is_started: bool = True
 
 
 class Settlement(NamedTuple):
@@ -79,9 +81,9 @@ def claims_of(rollout: Rollout) -> Iterator[Claim]:
     pages = rollout.deployments.pages
     ordered = np.concatenate([was_sent(rows)[_is_held(rows)] for _, rows in blocks(pages)])
     device_ids = rollout.deployments.members.device_ids(scan(pages, _is_held))
-    priority = priority_of(rollout)
+    priority, is_started = priority_of(rollout), rollout.status is not Status.CREATED
     for device_id, is_ordered in zip(device_ids, ordered.tolist(), strict=True):
-        yield Claim(device_id, rollout.number, priority, is_ordered)
+        yield Claim(device_id, rollout.number, priority, is_ordered, is_started)
 
 
 def changed_claims(before: Rollout | None, after: Rollout) -> ClaimChanges:

@@ -7,6 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from fleet.protocol.messages import Capabilities
+from fleet.rollout.claims import Claim
 from fleet.rollout.plans.plan import Plan
 
 
@@ -30,14 +31,14 @@ class Candidate(msgspec.Struct, frozen=True):
         cohorts: Its value of each attribute that the hub groups devices by.
         is_held: Whether the hub holds its updates.
         is_quarantined: Whether the hub takes nothing from it.
-        claimed_by: Number of another rollout that keeps it; None if there is none.
+        claim: Of another rollout that keeps it; None if there is none.
     """
 
     capabilities: Capabilities
     cohorts: dict[str, str] = {}
     is_held: bool = False
     is_quarantined: bool = False
-    claimed_by: int | None = None
+    claim: Claim | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -70,6 +71,7 @@ def obstacles(candidate: Candidate, plan: Plan, size_bytes: int) -> list[tuple[O
     return found
 
 
-def claim_on(candidate: Candidate) -> tuple[Obstacle, str]:
+def claimed(claim: Claim) -> tuple[Obstacle, str]:
     """Return that another rollout keeps a device: this one does not reach it."""
-    return Obstacle.CLAIMED, f"Rollout {candidate.claimed_by} keeps it."
+    first = "" if claim.is_started else " if it starts first"
+    return Obstacle.CLAIMED, f"Rollout {claim.rollout} keeps it{first}."

@@ -26,7 +26,7 @@ from fleet.protocol.manifest import File, Manifest
 from fleet.protocol.messages import Capabilities
 from fleet.rollout.durations import passing_s, stage_times
 from fleet.rollout.forecast.forecast import StageForecast, warnings
-from fleet.rollout.obstacles import Candidate, Obstacle, Refusal, claim_on, obstacles
+from fleet.rollout.obstacles import Candidate, Obstacle, Refusal, claimed, obstacles
 from fleet.rollout.plans.plan import Plan
 from fleet.rollout.state.rollout import Rollout
 from fleet.rollout.unseen import unseen
@@ -205,13 +205,13 @@ def _reached(
     manifest: Manifest,
     offer: Callable[[str, Capabilities], Offer],
 ) -> _Reached:
-    claimed = {device_id for device_id, one in candidates.items() if one.claimed_by is not None}
-    refusals = [Refusal(device_id, *claim_on(candidates[device_id])) for device_id in sorted(claimed)]
+    claims = {device_id: one.claim for device_id, one in candidates.items() if one.claim is not None}
+    refusals = [Refusal(device_id, *claimed(claims[device_id])) for device_id in sorted(claims)]
     cohorts: list[list[str]] = [[] for _ in rollout.plan.stages]
     fetches: dict[str, _Fetch] = {}
     others_keep_some = False
     for part in rollout.deployments:
-        if part.device_id in claimed:
+        if part.device_id in claims:
             others_keep_some = True
             continue
         cohorts[part.stage].append(part.device_id)
@@ -220,7 +220,7 @@ def _reached(
         if fetch is not None:
             fetches[part.device_id] = fetch
         refusals += [Refusal(part.device_id, obstacle, detail) for obstacle, detail in found]
-    return _Reached(cohorts, fetches, claimed, others_keep_some, refusals)
+    return _Reached(cohorts, fetches, set(claims), others_keep_some, refusals)
 
 
 def _stages(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from fleet.protocol.assignment import VariantPolicy
 from fleet.protocol.errors import InvalidPlan
 from fleet.protocol.manifest import Manifest
 from fleet.protocol.messages import Capabilities
-from fleet.rollout.claims import keeps, priority_of
+from fleet.rollout.claims import Claim, keeps, priority_of
 from fleet.rollout.obstacles import Candidate
 from fleet.rollout.preview import Preview, preview
 from fleet.rollout.state.columns import SUCCEEDED, Mask, Rows
@@ -99,17 +99,17 @@ class Previewing:
             return msgspec.structs.replace(told, refused=error.message, remedy=error.remedy)
         return told
 
-    def _kept(self, asked: Rollout) -> dict[str, int]:
-        """Return which of its devices other rollouts would keep, and which one each."""
+    def _kept(self, asked: Rollout) -> dict[str, Claim]:
+        """Return which of its devices other rollouts would keep, and the claim on each."""
         return {
-            claim.device_id: claim.rollout
+            claim.device_id: claim
             for claim in claims_on(self._store, asked)
             if keeps(claim, priority_of(asked))
             and asked.deployments.members.place(claim.device_id) is not None
         }
 
     def _starting(
-        self, proposal: Proposal, asked: Rollout, kept: Collection[str]
+        self, proposal: Proposal, asked: Rollout, kept: Mapping[str, Claim]
     ) -> tuple[Rollout | None, str]:
         """Return the rollout as it would start, without devices that others keep.
 
@@ -123,9 +123,11 @@ class Previewing:
         try:
             return self._drafting.update(msgspec.structs.replace(proposal, members=left))(0), ""
         except InvalidPlan as error:
-            return None, f"Without what other rollouts keep, it could not start. {error.message}"
+            are_started = all(claim.is_started for claim in kept.values())
+            keep = "keep" if are_started else "keep if they start first"
+            return None, f"Without what other rollouts {keep}, it could not start. {error.message}"
 
-    def _candidates(self, proposal: Proposal, kept: Mapping[str, int]) -> dict[str, Candidate]:
+    def _candidates(self, proposal: Proposal, kept: Mapping[str, Claim]) -> dict[str, Candidate]:
         """Return what is known of every device that the plan means."""
         quarantined = {row.device_id for row in self._store.quarantines()}
         held = self._store.held_devices()
@@ -141,7 +143,7 @@ class Previewing:
                 ),
                 is_held=row.device_id in held,
                 is_quarantined=row.device_id in quarantined,
-                claimed_by=kept.get(row.device_id),
+                claim=kept.get(row.device_id),
             )
             for row in proposal.members
         }

@@ -112,7 +112,7 @@ def test_those_that_were_not_started_are_told_apart(store: Store) -> None:
     first, second, _ = _created(store), _created(store), _created(store, "letters")
     _store(store, first, Start("ana"))
     assert store.unstarted_claims("digits", {*CAMS, "cam-9"}) == [
-        Claim(part.device_id, second.number, second.plan.priority, is_ordered=False)
+        Claim(part.device_id, second.number, second.plan.priority, is_ordered=False, is_started=False)
         for part in second.deployments
     ]
     (one,) = store.unstarted_claims("digits", {"cam-2"})

@@ -179,13 +179,15 @@ def test_what_could_be_created_and_not_started_is_said(muster: Muster, tmp_path:
     first = json.loads(muster("rollout", "create", MODEL, "1", "--plan", "first.yaml", "--json")[0])["number"]
     asked = ("rollout", "plan", "plan.yaml", "--model", MODEL, "--version", "1")
     misfit = (
-        "Without what other rollouts keep, it could not start. "
+        "Without what other rollouts keep if they start first, it could not start. "
         "Stage 1: 8 devices are asked for; the rollout has 6."
     )
     for words in (asked, (*asked, "--check")):
         assert misfit in " ".join(muster(*words)[0].split())
     told = json.loads(muster(*asked, "--json")[0])
     assert (told["misfit"], told["refused"], told["forecast"]) == (misfit, "", [])
+    said = f"Rollout {first} keeps it if it starts first."
+    assert {refusal["detail"] for refusal in told["refusals"]} == {said}
     muster("rollout", "abort", str(first))
     assert misfit not in " ".join(muster(*asked, "--check")[0].split())
 

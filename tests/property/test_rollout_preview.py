@@ -181,7 +181,8 @@ def test_each_obstacle_is_counted_and_named() -> None:
         "old": Candidate(ABLE),
         "held": Candidate(shadowing, is_held=True),
         "loud": Candidate(shadowing, is_quarantined=True),
-        "theirs": Candidate(shadowing, claimed_by=4),
+        "theirs": Candidate(shadowing, claim=Claim("theirs", 4, 0.0, is_ordered=True)),
+        "wanted": Candidate(shadowing, claim=Claim("wanted", 5, 7.0, is_ordered=False, is_started=False)),
     }
     told = previewed(created(plan, dict.fromkeys(candidates, 1)), candidates)
     assert {refusal.device_id: refusal.obstacle for refusal in told.refusals} == {
@@ -191,13 +192,19 @@ def test_each_obstacle_is_counted_and_named() -> None:
         "held": Obstacle.HELD,
         "loud": Obstacle.QUARANTINED,
         "theirs": Obstacle.CLAIMED,
+        "wanted": Obstacle.CLAIMED,
     }
-    assert told.obstacles == dict.fromkeys({refusal.obstacle for refusal in told.refusals}, 1)
+    obstacles = {refusal.obstacle for refusal in told.refusals}
+    assert told.obstacles == dict.fromkeys(obstacles, 1) | {Obstacle.CLAIMED: 2}
+    assert {refusal.detail for refusal in told.refusals if refusal.obstacle is Obstacle.CLAIMED} == {
+        "Rollout 4 keeps it.",
+        "Rollout 5 keeps it if it starts first.",
+    }
     assert told.stages[0].strata == {"site": {"lyon": 1, "oslo": 1}}
     assert [(each.variant, each.devices, each.size_bytes) for each in told.variants] == [
         (VARIANT.name, 5, SIZE)
     ]
-    assert (told.devices, told.left_out, told.stages[0].devices) == (6, 0, 6), "one stays with rollout 4"
+    assert (told.devices, told.left_out, told.stages[0].devices) == (6, 0, 6), "two stay with others"
     assert "theirs" not in told.stages[0].named
     assert told.most_bytes == SIZE + 5 * SIZE
 
@@ -303,6 +310,7 @@ claims = st.lists(
         st.sampled_from([f"cam-{i}" for i in range(6)]),
         st.integers(1, 3),
         st.integers(-1, 1),
+        st.booleans(),
         st.booleans(),
     ),
     unique_by=lambda claim: claim.device_id,

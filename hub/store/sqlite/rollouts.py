@@ -173,7 +173,11 @@ class SqliteRollouts(Part):
                 state = self._summary(connection, row).state
                 reached = read_members(connection, state.number)
                 priority = priority_of(state)
-                found += (Claim(one, state.number, priority, False) for one in reached if one in device_ids)
+                found += (
+                    Claim(one, state.number, priority, is_ordered=False, is_started=False)
+                    for one in reached
+                    if one in device_ids
+                )
         return found
 
     def brought_by(self, rollouts: Collection[int], device_ids: Iterable[str]) -> dict[str, int]:
