@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from fleet.rollout.durations import stage_times
+from fleet.rollout.gates.gate import Outcome as GateOutcome
+from fleet.rollout.installs import stage_fails
 from fleet.rollout.plans.plan import Plan
 from fleet.rollout.state.columns import SUCCEEDED
 from fleet.rollout.state.deployments import scan
+from fleet.rollout.state.draft import Draft
 from fleet.rollout.state.masks import is_not_back
 from fleet.rollout.state.rollout import PAUSED_BY, CauseCode, Happening, HistoryEntry, Rollout, Status
 from hub.simulation.devices import Bools
@@ -70,8 +73,8 @@ class Account:
             self._waits_s = now_s
         if after.cause is not None and after.cause.code in _BY_GATE:
             self._gate_failed = True
-        if after.status is Status.PAUSED and "FAIL" in after.pause_reason and is_stopped:
-            self._gate_failed = True
+        if after.status is Status.PAUSED and is_stopped and not self._gate_failed:
+            self._gate_failed = _is_failed(after, now_s)
 
     def _exposed(self, now_s: float) -> Exposed:
         installs = self._installs
@@ -151,6 +154,14 @@ class Account:
             expected_s=stage_times(self._plan, place, stage.size, install_s).expected_s,
             promoted=stage.overridden,
         )
+
+
+def _is_failed(rollout: Rollout, now_s: float) -> bool:
+    """Whether gate or installs say FAIL of a rollout."""
+    if rollout.verdict is not None and rollout.verdict.outcome is GateOutcome.FAIL:
+        return True
+    draft = Draft(rollout, now_s)
+    return any(stage_fails(draft, number) for number in range(len(rollout.stages)))
 
 
 def waits_for_people(rollout: Rollout) -> bool:

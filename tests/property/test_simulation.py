@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from fleet.protocol.errors import InvalidPlan
-from fleet.rollout.plans.plan import Membership, Plan
+from fleet.rollout.plans.plan import Membership, OnFail, Plan
 from fleet.rollout.state.rollout import Status
 from fleet.sentences import duration
 from hub.plan_file import read_plan
@@ -163,6 +163,30 @@ def test_a_harmful_version_is_led_back_before_it_reaches_everybody(harm: Harm) -
     assert outcome.stopped_s is not None
     assert 0 < outcome.harmed_before_stop <= outcome.got_it_before_stop <= 12
     assert "FAIL" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("what", "judgement"),
+    [
+        ({"harm": (Harm(errors=0.2),)}, Judgement.RIGHT),
+        ({"version": Version(failures=(Failure(share=1.0, at=At.TEST),))}, Judgement.FALSE_STOP),
+    ],
+    ids=["gate", "installs"],
+)
+def test_a_pause_for_harm_is_a_stop(what: dict[str, Any], judgement: Judgement) -> None:
+    outcome = simulated(changed(CALM, **what), on_fail=OnFail.PAUSE)
+    assert (outcome.status, outcome.judgement) == (Status.PAUSED, judgement)
+    assert " FAIL: " in outcome.reason
+
+
+def test_a_pause_without_a_verdict_is_no_stop_whatever_the_classes_of_devices_are_called() -> None:
+    fleet = Fleet(devices=60, attributes={"hardware": {"pi4": 0.5, "FAILOVER": 0.5}})
+    harm = (Harm(errors=0.025, where='hardware == "FAILOVER"'),)
+    first, second = plan().stages
+    stages = (msgspec.structs.replace(first, devices="50%", maximum_bake_s=900), second)
+    outcome = simulated(changed(CALM, fleet=fleet, harm=harm), 0, stages=stages, stratify_by=("hardware",))
+    assert (outcome.status, outcome.judgement) == (Status.PAUSED, Judgement.HELD)
+    assert "hardware=FAILOVER" in outcome.reason
 
 
 def test_a_refusal_before_the_trial_is_reported_and_nobody_runs_the_version() -> None:
