@@ -174,7 +174,8 @@ def test_what_could_be_created_and_not_started_is_said(muster: Muster, tmp_path:
         f'priority: 9\ntarget: id like "plan-0*"\nstages: [{{devices: all, {times}}}]\n{gate}'
     )
     (tmp_path / "plan.yaml").write_text(
-        f"priority: 8\nstages:\n  - {{devices: 8, {times}}}\n  - {{devices: all, {times}}}\n{gate}"
+        f'priority: 8\ntarget: id like "plan-*"\n'
+        f"stages:\n  - {{devices: 8, {times}}}\n  - {{devices: all, {times}}}\n{gate}"
     )
     first = json.loads(muster("rollout", "create", MODEL, "1", "--plan", "first.yaml", "--json")[0])["number"]
     asked = ("rollout", "plan", "plan.yaml", "--model", MODEL, "--version", "1")
