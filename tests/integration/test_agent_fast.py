@@ -16,8 +16,6 @@ import numpy as np
 import pytest
 
 import agent.client
-from agent.hosting.hosted import Hosted
-from agent.runtimes.protocol import Tensors
 from agent.serving import fast_stream
 from agent.serving.fast_frames import (
     ANSWER,
@@ -45,6 +43,7 @@ from fleet.protocol.errors import (
 from tests.support.agent_bundles import build, expected_class, load_bundle
 from tests.support.agent_device import SAMPLE
 from tests.support.fast_frames import receive_frame
+from tests.support.held_model import hold_up
 from tests.support.inference_server import (  # noqa: F401 - pytest finds fixtures by name
     FAST_LIMIT_BYTES,
     Api,
@@ -408,20 +407,6 @@ def test_threads_share_a_client(api: Api, client: agent.client.Client) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
-
-
-def hold_up(hosted: Hosted, at_least: float, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Let a model hang with inputs of such values, until the event is set."""
-    let_go, model = threading.Event(), hosted._execution._model
-    infer = model.infer
-
-    def infer_when_let(inputs: Tensors) -> dict[str, Any]:
-        if inputs["pixels"].min() >= at_least:
-            assert let_go.wait(60.0)
-        return infer(inputs)
-
-    monkeypatch.setattr(model, "infer", infer_when_let)
-    return let_go
 
 
 def test_a_model_that_hangs_is_given_up_and_counted_once(

@@ -18,6 +18,7 @@ from agent.hosting.hosted import Hosted
 from fleet.protocol.errors import InferenceFailed, InferenceTimedOut
 from tests.support.agent_bundles import build, build_costly, load_bundle
 from tests.support.agent_models import PIXELS
+from tests.support.held_model import hold_up
 from tests.support.waiting import eventually, eventually_async
 
 ONE = {"pixels": np.full((1, PIXELS), 0.5, dtype=np.float32)}
@@ -82,14 +83,17 @@ def test_one_slow_run_does_not_end_a_proof_of_long_standing(tmp_path: Path) -> N
     asyncio.run(run())
 
 
-def test_the_event_loop_waits_for_nobody(tmp_path: Path) -> None:
+def test_the_event_loop_waits_for_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
-        hosted = await load_bundle(build_costly(1, rounds=200_000), tmp_path)
+        hosted = await load_bundle(build(1), tmp_path)
         await prove_quick(hosted, ONE)
+        let_go = hold_up(hosted, 2.0, monkeypatch)
         other = threading.Thread(target=hosted.infer_now, args=(BRIGHT,))
         other.start()
         await eventually_async(lambda: hosted.is_busy)
-        assert execution(hosted).run_if_quick(ONE) is None
+        ran = execution(hosted).run_if_quick(ONE)
+        let_go.set()
+        assert ran is None
         assert (await hosted.infer(ONE)).version == 1  # in its turn
         other.join()
 
@@ -107,22 +111,33 @@ def test_nothing_on_trial_computes_in_the_event_loop(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_turn_that_does_not_come_in_time_is_a_failure(tmp_path: Path) -> None:
+def test_a_turn_that_does_not_come_in_time_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def run() -> None:
-        hosted = await load_bundle(build_costly(1, rounds=200_000), tmp_path, timeout_s=0.1)
+        hosted = await load_bundle(build(1), tmp_path, timeout_s=0.1)
+        let_go = hold_up(hosted, 2.0, monkeypatch)
         told: list[InferenceFailed] = []
         hosted.on_failure = told.append
+
+        def is_told() -> bool:
+            hosted.tell_late_run()
+            return len(told) == 2
+
         with ThreadPoolExecutor(2) as threads:
             first = threads.submit(hosted.infer_now, BRIGHT)
             await eventually_async(lambda: hosted.is_busy)
             second = threads.submit(hosted.infer_now, ONE)
-            with pytest.raises(InferenceTimedOut):
-                await asyncio.wrap_future(second)
-            hosted.tell_late_run()
-            hosted.tell_late_run()
+            try:
+                with pytest.raises(InferenceTimedOut):
+                    await asyncio.wrap_future(second)
+                await eventually_async(is_told)
+                hosted.tell_late_run()
+            finally:
+                let_go.set()
             with pytest.raises(InferenceTimedOut):
                 await asyncio.wrap_future(first)
-        await eventually_async(lambda: len(told) == 2)
+        assert len(told) == 2
         window = hosted.counter.close(9.0)
         assert window is not None
         assert (window.errors, window.predictions) == (2, 0)
@@ -178,9 +193,12 @@ def test_a_request_that_was_taken_before_the_version_closed_is_answered(tmp_path
     asyncio.run(run())
 
 
-def test_requests_that_wait_for_a_model_that_hangs_do_not_fill_the_memory(tmp_path: Path) -> None:
+def test_requests_that_wait_for_a_model_that_hangs_do_not_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def run() -> None:
-        hosted = await load_bundle(build_costly(1, rounds=3_000_000), tmp_path, timeout_s=0.1)
+        hosted = await load_bundle(build(1), tmp_path, timeout_s=0.1)
+        let_go = hold_up(hosted, 2.0, monkeypatch)
         hanging = asyncio.ensure_future(hosted.infer(BRIGHT))
         await eventually_async(lambda: hosted.is_busy)
         pixels = ONE["pixels"].copy()
@@ -193,5 +211,7 @@ def test_requests_that_wait_for_a_model_that_hangs_do_not_fill_the_memory(tmp_pa
         assert hosted.is_busy, "it still hangs"
         with pytest.raises(InferenceTimedOut):
             await hanging
+        let_go.set()
+        await eventually_async(lambda: not hosted.is_busy)
 
     asyncio.run(run())
