@@ -17,11 +17,6 @@ SERVERS := $(patsubst %,$(VENV)/peers/agent-%/.ready,mlserver bentoml litserve f
 QUALITY_PEERS := $(addprefix $(VENV)/peers/drift-,$(addsuffix /.ready,nannyml river))
 DRIFT_PEERS := $(addprefix $(VENV)/peers/drift-,$(addsuffix /.ready,whylogs datasketches evidently nannyml))
 
-# Tests wait for processes about as long as they compute: a worker more than there are processors, 4 at most. Files
-# go to them in their order, not by how many tests they have: those whose tests are short come last and even out
-# the end.
-WORKERS = $(shell $(BIN)/python -c 'import os; print(min((os.cpu_count() or 1) + 1, 4))')
-
 # Tests start hundreds of processes from these sources; compiled once, each starts sooner.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -83,8 +78,10 @@ $(VENV)/peers/%/.ready: requirements/peers-%.txt | $(READY)
 demo: $(READY) ## Run the whole story on an embedded broker, in under two minutes
 	@$(BIN)/muster demo $(ARGS)
 
+# Files go to the workers in their order, not by how many tests they have: those whose tests are short come last, and
+# even out the end.
 test: $(READY) $(OLD_TFLITE) $(TRITON) ## Run the test suite (and say so if Mosquitto is missing)
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-faults: $(READY) ## Try every fault at every place, and on every broker
 	@MUSTER_ALL_FAULTS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist load \
