@@ -127,13 +127,18 @@ def least(gate: MetricGate, basis: Basis, found: Weighed, others: list[Weighed])
         enough = is_enough(gate, basis, one.whole)
         harm, safety = min(harm, one.harm * enough), min(safety, one.safety * enough)
         leaning = leaning or one.leaning
-    classes = [_least_of_class(one, others) for one in found.classes]
+    without = [{one.name: one.evidences.harm for one in other.classes} for other in others]
+    classes = [_least_of_class(one, without) for one in found.classes]
     return found._replace(classes=classes, harm=harm, safety=safety, leaning=leaning)
 
 
-def _least_of_class(of_all: Compared, others: list[Weighed]) -> Compared:
-    """Return a class with what stands of its harm: nothing where too little is left without a group."""
-    without = [{one.name: one.evidences.harm for one in other.classes} for other in others]
+def _least_of_class(of_all: Compared, without: list[dict[str, float]]) -> Compared:
+    """Return a class with what stands of its harm: nothing where too little is left without a group.
+
+    Args:
+        of_all: The class.
+        without: The harm of each class that is compared without one group, and without another.
+    """
     harms = [of_class.get(of_all.name, NOTHING.harm) for of_class in without]
     return of_all._replace(evidences=of_all.evidences._replace(harm=min([of_all.evidences.harm, *harms])))
 
